@@ -1,0 +1,52 @@
+# Everything a developer runs; `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow quick check fix lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## make .venv and install hardray with everything its development needs
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "hardray needs Python 3.11 or newer; set PYTHON=... to one"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(STAMP)
+
+demo: setup  ## the main job on the embedded default: HARD on handwritten digits
+	$(BIN)/hardray distill --preset digits
+
+test: setup  ## the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## the long end-to-end tests that `make test` leaves out
+	$(BIN)/python -m pytest -m slow
+
+quick: setup  ## the tests that start no Ray cluster
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
+
+check: setup  ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup  ## format, and mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## compile requirements.txt anew from pyproject.toml
+	$(BIN)/python -m uv pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --python-version 3.11 --extra huggingface --group dev --output-file requirements.txt pyproject.toml
+
+clean:  ## remove what can be made again
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Robust knowledge distillation of vision models on Ray."""

@@ -1,0 +1,59 @@
+"""When the student learns and when the augmentor does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from hard_ray.config.base import Config, Fraction
+
+
+class ThresholdsController(Config):
+    """HARD's rule: the augmentor learns once disagreement fell, the student once it rose."""
+
+    policy: Literal["thresholds"] = "thresholds"
+    thresholds: Literal["relative", "absolute"] = "relative"
+    """Relative: l_min multiplies the clean KD loss, l_max the disagreement at the switch."""
+    l_min: PositiveFloat = 1.1
+    """The augmentor's turn begins when the mean disagreement falls below this."""
+    l_max: PositiveFloat = 2.0
+    """The student's turn begins when the mean disagreement rises above this."""
+    ema: Annotated[Fraction, Field(lt=1.0)] = 0.9
+    """Decay of the moving averages of disagreement and clean KD loss, per update."""
+    min_student_steps: PositiveInt = 10
+    """Shortest student phase, in updates."""
+    max_student_steps: PositiveInt = 40
+    """Longest student phase, in updates."""
+    min_augmentor_steps: PositiveInt = 1
+    """Shortest augmentor phase, in updates."""
+    max_augmentor_steps: PositiveInt = 10
+    """Longest augmentor phase, in updates."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ThresholdsController:
+        for phase in ("student", "augmentor"):
+            low, high = getattr(self, f"min_{phase}_steps"), getattr(self, f"max_{phase}_steps")
+            if low > high:
+                raise ValueError(f"min_{phase}_steps {low} exceeds max_{phase}_steps {high}; swap them")
+        if self.thresholds == "absolute" and self.l_max <= self.l_min:
+            raise ValueError(f"l_max {self.l_max:g} must exceed l_min {self.l_min:g}")
+        if self.thresholds == "relative" and self.l_max <= 1.0:
+            raise ValueError(f"a relative l_max must exceed 1, got {self.l_max:g}")
+        return self
+
+
+class FixedController(Config):
+    """A fixed rhythm; 5:1 is TeachAugment's."""
+
+    policy: Literal["fixed"] = "fixed"
+    student_steps: PositiveInt = 5
+    """Student updates in a row."""
+    augmentor_steps: PositiveInt = 1
+    """Augmentor updates in a row."""
+
+
+ControllerConfig = Annotated[
+    ThresholdsController | FixedController,
+    Field(discriminator="policy"),
+]

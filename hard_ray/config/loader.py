@@ -1,0 +1,260 @@
+"""From files and overrides to one validated configuration.
+
+Later layers win: defaults, then files from left to right, then `dotted.key=value` overrides. A block whose
+`kind` (or `policy`) changes is replaced; any other block is merged key by key. Validation happens once, after
+merging, and reports every mistake together.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hard_ray.config.run import RunConfig
+from hard_ray.errors import ConfigError
+
+Layer = dict[str, Any]
+
+DISCRIMINATORS = ("kind", "policy")
+ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset; a key that stands twice is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(str(key))
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Read YAML's safe subset.
+
+    Raises:
+        ConfigError: the text is not YAML; the message has the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError([f"not valid YAML: {' '.join(str(error).split())}"], source) from None
+
+
+def read_layer(path: Path) -> Layer:
+    """Read one configuration file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError([f"cannot read the file: {reason}"], str(path)) from None
+    layer = parse_yaml(text, str(path))
+    if layer is None:
+        return {}
+    if not isinstance(layer, dict):
+        raise ConfigError([f"want blocks such as `data:`, got a {type(layer).__name__}"], str(path))
+    return layer
+
+
+def parse_overrides(overrides: Iterable[str]) -> Layer:
+    """Turn `dotted.key=value` texts into one layer; values are YAML."""
+    layer: Layer = {}
+    problems = []
+    for override in overrides:
+        dotted, sep, text = override.partition("=")
+        keys = dotted.strip().split(".")
+        if not sep or not all(keys):
+            problems.append(f"{override!r}: want dotted.key=value, for example optim.lr=0.1")
+            continue
+        block = layer
+        for key in keys[:-1]:
+            block = block.setdefault(key, {})
+            if not isinstance(block, dict):
+                problems.append(f"{override!r}: {key} was already given a value")
+                break
+        else:
+            block[keys[-1]] = parse_yaml(text, f"the override {override!r}")
+    if problems:
+        raise ConfigError(problems, "the overrides")
+    return layer
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Layer:
+    """`layer` over `base`; a block whose kind changes, and a length given otherwise, are replaced."""
+    if any(key in layer and layer[key] != base.get(key) for key in DISCRIMINATORS):
+        return dict(layer)
+    merged = dict(base)
+    for key, value in layer.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        other = ALTERNATIVES.get(key)
+        if other in base and other not in layer and value is not None:
+            merged[str(other)] = None
+    return merged
+
+
+def preset_names() -> list[str]:
+    """The shipped configurations."""
+    folder = resources.files("hard_ray.presets")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """The text of a shipped configuration."""
+    if name not in preset_names():
+        hint = difflib.get_close_matches(name, preset_names(), n=1)
+        suffix = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(preset_names())}"
+        raise ConfigError([f"no preset is named {name!r}; {suffix}"], "--preset")
+    return (resources.files("hard_ray.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_description(name: str) -> str:
+    """The comment on a preset's first line."""
+    return preset_text(name).splitlines()[0].lstrip("# ").rstrip()
+
+
+def load_config(files: Sequence[Path] = (), *, preset: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge and validate.
+
+    Args:
+        files: YAML files, the later ones win.
+        preset: a shipped configuration that lies below the files.
+        overrides: `dotted.key=value` texts that lie above them.
+
+    Raises:
+        ConfigError: every mistake found, in one message.
+    """
+    layers: list[Layer] = []
+    if preset is not None:
+        layers.append(parse_yaml(preset_text(preset), f"preset {preset}"))
+    layers += [read_layer(path) for path in files]
+    layers.append(parse_overrides(overrides))
+    sources = [f"preset {preset}"] if preset else []
+    sources += [str(path) for path in files]
+    sources += ["the overrides"] if overrides else []
+    return validate(layers, source=" + ".join(sources) or "the defaults")
+
+
+def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:
+    """Merge `layers` over the defaults and validate once."""
+    merged: Layer = RunConfig().model_dump(mode="json")
+    for layer in layers:
+        merged = merge(merged, layer)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_all_problems(error, merged), source) from None
+
+
+def _all_problems(error: ValidationError, merged: Layer) -> list[str]:
+    """What is wrong, and what would still be wrong with those keys taken out.
+
+    Pydantic compares blocks with each other only once each is valid by itself.
+    """
+    problems: list[str] = []
+    remaining = copy.deepcopy(merged)
+    for _ in range(len(list(known_keys(RunConfig)))):
+        found = error.errors(include_url=False)
+        problems += [describe(problem, merged) for problem in found]
+        removed = [_remove(remaining, problem["loc"]) for problem in found]
+        if not any(removed):
+            break
+        try:
+            RunConfig.model_validate(remaining)
+        except ValidationError as next_error:
+            error = next_error
+        else:
+            break
+    return list(dict.fromkeys(problems))
+
+
+def _remove(raw: Any, location: Sequence[str | int]) -> bool:
+    """Take out what `location` points at; whether anything was there."""
+    for key in dotted_location(location, raw).split("."):
+        if not isinstance(raw, dict) or key not in raw:
+            return False
+        if not isinstance(raw[key], dict):
+            del raw[key]
+            return True
+        raw = raw[key]
+    return False
+
+
+def describe(problem: ErrorDetails, raw: Any) -> str:
+    """One line for one of pydantic's findings: where, what is wrong, what was got."""
+    where = dotted_location(problem["loc"], raw)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggestion(where)}"
+    if problem["type"] == "value_error":
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{where}: {text}" if where else text
+    if problem["type"] == "missing":
+        return f"{where}: is required and has no default"
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+
+
+def dotted_location(location: Sequence[str | int], raw: Any) -> str:
+    """Pydantic's location without the tags of discriminated unions, which are no keys."""
+    keys: list[str] = []
+    for part in location:
+        if isinstance(raw, Mapping) and part not in raw and part in [raw.get(key) for key in DISCRIMINATORS]:
+            continue
+        keys.append(str(part))
+        if isinstance(raw, Mapping):
+            raw = raw.get(part)
+        elif isinstance(raw, Sequence) and isinstance(part, int) and part < len(raw):
+            raw = raw[part]
+    return ".".join(keys)
+
+
+def _suggestion(dotted: str) -> str:
+    """`; did you mean ...?`: a sibling that looks alike, else the same last word elsewhere."""
+    block, _, last = dotted.rpartition(".")
+    known = sorted(set(known_keys(RunConfig)))
+    siblings = [key for key in known if key.rpartition(".")[0] == block]
+    close = difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.7)
+    words = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in known], n=1, cutoff=0.8)
+    close = close or [key for key in known if key.rpartition(".")[2] in words][:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that some kind of each block has."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key
+        for inner in _models_in(field.annotation):
+            yield from known_keys(inner, f"{key}.")
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models_in(part)
+
+
+def dump_yaml(config: BaseModel) -> str:
+    """The resolved configuration as YAML that loads back to an equal object."""
+    return yaml.safe_dump(_kind_first(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def _kind_first(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    keys = sorted(value, key=lambda key: key not in DISCRIMINATORS)
+    return {key: _kind_first(value[key]) for key in keys}

@@ -1,0 +1,65 @@
+"""Which networks teach and learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from hard_ray.config.base import Config, Fraction, Seed
+from hard_ray.config.optim import OptimConfig
+
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+
+
+class NetworkConfig(Config):
+    """A timm model, its weights and its input contract."""
+
+    model: str
+    """A timm model name, `local-dir:PATH` or `hf-hub:org/name`."""
+    checkpoint: Path | None = None
+    """Weights: a safetensors or torch file, or a folder in timm's layout."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights."""
+    img_size: PositiveInt | None = None
+    """Input size in pixels; unset: the size of the data, or the architecture's where that is fixed."""
+    mean: Channels | None = None
+    """Mean subtracted per channel, of images in [0, 1]; unset: the model's own."""
+    std: Channels | None = None
+    """Standard deviation divided by per channel; unset: the model's own."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of timm's create_model, such as drop_path_rate."""
+
+
+class TeacherRecipe(OptimConfig):
+    """How a teacher without weights is trained, once; cached by the hash of the recipe."""
+
+    opt: str = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    epochs: Annotated[float, Field(gt=0.0)] | None = 20.0
+    smoothing: Fraction = 0.0
+    seed: Seed = 0
+    """The teacher's own seed, so that runs with other seeds share it."""
+
+
+class TeacherConfig(NetworkConfig):
+    """The frozen network that is learned from."""
+
+    model: str = "hardray_cnn"
+    class_map: Path | None = None
+    """Text file with the teacher's class names in the order of its outputs, one a line."""
+    recipe: TeacherRecipe = TeacherRecipe()
+    """Used when the teacher has neither checkpoint nor pretrained weights."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights are named, so that nothing has to be trained."""
+        return self.checkpoint is not None or self.pretrained or ":" in self.model
+
+
+class StudentConfig(NetworkConfig):
+    """The network that is trained."""
+
+    model: str = "hardray_mlp"

@@ -1,0 +1,95 @@
+"""The whole of a run, and what its blocks must agree on."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from hard_ray.config.augmentor import AffineAugmentor, AugmentorConfig, IdentityAugmentor
+from hard_ray.config.base import Config, Seed
+from hard_ray.config.controller import ControllerConfig, ThresholdsController
+from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.networks import StudentConfig, TeacherConfig
+from hard_ray.config.objective import CrossEntropyObjective, HardObjective, KdObjective, ObjectiveConfig
+from hard_ray.config.optim import OptimConfig
+from hard_ray.config.runtime import (
+    CheckpointsConfig,
+    ExperimentConfig,
+    RuntimeConfig,
+    TrackingConfig,
+    ValidateConfig,
+)
+
+
+class RunConfig(Config):
+    """One distillation."""
+
+    data: DataConfig = DigitsData()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = HardObjective()
+    augmentor: AugmentorConfig = AffineAugmentor()
+    controller: ControllerConfig = ThresholdsController()
+    optim: OptimConfig = OptimConfig(epochs=30)
+    runtime: RuntimeConfig = RuntimeConfig()
+    validation: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+    seed: Seed = 0
+    """Decides initial weights, order, views and augmentation."""
+
+    @model_validator(mode="after")
+    def _blocks_agree(self) -> RunConfig:
+        problems = [*self._batch_problems(), *self._objective_problems(), *self._channel_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _batch_problems(self) -> list[str]:
+        workers = self.runtime.num_workers
+        sizes = {"optim.batch_size": self.optim.batch_size}
+        if not self.teacher.has_weights:
+            sizes["teacher.recipe.batch_size"] = self.teacher.recipe.batch_size
+        return [
+            f"{key} {size} cannot be divided among runtime.num_workers {workers}; use a multiple of {workers}"
+            for key, size in sizes.items()
+            if size % workers
+        ]
+
+    def _objective_problems(self) -> list[str]:
+        if self.objective.kind == "cross_entropy" and self.augmentor.kind != "identity":
+            return [
+                f"augmentor.kind {self.augmentor.kind} needs the teacher's answer on augmented images, "
+                "but objective.kind cross_entropy asks no teacher; use augmentor.kind=identity"
+            ]
+        if self.augmentor.kind == "affine" and self.objective.kind != "hard":
+            return [
+                f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard says from what; "
+                f"got objective.kind {self.objective.kind}"
+            ]
+        return []
+
+    def _channel_problems(self) -> list[str]:
+        problems = []
+        for role, network in (("teacher", self.teacher), ("student", self.student)):
+            for key in ("mean", "std"):
+                values = getattr(network, key)
+                if values is not None and len(values) not in (1, self.data.in_chans):
+                    problems.append(
+                        f"{role}.{key} has {len(values)} values for {self.data.in_chans} channels; "
+                        f"give 1 or {self.data.in_chans}"
+                    )
+        return problems
+
+
+def as_control(config: RunConfig, control: str) -> RunConfig:
+    """The same run with the augmentor taken away: `labels_only` or `kd`."""
+    temperature = getattr(config.objective, "temperature", 4.0)
+    objective = CrossEntropyObjective() if control == "labels_only" else KdObjective(temperature=temperature)
+    return config.model_copy(
+        update={
+            "objective": objective,
+            "augmentor": IdentityAugmentor(),
+            "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),
+        }
+    )

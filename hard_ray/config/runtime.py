@@ -1,0 +1,119 @@
+"""Where and how a run computes, how it is watched, and what it keeps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from hard_ray.config.base import Config, Epochs, Seconds
+
+Dtype = Literal["float32", "bfloat16"]
+Suite = Literal["clean", "shifted"]
+Control = Literal["labels_only", "kd"]
+
+
+class TeacherRuntime(Config):
+    """Where the frozen teacher answers, and how its replicas are fed."""
+
+    placement: Literal["pool", "colocated"] = "pool"
+    """`pool`: actors of its own; `colocated`: a copy inside every student worker."""
+    replicas: PositiveInt = 1
+    """Actors in the pool."""
+    num_cpus: PositiveFloat = 1.0
+    """CPUs reserved for each replica."""
+    num_gpus: NonNegativeFloat | None = None
+    """GPUs reserved for each replica; unset: 1 where student workers have GPUs, else 0."""
+    threads: PositiveInt | None = None
+    """Threads of each replica's kernels; unset: chosen from the machine at the start of the run."""
+    dtype: Dtype | None = None
+    """Precision of the teacher's kernels; unset: bfloat16 where the hardware has it, else float32."""
+    wire_dtype: Literal["uint8", "float32"] = "uint8"
+    """How augmented pixels travel in student phases; the student trains on what the teacher saw."""
+    max_batch: PositiveInt | None = None
+    """Join waiting requests up to this many images; unset: one request, one batch."""
+    max_wait_ms: NonNegativeFloat = 0.0
+    """How long a request waits for others to join it; needs `max_batch`."""
+    max_in_flight: Annotated[int, Field(ge=2)] = 8
+    """Requests that one worker may have unanswered."""
+    timeout_s: Seconds = 300.0
+    """How long a request is resent, while no replica answers, before the run stops."""
+
+    @model_validator(mode="after")
+    def _joining_is_whole(self) -> TeacherRuntime:
+        if self.max_wait_ms > 0 and self.max_batch is None:
+            raise ValueError(
+                f"max_wait_ms {self.max_wait_ms:g} waits for requests to join, but max_batch is not set; "
+                "set max_batch to the largest joined batch"
+            )
+        return self
+
+
+class RuntimeConfig(Config):
+    """Workers, precision and the cluster they run on."""
+
+    address: str | None = None
+    """Ray cluster to join; unset: RAY_ADDRESS, else a cluster of this machine, for this run."""
+    num_workers: PositiveInt = 1
+    """Student workers, each with a replica of the student."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """CPUs reserved for each student worker."""
+    gpus_per_worker: NonNegativeFloat | None = None
+    """GPUs reserved for each student worker; unset: 1 where the cluster has them, else 0."""
+    threads: PositiveInt | None = None
+    """Threads of each student worker's kernels; unset: chosen from the machine at the start of the run."""
+    amp_dtype: Dtype | None = None
+    """Autocast precision of the student; unset: bfloat16 where the hardware has it, else float32."""
+    channels_last: bool | None = None
+    """Channels-last memory layout; unset: where bfloat16 is used."""
+    data_block_mb: PositiveFloat = 32.0
+    """Size of the blocks in which Ray Data hands over images, in MiB."""
+    max_failures: NonNegativeInt = 3
+    """Worker failures that a run survives by restarting from its last checkpoint."""
+    teacher: TeacherRuntime = TeacherRuntime()
+
+
+class ValidateConfig(Config):
+    """Evaluation during training."""
+
+    every: Epochs = 1.0
+    """Epochs between evaluations on the validation split; there is always one at the end."""
+    suites: tuple[Suite, ...] = ("clean",)
+    """What is measured: clean images, and images shifted diagonally."""
+    batch_size: PositiveInt = 256
+    """Images per evaluated batch and worker."""
+
+
+class CheckpointsConfig(Config):
+    """What a resume needs."""
+
+    every: Epochs = 1.0
+    """Epochs between checkpoints; there is always one at the end."""
+    keep: PositiveInt = 2
+    """How many of the newest checkpoints stay."""
+
+
+class TrackingConfig(Config):
+    """What MLflow is told."""
+
+    enabled: bool = True
+    """Whether the run is recorded in MLflow."""
+    uri: str | None = None
+    """Tracking server; unset: MLFLOW_TRACKING_URI, else one sqlite database beside the runs."""
+    experiment: str = "hardray"
+    """Name of the MLflow experiment."""
+    log_every: PositiveInt = 10
+    """Updates between logged points; each is the mean since the last."""
+    gallery_images: NonNegativeInt = 8
+    """Images in each gallery picture; 0: no gallery."""
+    system_metrics: bool = True
+    """Whether CPU, memory and GPU use are recorded."""
+
+
+class ExperimentConfig(Config):
+    """What the run is compared with."""
+
+    name: str | None = None
+    """A name for the run; unset: the name of its output folder."""
+    controls: tuple[Control, ...] = ()
+    """Students trained first with as many updates: by labels only, by plain KD."""

@@ -1,0 +1,47 @@
+"""The errors that a user is meant to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HardrayError(Exception):
+    """Something the user can mend; its text says what was got, what is wanted and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(HardrayError):
+    """All mistakes of one configuration."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str], source: str) -> None:
+        """Join `problems` into one message that names `source`, the files they came from."""
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        super().__init__("\n".join([f"{count} in {source}:", *(f"  {problem}" for problem in problems)]))
+        self.problems = tuple(problems)
+
+
+class DataError(HardrayError):
+    """Images or labels that cannot be used."""
+
+
+class ModelError(HardrayError):
+    """A network, checkpoint or class order that cannot be used."""
+
+
+class ClusterError(HardrayError):
+    """Ray cannot be reached, or lacks what the run needs."""
+
+
+class TeacherError(HardrayError):
+    """The teacher cannot answer, or is not the one the run began with."""
+
+
+class RunFolderError(HardrayError):
+    """The output folder cannot be used, read or written."""
+
+
+class AgreedError(HardrayError):
+    """An error that every rank of a run raises at the same update, so that none waits for another."""
