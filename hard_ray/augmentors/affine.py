@@ -1,0 +1,94 @@
+"""HARD-Affine: a learned distribution of spatial transforms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.config.augmentor import AffineAugmentor
+
+PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
+
+
+class Affine(Augmentor):
+    r"""Samples a shift, rotation, scale and shear for each image and applies it differentiably.
+
+    A network maps each image's noise to five raw values; tanh times the bounds makes them parameters, so every
+    sample lies within the bounds and the gradient reaches the network through the sampled grid
+    (reparameterisation). Pixels from
+    outside the image are zero unless `padding` says otherwise.
+
+    Source: HARD, arXiv:2305.14890, section 4 (HARD-Affine), after Orbit (Nix et al. 2022). The papers learn the
+    parameters of a Gaussian; a network of the noise is ours, because a Gaussian that is narrow at the start
+    cannot leave the identity: near it, the blur of interpolation moves the teacher more than it raises the
+    disagreement.
+    """
+
+    bounds: Tensor
+
+    def __init__(self, config: AffineAugmentor) -> None:
+        """The network's last layer is scaled so that raw values have the standard deviation `init_spread`."""
+        super().__init__()
+        self.config = config
+        self.noise_dim = config.noise_dim
+        first = nn.Linear(config.noise_dim, config.hidden_dim)
+        last = nn.Linear(config.hidden_dim, len(PARAMETERS))
+        self.net = nn.Sequential(first, nn.ReLU(), last)
+        bounds = torch.tensor(
+            [
+                2.0 * config.max_shift,  # grid coordinates run from -1 to 1: a side is 2 long
+                2.0 * config.max_shift,
+                math.radians(config.max_rotation),
+                math.log(config.max_scale),
+                math.tan(math.radians(config.max_shear)),
+            ]
+        )
+        self.register_buffer("bounds", bounds, persistent=False)
+        self._initialise(first, last)
+
+    def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
+        nn.init.normal_(first.weight, std=self.config.noise_dim**-0.5)
+        nn.init.zeros_(first.bias)
+        # a ReLU of a standard normal has a mean square of 1/2
+        nn.init.normal_(last.weight, std=self.config.init_spread * (self.config.hidden_dim / 2) ** -0.5)
+        nn.init.zeros_(last.bias)
+
+    def sample(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
+        """Transform parameters in the order of `PARAMETERS`: shifts in half sides, angles in radians."""
+        sampled: Tensor = torch.tanh(self.net(noise)) * self.bounds * self.config.strength
+        return sampled
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The transformed images; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return batch.images
+        grid = F.affine_grid(matrices(self.sample(batch.noise)), list(batch.images.shape), align_corners=False)
+        return F.grid_sample(batch.images, grid, padding_mode=self.config.padding, align_corners=False)
+
+    @torch.no_grad()
+    def statistics(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """Mean and standard deviation of each parameter over the batch."""
+        sampled = self.sample(batch.noise)
+        names = {f"{name}_mean": value for name, value in zip(PARAMETERS, sampled.mean(dim=0), strict=True)}
+        spread = sampled.std(dim=0, correction=0)
+        return names | {f"{name}_std": value for name, value in zip(PARAMETERS, spread, strict=True)}
+
+
+def matrices(parameters: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 2 3"]:
+    """Output-to-input matrices of `torch.nn.functional.affine_grid`.
+
+    The content moves by (+shift_x, +shift_y), that is to the right and down, turns by `rotation`, is magnified by
+    exp(log_scale) and sheared along x.
+    """
+    shift_x, shift_y, rotation, log_scale, shear = parameters.unbind(dim=1)
+    cos, sin, shrink = rotation.cos(), rotation.sin(), (-log_scale).exp()
+    # content moves by rotate o shear o magnify, then shift; this is the inverse of that
+    a, b = shrink * (cos + shear * sin), shrink * (sin - shear * cos)
+    c, d = -shrink * sin, shrink * cos
+    tx, ty = -(a * shift_x + b * shift_y), -(c * shift_x + d * shift_y)
+    return torch.stack([torch.stack([a, b, tx], dim=1), torch.stack([c, d, ty], dim=1)], dim=1)

@@ -1,0 +1,169 @@
+"""Whose turn it is: the student's or the augmentor's.
+
+The rule is pure and holds no tensors: every rank that is told the same numbers takes the same decision. The
+phase of update n+1 is decided from what was measured up to update n-1, so that nobody waits for update n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, assert_never
+
+from hard_ray.config.controller import ControllerConfig, FixedController, ThresholdsController
+
+
+class Phase(StrEnum):
+    """Who learns in an update."""
+
+    STUDENT = "student"
+    AUGMENTOR = "augmentor"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one update measured, as means over all ranks; None where it did not measure."""
+
+    disagreement: float | None
+    """L_st on augmented images."""
+    clean_loss: float | None
+    """KD loss on clean images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One change of phase."""
+
+    step: int
+    """The first update of the new phase."""
+    to: Phase
+    reason: str
+    disagreement: float | None
+    """The moving average that decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerState:
+    """All that a resume needs."""
+
+    phase: Phase = Phase.STUDENT
+    """Phase of the last update that was decided on."""
+    decided: int = 1
+    """How many updates have a phase: two ahead of the last one measured."""
+    steps_in_phase: int = 1
+    disagreement: float | None = None
+    """Moving average m of L_st."""
+    clean_loss: float | None = None
+    """Moving average of the KD loss on clean images."""
+    at_switch: float | None = None
+    """m when the augmentor's turn began."""
+    switches: int = 0
+    """How often the phase changed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and texts."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ControllerState:
+        """The inverse of `to_json`."""
+        return cls(**{**values, "phase": Phase(values["phase"])})
+
+
+class Controller:
+    """Decides the phase of each update from the measurements of those before."""
+
+    def __init__(self, config: ControllerConfig, *, learned: bool, state: ControllerState | None = None) -> None:
+        """`learned` says whether the augmentor has anything to learn; otherwise every turn is the student's."""
+        self.config = config
+        self.learned = learned
+        self.state = state or ControllerState()
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the last update that was decided on."""
+        return self.state.phase
+
+    def decide(self, measured: Measurement | None) -> Switch | None:
+        """Decide the next update's phase, and say whether it changes.
+
+        Args:
+            measured: by the update before the last decided one; None at the very start.
+        """
+        state = self._averaged(measured) if measured else self.state
+        reason = self._reason_to_switch(state) if self.learned else None
+        if reason is None:
+            self.state = replace(state, decided=state.decided + 1, steps_in_phase=state.steps_in_phase + 1)
+            return None
+        self.state, switch = self._switch(state, reason)
+        return switch
+
+    def _averaged(self, measured: Measurement) -> ControllerState:
+        decay = self.config.ema if isinstance(self.config, ThresholdsController) else 0.9
+        return replace(
+            self.state,
+            disagreement=_ema(self.state.disagreement, measured.disagreement, decay),
+            clean_loss=_ema(self.state.clean_loss, measured.clean_loss, decay),
+        )
+
+    def _reason_to_switch(self, state: ControllerState) -> str | None:
+        match self.config:
+            case FixedController():
+                return self._fixed_reason(self.config, state)
+            case ThresholdsController():
+                return self._threshold_reason(self.config, state)
+            case _:
+                assert_never(self.config)
+
+    @staticmethod
+    def _fixed_reason(config: FixedController, state: ControllerState) -> str | None:
+        length = config.student_steps if state.phase is Phase.STUDENT else config.augmentor_steps
+        return f"{length} {state.phase} updates" if state.steps_in_phase >= length else None
+
+    @staticmethod
+    def _threshold_reason(config: ThresholdsController, state: ControllerState) -> str | None:
+        student = state.phase is Phase.STUDENT
+        shortest = config.min_student_steps if student else config.min_augmentor_steps
+        longest = config.max_student_steps if student else config.max_augmentor_steps
+        if state.steps_in_phase < shortest:
+            return None
+        if state.steps_in_phase >= longest:
+            return f"max_{state.phase}_steps {longest}"
+        bound = (_lower if student else _upper)(config, state)
+        m = state.disagreement
+        if m is None or bound is None:
+            return None
+        if student:
+            return f"disagreement {m:.4g} < l_min {bound:.4g}" if m < bound else None
+        return f"disagreement {m:.4g} > l_max {bound:.4g}" if m > bound else None
+
+    @staticmethod
+    def _switch(state: ControllerState, reason: str) -> tuple[ControllerState, Switch]:
+        to = Phase.AUGMENTOR if state.phase is Phase.STUDENT else Phase.STUDENT
+        switched = replace(
+            state,
+            phase=to,
+            decided=state.decided + 1,
+            steps_in_phase=1,
+            at_switch=state.disagreement if to is Phase.AUGMENTOR else state.at_switch,
+            switches=state.switches + 1,
+        )
+        return switched, Switch(step=state.decided, to=to, reason=reason, disagreement=state.disagreement)
+
+
+def _lower(config: ThresholdsController, state: ControllerState) -> float | None:
+    if config.thresholds == "absolute":
+        return config.l_min
+    return None if state.clean_loss is None else config.l_min * state.clean_loss
+
+
+def _upper(config: ThresholdsController, state: ControllerState) -> float | None:
+    if config.thresholds == "absolute":
+        return config.l_max
+    return None if state.at_switch is None else config.l_max * state.at_switch
+
+
+def _ema(average: float | None, value: float | None, decay: float) -> float | None:
+    if value is None:
+        return average
+    return value if average is None else decay * average + (1.0 - decay) * value

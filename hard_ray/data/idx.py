@@ -1,0 +1,61 @@
+"""MNIST's idx format (LeCun, Cortes and Burges 1998): a magic number, the shape, the bytes."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.config.data import IdxData
+from hard_ray.data.index import ImageIndex, with_validation
+from hard_ray.data.readers import ArrayReader
+from hard_ray.data.sources import require_folder
+from hard_ray.errors import DataError
+
+_UNSIGNED_BYTE = 8
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An array of unsigned bytes, gzipped or not.
+
+    Raises:
+        DataError: not an idx file of bytes, or shorter than it says.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, dimensions = struct.unpack(">HBB", raw[:4])
+        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path}: not an idx file ({error})") from None
+    body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions)
+    if zero or kind != _UNSIGNED_BYTE or body.size != np.prod(shape):
+        raise DataError(f"{path}: not an idx file of unsigned bytes of shape {shape}")
+    return body.reshape(shape)
+
+
+def build_idx(config: IdxData) -> ImageIndex:
+    """The four files; the test split is the `t10k` pair."""
+    folder = require_folder(config.path)
+    images, labels = [], []
+    for prefix in ("train", "t10k"):
+        images.append(read_idx(_find(folder, f"{prefix}-images-idx3-ubyte")))
+        labels.append(read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte")).astype(np.int64))
+        if len(images[-1]) != len(labels[-1]):
+            raise DataError(f"{folder}: {len(images[-1])} {prefix} images, but {len(labels[-1])} labels")
+    every_label = np.concatenate(labels)
+    train, test = np.arange(len(labels[0])), np.arange(len(labels[0]), len(every_label))
+    splits = with_validation(
+        {"train": train, "test": test}, every_label, fraction=config.val_fraction, seed=config.split_seed
+    )
+    classes = tuple(str(label) for label in range(int(every_label.max()) + 1))
+    return ImageIndex(ArrayReader(np.concatenate(images), str(folder)), every_label, classes, splits)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"data.path {folder}: lacks {name} (or {name}.gz)")

@@ -1,0 +1,207 @@
+"""The way of a batch through Ray Data: positions -> rows -> pictures -> views -> uint8 blocks -> batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.data import DataContext, ExecutionResources
+
+from hard_ray.config.data import DataConfig
+from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.readers import Reader
+from hard_ray.data.schedule import Schedule
+from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
+from hard_ray.errors import DataError
+from hard_ray.noise import uniform
+
+Columns = dict[str, NDArray[Any]]
+
+_UPDATES_PER_EXECUTION = 1000
+_LONGEST_RUN_OF_BAD_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rank's part of an update, in the order of the schedule."""
+
+    images: NDArray[np.uint8]
+    """Shape (batch, channels, height, width)."""
+    labels: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    bad: tuple[str, ...] = ()
+    """Unreadable images that were met while this batch was made."""
+
+    def __len__(self) -> int:
+        """Images in the batch."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class DataShare:
+    """What one rank's Ray Data executions may use."""
+
+    cpus: float
+    object_store_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPictures:
+    """Makes the training views of positions in a schedule; runs in Ray Data's tasks."""
+
+    reader: Reader
+    labels: NDArray[np.int64]
+    config: DataConfig
+    schedule: Schedule
+
+    def __call__(self, positions: NDArray[np.int64]) -> Columns:
+        """An unreadable image gives way to the next readable one of the training split."""
+        rows, epochs = self.schedule.take(positions)
+        draws = uniform("view", seed=self.schedule.seed, epochs=epochs, sample_ids=rows, count=DRAWS_PER_IMAGE)
+        views, taken, bad = [], rows.copy(), [""] * len(rows)
+        for position, first in enumerate(self.reader.read(rows.tolist())):
+            picture, names = first, []
+            for attempt in range(_LONGEST_RUN_OF_BAD_IMAGES):
+                try:
+                    image = decode(picture, in_chans=self.config.in_chans)
+                    break
+                except UnreadableImageError:
+                    names.append(self.reader.name(int(taken[position])))
+                    taken[position] = self._next_row(int(rows[position]), attempt + 1)
+                    (picture,) = self.reader.read([int(taken[position])])
+            else:
+                raise DataError(f"{len(names)} unreadable images in a row, from {names[0]} on")
+            views.append(train_view(image, self.config, draws[position]))
+            bad[position] = "\n".join(names)
+        return {
+            "image": np.stack(views),
+            "label": self.labels[taken],
+            "sample_id": taken,
+            "epoch": epochs,
+            "bad": np.array(bad, dtype=object),
+        }
+
+    def _next_row(self, row: int, step: int) -> int:
+        rows = self.schedule.rows
+        return int(rows[(np.searchsorted(rows, row) + step) % len(rows)])
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPictures:
+    """Makes the evaluation views of a list of rows; runs in Ray Data's tasks."""
+
+    reader: Reader
+    labels: NDArray[np.int64]
+    config: DataConfig
+    rows: Rows
+
+    def __call__(self, positions: NDArray[np.int64]) -> Columns:
+        """An unreadable image is kept as a black one, marked in `bad`, and dropped by the reader of the batch."""
+        rows = self.rows[positions]
+        views, bad = [], [""] * len(rows)
+        for position, picture in enumerate(self.reader.read(rows.tolist())):
+            try:
+                views.append(eval_view(decode(picture, in_chans=self.config.in_chans), self.config))
+            except UnreadableImageError:
+                side = self.config.img_size
+                views.append(np.zeros((self.config.in_chans, side, side), dtype=np.uint8))
+                bad[position] = self.reader.name(int(rows[position]))
+        return {
+            "image": np.stack(views),
+            "label": self.labels[rows],
+            "sample_id": rows,
+            "epoch": np.zeros_like(rows),
+            "bad": np.array(bad, dtype=object),
+        }
+
+
+Pictures = TrainPictures | EvalPictures
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One rank's images, streamed by Ray Data in a fixed order."""
+
+    index: ImageIndex
+    config: DataConfig
+    schedule: Schedule
+    share: DataShare
+    block_bytes: float
+    _shipped: dict[str, Any] = field(default_factory=dict)
+
+    def train_batches(self, first: int) -> Generator[Batch]:
+        """Batches of the schedule from number `first` on, without end.
+
+        One Ray Data execution covers whole epochs, a thousand updates or more, so that starting it costs
+        nothing; the next begins where it ends.
+        """
+        per_epoch = self.schedule.batches_per_epoch
+        length = per_epoch * max(1, -(-_UPDATES_PER_EXECUTION // per_epoch))
+        pictures = TrainPictures(self.index.reader, self.index.labels, self.config, self.schedule)
+        while True:
+            last = (first // length + 1) * length
+            size = self.schedule.local_batch
+            yield from self._stream("train", pictures, first * size, last * size, size)
+            first = last
+
+    def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
+        """This rank's part of a split, in order, once; unreadable images are dropped and named."""
+        rows = np.array_split(self.index.rows(split), self.schedule.world_size)[self.schedule.rank]
+        pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows)
+        yield from self._stream(split, pictures, 0, len(rows), batch_size)
+
+    def _stream(self, name: str, pictures: Pictures, start: int, stop: int, batch_size: int) -> Generator[Batch]:
+        if stop <= start:
+            return
+        if name not in self._shipped:  # once per run: an index can be large
+            self._shipped[name] = ray.put(pictures)
+        configure_ray_data(self.share)
+        blocks = max(1, -(-(stop - start) // self._rows_per_block()))
+        stream = ray.data.range(stop - start, override_num_blocks=blocks).map_batches(
+            _make_columns(start), batch_size=None, fn_args=([self._shipped[name]],), zero_copy_batch=True
+        )
+        for columns in stream.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=False):
+            yield _to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
+
+    def _rows_per_block(self) -> int:
+        row_bytes = self.config.in_chans * self.config.img_size**2
+        return max(1, min(4096, int(self.block_bytes // row_bytes)))
+
+
+def _make_columns(start: int) -> Callable[..., Columns]:
+    def make(block: Columns, shipped: Sequence[Any]) -> Columns:
+        pictures: Pictures = ray.get(shipped[0])
+        return pictures(block["id"] + start)
+
+    return make
+
+
+def _to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
+    bad = tuple(name for names in columns["bad"] if names for name in str(names).split("\n"))
+    good = np.ones(len(columns["label"]), dtype=bool) if keep_bad else np.array([not n for n in columns["bad"]])
+    return Batch(
+        images=columns["image"][good] if bad and not keep_bad else columns["image"],
+        labels=columns["label"][good],
+        sample_ids=columns["sample_id"][good],
+        epochs=columns["epoch"][good],
+        bad=bad,
+    )
+
+
+def configure_ray_data(share: DataShare) -> None:
+    """Keep the order, print nothing, and stay within this rank's share of the cluster."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    options = context.execution_options
+    options.preserve_order = True
+    options.verbose_progress = False
+    options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.WARNING)

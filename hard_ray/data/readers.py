@@ -1,0 +1,211 @@
+"""Rows of a data set as encoded bytes or pixels: one reader per way of storing them.
+
+A reader is small, travels to every process of a cluster, and opens files only when it reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+Picture = bytes | NDArray[np.uint8] | Image.Image | OSError
+"""Encoded bytes, pixels (height, width[, 3]), a decoded picture, or why there is none."""
+
+
+class Reader(Protocol):
+    """How rows are read."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The pictures of `rows`, in their order."""
+        ...
+
+    def name(self, row: int) -> str:
+        """Where a row comes from: a path, or a file and a position in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayReader:
+    """Pixels in memory, shape (rows, height, width)."""
+
+    pixels: NDArray[np.uint8]
+    label: str
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """Views into the array."""
+        return [self.pixels[row] for row in rows]
+
+    def name(self, row: int) -> str:
+        """The array's label and the row."""
+        return f"{self.label}[{row}]"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """One file per image."""
+
+    root: Path
+    paths: pa.Array
+    """Relative to the root; Arrow strings, because a million Python strings are slow to send."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The files' bytes."""
+        return [_read_file(self.root / self.paths[row].as_py()) for row in rows]
+
+    def name(self, row: int) -> str:
+        """The file's path."""
+        return str(self.root / self.paths[row].as_py())
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetReader:
+    """Rows of Parquet files, read by row group."""
+
+    files: tuple[Path, ...]
+    group_file: NDArray[np.int64]
+    """For each row group: which file."""
+    group_index: NDArray[np.int64]
+    """For each row group: its number in the file."""
+    group_start: NDArray[np.int64]
+    """For each row group: its first row; one more entry at the end."""
+    column: str
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The encoded bytes; each row group that is touched is read once."""
+        wanted = np.asarray(rows)
+        groups = np.searchsorted(self.group_start, wanted, side="right") - 1
+        pictures: list[Picture] = [OSError("not read")] * len(rows)
+        for group in np.unique(groups):
+            values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
+            for position in np.flatnonzero(groups == group):
+                pictures[position] = _encoded(values[int(wanted[position] - self.group_start[group])].as_py())
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The file, the row group and the row in it."""
+        group = int(np.searchsorted(self.group_start, row, side="right") - 1)
+        path = self.files[self.group_file[group]]
+        return f"{path}[group {self.group_index[group]}, row {row - self.group_start[group]}]"
+
+
+@functools.lru_cache(maxsize=8)
+def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+
+
+def _encoded(value: Any) -> Picture:
+    """The bytes in a cell: binary, or Hugging Face's struct of bytes and path."""
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    return value if isinstance(value, bytes) else OSError("the cell holds no encoded image")
+
+
+@dataclass(frozen=True, slots=True)
+class TarReader:
+    """Members of tar files, read by offset."""
+
+    files: tuple[Path, ...]
+    file: NDArray[np.int32]
+    """For each row: which file."""
+    offset: NDArray[np.int64]
+    """For each row: where the image's bytes begin."""
+    size: NDArray[np.int64]
+    """For each row: how many bytes it has."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The encoded bytes; each file that is touched is opened once."""
+        wanted = np.asarray(rows)
+        pictures: list[Picture] = [OSError("not read")] * len(rows)
+        for number in np.unique(self.file[wanted]):
+            with self.files[number].open("rb") as stream:
+                for position in np.flatnonzero(self.file[wanted] == number):
+                    stream.seek(int(self.offset[wanted[position]]))
+                    pictures[position] = stream.read(int(self.size[wanted[position]]))
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The file and the offset in it."""
+        return f"{self.files[self.file[row]]}[offset {self.offset[row]}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchvisionReader:
+    """Rows of a torchvision data set; its splits follow each other."""
+
+    name_: str
+    path: Path
+    splits: tuple[tuple[str, int], ...]
+    """Split names and their first rows."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """Decoded pictures."""
+        from hard_ray.data.named import open_torchvision
+
+        pictures: list[Picture] = []
+        for row in rows:
+            split, start = next(item for item in reversed(self.splits) if item[1] <= row)
+            image, _ = open_torchvision(self.name_, self.path, split, download=False)[row - start]
+            pictures.append(image)
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The data set and the row."""
+        return f"{self.name_}[{row}]"
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFaceReader:
+    """Rows of a Hugging Face data set; its splits follow each other."""
+
+    name_: str
+    column: str
+    splits: tuple[tuple[str, int], ...]
+    """Split names and their first rows."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """Encoded bytes where the data set has them."""
+        from hard_ray.data.named import open_hugging_face
+
+        pictures: list[Picture] = []
+        for row in rows:
+            split, start = next(item for item in reversed(self.splits) if item[1] <= row)
+            cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column]
+            if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
+                pictures.append(_read_file(Path(cell["path"])))
+            else:
+                pictures.append(_encoded(cell))
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The data set and the row."""
+        return f"{self.name_}[{row}]"
+
+
+def _read_file(path: Path) -> Picture:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return error
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """A decoded picture of any mode.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it cannot be decoded; Pillow raises all of these.
+    """
+    if isinstance(picture, OSError):
+        raise picture
+    if isinstance(picture, np.ndarray):
+        return Image.fromarray(picture)
+    return Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture

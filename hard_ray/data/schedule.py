@@ -1,0 +1,105 @@
+"""Which image stands where: the order of every epoch, as a pure function.
+
+Ray Data streams and transforms; it never decides the order. A batch is a function of (seed, epoch, index), so
+that a resumed run starts at any batch and sees what the straight run saw.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.data.index import Rows
+from hard_ray.errors import DataError
+from hard_ray.noise import permutation
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The batches of one rank, over all epochs.
+
+    Map-style sources: global batch k of an epoch is rows kB..(k+1)B of the epoch's permutation, and rank r of W
+    takes its r-th part; the images of an update do not depend on W. Sharded sources: shards are permuted, rows
+    are shuffled within a window, and rank r takes the r-th part of the whole epoch, so that it opens few
+    shards; reproducible for one world size. What does not fill a batch is left out of its epoch.
+    """
+
+    rows: Rows
+    """The training rows, in the source's order."""
+    batch_size: int
+    """Images per update, over all ranks."""
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    shard: NDArray[np.int32] | None = None
+    """For sharded sources, the shard of each of `rows`."""
+    window: int = 4096
+    """Rows of a sharded source that are shuffled together."""
+
+    def __post_init__(self) -> None:
+        """Refuse a split that does not fill one batch."""
+        if self.batches_per_epoch < 1:
+            raise DataError(
+                f"optim.batch_size {self.batch_size} is larger than the training split of {len(self.rows)} images; "
+                "use a smaller batch"
+            )
+
+    @property
+    def local_batch(self) -> int:
+        """Images per update on this rank."""
+        return self.batch_size // self.world_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates per epoch."""
+        if self.shard is None:
+            return len(self.rows) // self.batch_size
+        return (len(self.rows) // self.world_size) // self.local_batch
+
+    def epoch_of(self, batch: int) -> int:
+        """The epoch of the batch with this number, counted from the start of the run."""
+        return batch // self.batches_per_epoch
+
+    def take(self, positions: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        """Rows and epochs at this rank's `positions`, counted in images from the start of the run."""
+        batch, offset = np.divmod(positions, self.local_batch)
+        epoch, index = np.divmod(batch, self.batches_per_epoch)
+        taken = np.empty(len(positions), dtype=np.int64)
+        for number in np.unique(epoch):
+            chosen = epoch == number
+            taken[chosen] = self._epoch_rows(int(number))[index[chosen] * self.local_batch + offset[chosen]]
+        return taken, epoch
+
+    def _epoch_rows(self, epoch: int) -> Rows:
+        """This rank's rows of one epoch, batch after batch."""
+        order = self.epoch_order(epoch)
+        if self.shard is not None:
+            share = len(order) // self.world_size
+            return order[self.rank * share : (self.rank + 1) * share]
+        batches = order[: self.batches_per_epoch * self.batch_size]
+        parts = batches.reshape(self.batches_per_epoch, self.world_size, self.local_batch)
+        return parts[:, self.rank].reshape(-1)
+
+    def epoch_order(self, epoch: int) -> Rows:
+        """All training rows in the order of one epoch."""
+        if self.shard is None:
+            return self.rows[_shuffled(len(self.rows), self.seed, epoch)]
+        return self.rows[_shuffled_by_shard(self.shard, self.seed, epoch, self.window)]
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return permutation("order", size, seed=seed, epoch=epoch)
+
+
+def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: int) -> NDArray[np.int64]:
+    names, first = np.unique(shard, return_index=True)
+    by_shard = np.split(np.arange(len(shard)), np.sort(first)[1:])
+    order = np.concatenate([by_shard[i] for i in permutation("shards", len(names), seed=seed, epoch=epoch)])
+    for number, start in enumerate(range(0, len(order), window)):
+        rows = order[start : start + window]
+        order[start : start + window] = rows[permutation(f"window {number}", len(rows), seed=seed, epoch=epoch)]
+    return order

@@ -1,0 +1,184 @@
+"""Parquet and WebDataset: many images a file, indexed once so that any row can be read."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from hard_ray.config.data import ParquetData, WebDatasetData
+from hard_ray.data.index import ImageIndex, Rows, with_validation
+from hard_ray.data.readers import ParquetReader, TarReader
+from hard_ray.data.sources import IMAGE_SUFFIXES, find_splits, require_folder, split_single
+from hard_ray.errors import DataError
+
+
+def build_parquet(config: ParquetData) -> ImageIndex:
+    """Index row groups and labels; images stay in the files."""
+    files, splits_of_files = _shards(config, ".parquet")
+    group_file, group_index, group_rows, labels = [], [], [], []
+    for number, path in enumerate(files):
+        try:
+            parquet = pq.ParquetFile(path)
+            _require_columns(parquet, config, path)
+            labels.append(parquet.read(columns=[config.label_column]).column(0).combine_chunks())
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+        for group in range(parquet.num_row_groups):
+            group_file.append(number)
+            group_index.append(group)
+            group_rows.append(parquet.metadata.row_group(group).num_rows)
+    reader = ParquetReader(
+        files,
+        np.array(group_file, dtype=np.int64),
+        np.array(group_index, dtype=np.int64),
+        np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64),
+        config.image_column,
+    )
+    file_of_row = np.repeat(np.arange(len(files)), [len(part) for part in labels])
+    values = [value for part in labels for value in part.to_pylist()]
+    return _assemble(config, reader, values, file_of_row, splits_of_files, _label_names(files[0], config))
+
+
+def build_webdataset(config: WebDatasetData) -> ImageIndex:
+    """Index the members of every shard; images stay in the files."""
+    files, splits_of_files = _shards(config, ".tar")
+    file, offset, size, values = [], [], [], []
+    for number, path in enumerate(files):
+        for member, label in _samples(path, config):
+            file.append(number)
+            offset.append(member.offset_data)
+            size.append(member.size)
+            values.append(label)
+    reader = TarReader(
+        files,
+        np.array(file, dtype=np.int32),
+        np.array(offset, dtype=np.int64),
+        np.array(size, dtype=np.int64),
+    )
+    return _assemble(config, reader, values, np.array(file), splits_of_files, None)
+
+
+def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, int | str]]:
+    """Image member and label of each sample; a sample is the members that share a key."""
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int | str] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                key, _, suffix = member.name.rpartition("/")[2].partition(".")
+                key = f"{member.name.rpartition('/')[0]}/{key}"
+                if not member.isfile():
+                    continue
+                if f".{suffix.lower()}" in IMAGE_SUFFIXES:
+                    images[key] = member
+                elif suffix == config.label_key:
+                    stream = archive.extractfile(member)
+                    text = stream.read(1024).decode("utf-8", "replace").strip() if stream else ""
+                    labels[key] = int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as an uncompressed tar file ({error})") from None
+    unlabelled = [key for key in images if key not in labels]
+    if unlabelled:
+        raise DataError(
+            f"{path}: {len(unlabelled)} images have no member {unlabelled[0]!r}.{config.label_key}; "
+            "set data.label_key to the label's extension"
+        )
+    return [(member, labels[key]) for key, member in images.items()]
+
+
+def _shards(config: ParquetData | WebDatasetData, suffix: str) -> tuple[tuple[Path, ...], dict[str, list[int]]]:
+    """All files, and which of them belong to which split; no split where there is one pool of files."""
+    root = require_folder(config.path)
+    found = sorted(path for path in root.rglob(f"*{suffix}") if path.is_file())
+    if not found:
+        raise DataError(f"data.path {root}: holds no {suffix} file")
+    by_name: dict[str, list[Path]] = {}
+    for path in found:
+        by_name.setdefault(_split_of(path, root), []).append(path)
+    names = find_splits(config, sorted(by_name))
+    if not names:
+        return tuple(found), {}
+    files: list[Path] = []
+    numbers: dict[str, list[int]] = {}
+    for split, name in names.items():
+        numbers[split] = list(range(len(files), len(files) + len(by_name[name])))
+        files += by_name[name]
+    return tuple(files), numbers
+
+
+def _split_of(path: Path, root: Path) -> str:
+    """`root/train/x.tar` and `root/[data/]train-00000-of-00010.tar` are both of `train`."""
+    folder = path.parent.relative_to(root).parts
+    by_folder = folder[0] if folder and folder[0] != "data" else ""
+    return by_folder or re.split(r"[-_.]", path.name, maxsplit=1)[0]
+
+
+def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> None:
+    names = parquet.schema_arrow.names
+    for key in ("image_column", "label_column"):
+        column = getattr(config, key)
+        if column not in names:
+            raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}")
+
+
+def _label_names(path: Path, config: ParquetData) -> tuple[str, ...] | None:
+    """Class names that the `datasets` library left in the file's metadata."""
+    import json
+
+    raw = (pq.read_schema(path).metadata or {}).get(b"huggingface")
+    if raw is None:
+        return None
+    try:
+        feature = json.loads(raw)["info"]["features"][config.label_column]
+        return tuple(str(name) for name in feature["names"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _assemble(
+    config: ParquetData | WebDatasetData,
+    reader: ParquetReader | TarReader,
+    values: Sequence[Any],
+    file_of_row: NDArray[np.integer[Any]],
+    splits_of_files: dict[str, list[int]],
+    names: tuple[str, ...] | None,
+) -> ImageIndex:
+    classes, labels = encode_labels(values, names, where=str(config.path))
+    if splits_of_files:
+        rows: dict[str, Rows] = {
+            split: np.flatnonzero(np.isin(file_of_row, numbers)) for split, numbers in splits_of_files.items()
+        }
+        splits = with_validation(rows, labels, fraction=config.val_fraction, seed=config.split_seed)
+    else:
+        splits = split_single(labels, config.val_fraction, config.split_seed)
+    return ImageIndex(reader, labels, classes, splits, shard=file_of_row.astype(np.int32))
+
+
+def encode_labels(
+    values: Sequence[Any], names: Sequence[str] | None, *, where: str
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names and numbers. Integers keep their number; names are sorted.
+
+    Raises:
+        DataError: a label is missing, negative, or neither an integer nor a text.
+    """
+    wrong: Callable[[Any], bool] = lambda value: isinstance(value, bool) or not isinstance(value, int | str)  # noqa: E731
+    bad = next((value for value in values if wrong(value) or (isinstance(value, int) and value < 0)), None)
+    if bad is not None or any(value is None for value in values):
+        raise DataError(f"{where}: the label {bad!r} is neither a class number nor a class name")
+    if all(isinstance(value, int) for value in values):
+        count = max(len(names or ()), max(values, default=-1) + 1)
+        classes = tuple(names) if names and len(names) == count else tuple(str(number) for number in range(count))
+        return classes, np.array(values, dtype=np.int64)
+    texts = [str(value) for value in values]
+    classes = tuple(sorted(set(texts)))
+    number = {name: position for position, name in enumerate(classes)}
+    return classes, np.array([number[text] for text in texts], dtype=np.int64)

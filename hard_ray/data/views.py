@@ -1,0 +1,119 @@
+"""Decoding, and the standard view: resize, crop, flip. On CPU, to uint8, a function of the row alone."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from hard_ray.config.data import DataConfig
+from hard_ray.data.readers import Picture, open_picture
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_CROP_TRIES = 10
+DRAWS_PER_IMAGE = 2 * _CROP_TRIES + 3
+"""Uniform numbers that one training view uses at most."""
+
+
+class UnreadableImageError(Exception):
+    """The picture cannot be decoded; the text says why."""
+
+
+def decode(picture: Picture, *, in_chans: int) -> Image.Image:
+    """An upright picture in grey or RGB.
+
+    Palette, CMYK, 16-bit and transparent pictures are converted; EXIF rotation is applied.
+
+    Raises:
+        UnreadableImageError: truncated, no image, larger than Pillow's limit, or anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = ImageOps.exif_transpose(open_picture(picture))
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            return image.convert("L" if in_chans == 1 else "RGB")
+    except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, ...
+        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
+    """Shorter side to img_size / crop_pct, then the centre: shape (channels, img_size, img_size)."""
+    size = config.img_size
+    if config.crop in ("none", "padded") and config.crop_pct == 1.0:
+        return _to_array(_resize_whole(image, config))
+    side = round(size / config.crop_pct)
+    factor = side / min(image.size)
+    width, height = (max(side, round(length * factor)) for length in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), _RESAMPLING[config.interpolation])
+    left, top = (width - size) // 2, (height - size) // 2
+    return _to_array(image.crop((left, top, left + size, top + size)))
+
+
+def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The training view: shape (channels, img_size, img_size).
+
+    Args:
+        image: decoded picture.
+        config: which crop, and whether to flip.
+        draws: `DRAWS_PER_IMAGE` uniform numbers that belong to this row.
+    """
+    match config.crop:
+        case "none":
+            view = _resize_whole(image, config)
+        case "padded":
+            view = _padded_crop(_resize_whole(image, config), config, draws)
+        case "resized":
+            box = _resized_crop_box(image.size, config, draws)
+            size = (config.img_size, config.img_size)
+            view = image.resize(size, _RESAMPLING[config.interpolation], box=box)
+    if draws[0] < config.hflip:
+        view = ImageOps.mirror(view)
+    return _to_array(view)
+
+
+def _resize_whole(image: Image.Image, config: DataConfig) -> Image.Image:
+    size = (config.img_size, config.img_size)
+    return image if image.size == size else image.resize(size, _RESAMPLING[config.interpolation])
+
+
+def _padded_crop(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> Image.Image:
+    reach = 2 * config.crop_padding + 1
+    left, top = int(draws[1] * reach) - config.crop_padding, int(draws[2] * reach) - config.crop_padding
+    return image.crop((left, top, left + config.img_size, top + config.img_size))
+
+
+def _resized_crop_box(
+    size: tuple[int, int], config: DataConfig, draws: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """A box of random area and ratio, after Szegedy et al. 2014 (arXiv 1409.4842): ten tries, then the centre."""
+    width, height = size
+    log_ratio = np.log(config.ratio)
+    for share, shape in zip(draws[3::2], draws[4::2], strict=False):
+        area = width * height * (config.scale[0] + share * (config.scale[1] - config.scale[0]))
+        ratio = math.exp(log_ratio[0] + shape * (log_ratio[1] - log_ratio[0]))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(draws[1] * (width - box_width + 1))
+            top = int(draws[2] * (height - box_height + 1))
+            return (left, top, left + box_width, top + box_height)
+    ratio = min(max(width / height, config.ratio[0]), config.ratio[1])
+    box_width, box_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return (left, top, left + box_width, top + box_height)
+
+
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

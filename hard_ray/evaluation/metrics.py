@@ -1,0 +1,66 @@
+"""Counts that add up over batches and ranks, and what is computed from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One network under one condition, or a mean over conditions; in percent."""
+
+    top1: float
+    ece: float
+    """Expected calibration error."""
+    n: int
+    """Images, counted once per condition."""
+    agreement: float | None = None
+    """Share of images on which student and teacher name the same class."""
+
+
+class Counts:
+    """Sums over images: correct, agreeing, and the calibration histogram."""
+
+    def __init__(self) -> None:
+        """Nothing counted yet."""
+        self.values = torch.zeros(3 + 3 * ECE_BINS, dtype=torch.float64)
+
+    def add(
+        self,
+        logits: Float[Tensor, "batch classes"],
+        labels: Int[Tensor, " batch"],
+        teacher: Float[Tensor, "batch classes"] | None = None,
+    ) -> None:
+        """Count one batch."""
+        confidence, guess = logits.float().softmax(dim=1).max(dim=1)
+        correct = (guess == labels).double()
+        agreeing = (guess == teacher.argmax(dim=1)).double() if teacher is not None else torch.zeros_like(correct)
+        bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
+        histogram = torch.zeros(3, ECE_BINS, dtype=torch.float64, device=logits.device)
+        for row, weight in enumerate((torch.ones_like(correct), correct, confidence.double())):
+            histogram[row].index_add_(0, bins, weight)
+        counted = torch.tensor([float(len(labels)), float(correct.sum()), float(agreeing.sum())])
+        self.values += torch.cat([counted.double(), histogram.flatten().cpu()])
+
+    def score(self, *, with_teacher: bool) -> Score:
+        """What the counts amount to.
+
+        The calibration error is the mean over 15 bins of equal width of |accuracy - confidence|, weighted by the
+        images in each: Guo et al. 2017, arXiv:1706.04599, equation 3.
+        """
+        n, correct, agreeing = self.values[:3].tolist()
+        _, right, confidence = self.values[3:].view(3, ECE_BINS)
+        gap = float((right - confidence).abs().sum())
+        total = max(n, 1.0)
+        return Score(
+            top1=100.0 * correct / total,
+            ece=100.0 * gap / total,
+            n=int(n),
+            agreement=100.0 * agreeing / total if with_teacher else None,
+        )

@@ -1,0 +1,88 @@
+"""Divergences and scores: pure functions of logits, one value per image, in nats."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def divergence(
+    reference: Float[Tensor, "batch classes"],
+    other: Float[Tensor, "batch classes"],
+    *,
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    r"""Softened Kullback-Leibler divergence of `other` from `reference`.
+
+    .. math:: D_\tau(a \| b)_i = \tau^2 \, \mathrm{KL}\big(\sigma(a_i/\tau) \,\|\, \sigma(b_i/\tau)\big)
+
+    Zero exactly when the two softened distributions agree. With the teacher as `reference` and the student as
+    `other` this is the KD loss.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2. The paper writes the cross-entropy; the
+    reference's entropy is subtracted here so that the minimum is zero. The gradient to `other` is the same,
+    the gradient to `reference`, which the augmentor needs, is not.
+    """
+    _check_logits(reference, other)
+    log_p = F.log_softmax(reference / temperature, dim=1)
+    log_q = F.log_softmax(other / temperature, dim=1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], *, smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """Cross-entropy to the labels; `smoothing` is spread evenly over all classes."""
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+
+def dkd(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    *,
+    alpha: float,
+    beta: float | Float[Tensor, " batch"],
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    r"""Decoupled KD: the target class against the rest, and the rest among themselves, weighted apart.
+
+    .. math:: \tau^2 \big(\alpha \, \mathrm{KL}(b^T \| b^S) + \beta \, \mathrm{KL}(\hat p^T \| \hat p^S)\big)
+
+    where b is the pair (probability of the target class, probability of the others together) and p-hat the
+    distribution over the other classes. With alpha = 1 and beta = 1 - softmax(t/T)_y per image it equals
+    `divergence`.
+
+    Source: Zhao et al. 2022, arXiv:2203.08679, equations 5-7. The paper masks the target with a large negative
+    number; here its column is removed, so that no precision is lost.
+    """
+    _check_logits(student, teacher)
+    log_b_s, log_rest_s = _target_and_rest(student / temperature, labels)
+    log_b_t, log_rest_t = _target_and_rest(teacher / temperature, labels)
+    target = (log_b_t.exp() * (log_b_t - log_b_s)).sum(dim=1)
+    rest = (log_rest_t.exp() * (log_rest_t - log_rest_s)).sum(dim=1)
+    return temperature**2 * (alpha * target + beta * rest)
+
+
+def entropy(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
+    """Entropy of softmax(logits): 0 when certain, log(classes) when not at all."""
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1)
+
+
+def _target_and_rest(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of (target, others together), and log of the distribution over the others."""
+    target = logits.gather(1, labels[:, None])
+    is_rest = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)
+    rest = logits[is_rest].view(logits.shape[0], logits.shape[1] - 1)
+    pair = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
+    return F.log_softmax(pair, dim=1), F.log_softmax(rest, dim=1)
+
+
+def _check_logits(one: Tensor, other: Tensor) -> None:
+    if one.ndim != 2 or one.shape != other.shape:
+        raise ValueError(
+            f"want two tensors of logits of one shape (batch, classes), got {tuple(one.shape)} and {tuple(other.shape)}"
+        )

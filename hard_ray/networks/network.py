@@ -1,0 +1,258 @@
+"""A network with its input contract: images in [0, 1] go in, logits in the data's class order come out."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.data.model_config import resolve_input_data_config
+from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models._input import get_model_traits
+from torch import Tensor, nn
+
+from hard_ray.config.networks import NetworkConfig, TeacherConfig
+from hard_ray.errors import ModelError
+from hard_ray.networks.checkpoints import load_weights
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What a data set gives to networks."""
+
+    img_size: int
+    in_chans: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputContract:
+    """How a network wants its images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None
+    """Images of another size are resized to it; None: any size is taken as it is."""
+    interpolation: str
+
+
+class Network(nn.Module):
+    """A timm model that resizes and normalises by itself."""
+
+    mean: Tensor
+    std: Tensor
+    outputs: Tensor | None
+
+    def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
+        """`outputs` picks and orders the model's classes; None keeps them."""
+        super().__init__()
+        self.model = model
+        self.contract = contract
+        self.register_buffer("mean", torch.tensor(contract.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
+        index = None if outputs is None else torch.tensor(list(outputs))
+        self.register_buffer("outputs", index, persistent=False)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits of images in [0, 1]."""
+        channels = self.mean.shape[1]
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ValueError(f"want images of shape (batch, {channels}, height, width), got {tuple(images.shape)}")
+        size = self.contract.size
+        if size is not None and tuple(images.shape[-2:]) != size:
+            images = F.interpolate(images, size=size, mode=self.contract.interpolation, antialias=True)
+        logits: Tensor = self.model((images - self.mean) / self.std)
+        return logits if self.outputs is None else logits[:, self.outputs]
+
+    @property
+    def architecture(self) -> str:
+        """Timm's name of the model, without its weights' tag."""
+        return str(pretrained_cfg(self.model)["architecture"])
+
+    def freeze(self) -> Network:
+        """Evaluation mode, without gradients for the parameters: what a teacher always is."""
+        return self.eval().requires_grad_(False)
+
+    def identity(self) -> str:
+        """SHA-256 over the architecture, the input contract, the class order and every weight."""
+        digest = hashlib.sha256()
+        outputs = None if self.outputs is None else self.outputs.tolist()
+        digest.update(repr((self.architecture, sorted(asdict(self.contract).items()), outputs)).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+    """What timm knows of a model's weights: architecture, input size, label names."""
+    return dict(model.pretrained_cfg)  # type: ignore[arg-type]
+
+
+def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
+    """A network with one output per class of the data.
+
+    Raises:
+        ModelError: the model is unknown, or its weights do not fit.
+    """
+    model = _create(config, images, num_classes=len(images.classes), role=role)
+    if model.num_classes != len(images.classes):
+        raise ModelError(
+            f"{role}.model {config.model} has {model.num_classes} outputs, the data has "
+            f"{len(images.classes)} classes; use a model trained on these classes, or its architecture's name"
+        )
+    _check_order(model, images.classes, role=role)
+    return Network(model, _contract(model, config, images))
+
+
+def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
+    """The frozen teacher, its outputs in the order of the data's classes.
+
+    Raises:
+        ModelError: the model is unknown, its weights do not fit, or its classes are not the data's.
+    """
+    names = _read_class_map(config.class_map) if config.class_map else None
+    count = len(names) if names else (None if config.pretrained else len(images.classes))
+    model = _create(config, images, num_classes=count, role="teacher")
+    outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
+    if names and model.num_classes != len(names):
+        raise ModelError(
+            f"teacher.class_map names {len(names)} classes, teacher.model {config.model} has "
+            f"{model.num_classes} outputs; the map needs one line per output"
+        )
+    if not names and model.num_classes != len(images.classes):
+        raise ModelError(
+            f"teacher.model {config.model} has {model.num_classes} outputs, the data has "
+            f"{len(images.classes)} classes; fine-tune the teacher on the data, or name its outputs in "
+            "teacher.class_map"
+        )
+    if not names:
+        _check_order(model, images.classes, role="teacher")
+    return Network(model, _contract(model, config, images), outputs).freeze()
+
+
+def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+    name, checkpoint = config.model, config.checkpoint
+    from_folder = checkpoint is not None and checkpoint.is_dir()
+    if from_folder:
+        name = f"local-dir:{checkpoint}"
+    has_source = ":" in name
+    arguments: dict[str, Any] = {"in_chans": images.in_chans, **config.model_kwargs}
+    if has_source:
+        arguments = dict(config.model_kwargs)
+    else:
+        _check_known(name, role)
+        arguments["num_classes"] = num_classes
+        fixed = bool((get_pretrained_cfg(name) or _NoCfg).fixed_input_size)
+        if fixed and (config.img_size or not config.pretrained):
+            arguments["img_size"] = config.img_size or images.img_size
+    try:
+        model = timm.create_model(name, pretrained=config.pretrained or has_source, **arguments)
+    except Exception as error:  # timm raises whatever its model or the hub does
+        raise ModelError(f"{role}.model {name} cannot be made: {type(error).__name__}: {error}") from error
+    if from_folder:
+        _check_architecture(model, config, role)
+    elif checkpoint is not None:
+        load_weights(model, checkpoint, role=role)
+    return model
+
+
+class _NoCfg:
+    fixed_input_size = False
+
+
+def _check_known(name: str, role: str) -> None:
+    if timm.is_model(name):
+        return
+    architecture, _ = split_model_name_tag(name)
+    close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` names them"
+    raise ModelError(f"{role}.model {name}: timm knows no such model{hint}")
+
+
+def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> None:
+    found = pretrained_cfg(model)["architecture"]
+    wanted, _ = split_model_name_tag(config.model)
+    if found != wanted:
+        raise ModelError(
+            f"{role}.checkpoint {config.checkpoint} holds a {found}, {role}.model says {config.model}; "
+            f"set {role}.model={found}"
+        )
+
+
+def _contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+    arguments = {
+        "mean": list(config.mean) if config.mean else None,
+        "std": list(config.std) if config.std else None,
+    }
+    resolved = resolve_input_data_config(model, args=arguments)
+    channels = resolved["input_size"][0]
+    if channels != images.in_chans:
+        raise ModelError(
+            f"{config.model} takes {channels} channels, the data has {images.in_chans}; set data.in_chans={channels}"
+        )
+    fixed = bool(get_model_traits(model)["fixed_input_size"])
+    size = tuple(resolved["input_size"][1:]) if fixed else None
+    if not fixed and config.img_size is not None:
+        size = (config.img_size, config.img_size)
+    interpolation = str(resolved["interpolation"])
+    return InputContract(
+        mean=_per_channel(resolved["mean"], channels),
+        std=_per_channel(resolved["std"], channels),
+        size=size,
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+    )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(float(value) for value in values) if len(values) > 1 else (float(values[0]),) * channels
+
+
+def _read_class_map(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"teacher.class_map {path}: cannot be read: {error}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ModelError(f"teacher.class_map {path}: the class {twice[0]!r} stands twice")
+    return names
+
+
+def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path | None) -> list[int]:
+    absent = [name for name in classes if name not in names]
+    if absent:
+        raise ModelError(
+            f"teacher.class_map {path} lacks {len(absent)} of the data's classes, first {absent[0]!r}; "
+            "the map needs every class of the data, by the same name"
+        )
+    return [names.index(name) for name in classes]
+
+
+def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:
+    """Refuse a model whose saved label names contradict the data's order."""
+    saved = pretrained_cfg(model).get("label_names")
+    if not saved:
+        return
+    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
+    moved = [name for index, name in enumerate(classes) if name in names and names.index(name) != index]
+    if moved:
+        remedy = "name its outputs in teacher.class_map" if role == "teacher" else "retrain it in this order"
+        raise ModelError(
+            f"{role}.model was saved with other class order: {moved[0]!r} is its output "
+            f"{names.index(moved[0])}, and class {classes.index(moved[0])} of the data; {remedy}"
+        )
+    if role == "teacher" and not set(names) & set(classes):
+        raise ModelError(
+            f"teacher.model was saved with other class names ({names[0]!r}, ...) than the data's "
+            f"({classes[0]!r}, ...), so their order cannot be compared; give teacher.class_map the data's names "
+            "in the order of the outputs"
+        )
