@@ -1,0 +1,58 @@
+"""The Python API: what the command line calls.
+
+from hard_ray.api import distill, load_config
+
+result = distill(load_config(preset="digits"), "runs/digits")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hard_ray.config.loader import load_config
+from hard_ray.config.run import RunConfig
+
+__all__ = ["distill", "load_config", "resume", "sync"]
+
+if TYPE_CHECKING:
+    from hard_ray.orchestration.driver import Reporter, RunResult
+
+
+def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
+    """Train a student by distillation.
+
+    Args:
+        config: what to do; see `load_config`.
+        output: the run's folder, which must be new.
+        reporter: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.orchestration import driver
+
+    return driver.distill(config, Path(output), reporter)
+
+
+def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
+    """Continue a run from its newest checkpoint.
+
+    Raises:
+        HardrayError: there is no run in the folder, or something else the user can mend.
+    """
+    from hard_ray.orchestration import driver
+
+    return driver.resume(Path(output), reporter)
+
+
+def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
+    """Send to MLflow what a run could not send while it was going on.
+
+    Raises:
+        HardrayError: there is no run in the folder, or the server does not answer.
+    """
+    from hard_ray.orchestration import after
+
+    after.sync(Path(output), say)

@@ -1,0 +1,1 @@
+"""Ray: workers, teacher pool, clusters."""

@@ -1,0 +1,48 @@
+"""What can be done with a run that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hard_ray.config.loader import read_layer, validate
+from hard_ray.errors import HardrayError
+from hard_ray.report import markdown
+from hard_ray.run_folder import RunFolder, open_run, read_json
+from hard_ray.tracking import Follower, tracking_uri
+
+
+def sync(output: Path, say: Callable[[str], None]) -> None:
+    """Send to MLflow what the run's folder has and MLflow has not.
+
+    Raises:
+        HardrayError: there is no run, another process works on it, or the server does not answer.
+    """
+    folder = open_run(output)
+    with folder.locked():
+        main = _follower(folder, folder.path.name, None)
+        parts = [part for part in (folder.part("teacher"), *_controls(folder)) if part.config.exists()]
+        followers = [main, *(_follower(part, f"{main.name}/{part.path.name}", main) for part in parts)]
+        for follower in followers:
+            summary = read_json(follower.folder.summary)
+            try:
+                if follower.folder.is_finished:
+                    follower.close("FINISHED", markdown(summary, follower.config) if summary else None)
+                else:
+                    follower.sync()
+            except Exception as error:  # the client, the store and the network raise their own
+                raise HardrayError(
+                    f"MLflow at {follower.uri} cannot be told: {type(error).__name__}: {str(error).strip()}; "
+                    "nothing is lost, try again once it answers"
+                ) from None
+            say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
+
+
+def _controls(folder: RunFolder) -> list[RunFolder]:
+    return [RunFolder(path) for path in sorted((folder.path / "controls").glob("*")) if path.is_dir()]
+
+
+def _follower(folder: RunFolder, name: str, parent: Follower | None) -> Follower:
+    config = validate([read_layer(folder.config)], source=str(folder.config))
+    uri = parent.uri if parent else tracking_uri(config.tracking, folder)
+    return Follower(folder, config, config.experiment.name or name if parent is None else name, uri, parent=parent)

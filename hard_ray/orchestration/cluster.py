@@ -1,0 +1,270 @@
+"""The Ray session of a run: joining or starting a cluster, and whether it has what the run needs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.errors import ClusterError
+from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
+from hard_ray.orchestration.plan import DataShares
+
+DATA_CPUS = 1.0
+"""Whole CPUs that Ray Data needs beyond all that is reserved; without one it waits for ever."""
+
+MOST_TOKENS_PER_CORE = 4
+"""How many processes may share a core of this machine; beyond that a run is refused."""
+
+CONNECT_TIMEOUT_S = 5.0
+
+REPORT_INTERVAL_S = "0.2"
+"""How often Train's controller looks at its workers; each report waits for a look, 2 s by Ray's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster that this process is connected to."""
+
+    is_own: bool
+    """Whether it was started for this run, on this machine."""
+    resources: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one run reserves."""
+
+    parts: dict[str, dict[str, float]]
+    """Resources by who needs them."""
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Resources of all parts together."""
+        total: dict[str, float] = {}
+        for part in self.parts.values():
+            for name, amount in part.items():
+                total[name] = total.get(name, 0.0) + amount
+        return total
+
+
+def demand(runtime: RuntimeConfig) -> Demand:
+    """What a run with this runtime reserves, and the CPU that Ray Data needs beside it."""
+    workers = {
+        "CPU": runtime.num_workers * runtime.cpus_per_worker,
+        "GPU": runtime.num_workers * (runtime.gpus_per_worker or 0.0),
+    }
+    parts = {"student workers": workers, "Ray Data": {"CPU": DATA_CPUS}}
+    teacher = runtime.teacher
+    if teacher.placement == "pool":
+        parts["teacher pool"] = {
+            "CPU": teacher.replicas * teacher.num_cpus,
+            "GPU": teacher.replicas * (teacher.num_gpus or 0.0),
+        }
+    return Demand(parts)
+
+
+@contextlib.contextmanager
+def connected(runtime: RuntimeConfig, *, namespace: str) -> Iterator[Cluster]:
+    """A connection to Ray for as long as the block lasts.
+
+    With an address (or RAY_ADDRESS) that cluster is joined and left; otherwise one is started on this machine
+    and stopped. A session that this process has already is used and kept.
+
+    Raises:
+        ClusterError: the address does not answer.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", REPORT_INTERVAL_S)
+    if ray.is_initialized():
+        yield Cluster(is_own=False, resources=ray.cluster_resources())
+        return
+    address = runtime.address or os.environ.get("RAY_ADDRESS")
+    quiet_ray()
+    try:
+        if address:
+            _join(address, namespace)
+        else:
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+            _start(runtime, namespace)
+        yield Cluster(is_own=not address, resources=ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, namespace: str) -> None:
+    _knock(address)
+    try:
+        ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({type(error).__name__}: {_first_line(error)}); "
+            "start one with `ray start --head`, or leave runtime.address and RAY_ADDRESS unset to use this machine"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Ray waits for minutes for a host that does not answer; this waits for seconds.
+
+    Raises:
+        ClusterError: nothing listens at the address.
+    """
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ClusterError(f"runtime.address {address!r} is no address ({error}); want HOST:PORT") from None
+    if host is None or port is None:
+        return  # a word such as `auto`: Ray looks it up by itself
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}); start one with `ray start --head`, or "
+            "leave runtime.address and RAY_ADDRESS unset to use this machine"
+        ) from None
+
+
+def _start(runtime: RuntimeConfig, namespace: str) -> None:
+    """A cluster of this machine. CPUs are tokens: a small machine gives as many as the run asks for."""
+    if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one to the home folder
+    cores, wanted = usable_cores(), -(-demand(runtime).total["CPU"] // 1)
+    if wanted > MOST_TOKENS_PER_CORE * cores:
+        raise ClusterError(
+            f"the run reserves {wanted:g} CPUs and this machine has {cores} cores; lower runtime.num_workers or "
+            "runtime.teacher.replicas, or give runtime.address to use a cluster"
+        )
+    try:
+        ray.init(
+            address="local",
+            namespace=namespace,
+            num_cpus=int(max(cores, wanted)),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except Exception as error:  # as above
+        raise ClusterError(
+            f"Ray cannot start on this machine ({type(error).__name__}: {_first_line(error)}); "
+            "`hardray doctor` looks for the reason"
+        ) from None
+
+
+def quiet_ray() -> None:
+    """Leave the terminal to the run; Ray's own words are in its log folder."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_demand(runtime: RuntimeConfig, cluster: Cluster) -> None:
+    """Compare what the run reserves with what the cluster has, before anything waits for it.
+
+    Raises:
+        ClusterError: says what is missing.
+    """
+    wanted = demand(runtime)
+    missing = [
+        f"{amount:g} {name} (the cluster has {cluster.resources.get(name, 0.0):g})"
+        for name, amount in wanted.total.items()
+        if amount > cluster.resources.get(name, 0.0) + 1e-9
+    ]
+    if missing:
+        parts = "; ".join(f"{who}: {_amounts(part)}" for who, part in wanted.parts.items())
+        raise ClusterError(
+            f"the run reserves {' and '.join(missing)}: {parts}; lower runtime.num_workers or "
+            "runtime.teacher.replicas, or add nodes"
+        )
+
+
+def data_shares(runtime: RuntimeConfig, cluster: Cluster) -> DataShares:
+    """What is left for Ray Data once workers and teachers have theirs."""
+    reserved = demand(runtime).total["CPU"] - DATA_CPUS
+    return DataShares(
+        cpus=max(DATA_CPUS, cluster.resources.get("CPU", 0.0) - reserved),
+        object_store_bytes=0.5 * cluster.resources.get("object_store_memory", 2**30),
+    )
+
+
+def resolve_runtime(config: RunConfig, cluster: Cluster) -> RunConfig:
+    """Fill in what is chosen from the hardware; what the user or an earlier start chose stays.
+
+    Raises:
+        ClusterError: the cluster lacks what the run reserves.
+    """
+    reserved = _resolve_gpus(config.runtime, cluster)
+    check_demand(reserved, cluster)
+    return config.model_copy(update={"runtime": _resolve_kernels(reserved, cluster)})
+
+
+def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
+    """GPUs are used where the cluster has them; where they are few, a worker and a teacher share one."""
+    there, workers = cluster.resources.get("GPU", 0.0), runtime.num_workers
+    replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
+    shared = replicas > 0 and workers <= there < workers + replicas
+    gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
+    per_replica = min(1.0, int(100 * (there - workers * gpus) / replicas) / 100) if shared else 1.0
+    for_teacher = _chosen(runtime.teacher.num_gpus, per_replica if gpus and replicas else 0.0)
+    teacher = runtime.teacher.model_copy(update={"num_gpus": for_teacher})
+    return runtime.model_copy(update={"gpus_per_worker": gpus, "teacher": teacher})
+
+
+def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
+    """Precision, memory layout and threads follow from the machine that student workers run on."""
+    gpus = runtime.gpus_per_worker or 0.0
+    hardware = probe() if cluster.is_own and not gpus else remote_probe(gpus)
+    fast_bf16 = hardware.gpu_has_bf16 if gpus else hardware.has_amx
+    dtype = "bfloat16" if fast_bf16 else "float32"
+    threads = _threads(runtime, hardware, is_own=cluster.is_own)
+    amp_dtype = _chosen(runtime.amp_dtype, dtype)
+    teacher = runtime.teacher.model_copy(
+        update={
+            "dtype": _chosen(runtime.teacher.dtype, dtype),
+            "threads": _chosen(runtime.teacher.threads, threads),
+        }
+    )
+    return runtime.model_copy(
+        update={
+            "amp_dtype": amp_dtype,
+            "channels_last": _chosen(runtime.channels_last, amp_dtype == "bfloat16"),
+            "threads": _chosen(runtime.threads, threads),
+            "teacher": teacher,
+        }
+    )
+
+
+def remote_probe(num_gpus: float) -> Hardware:
+    """Look at a machine that student workers will run on."""
+    return ray.get(ray.remote(probe).options(num_cpus=0, num_gpus=num_gpus).remote())
+
+
+def _threads(runtime: RuntimeConfig, hardware: Hardware, *, is_own: bool) -> int:
+    """On a cluster what is reserved; on one machine an equal part for every process that computes."""
+    if not is_own:
+        return max(1, int(runtime.cpus_per_worker))
+    replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
+    return max(1, hardware.cores // (runtime.num_workers + replicas))
+
+
+def _chosen(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is None else given
+
+
+def _amounts(part: dict[str, float]) -> str:
+    return " + ".join(f"{amount:g} {name}" for name, amount in part.items() if amount)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no reason given").splitlines()[0]

@@ -1,0 +1,409 @@
+"""The driver of a run: checks everything, starts what is needed, watches, and says what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, cast
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from hard_ray.config.loader import dump_yaml, read_layer, validate
+from hard_ray.config.run import RunConfig, as_control
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.sources import build_index
+from hard_ray.errors import HardrayError, RunFolderError
+from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
+from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
+from hard_ray.orchestration.entry import train_worker
+from hard_ray.orchestration.hardware import free_disk_gib
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_training
+from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.orchestration.worker import image_spec
+from hard_ray.report import markdown, summarise
+from hard_ray.run_folder import (
+    RunFolder,
+    create,
+    open_run,
+    read_json,
+    replacing_folder,
+    write_json,
+    write_text,
+)
+from hard_ray.teacher import TeacherSpec
+from hard_ray.tracking import Follower, Tracking, tracking_uri
+
+WATCH_EVERY_S = 0.5
+TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
+"""How long the end of a run waits for MLflow; what is not sent by then is sent by `hardray sync`."""
+
+
+class Reporter(Protocol):
+    """Hears what happens, while it happens."""
+
+    def say(self, text: str) -> None:
+        """A sentence for the user."""
+        ...
+
+    def watch(self, plans: tuple[RunPlan, ...]) -> None:
+        """Look at the trainings' folders; called about twice a second."""
+        ...
+
+    def close(self) -> None:
+        """The trainings are over."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def watch(self, plans: tuple[RunPlan, ...]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    config: RunConfig
+    summary: dict[str, Any]
+    tracking_uri: str | None
+    tracking_problem: str | None
+    """Why MLflow has not been told everything; None where it has."""
+
+
+class StoppedError(HardrayError):
+    """The user stopped the run; a checkpoint was written."""
+
+    exit_code = 130
+
+
+def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
+    """Train a student, from nothing to a summary.
+
+    Args:
+        config: what to do.
+        output: the run's folder, which must be new.
+        reporter: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the run can be resumed.
+    """
+    folder = create(output)
+    with folder.locked():
+        return _Driver(config, folder, reporter or Silent()).run()
+
+
+def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
+    """Continue a run from its newest checkpoint, with the configuration it began with.
+
+    Raises:
+        HardrayError: there is no run, or something the user can mend.
+        StoppedError: Ctrl-C; the run can be resumed.
+    """
+    folder = open_run(output)
+    with folder.locked():
+        config = validate([read_layer(folder.config)], source=str(folder.config))
+        return _Driver(config, folder, reporter or Silent(), resumed=True).run()
+
+
+class _Driver:
+    """One start of a run."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, reporter: Reporter, *, resumed: bool = False) -> None:
+        self.config = config
+        self.folder = folder
+        self.reporter = reporter
+        self.resumed = resumed
+
+    def run(self) -> RunResult:
+        index = build_index(self.config.data)
+        self._check_classes(index)
+        check_networks(self.config, image_spec(self.config, index))
+        self._check_disk()
+        self.folder.stop_request.unlink(missing_ok=True)
+        namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
+        with connected(self.config.runtime, namespace=namespace) as cluster:
+            self.config = resolve_runtime(self.config, cluster)
+            teacher, trained = self._teacher(index)
+            runs = self._plans(train_teacher=not trained)
+            self._write_configs(runs, index)
+            tracking = self._tracking(runs)
+            if tracking:
+                tracking.start()
+            pool = self._start_pool(teacher, namespace)
+            plan = WorkerPlan(runs, teacher, pool.address if pool else None, data_shares(self.config.runtime, cluster))
+            status = "FAILED"
+            try:
+                self._fit(plan, index)
+                status = "FINISHED"
+            except StoppedError:
+                status = "KILLED"
+                raise
+            finally:
+                self.reporter.close()
+                if pool is not None:
+                    pool.stop()
+                problem = self._close(tracking, runs, status)
+        uri = tracking_uri(self.config.tracking, self.folder) if tracking else None
+        return RunResult(self.folder.path, self.config, read_json(self.folder.summary), uri, problem)
+
+    # ------------------------------------------------------------------- checks
+
+    def _check_classes(self, index: ImageIndex) -> None:
+        """The class order is saved with the run, and must be the same after a resume."""
+        path = self.folder.path / "classes.txt"
+        if path.exists() and path.read_text(encoding="utf-8").splitlines() != list(index.classes):
+            raise RunFolderError(f"the data's classes are not those in {path}; put the data back, or start a new run")
+        write_text(path, "".join(f"{name}\n" for name in index.classes))
+
+    def _check_disk(self) -> None:
+        if free_disk_gib(self.folder.path) < 0.1:
+            raise RunFolderError(
+                f"{self.folder.path}: less than 0.1 GiB of disk is free; make room, or choose another --output"
+            )
+
+    # ------------------------------------------------------------------ teacher
+
+    def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec, bool]:
+        """What the pool's replicas become, and whether its weights are there already."""
+        config, runtime = self.config, self.config.runtime
+        teacher, trained = config.teacher, True
+        if not teacher.has_weights:
+            cached = self._cache_folder(index)
+            own = self.folder.part("teacher")
+            trained = (cached / "config.json").is_file() and not own.config.exists()
+            teacher = teacher.model_copy(update={"checkpoint": cached if trained else own.student})
+            self.reporter.say(
+                f"teacher {teacher.model}: trained before, from {cached}"
+                if trained
+                else f"teacher {teacher.model}: has no weights, so it is trained first"
+            )
+        spec = TeacherSpec(
+            teacher,
+            image_spec(config, index),
+            dtype=runtime.teacher.dtype or "float32",
+            channels_last=bool(runtime.channels_last),
+            threads=runtime.teacher.threads,
+        )
+        return spec, trained
+
+    def _cache_folder(self, index: ImageIndex) -> Path:
+        """Where a teacher of this recipe is kept: a hash of all that decides its weights."""
+        training = teacher_training(self.config)
+        keys = {"data", "student", "optim", "seed"}
+        recipe = training.model_dump(mode="json", include=keys) | {
+            "amp_dtype": self.config.runtime.amp_dtype,
+            "num_workers": self.config.runtime.num_workers,
+            "data_fingerprint": index.fingerprint(),
+        }
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        return cache_folder() / "teachers" / digest
+
+    def _keep_teacher(self, index: ImageIndex) -> None:
+        """Put a teacher that was trained here into the cache."""
+        own, cached = self.folder.part("teacher"), self._cache_folder(index)
+        if not own.is_finished or (cached / "config.json").is_file():
+            return
+        with contextlib.suppress(OSError), replacing_folder(cached) as temporary:  # a cache is a convenience
+            for path in own.student.iterdir():
+                shutil.copy2(path, temporary)
+
+    def _start_pool(self, spec: TeacherSpec, namespace: str) -> PoolServer | None:
+        runtime = self.config.runtime.teacher
+        if runtime.placement == "colocated" or not asks_teacher(self.config):
+            return None
+        return start_pool(spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+
+    # -------------------------------------------------------------------- plans
+
+    def _plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
+        config, folder = self.config, self.folder
+        plans = []
+        if train_teacher and asks_teacher(self.config):
+            plans.append(RunPlan("teacher", "teacher", teacher_training(config), folder.part("teacher").path))
+        for control in config.experiment.controls:
+            path = folder.part(f"controls/{control}").path
+            plans.append(RunPlan(control, "control", as_control(config, control), path))
+        plans.append(RunPlan(config.experiment.name or folder.path.name, "main", config, folder.path))
+        return tuple(plans)
+
+    def _write_configs(self, runs: tuple[RunPlan, ...], index: ImageIndex) -> None:
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if not RunFolder(run.folder).config.exists():
+                write_text(RunFolder(run.folder).config, dump_yaml(run.config))
+
+    def _tracking(self, runs: tuple[RunPlan, ...]) -> Tracking | None:
+        config = self.config.tracking
+        if not config.enabled:
+            return None
+        uri = tracking_uri(config, self.folder)
+        main = Follower(self.folder, self.config, runs[-1].name, uri)
+        others = [
+            Follower(RunFolder(run.folder), run.config, f"{main.name}/{run.name}", uri, parent=main)
+            for run in runs[:-1]
+        ]
+        return Tracking([main, *others], sample_system=config.system_metrics)
+
+    # ----------------------------------------------------------------- training
+
+    def _fit(self, plan: WorkerPlan, index: ImageIndex) -> None:
+        """Train in a thread, so that this one can watch, and hear Ctrl-C."""
+        runtime = self.config.runtime
+        shipped = ray.put(index)
+        trainer = TorchTrainer(
+            cast(Any, train_worker),
+            train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=runtime.num_workers,
+                use_gpu=bool(runtime.gpus_per_worker),
+                resources_per_worker=_worker_resources(plan, self.config),
+            ),
+            run_config=ray.train.RunConfig(
+                name="ray",
+                storage_path=str(self.folder.path),
+                failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
+            ),
+        )
+        outcome: dict[str, Any] = {}
+        thread = threading.Thread(target=_fit_into, args=(trainer, outcome), name="train", daemon=True)
+        with _stop_on_signal(self.folder, self.reporter):
+            thread.start()
+            while thread.is_alive():
+                thread.join(WATCH_EVERY_S)
+                self.reporter.watch(plan.runs)
+        self._judge(outcome, index)
+
+    def _judge(self, outcome: dict[str, Any], index: ImageIndex) -> None:
+        """Turn what the workers returned, or how they failed, into a result or an error."""
+        self._keep_teacher(index)
+        if "error" in outcome:
+            raise _readable(outcome["error"], self.folder) from outcome["error"]
+        told = outcome["value"] or {}
+        if told.get("status") == "failed":
+            raise HardrayError(told["error"])
+        if told.get("status") == "stopped":
+            raise StoppedError(
+                f"stopped, with a checkpoint; continue with `hardray distill --resume {self.folder.path}`"
+            )
+
+    def _close(self, tracking: Tracking | None, runs: tuple[RunPlan, ...], status: str) -> str | None:
+        """Write the summary and end the MLflow runs; what could not be sent, if anything."""
+        description = None
+        if status == "FINISHED":
+            summary = summarise(self.folder, self.config)
+            write_json(self.folder.summary, summary)
+            description = markdown(summary, self.config)
+        if tracking is None:
+            return None
+
+        def close() -> None:
+            for follower in tracking.followers:
+                finished = follower.folder.is_finished
+                text = description if follower is tracking.followers[0] else None
+                follower.close("FINISHED" if finished else status, text)
+
+        patience = TRACKING_PATIENCE_S[status]
+        if tracking.stop(close, patience_s=patience):
+            return None
+        return tracking.problem or f"it did not answer within {patience:g} s"
+
+
+def asks_teacher(config: RunConfig) -> bool:
+    """Whether any training of the run needs a teacher."""
+    return config.objective.kind != "cross_entropy" or "kd" in config.experiment.controls
+
+
+def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:
+    """Build student and teacher once, where an error costs nothing yet.
+
+    Raises:
+        ModelError: one of them cannot be made, or does not fit the data.
+    """
+    student = build_student(config.student, images)
+    if config.teacher.has_weights:
+        return student, build_teacher(config.teacher, images)
+    return student, build_student(config.teacher, images, role="teacher")
+
+
+def cache_folder() -> Path:
+    """Where trained teachers are kept: HARDRAY_CACHE, else the user's cache folder."""
+    base = os.environ.get("HARDRAY_CACHE")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
+
+
+def _worker_resources(plan: WorkerPlan, config: RunConfig) -> dict[str, float]:
+    resources = {"CPU": config.runtime.cpus_per_worker}
+    if config.runtime.gpus_per_worker:
+        resources["GPU"] = config.runtime.gpus_per_worker
+    return resources
+
+
+def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:
+    try:
+        result: Any = trainer.fit()
+        outcome["value"] = result.return_value
+    except Exception as error:  # handed to the thread that waits
+        outcome["error"] = error
+
+
+def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
+    """A training failure as one message: the workers' own words where they have some."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, HardrayError):
+            return cause
+    text = str(error).strip()
+    return HardrayError(
+        f"training failed; the run can go on from its last checkpoint with "
+        f"`hardray distill --resume {folder.path}`\n{text}"
+    )
+
+
+@contextlib.contextmanager
+def _stop_on_signal(folder: RunFolder, reporter: Reporter) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks the workers for a checkpoint and the end; the second ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = 0.0
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and time.monotonic() - asked > 1.0:  # one press can arrive twice
+            raise KeyboardInterrupt
+        asked = asked or time.monotonic()
+        folder.stop_request.touch()
+        reporter.say("stopping after this update, with a checkpoint; press Ctrl-C again to stop without one")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,75 @@
+"""What a machine can do, read from its capabilities and never from a stopwatch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One machine."""
+
+    cpu: str
+    cores: int
+    has_amx: bool
+    """bfloat16 matrix units of the CPU: without them bfloat16 is slower than float32."""
+    gpus: tuple[str, ...]
+    gpu_has_bf16: bool
+    memory_gib: float
+    shared_memory_gib: float
+
+
+def probe() -> Hardware:
+    """Look at this machine."""
+    import torch
+
+    flags, cpu = _cpu_info()
+    cuda = torch.cuda.is_available()
+    names = tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())) if cuda else ()
+    return Hardware(
+        cpu=cpu,
+        cores=usable_cores(),
+        has_amx="amx_bf16" in flags,
+        gpus=names,
+        gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported()),
+        memory_gib=_memory_gib(),
+        shared_memory_gib=_free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_disk_gib(path: Path) -> float:
+    """Free space where `path` is, or will be."""
+    while not path.exists():
+        path = path.parent
+    return _free_gib(path)
+
+
+def _cpu_info() -> tuple[frozenset[str], str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset(), "unknown"
+    found: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return frozenset(found.get("flags", "").split()), found.get("model name", "unknown")
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _free_gib(path: Path) -> float:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return 0.0
+    return status.f_bavail * status.f_frsize / 2**30

@@ -1,0 +1,67 @@
+"""What the driver decides and the workers are told: plain facts that travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hard_ray.config.augmentor import IdentityAugmentor
+from hard_ray.config.networks import NetworkConfig, StudentConfig
+from hard_ray.config.objective import CrossEntropyObjective
+from hard_ray.config.optim import OptimConfig
+from hard_ray.config.run import RunConfig
+from hard_ray.orchestration.pool import PoolAddress
+from hard_ray.teacher import TeacherSpec
+
+Role = Literal["teacher", "control", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One training: the main one, a control, or the teacher's."""
+
+    name: str
+    role: Role
+    config: RunConfig
+    folder: Path
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the objective needs the teacher, or its answers are compared with."""
+        return self.role != "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class DataShares:
+    """What the Ray Data executions of all workers may use together."""
+
+    cpus: float
+    object_store_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What every student worker is told: the trainings to make, one after the other."""
+
+    runs: tuple[RunPlan, ...]
+    teacher: TeacherSpec
+    pool: PoolAddress | None
+    """None: every worker holds the teacher itself."""
+    data: DataShares
+
+
+def teacher_training(config: RunConfig) -> RunConfig:
+    """The run that trains the teacher: labels only, by the teacher's recipe and its own seed."""
+    recipe = config.teacher.recipe
+    network = {name: getattr(config.teacher, name) for name in NetworkConfig.model_fields}
+    return config.model_copy(
+        update={
+            "student": StudentConfig.model_validate(network),
+            "objective": CrossEntropyObjective(),
+            "augmentor": IdentityAugmentor(),
+            "optim": OptimConfig.model_validate({name: getattr(recipe, name) for name in OptimConfig.model_fields}),
+            "experiment": config.experiment.model_copy(update={"controls": (), "name": "teacher"}),
+            "seed": recipe.seed,
+        }
+    )

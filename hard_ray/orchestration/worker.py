@@ -1,0 +1,402 @@
+"""What runs in each Ray Train worker: builds the parts of every training and makes it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from hard_ray.augmentors import build_augmentor
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.config.objective import HardObjective
+from hard_ray.config.optim import OptimConfig
+from hard_ray.config.run import RunConfig
+from hard_ray.controller import Controller
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import Batch, DataShare, Pipeline
+from hard_ray.data.schedule import Schedule
+from hard_ray.data.sources import describe
+from hard_ray.distributed import Ranks
+from hard_ray.errors import AgreedError, HardrayError
+from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
+from hard_ray.export import ModelCard, export_network
+from hard_ray.gallery import Panel, Verdicts, draw_gallery, to_pixels
+from hard_ray.networks.network import ImageSpec, Network, build_student
+from hard_ray.noise import normal, seed_of
+from hard_ray.objectives import HardAugmentation, StudentObjective
+from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
+from hard_ray.orchestration.pool import RayPool
+from hard_ray.precision import DTYPES, Precision, widen
+from hard_ray.run_folder import RunFolder, write_json
+from hard_ray.state import CheckpointStore, Progress, Weights
+from hard_ray.step import Learner, Updater, resting
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool, check_identity
+from hard_ray.training import Rhythm, Run, Status
+
+logger = logging.getLogger(__name__)
+
+
+def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
+    """Every training of the plan that is not finished yet, in a Ray Train worker.
+
+    Returns:
+        How it ended: `status`, and with `failed` the `error`.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    try:
+        return {"status": train_all(plan, index, ranks)}
+    except HardrayError as error:
+        if isinstance(error, AgreedError) or ranks.size == 1:
+            return {"status": "failed", "error": str(error)}
+        raise  # the other ranks wait: Ray ends them, and starts the group again
+
+
+def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
+    """The trainings in order; a stop ends the list."""
+    import ray.train.torch
+
+    device = ray.train.torch.get_device()
+    pool: TeacherPool | None = None
+    for run in plan.runs:
+        if RunFolder(run.folder).is_finished:
+            continue
+        if pool is None and run.asks_teacher:
+            pool = connect(plan, ranks)
+        builder = Builder(run, index, ranks, device, plan.data, pool)
+        status = builder.train()
+        if status is not Status.FINISHED:
+            return status
+    return Status.FINISHED
+
+
+def connect(plan: WorkerPlan, ranks: Ranks) -> TeacherPool:
+    """The teacher, wherever it lives."""
+    if plan.pool is None:
+        return LocalPool(Teacher.build(plan.teacher))
+    return RayPool(plan.pool, first=ranks.rank)
+
+
+@dataclass(slots=True)
+class Builder:
+    """Builds the parts of one training on one rank, and makes it."""
+
+    plan: RunPlan
+    index: ImageIndex
+    ranks: Ranks
+    device: torch.device
+    data: DataShares
+    pool: TeacherPool | None
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration, resolved for this machine."""
+        return self.plan.config
+
+    @property
+    def images(self) -> ImageSpec:
+        """What the data gives to networks."""
+        return image_spec(self.config, self.index)
+
+    def train(self) -> Status:
+        """Train from the newest checkpoint, evaluate, export, and write how it ended."""
+        config, folder = self.config, RunFolder(self.plan.folder)
+        if config.runtime.threads is not None:
+            torch.set_num_threads(config.runtime.threads)
+        pipeline = self._pipeline()
+        learner, ema = self._learner()
+        rhythm = self._rhythm(pipeline.schedule.batches_per_epoch)
+        weights = self._weights(learner, ema)
+        checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
+        progress = checkpoints.restore(weights, say=logger.warning) or Progress()
+        if self.pool is not None:
+            progress.teacher_identity = check_identity(self.pool, progress.teacher_identity)
+        updater = self._updater(learner)
+        evaluator = self._evaluator(pipeline, "val", updater.precision)
+        network: nn.Module = ema.module if ema is not None else learner.network
+        observer = FirstRank(self, network, learner, pipeline, updater.precision, progress)
+        run = Run(
+            folder=folder,
+            rhythm=rhythm,
+            updater=updater,
+            controller=Controller(
+                config.controller,
+                learned=learner.augmentor_optimizer is not None,
+                state=progress.controller,
+            ),
+            progress=progress,
+            weights=weights,
+            checkpoints=checkpoints,
+            batches=pipeline.train_batches,
+            evaluate=lambda: evaluator.evaluate(network)[0],
+            ranks=self.ranks,
+            observer=observer,
+            batch_size=config.optim.batch_size,
+            bad_limit=int(config.data.max_bad_fraction * len(self.index.labels)),
+            scheduler=self._scheduler(learner.optimizer, rhythm),
+            ema=ema,
+            report=self._report,
+        )
+        evaluator.on_bad = run.note_bad
+        status = run.train()
+        if status is Status.FINISHED:
+            self._finish(run, pipeline, network)
+        return status
+
+    # -------------------------------------------------------------------- parts
+
+    def _pipeline(self) -> Pipeline:
+        config, ranks = self.config, self.ranks
+        rows = self.index.rows("train")
+        schedule = Schedule(
+            rows=rows,
+            batch_size=config.optim.batch_size,
+            seed=config.seed,
+            rank=ranks.rank,
+            world_size=ranks.size,
+            shard=None if self.index.shard is None else self.index.shard[rows],
+            window=getattr(config.data, "shuffle_window", 4096),
+        )
+        share = DataShare(self.data.cpus / ranks.size, self.data.object_store_bytes / ranks.size)
+        return Pipeline(self.index, config.data, schedule, share, config.runtime.data_block_mb * 2**20)
+
+    def _learner(self) -> tuple[Learner, ModelEmaV3 | None]:
+        config = self.config
+        precision = self._precision()
+        torch.manual_seed(seed_of("student weights", config.seed))
+        network = build_student(config.student, self.images)
+        network = network.to(self.device).to(memory_format=precision.memory_format).train()
+        torch.manual_seed(seed_of("augmentor weights", config.seed))
+        augmentor = build_augmentor(config.augmentor)
+        if augmentor is not None:
+            augmentor = augmentor.to(self.device)
+        student: nn.Module = network
+        if self.ranks.size > 1:
+            student = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
+        learner = Learner(
+            student=student,
+            network=network,
+            optimizer=_optimizer(network, config.optim),
+            augmentor=augmentor,
+            augmentor_optimizer=self._augmentor_optimizer(augmentor),
+        )
+        ema = ModelEmaV3(network, decay=config.optim.model_ema_decay) if config.optim.model_ema else None
+        return learner, ema
+
+    def _augmentor_optimizer(self, augmentor: Augmentor | None) -> Optimizer | None:
+        config = self.config.augmentor
+        if augmentor is None or not augmentor.learned or config.kind == "identity":
+            return None
+        return torch.optim.AdamW(augmentor.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+
+    def _weights(self, learner: Learner, ema: ModelEmaV3 | None) -> Weights:
+        network = learner.network
+        assert isinstance(network, Network)
+        modules: dict[str, nn.Module] = {"student": network.model}
+        optimizers = {"student": learner.optimizer}
+        if ema is not None:
+            modules["ema"] = ema.module.model
+        if learner.augmentor is not None:
+            modules["augmentor"] = learner.augmentor
+        if learner.augmentor_optimizer is not None:
+            optimizers["augmentor"] = learner.augmentor_optimizer
+        return Weights(modules, optimizers)
+
+    def _updater(self, learner: Learner) -> Updater:
+        config = self.config
+        objective = config.objective
+        augmentation = None
+        if isinstance(objective, HardObjective):
+            augmentation = HardAugmentation(
+                objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap
+            )
+        return Updater(
+            learner,
+            StudentObjective(objective, smoothing=config.optim.smoothing),
+            pool=self.pool,
+            precision=self._precision(),
+            ranks=self.ranks,
+            seed=config.seed,
+            augmentation=augmentation,
+            clip_grad=config.optim.clip_grad,
+            round_pixels=config.runtime.teacher.wire_dtype == "uint8",
+        )
+
+    def _precision(self) -> Precision:
+        runtime = self.config.runtime
+        return Precision(self.device, DTYPES[runtime.amp_dtype or "float32"], bool(runtime.channels_last))
+
+    def _rhythm(self, per_epoch: int) -> Rhythm:
+        config = self.config
+        return Rhythm(
+            total=config.optim.total_updates(per_epoch),
+            per_epoch=per_epoch,
+            log_every=config.tracking.log_every,
+            validate_every=max(1, round(config.validation.every * per_epoch)),
+            checkpoint_every=max(1, round(config.checkpoints.every * per_epoch)),
+        )
+
+    def _scheduler(self, optimizer: Optimizer, rhythm: Rhythm) -> Scheduler | None:
+        """Timm's schedule, counted in updates."""
+        optim = self.config.optim
+        scale = rhythm.per_epoch * optim.stretch
+        scheduler: Scheduler | None
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=optim.sched,
+            num_epochs=rhythm.total,
+            decay_epochs=max(1, round(optim.decay_epochs * scale)),
+            decay_milestones=[round(epoch * scale) for epoch in optim.decay_milestones],
+            decay_rate=optim.decay_rate,
+            min_lr=optim.min_lr,
+            warmup_lr=optim.warmup_lr,
+            warmup_epochs=round(optim.warmup_epochs * scale),
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+        return scheduler
+
+    def _evaluator(self, pipeline: Pipeline, split: str, precision: Precision) -> Evaluator:
+        validation = self.config.validation
+        return Evaluator(
+            functools.partial(pipeline.eval_batches, split, validation.batch_size),
+            validation.suites,
+            img_size=self.config.data.img_size,
+            pool=self.pool,
+            precision=precision,
+            ranks=self.ranks,
+        )
+
+    def _report(self, metrics: dict[str, Any]) -> None:
+        import ray.train
+
+        ray.train.report(metrics)
+
+    # ---------------------------------------------------------------------- end
+
+    def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
+        """Measure on the final split, export, and say how it ended."""
+        split = self.index.final_split
+        evaluator = self._evaluator(pipeline, split, run.updater.precision)
+        student, teacher = evaluator.evaluate(network)
+        if not self.ranks.is_first:
+            return
+        folder, progress = run.folder, run.progress
+        assert isinstance(network, Network)
+        export_network(network, folder.student, images=self.images, card=self.card(progress))
+        write_json(folder.evaluation, {"split": split, "suites": _to_json(student), "teacher": _to_json(teacher)})
+        images = progress.step * self.config.optim.batch_size
+        outcome = {
+            "status": str(Status.FINISHED),
+            "steps": {"student": progress.student_steps, "augmentor": progress.augmentor_steps},
+            "switches": run.controller.state.switches,
+            "seconds": run.updater.clock.seconds,
+            "images_per_s": images / max(run.updater.clock.seconds["total"], 1e-9),
+            "teacher_identity": progress.teacher_identity,
+            "best_top1": progress.best_top1,
+            "bad_images": len(progress.bad_images),
+        }
+        write_json(folder.outcome, outcome)
+
+    def card(self, progress: Progress) -> ModelCard:
+        """What the model card says."""
+        config = self.config
+        return ModelCard(
+            data=f"{describe(config.data)}, {len(self.index.rows('train')):,} training images",
+            teacher="none" if self.plan.role == "teacher" else config.teacher.model,
+            objective=config.objective.kind,
+            augmentor=config.augmentor.kind,
+            updates=progress.student_steps,
+            crop_pct=config.data.crop_pct,
+        )
+
+
+class FirstRank:
+    """What the first rank makes of a student now and then: the gallery and the best weights."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        network: nn.Module,
+        learner: Learner,
+        pipeline: Pipeline,
+        precision: Precision,
+        progress: Progress,
+    ) -> None:
+        """Nothing is read before the first picture."""
+        self.builder = builder
+        self.network = network
+        self.learner = learner
+        self.pipeline = pipeline
+        self.precision = precision
+        self.progress = progress
+        self._sample: Batch | None = None
+
+    def keep_best(self) -> None:
+        """Export the present weights to `best/`."""
+        assert isinstance(self.network, Network)
+        folder = RunFolder(self.builder.plan.folder)
+        card = self.builder.card(self.progress)
+        export_network(self.network, folder.best, images=self.builder.images, card=card)
+
+    def picture(self, step: int) -> None:
+        """Draw the same images at every call, with the noise that belongs to them."""
+        count = self.builder.config.tracking.gallery_images
+        if not count or self.builder.pool is None or self.learner.augmentor is None:
+            return
+        if self._sample is None:
+            self._sample = next(self.pipeline.eval_batches("val", count))
+        sample = self._sample
+        images = torch.tensor(sample.images).to(self.precision.device).float() / 255.0
+        noise = normal(
+            "gallery",
+            seed=self.builder.config.seed,
+            epochs=sample.epochs,
+            sample_ids=sample.sample_ids,
+            count=self.learner.augmentor.noise_dim,
+        )
+        with torch.inference_mode():
+            given = AugmentationInput(images, torch.from_numpy(noise).to(self.precision.device))
+            augmented = self.learner.augmentor(given)
+        names = [self.builder.index.classes[label] for label in sample.labels.tolist()]
+        draw_gallery(
+            RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png",
+            original=self._panel("original", images),
+            augmented=self._panel("augmented", augmented),
+            heading=f"update {step}: labels {', '.join(names)}",
+        )
+
+    def _panel(self, title: str, images: torch.Tensor) -> Panel:
+        classes = self.builder.index.classes
+        assert self.builder.pool is not None
+        teacher = torch.tensor(self.builder.pool.logits(to_pixels(images)).result())
+        with resting(self.network), torch.inference_mode(), self.precision.autocast():
+            student = widen(self.network(images)).cpu()
+        return Panel(title, to_pixels(images), Verdicts.of(teacher, classes), Verdicts.of(student, classes))
+
+
+def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:
+    """What the data gives to networks."""
+    return ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
+
+
+def _optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
+    return create_optimizer_v2(
+        network, opt=optim.opt, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
+    )
+
+
+def _to_json(results: dict[str, SuiteResult]) -> dict[str, Any]:
+    return {suite: result.to_json() for suite, result in results.items()}

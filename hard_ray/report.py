@@ -1,0 +1,94 @@
+"""What came out of a run: the summary file, and the table that ends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from hard_ray.config.run import RunConfig
+from hard_ray.run_folder import RunFolder, read_json
+
+PACKAGES = ("hardray", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "pydantic")
+LABELS = {
+    "teacher": "teacher",
+    "labels_only": "student, labels only",
+    "kd": "student, plain KD",
+    "student": "student",
+}
+
+
+def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """The values of `summary.json`, from what the trainings left in the folder."""
+    outcome = read_json(folder.outcome)
+    evaluation = read_json(folder.evaluation)
+    models: dict[str, dict[str, float]] = {}
+    if evaluation["teacher"]:
+        models["teacher"] = _top1(evaluation["teacher"])
+    for control in config.experiment.controls:
+        models[control] = _top1(read_json(folder.part(f"controls/{control}").evaluation)["suites"])
+    models["student"] = _top1(evaluation["suites"])
+    seconds = outcome["seconds"]
+    return {
+        "models": models,
+        "split": evaluation["split"],
+        "throughput": {"images_per_s": outcome["images_per_s"]},
+        "seconds": {
+            key: seconds.get(key, 0.0) for key in ("total", "data_wait", "teacher_wait", "augmentor", "student")
+        },
+        "steps": outcome["steps"],
+        "switches": outcome["switches"],
+        "seed": config.seed,
+        "versions": versions(),
+        "teacher_identity": outcome["teacher_identity"],
+        "bad_images": outcome["bad_images"],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The packages whose versions decide bits."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def rows(summary: dict[str, Any], config: RunConfig) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of models by suite, top-1 in percent."""
+    suites = list(summary["models"]["student"])
+    method = {"hard": f"HARD ({config.augmentor.kind})"}.get(config.objective.kind, config.objective.kind)
+    header = ["model", *suites]
+    body = [
+        [
+            f"student, {method}" if name == "student" else LABELS[name],
+            *(f"{scores[suite]:.1f}" if suite in scores else "-" for suite in suites),
+        ]
+        for name, scores in summary["models"].items()
+    ]
+    return header, body
+
+
+def markdown(summary: dict[str, Any], config: RunConfig) -> str:
+    """The table and the costs, as MLflow shows them on the run's page."""
+    header, body = rows(summary, config)
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in body]
+    seconds, steps = summary["seconds"], summary["steps"]
+    return "\n".join(
+        [
+            f"Top-1 on the {summary['split']} split, percent.",
+            "",
+            *lines,
+            "",
+            f"{steps['student']} student and {steps['augmentor']} augmentor updates, {summary['switches']} phase "
+            f"switches, {summary['throughput']['images_per_s']:.0f} images/s, {seconds['total']:.0f} s of training, of "
+            f"which {seconds['teacher_wait']:.0f} s waiting for the teacher and {seconds['data_wait']:.0f} s for data.",
+        ]
+    )
+
+
+def _top1(suites: dict[str, Any]) -> dict[str, float]:
+    return {suite: result["top1"] for suite, result in suites.items()}

@@ -1,0 +1,212 @@
+"""A run's folder: what is where, written so that a stop at any moment leaves it whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hard_ray.errors import RunFolderError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """What came out; it is there once the run is finished."""
+        return self.path / "summary.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """The finished student's results by suite."""
+        return self.path / "evaluation.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How training ended, and its counters."""
+        return self.path / "outcome.json"
+
+    @property
+    def tracking(self) -> Path:
+        """What MLflow was told so far."""
+        return self.path / "tracking.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def student(self) -> Path:
+        """The finished student in timm's layout."""
+        return self.path / "student"
+
+    @property
+    def best(self) -> Path:
+        """The best student on the validation split in timm's layout."""
+        return self.path / "best"
+
+    @property
+    def gallery(self) -> Path:
+        """Pictures of augmented images."""
+        return self.path / "gallery"
+
+    @property
+    def bad_images(self) -> Path:
+        """Paths of images that could not be read, one a line."""
+        return self.path / "bad_images.txt"
+
+    @property
+    def stop_request(self) -> Path:
+        """While this file is there, the run stops at the next update, with a checkpoint."""
+        return self.path / "stop"
+
+    def part(self, name: str) -> RunFolder:
+        """The folder of a run within this one: a control, or the teacher's training."""
+        return RunFolder(self.path / name)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training ended by itself."""
+        return bool(read_json(self.outcome, {}).get("status") == "finished")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuse a second process on this folder.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        with (self.path / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunFolderError(
+                    f"{self.path} is in use by another hardray process; wait for it to end, or stop it"
+                ) from None
+            yield
+
+
+def create(path: Path) -> RunFolder:
+    """A new run folder.
+
+    Raises:
+        RunFolderError: it holds a run already, or cannot be written.
+    """
+    folder = RunFolder(path.expanduser().resolve())
+    if folder.config.exists():
+        raise RunFolderError(
+            f"{path} holds a run already; continue it with `hardray distill --resume {path}`, "
+            "or choose another --output"
+        )
+    if path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())):
+        raise RunFolderError(f"{path} is there already and is no run folder; choose another --output")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def open_run(path: Path) -> RunFolder:
+    """The folder of an existing run.
+
+    Raises:
+        RunFolderError: there is no run in it.
+    """
+    folder = RunFolder(path.expanduser().resolve())
+    if not folder.config.is_file():
+        raise RunFolderError(f"{path} holds no run: it has no config.yaml")
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """A JSON file's value; `default` where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `path` once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+class MetricsLog:
+    """Appends points to `metrics.jsonl`; on a resume, cuts what lies beyond the checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened before the first point."""
+        self.path = path
+
+    def append(self, point: Mapping[str, Any]) -> None:
+        """Write one line and hand it to the operating system."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(point, ensure_ascii=False) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Drop every point beyond `step`, and a last line that a stop left unfinished."""
+        if not self.path.exists():
+            return
+        kept = [line for line, point in read_points(self.path) if point["step"] <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def read_points(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The complete lines of a metrics log, as text and as points."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if not line.endswith("\n"):
+                return
+            yield line[:-1], json.loads(line)

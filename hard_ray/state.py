@@ -1,0 +1,146 @@
+"""All that a resume needs, in a folder that is complete or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from hard_ray.controller import ControllerState, Measurement
+from hard_ray.errors import RunFolderError
+from hard_ray.run_folder import read_json, replacing_folder, write_json
+
+STATE_FILE = "state.json"
+
+
+@dataclass(slots=True)
+class Progress:
+    """The counters of a run."""
+
+    step: int = 0
+    """Updates so far, of both phases: also how many batches were used."""
+    student_steps: int = 0
+    augmentor_steps: int = 0
+    controller: ControllerState = field(default_factory=ControllerState)
+    pending: Measurement | None = None
+    """What the last update measured and the controller was not told yet."""
+    best_top1: float | None = None
+    teacher_identity: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Where the time went."""
+    meter: dict[str, list[float]] = field(default_factory=dict)
+    """Sum and count of each metric since the last logged point."""
+    bad_images: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Progress:
+        """The inverse of `to_json`."""
+        pending = values["pending"]
+        return cls(
+            **{
+                **values,
+                "controller": ControllerState.from_json(values["controller"]),
+                "pending": Measurement(**pending) if pending else None,
+            }
+        )
+
+
+@dataclass(slots=True)
+class Weights:
+    """Every tensor that training changes, by the file it is kept in."""
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+
+    def write(self, folder: Path) -> None:
+        """Safetensors for weights; torch's format, tensors only, for optimisers."""
+        for name, module in self.modules.items():
+            tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(tensors, folder / f"{name}.safetensors")
+        states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        torch.save(states, folder / "optimizers.pt")
+
+    def read(self, folder: Path) -> None:
+        """Load what `write` wrote."""
+        for name, module in self.modules.items():
+            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        states = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(states[name])
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStore:
+    """A run's checkpoints: `step-00000120/`, the newest `keep` of them."""
+
+    folder: Path
+    keep: int = 2
+
+    def save(self, weights: Weights, progress: Progress) -> Path:
+        """Write under a temporary name, rename, and drop the oldest.
+
+        Raises:
+            OSError: the disk is full, or cannot be written; earlier checkpoints are untouched.
+        """
+        path = self.folder / f"step-{progress.step:08d}"
+        with replacing_folder(path) as temporary:
+            weights.write(temporary)
+            digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+            write_json(temporary / STATE_FILE, {"progress": progress.to_json(), "sha256": digests})
+        for old in self.list()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def list(self) -> list[Path]:
+        """Complete checkpoints, the oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
+
+    def restore(self, weights: Weights, *, say: Callable[[str], None]) -> Progress | None:
+        """Load the newest checkpoint that is intact; None where there is none.
+
+        Args:
+            weights: what is loaded into.
+            say: hears of checkpoints that are damaged and passed over.
+
+        Raises:
+            RunFolderError: there are checkpoints, and every one is damaged.
+        """
+        paths = self.list()[::-1]
+        for path in paths:
+            reason = _damage(path)
+            if reason is None:
+                weights.read(path)
+                return Progress.from_json(read_json(path / STATE_FILE)["progress"])
+            say(f"checkpoint {path.name} is damaged ({reason}); trying the one before")
+        if paths:
+            raise RunFolderError(f"{self.folder}: every checkpoint is damaged; start a new run")
+        return None
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be used; None where it can."""
+    try:
+        wanted = read_json(path / STATE_FILE)["sha256"]
+        for name, digest in wanted.items():
+            if _digest(path / name) != digest:
+                return f"{name} changed since it was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,279 @@
+"""One alternating update as named phases.
+
+prepare  images to the device; the teacher is asked about them, and about their augmentation where the
+         augmentor will not change before they are used
+student  wait for the teacher, one forward pass over both views, one optimiser step
+augmentor  one round trip to the teacher for loss and gradient, the student's path added, one optimiser step
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hard_ray import losses
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.controller import Phase
+from hard_ray.distributed import Ranks
+from hard_ray.noise import normal, seed_of
+from hard_ray.objectives import HardAugmentation, StudentObjective, Views
+from hard_ray.precision import Precision, widen
+from hard_ray.teacher import Pixels, TeacherPool, Ticket
+
+Metrics = dict[str, Tensor]
+"""Scalars on the training device, by the names they are logged under."""
+
+
+class BatchLike(Protocol):
+    """What an update needs of a batch: see `hard_ray.data.pipeline.Batch`."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]: ...  # noqa: D102
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def sample_ids(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def epochs(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class Augmented:
+    """A second view, as pixels that both networks see."""
+
+    images: Tensor
+    teacher: Ticket[NDArray[np.float32]]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A batch on the device, whose teacher answers were asked for."""
+
+    images: Tensor
+    labels: Tensor
+    noise: Tensor
+    teacher: Ticket[NDArray[np.float32]] | None
+    augmented: Augmented | None = None
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where the time went, in seconds since the start of the run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, since: float) -> None:
+        """Count the time from `since` (of time.perf_counter) to now."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - since
+
+
+@dataclass(slots=True)
+class Learner:
+    """A student, an augmentor and what moves their weights: everything that an update changes."""
+
+    student: nn.Module
+    """As it is called: wrapped for several ranks where there are several."""
+    network: nn.Module
+    """The student itself, which the augmentor phase calls."""
+    optimizer: Optimizer
+    augmentor: Augmentor | None = None
+    augmentor_optimizer: Optimizer | None = None
+
+
+class Updater:
+    """Makes one update at a time, of whichever phase."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        objective: StudentObjective,
+        *,
+        pool: TeacherPool | None,
+        precision: Precision,
+        ranks: Ranks,
+        seed: int,
+        augmentation: HardAugmentation | None = None,
+        clip_grad: float | None = None,
+        round_pixels: bool = True,
+    ) -> None:
+        """`round_pixels` sends augmented images as uint8, and trains the student on the rounded pixels."""
+        self.learner = learner
+        self.objective = objective
+        self.pool = pool
+        self.precision = precision
+        self.ranks = ranks
+        self.seed = seed
+        self.augmentation = augmentation
+        self.clip_grad = clip_grad
+        self.round_pixels = round_pixels
+        self.clock = Clock()
+
+    # ------------------------------------------------------------------ prepare
+
+    def prepare(self, batch: BatchLike, phase: Phase, *, augmentor_rests: bool) -> Prepared:
+        """Put a batch on the device and ask the teacher about it.
+
+        Args:
+            batch: pixels, labels, sample ids and epochs.
+            phase: whose turn it will be when the batch is used.
+            augmentor_rests: no update changes the augmentor before then, so its view can be made now.
+        """
+        asks = self.pool is not None and self.objective.asks_teacher
+        prepared = Prepared(
+            images=self._images(batch.images),
+            labels=torch.tensor(batch.labels).to(self.precision.device),
+            noise=self._noise(batch),
+            teacher=self.pool.logits(batch.images) if asks and self.pool else None,
+        )
+        if phase is Phase.STUDENT and augmentor_rests:
+            prepared.augmented = self._augment(prepared)
+        return prepared
+
+    def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
+        images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
+        return images.contiguous(memory_format=self.precision.memory_format)
+
+    def _noise(self, batch: BatchLike) -> Tensor:
+        count = self.learner.augmentor.noise_dim if self.learner.augmentor else 0
+        draws = normal("augmentor", seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
+        return torch.from_numpy(draws).to(self.precision.device)
+
+    @torch.no_grad()
+    def _augment(self, prepared: Prepared) -> Augmented | None:
+        """The second view, and the teacher asked about it. An augmentor that does nothing costs nothing."""
+        if self.learner.augmentor is None or self.pool is None or prepared.teacher is None:
+            return None
+        images = self.learner.augmentor(AugmentationInput(prepared.images, prepared.noise))
+        if images is prepared.images:
+            return Augmented(images, prepared.teacher)
+        pixels: Pixels
+        if self.round_pixels:
+            rounded = (images * 255.0).round().to(torch.uint8)
+            pixels, images = rounded.cpu().numpy(), rounded.float() / 255.0
+        else:
+            pixels = images.cpu().numpy()
+        return Augmented(images, self.pool.logits(pixels))
+
+    # ------------------------------------------------------------------- update
+
+    def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Metrics:
+        """One update. `step` seeds dropout; `epoch` counts epochs of student updates."""
+        torch.manual_seed(seed_of("dropout", self.seed, step, self.ranks.rank))
+        match phase:
+            case Phase.STUDENT:
+                return self._student_phase(prepared, epoch)
+            case Phase.AUGMENTOR:
+                return self._augmentor_phase(prepared)
+            case _:
+                assert_never(phase)
+
+    def _student_phase(self, prepared: Prepared, epoch: float) -> Metrics:
+        """The student learns the teacher's answers on both views; the augmentor rests."""
+        augmented = prepared.augmented or self._augment(prepared)
+        teacher = self._wait(prepared.teacher)
+        teacher_augmented = self._wait(augmented.teacher) if augmented else None
+        start = time.perf_counter()
+        student, student_augmented = self._both_views(prepared.images, augmented)
+        views = Views(prepared.labels, student, teacher, student_augmented, teacher_augmented)
+        found = self.objective(views, epoch=epoch)
+        loss = found.total.mean()
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
+        self.learner.optimizer.step()
+        self.clock.add("student", start)
+        correct = (student.detach().argmax(dim=1) == prepared.labels).float().mean()
+        parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
+        return {"train/loss": loss.detach(), "train/top1": 100.0 * correct, **parts}
+
+    def _both_views(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor, Tensor | None]:
+        """The student's logits on the clean and the augmented view, from one forward pass."""
+        with self.precision.autocast():
+            if augmented is None:
+                return widen(self.learner.student(images)), None
+            if augmented.images is images:
+                logits = widen(self.learner.student(images))
+                return logits, logits
+            logits = widen(self.learner.student(torch.cat([images, augmented.images])))
+        clean, hard = logits.split(len(images))
+        return clean, hard
+
+    def _augmentor_phase(self, prepared: Prepared) -> Metrics:
+        """The augmentor seeks images on which the student errs and the teacher does not; the student rests.
+
+        The gradient reaches the augmented images along two paths. The teacher returns its own; the student's
+        is added here, with the same objective and the teacher's logits held constant.
+        """
+        learner, pool = self.learner, self.pool
+        if learner.augmentor is None or learner.augmentor_optimizer is None or pool is None:
+            raise RuntimeError("an augmentor phase needs an augmentor that learns, and a teacher")
+        if self.augmentation is None:
+            raise RuntimeError("an augmentor phase needs what the augmentor minimises")
+        given = AugmentationInput(prepared.images, prepared.noise)
+        augmented = learner.augmentor(given)
+        pixels = augmented.detach().requires_grad_()
+        with resting(learner.network), self.precision.autocast():
+            student = widen(learner.network(pixels))
+        clean = self._wait(prepared.teacher)
+        if clean is None:
+            raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
+        context = {"student": student, "clean": clean}
+        ticket = pool.loss_and_grad(_arrays(pixels), self.augmentation, {k: _arrays(v) for k, v in context.items()})
+        waited = time.perf_counter()
+        answer = ticket.result()
+        self.clock.add("teacher_wait", waited)
+        start = time.perf_counter()
+        teacher = torch.tensor(answer.logits).to(self.precision.device)
+        along_student = self.augmentation(teacher, context)
+        (grad,) = torch.autograd.grad(along_student.sum(), pixels)
+        grad = grad + torch.tensor(answer.grad).to(self.precision.device)
+        learner.augmentor_optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(augmented, grad / len(pixels))
+        self.ranks.average_gradients(learner.augmentor.parameters())
+        learner.augmentor_optimizer.step()
+        self.clock.add("augmentor", start)
+        temperature = self.augmentation.temperature
+        with torch.no_grad():
+            disagreement = losses.divergence(teacher, student, temperature=temperature).mean()
+            drift = losses.divergence(clean, teacher, temperature=temperature).mean()
+        statistics = {f"augmentor/{name}": value for name, value in learner.augmentor.statistics(given).items()}
+        return {
+            "augmentor/loss": along_student.detach().mean(),
+            "train/disagreement": disagreement,
+            "train/drift": drift,
+            **statistics,
+        }
+
+    def _wait(self, ticket: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
+        if ticket is None:
+            return None
+        start = time.perf_counter()
+        answer = ticket.result()
+        self.clock.add("teacher_wait", start)
+        return torch.tensor(answer).to(self.precision.device)
+
+
+@contextmanager
+def resting(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: BatchNorm uses its averages and does not move them."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _arrays(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
+    return array

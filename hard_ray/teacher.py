@@ -1,0 +1,195 @@
+"""The frozen teacher: logits, and losses with their gradient to the images.
+
+`Teacher` is one network in one process. `TeacherPool` is how the training step asks for answers, wherever the
+teacher lives; `LocalPool` answers in the calling process, `hard_ray.orchestration.pool` from actors. Requests
+carry everything that they need, so any replica can answer any of them, and asking again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hard_ray.config.networks import TeacherConfig
+from hard_ray.errors import TeacherError
+from hard_ray.networks.network import ImageSpec, Network, build_teacher
+from hard_ray.objectives import TeacherObjective
+from hard_ray.precision import DTYPES, Precision, widen
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
+
+ContextArrays = Mapping[str, NDArray[np.generic]]
+
+Answer = TypeVar("Answer", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GradientAnswer:
+    """What `loss_and_grad` gives back, one row per image."""
+
+    loss: NDArray[np.float32]
+    """Shape (batch,): the objective's value."""
+    grad: NDArray[np.float32]
+    """Shape of the images: d loss_i / d image_i, for images in [0, 1]."""
+    logits: NDArray[np.float32]
+    """Shape (batch, classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSpec:
+    """All that a process needs to become a replica."""
+
+    config: TeacherConfig
+    images: ImageSpec
+    dtype: str = "float32"
+    channels_last: bool = False
+    threads: int | None = None
+    """Threads of the kernels; None leaves the process as it is."""
+
+
+class Ticket(Protocol[Answer]):
+    """A request that was sent."""
+
+    def result(self) -> Answer:
+        """Wait for the answer."""
+        ...
+
+
+class TeacherPool(Protocol):
+    """Where the training step asks. Answers may be awaited in any order; each belongs to its own request."""
+
+    def identity(self) -> str:
+        """What the teacher is: a hash of its weights, input contract, class order and precision."""
+        ...
+
+    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+        """Ask for logits, shape (batch, classes)."""
+        ...
+
+    def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Ticket[GradientAnswer]:
+        """Ask for a loss per image and its gradient to the images."""
+        ...
+
+
+class Teacher:
+    """One frozen network in one process."""
+
+    def __init__(self, network: Network, *, dtype: str = "float32", channels_last: bool = False) -> None:
+        """The network is frozen: evaluation mode, no gradient to its parameters."""
+        if dtype not in DTYPES:
+            raise ValueError(f"want a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = Precision(device, DTYPES[dtype], channels_last)
+        self._identity = f"{network.identity()}-{dtype}"
+        self.network = network.freeze().to(device).to(memory_format=self.precision.memory_format)
+
+    @classmethod
+    def build(cls, spec: TeacherSpec) -> Teacher:
+        """Load the network that `spec` names.
+
+        Raises:
+            ModelError: the network or its weights cannot be used.
+        """
+        if spec.threads is not None:
+            torch.set_num_threads(spec.threads)
+        network = build_teacher(spec.config, spec.images)
+        return cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
+
+    def identity(self) -> str:
+        """Hash of weights, input contract and class order, and the precision."""
+        return self._identity
+
+    def logits(self, images: Pixels) -> NDArray[np.float32]:
+        """Logits, shape (batch, classes)."""
+        with torch.inference_mode(), self.precision.autocast():
+            logits = self.network(self._to_device(images))
+        return _to_numpy(widen(logits))
+
+    def loss_and_grad(self, images: Pixels, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
+        """The objective's value per image and its gradient to the images.
+
+        Each image's loss depends on that image alone (evaluation mode), so the gradient of the sum is the
+        gradient of each.
+
+        Args:
+            images: what the teacher sees.
+            objective: evaluated on the teacher's logits in float32, or wider where the network computes so.
+            context: one row per image under each name that the objective wants.
+        """
+        pixels = self._to_device(images).requires_grad_()
+        given = {name: torch.tensor(rows).to(self.precision.device) for name, rows in context.items()}
+        with self.precision.autocast():
+            logits = self.network(pixels)
+        logits = widen(logits)
+        loss = objective(logits, given)
+        (grad,) = torch.autograd.grad(loss.sum(), pixels)
+        return GradientAnswer(_to_numpy(loss), _to_numpy(grad), _to_numpy(logits))
+
+    def _to_device(self, images: Pixels) -> Tensor:
+        # a copy: arrays from shared memory are read-only, and their alignment would decide the last bits
+        pixels = torch.tensor(images).to(self.precision.device)
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255.0
+        return pixels.contiguous(memory_format=self.precision.memory_format)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[Answer]):
+    """A ticket whose answer is there already."""
+
+    answer: Answer
+
+    def result(self) -> Answer:
+        """The answer."""
+        return self.answer
+
+
+class LocalPool:
+    """Answers in the calling process: `placement: colocated`, and tests."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        """Serve `teacher`."""
+        self.teacher = teacher
+
+    def identity(self) -> str:
+        """The teacher's identity."""
+        return self.teacher.identity()
+
+    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+        """Answer at once."""
+        return Answered(self.teacher.logits(images))
+
+    def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Ticket[GradientAnswer]:
+        """Answer at once."""
+        return Answered(self.teacher.loss_and_grad(images, objective, context))
+
+
+def check_identity(pool: TeacherPool, expected: str | None) -> str:
+    """The pool's identity, which must be `expected` where something is.
+
+    Raises:
+        TeacherError: another teacher answers than the one the run began with.
+    """
+    found = pool.identity()
+    if expected is not None and found != expected:
+        raise TeacherError(
+            f"the teacher has identity {found[:12]}, the run began with {expected[:12]}: its weights, input "
+            "contract, class order or precision changed; put the first teacher back, or start a new run"
+        )
+    return found
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
+    return array

@@ -1,0 +1,401 @@
+"""MLflow follows the run folder: it is told what the folder holds, and never waited for.
+
+The folder is the record. A follower sends what a checkpoint covers, remembers how far it came, and goes on from
+there when a server was down, after a resume, or with `hardray sync RUN`. Sending twice does no harm: a point has
+the time it was measured at, and MLflow keeps one of two equal ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import TrackingConfig
+from hard_ray.run_folder import RunFolder, read_json, write_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_EVERY_S = 2.0
+LONGEST_PAUSE_S = 60.0
+SAMPLE_EVERY_S = 10.0
+POINTS_PER_REQUEST = 1000
+PARAMS_PER_REQUEST = 100
+MODEL_NAME = "student"
+COUNTERS = ("step", "time", "from_update")
+
+
+def default_uri(runs: Path) -> str:
+    """One sqlite database for all runs beside each other."""
+    return f"sqlite:///{runs / 'mlflow.db'}"
+
+
+def tracking_uri(config: TrackingConfig, folder: RunFolder) -> str:
+    """The configured server, else MLFLOW_TRACKING_URI, else the database beside the run."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(folder.path.parent)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What MLflow was told so far; kept in `tracking.json`."""
+
+    run_id: str | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+    """The step up to which each log was sent."""
+    files: dict[str, float] = field(default_factory=dict)
+    """Time of change of each file that was sent."""
+    model: bool = False
+    status: str | None = None
+    """The status that the run was closed with."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """Sends one run folder to one MLflow run."""
+
+    folder: RunFolder
+    config: RunConfig
+    name: str
+    uri: str
+    parent: Follower | None = None
+    """The run that this one is a control of."""
+    sent: Sent = field(init=False)
+    _known: bool = field(init=False, default=False)
+    _places: dict[str, _Place] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Go on where the folder says."""
+        self.sent = Sent(**read_json(self.folder.tracking, {}))
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run, once there is one."""
+        if self.sent.run_id is None:
+            raise RuntimeError("the MLflow run has not been made yet")
+        return self.sent.run_id
+
+    def sync(self) -> None:
+        """Send what is new. Raises whatever the client raises; what was sent is remembered."""
+        if not self.folder.config.is_file() or (self.parent is not None and self.parent.sent.run_id is None):
+            return
+        client = _client(self.uri)
+        if not self._known:
+            self._forget_if_gone(client)
+        if self.sent.run_id is None:
+            self._start(client)
+        self._known = True
+        try:
+            self._send_points(client, self.folder.metrics, self._covered())
+            self._send_points(client, self.folder.path / "system.jsonl", None)
+            self._send_files(client)
+        finally:
+            self._remember()
+
+    def close(self, status: str, description: str | None = None) -> None:
+        """Send the rest, the description and the model, and end the MLflow run.
+
+        Args:
+            status: MLflow's word: FINISHED, FAILED or KILLED.
+            description: Markdown that the run's page shows.
+        """
+        self.sync()
+        if self.sent.run_id is None or self.sent.status == status:
+            return
+        client = _client(self.uri)
+        if description:
+            client.set_tag(self.sent.run_id, "mlflow.note.content", description)
+        if self.folder.metrics.is_file():  # the reasons of the phase switches are texts
+            client.log_artifact(self.sent.run_id, str(self.folder.metrics))
+        if status == "FINISHED" and self.parent is None and not self.sent.model:
+            log_model(self.folder, self.config, self.uri, self.sent.run_id)
+            self.sent.model = True
+            self._remember()
+        client.set_terminated(self.sent.run_id, status)
+        self.sent.status = status
+        self._remember()
+
+    def reopen(self) -> None:
+        """The run goes on: after a resume it is the same MLflow run."""
+        if self.sent.run_id is not None and self.sent.status is not None:
+            _client(self.uri).update_run(self.sent.run_id, status="RUNNING")
+            self.sent.status = None
+            self._remember()
+
+    def _forget_if_gone(self, client: MlflowClient) -> None:
+        """Begin anew where the database was deleted, or is another one."""
+        from mlflow.exceptions import MlflowException
+
+        if self.sent.run_id is None:
+            return
+        try:
+            client.get_run(self.sent.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.sent = Sent()
+
+    def _start(self, client: MlflowClient) -> None:
+        tags = {"mlflow.runName": self.name, "hardray.folder": str(self.folder.path)}
+        if self.parent is not None and self.parent.sent.run_id is not None:
+            tags["mlflow.parentRunId"] = self.parent.sent.run_id
+        experiment = _experiment(client, self.config.tracking.experiment, self.uri)
+        run = client.create_run(experiment, tags=tags)
+        self.sent.run_id = run.info.run_id
+        self._remember()
+        self._send_params(client)
+
+    def _send_params(self, client: MlflowClient) -> None:
+        from mlflow.entities import Param
+
+        values = flatten(yaml.safe_load(self.folder.config.read_text(encoding="utf-8")))
+        params = [Param(key, str(value)[:6000]) for key, value in values.items()]
+        for start in range(0, len(params), PARAMS_PER_REQUEST):
+            client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
+
+    def _covered(self) -> int | None:
+        """The update up to which a checkpoint keeps what happened; None once training has ended."""
+        if self.folder.is_finished:
+            return None
+        steps = [int(path.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*")]
+        return max(steps, default=0)
+
+    def _send_points(self, client: MlflowClient, path: Path, covered: int | None) -> None:
+        """Send the points beyond the step that was sent last; none of a later step can be in between."""
+        from mlflow.entities import Metric
+
+        sent, last = self.sent.steps.get(path.name, -1), -1
+        metrics: list[Metric] = []
+        place = self._places.setdefault(path.name, _Place())
+        for point in place.read(path, until=covered):
+            last = point["step"]
+            stamp = int(1000 * point["time"])
+            metrics += [
+                Metric(key, float(value), stamp, last)
+                for key, value in point.items()
+                if last > sent and key not in COUNTERS and isinstance(value, int | float)
+            ]
+        for start in range(0, len(metrics), POINTS_PER_REQUEST):
+            client.log_batch(self.run_id, metrics=metrics[start : start + POINTS_PER_REQUEST])
+        place.keep()
+        self.sent.steps[path.name] = max(sent, last)
+
+    def _send_files(self, client: MlflowClient) -> None:
+        single = [self.folder.config, self.folder.summary, self.folder.evaluation, self.folder.bad_images]
+        pictures = sorted(self.folder.gallery.glob("*.png"))
+        for path, where in [*((path, None) for path in single), *((path, "gallery") for path in pictures)]:
+            if not path.is_file():
+                continue
+            changed = path.stat().st_mtime
+            if self.sent.files.get(path.name) != changed:
+                client.log_artifact(self.sent.run_id, str(path), where)
+                self.sent.files[path.name] = changed
+
+    def _remember(self) -> None:
+        write_json(self.folder.tracking, asdict(self.sent))
+
+
+class Tracking:
+    """A thread that follows the folders of a run, and waits longer while the server does not answer."""
+
+    def __init__(self, followers: list[Follower], *, sample_system: bool) -> None:
+        """The first follower is the main run's."""
+        self.followers = followers
+        self.problem: str | None = None
+        self._sampler = SystemSampler(followers[0].folder) if sample_system else None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Follow in the background."""
+        self._thread.start()
+
+    def stop(self, closing: Callable[[], None], *, patience_s: float) -> bool:
+        """End the thread, then close the runs; whether all was sent within `patience_s` seconds."""
+        self._stopping.set()
+        done = threading.Event()
+
+        def close() -> None:
+            self._thread.join()
+            try:
+                closing()
+                self.problem = None
+                done.set()
+            except Exception as error:  # a server may answer anything; nothing is lost
+                self.problem = _readable(error)
+
+        closer = threading.Thread(target=close, name="mlflow-close", daemon=True)
+        closer.start()
+        closer.join(patience_s)
+        return done.is_set()
+
+    def _follow(self) -> None:
+        pause, reopened = FOLLOW_EVERY_S, False
+        while not self._stopping.wait(pause if reopened else 0.0):
+            try:
+                if not reopened:
+                    for follower in self.followers:
+                        follower.reopen()
+                    reopened = True
+                if self._sampler is not None:
+                    self._sampler.sample()
+                for follower in self.followers:
+                    follower.sync()
+                self.problem, pause = None, FOLLOW_EVERY_S
+            except Exception as error:  # see above
+                self.problem, reopened = _readable(error), True
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                logger.debug("MLflow cannot be told: %s", self.problem)
+
+
+class SystemSampler:
+    """CPU, memory, disk, network and GPU use of this machine, by MLflow's own monitors."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Points continue where an earlier start of the run left off."""
+        self.path = folder.path / "system.jsonl"
+        self._monitors: list[Any] = []
+        self._last = 0.0
+
+    def sample(self) -> None:
+        """Append a point if the last one is old enough."""
+        if time.monotonic() - self._last < SAMPLE_EVERY_S:
+            return
+        self._last = time.monotonic()
+        values: dict[str, float] = {}
+        for monitor in self._made():
+            monitor.collect_metrics()
+            values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
+            monitor.clear_metrics()
+        count = sum(1 for _ in self.path.open("rb")) if self.path.exists() else 0
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": count, "time": time.time(), **values}) + "\n")
+
+    def _made(self) -> list[Any]:
+        if not self._monitors:
+            from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+            from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+            from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+            from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+            self._monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+            try:
+                self._monitors.append(GPUMonitor())
+            except Exception:  # no NVIDIA management library, or no GPU
+                logger.debug("no GPU to watch")
+        return self._monitors
+
+
+def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> None:
+    """Log the finished student as a model for inference: pt2, with an input example, any batch size.
+
+    It takes images in [0, 1], shape (batch, channels, height, width), and gives logits; it normalises by itself.
+    """
+    from importlib.metadata import version
+
+    import mlflow
+    import numpy as np
+
+    from hard_ray.config.networks import NetworkConfig
+    from hard_ray.networks.network import ImageSpec, build_student
+
+    classes = tuple(json.loads((folder.student / "config.json").read_text(encoding="utf-8"))["label_names"])
+    images = ImageSpec(config.data.img_size, config.data.in_chans, classes)
+    network = build_student(
+        NetworkConfig(model=f"local-dir:{folder.student}", img_size=config.student.img_size), images
+    )
+    side = config.data.img_size
+    example = np.zeros((2, config.data.in_chans, side, side), dtype=np.float32)
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.pytorch.log_model(
+            network.eval(),
+            name=MODEL_NAME,
+            input_example=example,
+            serialization_format="pt2",
+            pip_requirements=[f"{name}=={version(name)}" for name in ("torch", "torchvision", "mlflow")],
+        )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested blocks as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client that gives up soon: the follower tries again, and nothing waits for it."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """The experiment's id; for a local database its artifacts lie beside it."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+        location = (Path(database).parent / "mlartifacts" / name).as_uri() if database else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another run made it in the meantime
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a log was read; a log that a resume cut is a new file, and read anew."""
+
+    inode: int = 0
+    offset: int = 0
+    _reached: tuple[int, int] = (0, 0)
+
+    def read(self, path: Path, *, until: int | None) -> Iterator[dict[str, Any]]:
+        """Complete points up to a step."""
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            offset = self.offset if inode == self.inode else 0
+            stream.seek(offset)
+            for line in stream:
+                point = json.loads(line) if line.endswith(b"\n") else None
+                if point is None or (until is not None and point["step"] > until):
+                    break
+                offset += len(line)
+                yield point
+            self._reached = (inode, offset)
+
+    def keep(self) -> None:
+        """What was read has been sent."""
+        self.inode, self.offset = self._reached
+
+
+def _readable(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"

@@ -1,0 +1,370 @@
+"""The loop of one run on one rank: update, watch, evaluate, keep.
+
+Everything it needs is handed in, so it runs in a Ray Train worker and in a plain process alike.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from hard_ray.controller import Controller, Measurement, Phase, Switch
+from hard_ray.distributed import Ranks
+from hard_ray.errors import DataError, RunFolderError
+from hard_ray.evaluation.evaluator import EvalBatch, SuiteResult
+from hard_ray.run_folder import MetricsLog, RunFolder, write_text
+from hard_ray.state import CheckpointStore, Progress, Weights
+from hard_ray.step import Metrics, Prepared, Updater
+
+STOP_POLL_S = 0.5
+
+
+class Status(StrEnum):
+    """How training ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+
+
+class Observer(Protocol):
+    """What the first rank makes of a student now and then."""
+
+    def picture(self, step: int) -> None:
+        """Draw the gallery."""
+        ...
+
+    def keep_best(self) -> None:
+        """Keep the present weights as the best so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How long and how often, in updates."""
+
+    total: int
+    """Student updates of the whole run."""
+    per_epoch: int
+    log_every: int
+    validate_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What all ranks know of an update once its numbers have been added up."""
+
+    measurement: Measurement
+    stop: bool
+    new_bad: bool
+
+
+class Meter:
+    """Sums on the device, read once per logged point."""
+
+    def __init__(self, sums: dict[str, list[float]]) -> None:
+        """`sums` holds a sum and a count for each metric."""
+        self.sums = {name: torch.tensor(total) for name, (total, _) in sums.items()}
+        self.counts = {name: int(count) for name, (_, count) in sums.items()}
+
+    def add(self, metrics: Metrics) -> None:
+        """Count one update."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self, ranks: Ranks, device: torch.device) -> dict[str, list[float]]:
+        """Sum and count of each metric, as means over ranks; every rank calls this with the same metrics."""
+        if not self.sums:
+            return {}
+        names = sorted(self.sums)
+        stacked = torch.stack([self.sums[name].to(device).float() for name in names])
+        means = (ranks.sum(stacked) / ranks.size).tolist()
+        return {name: [mean, self.counts[name]] for name, mean in zip(names, means, strict=True)}
+
+    def clear(self) -> None:
+        """Start anew."""
+        self.sums, self.counts = {}, {}
+
+
+@dataclass(slots=True)
+class Run:
+    """The parts of one run on one rank."""
+
+    folder: RunFolder
+    rhythm: Rhythm
+    updater: Updater
+    controller: Controller
+    progress: Progress
+    weights: Weights
+    checkpoints: CheckpointStore
+    batches: Callable[[int], Generator[EvalBatch]]
+    """Batches of the schedule from a number on, without end."""
+    evaluate: Callable[[], dict[str, SuiteResult]]
+    """The student on the validation split, by suite; every rank takes part."""
+    ranks: Ranks
+    observer: Observer
+    batch_size: int
+    """Images per update, over all ranks."""
+    bad_limit: int
+    """Unreadable images that are put up with."""
+    scheduler: Scheduler | None = None
+    ema: ModelEmaV3 | None = None
+    report: Callable[[dict[str, Any]], None] = lambda _: None
+    """Hears of each evaluation; every rank calls it."""
+    _meter: Meter = field(init=False)
+    _log: MetricsLog = field(init=False)
+    _reduced: Tensor | None = field(init=False, default=None)
+    _new_bad: set[str] = field(init=False, default_factory=set)
+    _polled: float = field(init=False, default=0.0)
+    _evaluated_at: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        """Continue where the progress stands."""
+        self._meter = Meter(self.progress.meter)
+        self._log = MetricsLog(self.folder.metrics)
+        self.updater.clock.seconds = dict(self.progress.seconds)
+        if self.ranks.is_first:
+            self._log.cut(self.progress.step)
+        if self.scheduler is not None:
+            self.scheduler.step_update(self.progress.student_steps)
+
+    @property
+    def student(self) -> nn.Module:
+        """What is evaluated and exported: the moving average where there is one."""
+        return self.ema.module if self.ema is not None else self.updater.learner.network
+
+    # --------------------------------------------------------------------- loop
+
+    def train(self) -> Status:
+        """Train to the end, or until a stop is asked for.
+
+        Raises:
+            AgreedError: more images are unreadable than allowed, or a checkpoint cannot be written.
+        """
+        if self.progress.step == 0:
+            self._picture()
+        if self.progress.student_steps >= self.rhythm.total:
+            return Status.FINISHED
+        with closing(self.batches(self.progress.step)) as batches:
+            status = self._loop(batches)
+        if status is Status.FINISHED:
+            self._evaluate()
+        self._merge_bad()
+        self._checkpoint()
+        return status
+
+    def _loop(self, batches: Iterator[EvalBatch]) -> Status:
+        phase = self.controller.phase
+        prepared = self._prepare(batches, phase, augmentor_rests=True)
+        while True:
+            began, clock = time.perf_counter(), dict(self.updater.clock.seconds)
+            if self._hear(self._read_signals()):
+                return Status.STOPPED
+            last = phase is Phase.STUDENT and self.progress.student_steps + 1 == self.rhythm.total
+            following = prepared
+            if not last:
+                rests = phase is Phase.STUDENT
+                following = self._prepare(batches, self.controller.phase, augmentor_rests=rests)
+            self._update(prepared, phase)
+            self._time(began, clock)
+            self._keep_and_watch(last)
+            if last:
+                return Status.FINISHED
+            prepared, phase = following, self.controller.phase
+
+    def _prepare(self, batches: Iterator[EvalBatch], phase: Phase, *, augmentor_rests: bool) -> Prepared:
+        start = time.perf_counter()
+        batch = next(batches)
+        self.updater.clock.add("data_wait", start)
+        self.note_bad(batch.bad)
+        return self.updater.prepare(batch, phase, augmentor_rests=augmentor_rests)
+
+    def _update(self, prepared: Prepared, phase: Phase) -> None:
+        progress = self.progress
+        epoch = progress.student_steps / self.rhythm.per_epoch
+        metrics = self.updater.update(prepared, phase, step=progress.step, epoch=epoch)
+        progress.step += 1
+        if phase is Phase.AUGMENTOR:
+            progress.augmentor_steps += 1
+        else:
+            progress.student_steps += 1
+            if self.ema is not None:
+                self.ema.update(self.updater.learner.network, step=progress.student_steps)
+            if self.scheduler is not None:
+                self.scheduler.step_update(progress.student_steps)
+        self._meter.add({**metrics, "phase": torch.tensor(float(phase is Phase.AUGMENTOR))})
+        self._send_signals(metrics)
+
+    def _time(self, began: float, clock: dict[str, float]) -> None:
+        self.updater.clock.add("total", began)
+        seconds = self.updater.clock.seconds
+        names = {"total": "time/step", "data_wait": "time/data_wait", "teacher_wait": "time/teacher_wait"}
+        spent = {key: seconds.get(name, 0.0) - clock.get(name, 0.0) for name, key in names.items()}
+        self._meter.add({key: torch.tensor(value) for key, value in spent.items()})
+
+    # ------------------------------------------------------------------ signals
+
+    def _send_signals(self, metrics: Metrics) -> None:
+        """Add up over ranks what the next decision needs; it is read when the next update begins."""
+        absent = torch.tensor(float("nan"))
+        device = self.updater.precision.device
+        values = [metrics.get(name, absent) for name in ("train/disagreement", "train/kd_loss")]
+        flags = [torch.tensor(float(self._stop_requested())), torch.tensor(float(len(self._new_bad)))]
+        self._reduced = self.ranks.sum(torch.stack([value.to(device).float() for value in (*values, *flags)]))
+
+    def _read_signals(self) -> Signals | None:
+        """The last update's numbers; before the first update there are none."""
+        if self._reduced is None:
+            pending = self.progress.pending
+            return Signals(pending, stop=False, new_bad=False) if pending else None
+        disagreement, clean, stop, bad = self._reduced.tolist()
+        size = self.ranks.size
+        measurement = Measurement(_known(disagreement / size), _known(clean / size))
+        return Signals(measurement, stop=stop > 0, new_bad=bad > 0)
+
+    def _hear(self, signals: Signals | None) -> bool:
+        """Merge what is new and decide the next phase; whether to stop instead."""
+        if signals is not None and signals.new_bad:
+            self._merge_bad()
+        if signals is not None and signals.stop:
+            return True
+        switch = self.controller.decide(signals.measurement if signals else None)
+        if switch is not None:
+            self._log_switch(switch)
+        return False
+
+    def _stop_requested(self) -> bool:
+        if not self.ranks.is_first or time.monotonic() - self._polled < STOP_POLL_S:
+            return False
+        self._polled = time.monotonic()
+        return self.folder.stop_request.exists()
+
+    # -------------------------------------------------------------------- watch
+
+    def _keep_and_watch(self, last: bool) -> None:
+        step = self.progress.step
+        if step % self.rhythm.log_every == 0 or last:
+            self._log_point()
+        if not last and step % self.rhythm.validate_every == 0:
+            self._evaluate()
+        if not last and step % self.rhythm.checkpoint_every == 0:
+            self._checkpoint()
+
+    def _log_point(self) -> None:
+        sums = self._meter.read(self.ranks, self.updater.precision.device)
+        self._meter.clear()
+        if not self.ranks.is_first:
+            return
+        means = {name: total / count for name, (total, count) in sums.items() if count}
+        images_per_s = self.batch_size / means["time/step"] if means.get("time/step") else 0.0
+        learning_rate = self.updater.learner.optimizer.param_groups[0]["lr"]
+        self._write("train", {**means, "lr": learning_rate, "throughput/images_per_s": images_per_s})
+
+    def _log_switch(self, switch: Switch) -> None:
+        """The decision belongs to the update that begins now; a resume before it decides again."""
+        if self.ranks.is_first:
+            detail = {"to": switch.to, "reason": switch.reason, "from_update": switch.step + 1}
+            numbers = {"switch/phase": int(switch.to is Phase.AUGMENTOR), "switch/disagreement": switch.disagreement}
+            self._write("switch", {**detail, **numbers}, step=self.progress.step + 1)
+
+    def _write(self, kind: str, values: dict[str, Any], *, step: int | None = None) -> None:
+        progress = self.progress
+        counters = {
+            "step": progress.step if step is None else step,
+            "student_step": progress.student_steps,
+            "epoch": round(progress.step / self.rhythm.per_epoch, 4),
+            "time": time.time(),
+        }
+        self._log.append({"kind": kind, **counters, **values})
+
+    def _evaluate(self) -> None:
+        if self._evaluated_at == self.progress.step:
+            return
+        self._evaluated_at = self.progress.step
+        results = self.evaluate()
+        values = {
+            f"{'val' if suite == 'clean' else f'val/{suite}'}/{key}": value
+            for suite, result in results.items()
+            for key, value in result.to_json().items()
+            if key in ("top1", "agreement", "ece")
+        }
+        top1 = next(iter(results.values())).score.top1
+        is_best = self.progress.best_top1 is None or top1 > self.progress.best_top1
+        if is_best:
+            self.progress.best_top1 = top1
+        if self.ranks.is_first:
+            self._write("val", values)
+            if is_best:
+                self.observer.keep_best()
+        self._picture()
+        self.report({**values, "step": self.progress.step, "epoch": self.progress.step // self.rhythm.per_epoch})
+
+    def _picture(self) -> None:
+        if self.ranks.is_first:
+            self.observer.picture(self.progress.step)
+
+    # --------------------------------------------------------------------- keep
+
+    def _checkpoint(self) -> None:
+        """Write all that a resume needs.
+
+        Raises:
+            AgreedError: it cannot be written; the checkpoints before are untouched.
+        """
+        progress = self.progress
+        signals = self._read_signals()
+        progress.pending = signals.measurement if signals else None
+        progress.controller = self.controller.state
+        progress.meter = self._meter.read(self.ranks, self.updater.precision.device)
+        progress.seconds = dict(self.updater.clock.seconds)
+        error: RunFolderError | None = None
+        if self.ranks.is_first:
+            try:
+                self.checkpoints.save(self.weights, progress)
+            except OSError as problem:
+                error = RunFolderError(
+                    f"the checkpoint of update {progress.step} cannot be written to {self.checkpoints.folder}: "
+                    f"{problem.strerror}; earlier checkpoints are whole: make room, then resume the run"
+                )
+        self.ranks.agree(error)
+
+    def note_bad(self, names: Sequence[str]) -> None:
+        """Remember unreadable images until the ranks have told each other."""
+        self._new_bad |= set(names) - set(self.progress.bad_images)
+
+    def _merge_bad(self) -> None:
+        """Every rank learns of every unreadable image; every rank calls this.
+
+        Raises:
+            AgreedError: there are more than `data.max_bad_fraction` allows.
+        """
+        found = {name for names in self.ranks.gather(sorted(self._new_bad)) for name in names}
+        self._new_bad = set()
+        known = sorted(found | set(self.progress.bad_images))
+        if known == self.progress.bad_images:
+            return
+        self.progress.bad_images = known
+        if self.ranks.is_first:
+            write_text(self.folder.bad_images, "".join(f"{name}\n" for name in known))
+        if len(known) > self.bad_limit:
+            self.ranks.agree(
+                DataError(
+                    f"{len(known)} images cannot be read, more than the {self.bad_limit} that data.max_bad_fraction "
+                    f"allows; they are listed in {self.folder.bad_images}, first {known[0]}"
+                )
+            )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
