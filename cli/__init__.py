@@ -1,0 +1,1 @@
+"""The `hardray` command."""

@@ -1,0 +1,96 @@
+"""What the command line prints while a run goes on, and at its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+    from hard_ray.orchestration.plan import RunPlan
+
+LINE_EVERY_S = 5.0
+
+
+class ConsoleReporter:
+    """A line for each evaluation, and one every few seconds in between."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to `console`."""
+        self.console = console
+        self._offsets: dict[Path, int] = {}
+        self._printed = 0.0
+        self._started = time.monotonic()
+        self._announced: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """A sentence."""
+        self.console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def watch(self, plans: Iterable[RunPlan]) -> None:
+        """Print what the trainings logged since the last look."""
+        for plan in plans:
+            latest = None
+            for point in self._new_points(plan.folder / "metrics.jsonl"):
+                if point["kind"] == "val":
+                    self._line(plan, point)
+                elif point["kind"] == "train":
+                    latest = point
+            if latest is not None and time.monotonic() - self._printed > LINE_EVERY_S:
+                self._line(plan, latest)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _line(self, plan: RunPlan, point: dict[str, Any]) -> None:
+        self._printed = time.monotonic()
+        elapsed = time.monotonic() - self._started
+        head = f"[dim]{elapsed:5.0f}s[/dim]  {escape(plan.name):<16} update {point['step']:>6}"
+        parts = _validation(point) if point["kind"] == "val" else _training(point)
+        self.console.print(f"{head}  {'  '.join(parts)}", highlight=False, soft_wrap=True)
+
+    def _new_points(self, path: Path) -> Iterable[dict[str, Any]]:
+        if not path.exists():
+            return
+        size, offset = path.stat().st_size, self._offsets.get(path, 0)
+        with path.open("rb") as stream:
+            stream.seek(offset if offset <= size else 0)  # a resume may have cut the file
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self._offsets[path] = stream.tell()
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
+
+
+def _training(point: dict[str, Any]) -> list[str]:
+    names = {"train/loss": "loss", "train/kd_loss": "kd", "train/disagreement": "disagreement", "train/top1": "top1"}
+    parts = [f"{short} {point[name]:.3g}" for name, short in names.items() if name in point]
+    return [*parts, f"{point['throughput/images_per_s']:,.0f} images/s"]
+
+
+def _validation(point: dict[str, Any]) -> list[str]:
+    tops = {name: value for name, value in point.items() if name.startswith("val") and name.endswith("top1")}
+    return [f"[bold]{name.removesuffix('/top1')} {value:.1f} %[/bold]" for name, value in tops.items()]
+
+
+def result_table(summary: dict[str, Any], config: RunConfig) -> Table:
+    """Teacher, controls and student on each suite."""
+    from hard_ray.report import rows
+
+    header, body = rows(summary, config)
+    table = Table(title=f"top-1 on the {summary['split']} split, %", title_justify="left", title_style="bold")
+    for position, name in enumerate(header):
+        table.add_column(name, justify="right" if position else "left")
+    for row in body:
+        table.add_row(*row, style="bold" if row is body[-1] else None)
+    return table

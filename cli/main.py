@@ -1,0 +1,256 @@
+"""The `hardray` command.
+
+Nothing heavy is imported before a command runs, so that `hardray --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from hard_ray.errors import HardrayError
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+    from hard_ray.orchestration.driver import RunResult
+
+app = typer.Typer(
+    name="hardray",
+    help="Robust knowledge distillation of vision models on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=True,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
+]
+Files = Annotated[
+    list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be given again, later ones win.")
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
+Output = Annotated[Path | None, typer.Option("--output", help="Run folder; by default runs/NAME-TIME.")]
+Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Short for data.path=..., with data.kind=image_folder unless said.")
+]
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """A user's mistake is a message and an exit code, not a traceback."""
+    try:
+        yield
+    except HardrayError as error:
+        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        errors.print("stopped", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def load(
+    files: list[Path] | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    *,
+    teacher: str | None = None,
+    data: Path | None = None,
+) -> RunConfig:
+    """The configuration that a command line describes."""
+    from hard_ray.config.loader import load_config
+
+    short = []
+    given = overrides or []
+    if data is not None:
+        short.append(f"data.path={json.dumps(str(data))}")
+        if not files and not any(item.startswith("data.kind=") for item in given):
+            short.append("data.kind=image_folder")
+    if teacher is not None:
+        short.append(f"teacher.model={json.dumps(teacher)}")
+    return load_config(files or [], preset=preset, overrides=[*short, *given])
+
+
+@app.command()
+def distill(
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    output: Output = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run folder.")] = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
+) -> None:
+    """Train a student on a teacher's answers.
+
+    With learned hard augmentations: images on which student and teacher disagree.
+    """
+    with readable_errors():
+        if resume is not None:
+            if overrides or config or preset or output or teacher or data:
+                raise _usage("--resume takes the configuration from the run folder; give nothing beside it")
+            _run(lambda reporter: _api().resume(resume, reporter=reporter))
+            return
+        loaded = load(config, preset, overrides, teacher=teacher, data=data)
+        if dry_run:
+            _print_plan(loaded)
+            return
+        folder = output or _default_output(loaded, preset)
+        console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
+        _run(lambda reporter: _api().distill(loaded, folder, reporter=reporter))
+
+
+def _run(start: Callable[[Any], RunResult]) -> None:
+    from .console import ConsoleReporter, result_table
+
+    result = start(ConsoleReporter(console))
+    console.print()
+    console.print(result_table(result.summary, result.config))
+    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    pictures = sorted((result.folder / "gallery").glob("*.png"))
+    if pictures:
+        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
+    if result.tracking_problem is not None:
+        console.print(
+            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
+            f"hardray sync {escape(str(result.folder))}[/yellow]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif result.tracking_uri is not None:
+        console.print(
+            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
+def show(
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of configurations instead.")] = False,
+) -> None:
+    """Print the resolved configuration as YAML.
+
+    It loads back to the same configuration with `-c`.
+    """
+    from hard_ray.config.loader import dump_yaml
+    from hard_ray.config.run import RunConfig
+
+    with readable_errors():
+        if schema:
+            sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
+            return
+        sys.stdout.write(dump_yaml(load(config, preset, overrides, teacher=teacher, data=data)))
+
+
+@app.command()
+def presets() -> None:
+    """List the shipped configurations."""
+    from hard_ray.config.loader import preset_description, preset_names
+
+    for name in preset_names():
+        console.print(f"[bold]{name:<12}[/bold] {escape(preset_description(name))}", highlight=False)
+
+
+@app.command()
+def doctor(
+    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to look at as well.")] = None,
+) -> None:
+    """Say what can be used here, and what is wrong."""
+    from .doctor import examine
+
+    with readable_errors():
+        raise typer.Exit(0 if examine(console, address) else 1)
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Option("--runs", help="The folder that holds the run folders.")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 5000,
+) -> None:
+    """Open MLflow on the runs of a folder."""
+    import os
+
+    from hard_ray.errors import RunFolderError
+    from hard_ray.tracking import default_uri
+
+    with readable_errors():
+        database = runs.expanduser().resolve() / "mlflow.db"
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri and uri.startswith("http"):
+            console.print(f"runs are recorded at the server of MLFLOW_TRACKING_URI: {escape(_without_secrets(uri))}")
+            return
+        if not database.is_file():
+            raise RunFolderError(f"{runs} holds no mlflow.db; give the folder of your runs with --runs")
+        console.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", highlight=False)
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(database.parent)]
+        os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])  # noqa: S606
+
+
+@app.command()
+def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Send to MLflow what a run could not send."""
+    with readable_errors():
+        _api().sync(run, say=lambda text: console.print(escape(text), highlight=False, soft_wrap=True))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        console.print(f"hardray {installed('hardray')}", highlight=False)
+        raise typer.Exit
+
+
+def _api() -> Any:
+    from hard_ray import api
+
+    return api
+
+
+def _usage(text: str) -> HardrayError:
+    error = HardrayError(text)
+    error.exit_code = 2
+    return error
+
+
+def _default_output(config: RunConfig, preset: str | None) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{config.experiment.name or preset or config.data.kind}-{stamp}"
+
+
+def _without_secrets(uri: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _print_plan(config: RunConfig) -> None:
+    from .plan import print_plan
+
+    print_plan(console, config)
+
+
+if __name__ == "__main__":
+    app()

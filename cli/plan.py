@@ -1,0 +1,127 @@
+"""`hardray distill --dry-run`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+
+
+def print_plan(console: Console, config: RunConfig) -> None:
+    """Look at data and networks, and print the steps, resources and memory of the run."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for what, text in plan_lines(config):
+        table.add_row(what, escape(text))
+    console.print(table)
+
+
+def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
+    """The plan, as pairs of a heading and a text.
+
+    Raises:
+        HardrayError: the run would fail, and why.
+    """
+    from hard_ray.data.schedule import Schedule
+    from hard_ray.data.sources import build_index, describe
+    from hard_ray.orchestration.cluster import demand
+    from hard_ray.orchestration.driver import check_networks
+    from hard_ray.orchestration.worker import image_spec
+
+    index = build_index(config.data)
+    student, teacher = check_networks(config, image_spec(config, index))
+    schedule = Schedule(index.rows("train"), config.optim.batch_size, config.seed)
+    per_epoch = schedule.batches_per_epoch
+    updates = config.optim.total_updates(per_epoch)
+    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
+    resources = demand(config.runtime)
+    parts = "; ".join(
+        f"{who}: {' + '.join(f'{amount:g} {name}' for name, amount in part.items() if amount)}"
+        for who, part in resources.parts.items()
+    )
+    weights = _mib(student)
+    lines = [
+        ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
+        ("student", f"{config.student.model}, {_millions(student)} parameters"),
+        ("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{_teacher_note(config)}"),
+        ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
+        (
+            "length",
+            f"{updates:,} student updates of {config.optim.batch_size} images = {updates / per_epoch:.4g} epochs",
+        ),
+    ]
+    if config.experiment.controls:
+        lines.append(("controls", f"{', '.join(config.experiment.controls)}: as many updates each"))
+    lines += [
+        ("reserved", parts),
+        (
+            "memory",
+            f"student, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
+            f"teacher {_mib(teacher):,.0f} MiB a replica; activations come on top",
+        ),
+        ("checkpoints", f"about {3 * weights:,.0f} MiB each, the newest {config.checkpoints.keep} are kept"),
+        ("estimated", _estimate(config, student, teacher, updates)),
+    ]
+    return lines
+
+
+def _teacher_note(config: RunConfig) -> str:
+    return "" if config.teacher.has_weights else "; without weights: trained first, by teacher.recipe, and cached"
+
+
+def _millions(network: object) -> str:
+    from torch import nn
+
+    assert isinstance(network, nn.Module)
+    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:,.2f} M"
+
+
+def _mib(network: object) -> float:
+    from torch import nn
+
+    assert isinstance(network, nn.Module)
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters()) / 2**20
+
+
+def _estimate(config: RunConfig, student: object, teacher: object, updates: int) -> str:
+    """Time of the student's updates, from one timed pass of each network here: a guess, not a promise.
+
+    A student update is a forward and a backward pass, about three forward passes, over each view; the teacher
+    answers once for each view. In a pool both go on side by side.
+    """
+    views = 1 if config.augmentor.kind == "identity" else 2
+    asks = config.objective.kind != "cross_entropy"
+    size = config.optim.batch_size
+    learning = 3 * views * size * _seconds_per_image(config, student) / config.runtime.num_workers
+    teaching = views * size * _seconds_per_image(config, teacher) / config.runtime.teacher.replicas if asks else 0.0
+    together = max(learning, teaching) if config.runtime.teacher.placement == "pool" else learning + teaching
+    seconds = together * updates
+    shown = (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+    )
+    return f"{shown} of student updates at this machine's speed; start, controls and augmentor phases come on top"
+
+
+def _seconds_per_image(config: RunConfig, network: object) -> float:
+    import time
+
+    import torch
+    from torch import nn
+
+    assert isinstance(network, nn.Module)
+    side = config.data.img_size
+    images = torch.rand(8, config.data.in_chans, side, side)
+    network.eval()
+    with torch.inference_mode():
+        network(images)
+        start = time.perf_counter()
+        network(images)
+    return (time.perf_counter() - start) / len(images)
