@@ -1,0 +1,156 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hard_ray_cli.main import app
+from typer.testing import CliRunner
+
+from tests.helpers import make_image_folder
+
+HARDRAY = str(Path(sys.executable).with_name("hardray"))
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([HARDRAY, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert "distill" in done.stdout
+    assert min(times) < 0.5
+    code = (
+        "import sys, hard_ray_cli.main; print([m for m in ('torch','ray','mlflow','timm','numpy') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_show_prints_what_loads_back_to_the_same(tmp_path: Path):
+    first = invoke("show", "--preset", "digits", "optim.lr=0.3", "seed=4")
+    assert first.exit_code == 0
+    path = tmp_path / "c.yaml"
+    path.write_text(first.stdout)
+    assert invoke("show", "-c", str(path)).stdout == first.stdout
+    assert yaml.safe_load(first.stdout)["optim"]["lr"] == 0.3
+
+
+def test_show_schema_is_a_json_schema_that_the_presets_satisfy():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(invoke("show", "--schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(yaml.safe_load(invoke("show", "--preset", "digits").stdout), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"optim": {"lrr": 1}}, schema)
+
+
+def test_shorthands_for_teacher_and_data(tmp_path: Path):
+    done = invoke("show", "--teacher", "resnet50", "--data", str(tmp_path / "a b"))
+    config = yaml.safe_load(done.stdout)
+    assert config["teacher"]["model"] == "resnet50"
+    assert config["data"]["kind"] == "image_folder"
+    assert config["data"]["path"] == str(tmp_path / "a b")
+    assert yaml.safe_load(invoke("show", "--data", "/x", "data.kind=parquet").stdout)["data"]["kind"] == "parquet"
+
+
+def test_presets_are_listed_with_a_line_each():
+    done = invoke("presets")
+    assert done.exit_code == 0
+    assert "digits" in done.stdout
+    assert "HARD-Affine" in done.stdout
+
+
+def test_configuration_mistakes_are_one_message_and_exit_code_2():
+    done = invoke("distill", "--preset", "digits", "optim.lrr=1", "seed=-1", "augmentor.strength=2")
+    assert done.exit_code == 2
+    assert "3 problems in preset digits + the overrides" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.kind=image_folder", "data.path=/no/such/folder"], "there is no such folder"),
+        (["student.model=resnett18"], "did you mean resnet18"),
+        (["teacher.checkpoint=/no/weights.pt"], "there is no such file"),
+        (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+    ],
+)
+def test_a_dry_run_finds_what_a_run_would_fail_on(arguments: list[str], words: str):
+    done = invoke("distill", "--preset", "digits", "--dry-run", *arguments)
+    assert done.exit_code == 1
+    assert words in " ".join(done.stderr.split())
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke("distill", "--preset", "digits", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    for words in (
+        "1,297 train, 200 val, 300 test",
+        "1,000 student updates of 64 images = 50 epochs",
+        "teacher pool: 1 CPU",
+        "trained first",
+        "labels_only, kd",
+        "estimated",
+    ):
+        assert words in text, text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_takes_no_other_configuration(tmp_path: Path):
+    done = invoke("distill", "--resume", str(tmp_path), "optim.lr=1")
+    assert done.exit_code == 2
+    done = invoke("distill", "--resume", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds no run" in done.stderr
+
+
+def test_an_output_that_holds_another_run_is_refused(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    done = invoke("distill", "--preset", "digits", "--output", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds a run already" in done.stderr
+
+
+def test_an_address_that_does_not_answer_is_a_message(tmp_path: Path):
+    done = subprocess.run(
+        [HARDRAY, "distill", "--preset", "digits", "runtime.address=127.0.0.1:1", "--output", str(tmp_path / "r")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no Ray cluster answers at 127.0.0.1:1" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_ui_without_runs_says_what_to_give(tmp_path: Path):
+    done = invoke("ui", "--runs", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds no mlflow.db" in done.stderr
+
+
+def test_sync_wants_a_run(tmp_path: Path):
+    done = invoke("sync", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds no run" in done.stderr
+
+
+def test_a_folder_with_one_class_is_refused(tmp_path: Path):
+    root = make_image_folder(tmp_path / "data", classes=("ant",))
+    done = invoke("distill", "--data", str(root), "--dry-run")
+    assert done.exit_code == 1
+    assert "one class only" in done.stderr
+
+
+def test_version():
+    assert invoke("--version").stdout.startswith("hardray 0.")

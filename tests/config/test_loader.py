@@ -1,0 +1,174 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hard_ray.config.loader import (
+    dump_yaml,
+    known_keys,
+    load_config,
+    merge,
+    parse_overrides,
+    preset_description,
+    preset_names,
+    validate,
+)
+from hard_ray.config.run import RunConfig, as_control
+from hard_ray.errors import ConfigError
+
+
+def problems_of(*overrides: str, preset: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset=preset, overrides=overrides)
+    return str(caught.value)
+
+
+def test_changing_kind_replaces_the_block():
+    config = load_config(overrides=["augmentor.max_shift=0.1", "data.kind=idx", "data.path=/x"])
+    assert config.augmentor.max_shift == 0.1
+    assert config.data.kind == "idx"
+    assert not hasattr(config.data, "digit_size")
+    base = {"data": {"kind": "image_folder", "path": "/a", "hflip": 0.25}}
+    assert merge(base, {"data": {"kind": "idx", "path": "/b"}}) == {"data": {"kind": "idx", "path": "/b"}}
+
+
+def test_a_block_of_the_same_kind_is_merged_key_by_key():
+    base = {"data": {"kind": "idx", "path": "/a"}, "optim": {"lr": 1, "opt": "sgd"}}
+    merged = merge(base, {"data": {"path": "/b"}, "optim": {"lr": 2}})
+    assert merged == {"data": {"kind": "idx", "path": "/b"}, "optim": {"lr": 2, "opt": "sgd"}}
+
+
+def test_later_layers_win(tmp_path: Path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("optim: {lr: 0.1, momentum: 0.5}\nseed: 1\n")
+    two.write_text("optim: {lr: 0.2}\nseed: 2\n")
+    config = load_config([one, two], overrides=["seed=3"])
+    assert (config.optim.lr, config.optim.momentum, config.seed) == (0.2, 0.5, 3)
+
+
+def test_a_length_in_steps_replaces_one_in_epochs():
+    assert load_config(overrides=["optim.epochs=7"]).optim.steps is None
+    config = load_config(preset="digits", overrides=["optim.epochs=7"])
+    assert (config.optim.epochs, config.optim.steps) == (7, None)
+
+
+def test_scientific_notation_that_yaml_takes_for_text_is_a_number():
+    assert load_config(overrides=["optim.lr=3e-4"]).optim.lr == 3e-4
+
+
+def test_every_mistake_is_in_one_message():
+    text = problems_of(
+        "optim.stepz=100",
+        "augmentor.max_rotation=400",
+        "seed=-1",
+        "validate.suites=[cleen]",
+        "objective.kind=cross_entropy",
+    )
+    assert text.startswith("5 problems in the overrides:")
+    assert "optim.stepz: unknown key; did you mean optim.steps?" in text
+    assert "augmentor.max_rotation: Input should be less than or equal to 180 (got 400)" in text
+    assert "seed:" in text
+    assert "validate.suites.0:" in text
+    assert "use augmentor.kind=identity" in text  # a disagreement between blocks, although two blocks are broken
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.batch_size=63 runtime.num_workers=2", "optim.batch_size 63 cannot be divided"),
+        ("teacher.recipe.batch_size=63 runtime.num_workers=2", "teacher.recipe.batch_size 63 cannot be divided"),
+        ("optim.steps=3 optim.epochs=3", "give exactly one of epochs and steps, got epochs=3 and steps=3"),
+        ("runtime.teacher.max_wait_ms=4", "max_batch is not set"),
+        ("controller.min_student_steps=50", "min_student_steps 50 exceeds max_student_steps 40"),
+        ("objective.kind=kd", "only objective.kind hard says from what"),
+        ("data.kind=idx", "data.path: is required"),
+        ("data.kind=foo", "does not match any of the expected tags"),
+        ("data.digit_size=40", "digit_size 40 does not fit"),
+        ("student.mean=[0.5,0.5]", "student.mean has 2 values for 1 channels"),
+        ("optim", "want dotted.key=value"),
+        ("optim.lr=[1", "not valid YAML"),
+        ("objective.temprature=3", "did you mean objective.temperature?"),
+    ],
+)
+def test_a_mistake_says_what_is_wanted(override: str, words: str):
+    assert words in problems_of(*override.split())
+
+
+def test_unreadable_files_are_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"missing.yaml:\n  cannot read the file"):
+        load_config([tmp_path / "missing.yaml"])
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(ConfigError, match="stands twice"):
+        load_config([twice])
+    listing = tmp_path / "list.yaml"
+    listing.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="got a list"):
+        load_config([listing])
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path):
+    evil = tmp_path / "evil.yaml"
+    evil.write_text("seed: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config([evil])
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_survives_a_round_trip(name: str):
+    config = load_config(preset=name)
+    text = dump_yaml(config)
+    assert validate([yaml.safe_load(text)], source="round trip") == config
+    assert len(preset_description(name)) > 20
+    for control in ("labels_only", "kd"):
+        as_control(config, control)
+
+
+def test_an_unknown_preset_is_answered_with_a_near_one():
+    with pytest.raises(ConfigError, match="did you mean digits"):
+        load_config(preset="digit")
+
+
+def test_every_field_has_a_help_text():
+    schema = RunConfig.model_json_schema()
+    for name, definition in schema["$defs"].items():
+        assert definition.get("description"), name
+        for field, value in definition["properties"].items():
+            is_block = "$ref" in value or "oneOf" in value
+            assert value.get("description") or is_block or "const" in value, f"{name}.{field}"
+
+
+def test_known_keys_are_the_keys_of_the_dump():
+    dumped = RunConfig().model_dump(mode="json")
+    known = set(known_keys(RunConfig))
+
+    def walk(block: dict, prefix: str) -> None:
+        for key, value in block.items():
+            assert prefix + key in known
+            if isinstance(value, dict) and key != "model_kwargs":
+                walk(value, f"{prefix}{key}.")
+
+    walk(dumped, "")
+
+
+def test_a_frozen_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().optim.lr = 1.0
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_overrides_never_end_in_a_traceback(text: str):
+    try:
+        load_config(overrides=[text])
+    except ConfigError as error:
+        assert re.match(r"\d+ problems? in", str(error))
+
+
+def test_nested_overrides_share_a_block():
+    assert parse_overrides(["a.b=1", "a.c=[1, 2]"]) == {"a": {"b": 1, "c": [1, 2]}}
+    with pytest.raises(ConfigError, match="was already given a value"):
+        parse_overrides(["a=1", "a.b=2"])

@@ -1,0 +1,64 @@
+"""How broken images are met, without Ray: in training they give way, in evaluation they are dropped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hard_ray.config.loader import load_config
+from hard_ray.data.pipeline import EvalPictures, TrainPictures, _to_batch
+from hard_ray.data.schedule import Schedule
+from hard_ray.data.sources import build_index
+from hard_ray.errors import DataError
+from tests.helpers import make_image_folder
+
+
+def broken_folder(root: Path, broken: list[int]) -> tuple:
+    make_image_folder(root, per_class=20)
+    paths = sorted((root / "train").rglob("*.png"))
+    for number in broken:
+        paths[number].write_bytes(paths[number].read_bytes()[:40])
+    overrides = ["data.kind=image_folder", f"data.path={root}", "data.img_size=16"]
+    config = load_config(overrides=overrides)
+    index = build_index(config.data)
+    return config, index, [str(paths[number]) for number in broken]
+
+
+def test_a_broken_training_image_gives_way_to_the_next_and_is_named(tmp_path: Path):
+    config, index, names = broken_folder(tmp_path, [3, 4, 39])
+    schedule = Schedule(index.rows("train"), 8, seed=0)
+    pictures = TrainPictures(index.reader, index.labels, config.data, schedule)
+    batch = _to_batch(pictures(np.arange(40)), keep_bad=True)
+    assert len(batch) == 40
+    assert set(batch.bad) == set(names)
+    taken = dict(zip(schedule.take(np.arange(40))[0].tolist(), batch.sample_ids.tolist(), strict=True))
+    assert taken[3] == taken[4] == 5
+    assert taken[39] == 0  # round the end of the split
+    assert np.array_equal(batch.labels, index.labels[batch.sample_ids])
+
+
+def test_a_broken_image_is_replaced_alike_in_any_block(tmp_path: Path):
+    config, index, _ = broken_folder(tmp_path, [3, 4, 39])
+    schedule = Schedule(index.rows("train"), 8, seed=0)
+    pictures = TrainPictures(index.reader, index.labels, config.data, schedule)
+    whole = pictures(np.arange(80))
+    for start, stop in ((0, 7), (7, 40), (40, 80)):
+        part = pictures(np.arange(start, stop))
+        for key in ("image", "label", "sample_id", "epoch"):
+            assert np.array_equal(part[key], whole[key][start:stop]), key
+
+
+def test_a_broken_evaluation_image_is_dropped_and_named(tmp_path: Path):
+    config, index, names = broken_folder(tmp_path, [3, 39])
+    pictures = EvalPictures(index.reader, index.labels, config.data, index.rows("train"))
+    batch = _to_batch(pictures(np.arange(40)), keep_bad=False)
+    assert len(batch) == 38
+    assert batch.bad == tuple(names)
+    assert not {3, 39} & set(batch.sample_ids.tolist())
+
+
+def test_a_long_run_of_broken_images_is_an_error(tmp_path: Path):
+    config, index, _ = broken_folder(tmp_path, list(range(40)))
+    pictures = TrainPictures(index.reader, index.labels, config.data, Schedule(index.rows("train"), 8, seed=0))
+    with pytest.raises(DataError, match="100 unreadable images in a row"):
+        pictures(np.arange(8))

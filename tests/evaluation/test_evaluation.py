@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hard_ray.data.pipeline import Batch
+from hard_ray.distributed import Ranks
+from hard_ray.evaluation.evaluator import Evaluator
+from hard_ray.evaluation.metrics import Counts
+from hard_ray.evaluation.suites import conditions, shift
+from hard_ray.precision import Precision
+from hard_ray.teacher import Answered
+
+
+def test_a_shift_moves_by_whole_pixels_and_fills_with_zeros():
+    images = np.arange(1, 26, dtype=np.uint8).reshape(1, 1, 5, 5)
+    moved = shift(images, right=2, down=-1)
+    expected = np.zeros_like(images)
+    expected[..., :4, 2:] = images[..., 1:, :3]
+    assert np.array_equal(moved, expected)
+    assert shift(images, right=0, down=0) is images
+    assert shift(images, right=9, down=0).max() == 0
+
+
+def test_the_shifted_suite_is_four_corners_at_two_distances():
+    found = conditions("shifted", img_size=28)
+    assert [(c.severity, c.right, c.down) for c in found] == [
+        *(("2", right, down) for right, down in ((-2, -2), (-2, 2), (2, -2), (2, 2))),
+        *(("4", right, down) for right, down in ((-4, -4), (-4, 4), (4, -4), (4, 4))),
+    ]
+    assert {c.severity for c in conditions("shifted", img_size=224)} == {"16", "32"}
+
+
+def test_counts_equal_a_longhand_example():
+    probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]], dtype=torch.float64)
+    labels, teacher = torch.tensor([0, 1, 1, 0]), torch.tensor([[2.0, 1.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
+    counts = Counts()
+    counts.add(probabilities[:3].log(), labels[:3], teacher[:3])
+    counts.add(probabilities[3:].log(), labels[3:], teacher[3:])
+    score = counts.score(with_teacher=True)
+    assert score.n == 4
+    assert score.top1 == 50.0
+    assert score.agreement == 75.0
+    # four bins of one image each: |1 - 0.9| + |0 - 0.6| + |1 - 0.7| + |0 - 0.8|
+    assert score.ece == pytest.approx(100 * (0.1 + 0.6 + 0.3 + 0.8) / 4, abs=1e-4)
+
+
+def test_a_calibrated_network_has_no_calibration_error():
+    random = torch.Generator().manual_seed(0)
+    confidence = 0.5 + 0.5 * torch.rand(200_000, generator=random, dtype=torch.float64)
+    labels = (torch.rand(200_000, generator=random, dtype=torch.float64) > confidence).long()
+    counts = Counts()
+    counts.add(torch.stack([confidence, 1 - confidence], dim=1).log(), labels)
+    assert counts.score(with_teacher=False).ece < 0.5
+
+
+class Brightness(nn.Module):
+    """Class 1 where the upper left quarter is bright."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        half = images.shape[-1] // 2
+        bright = images[..., :half, :half].mean(dim=(1, 2, 3))
+        return torch.stack([0.02 - bright, bright - 0.02], dim=1)
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def identity(self) -> str:
+        return "x"
+
+    def logits(self, images: np.ndarray) -> Answered:
+        self.asked += 1
+        return Answered(Brightness()(torch.tensor(images).float() / 255).numpy())
+
+
+def batches(count: int = 3):
+    for number in range(count):
+        images = np.zeros((4, 1, 28, 28), dtype=np.uint8)
+        labels = np.array([0, 1, 0, 1])
+        images[labels == 1, :, 2:12, 2:12] = 200
+        yield Batch(images, labels, np.arange(4) + 4 * number, np.zeros(4, dtype=np.int64), bad=(f"b{number}",))
+
+
+def evaluator(pool: Pool | None, **more: object) -> Evaluator:
+    precision = Precision(torch.device("cpu"))
+    return Evaluator(batches, ("clean", "shifted"), img_size=28, pool=pool, precision=precision, ranks=Ranks(), **more)
+
+
+def test_students_and_teachers_are_measured_per_suite_and_severity():
+    heard = []
+    student, teacher = evaluator(Pool(), on_bad=heard.extend).evaluate(Brightness())
+    assert student["clean"].to_json() == {
+        "top1": 100.0,
+        "ece": pytest.approx(student["clean"].score.ece),
+        "n": 12,
+        "agreement": 100.0,
+    }
+    assert student["shifted"].score.n == 96
+    assert set(student["shifted"].to_json()["by"]["shift"]) == {"2", "4"}
+    mean = np.mean(list(student["shifted"].by["shift"].values()))
+    assert student["shifted"].score.top1 == pytest.approx(mean)
+    assert teacher["shifted"].score.top1 == student["shifted"].score.top1
+    assert heard == ["b0", "b1", "b2"]
+
+
+def test_the_teacher_is_asked_once_about_images_that_fit_in_memory():
+    pool = Pool()
+    made = evaluator(pool)
+    made.evaluate(Brightness())
+    assert pool.asked == 3 * 9
+    made.evaluate(Brightness())
+    assert pool.asked == 3 * 9
+
+
+def test_images_that_do_not_fit_are_read_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hard_ray.evaluation.evaluator.CACHE_BYTES", 100)
+    pool = Pool()
+    made = evaluator(pool)
+    one, two = made.evaluate(Brightness()), made.evaluate(Brightness())
+    assert one == two
+    assert pool.asked > 3 * 9
+
+
+def test_without_a_teacher_there_is_no_agreement():
+    student, teacher = evaluator(None).evaluate(Brightness())
+    assert teacher == {}
+    assert "agreement" not in student["clean"].to_json()
+
+
+def test_the_network_is_left_in_the_mode_it_was_in():
+    network = Brightness().train()
+    evaluator(None).evaluate(network)
+    assert network.training

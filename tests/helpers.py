@@ -1,0 +1,137 @@
+"""What several tests need: small runs in this process, and a data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hard_ray.config.loader import load_config
+from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, TrainPictures, _to_batch
+from hard_ray.data.sources import build_index
+from hard_ray.distributed import Ranks
+from hard_ray.networks.network import build_student
+from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.orchestration.worker import Builder, image_spec
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool
+from hard_ray.training import Status
+
+TINY = (
+    "data.img_size=16",
+    "data.digit_size=12",
+    "teacher.model_kwargs={widths: [4, 8]}",
+    "student.model_kwargs={widths: [24]}",
+    "augmentor.noise_dim=8",
+    "augmentor.hidden_dim=8",
+    "controller.min_student_steps=3",
+    "controller.max_student_steps=5",
+    "controller.max_augmentor_steps=2",
+    "optim.batch_size=32",
+    "optim.lr=0.02",
+    "optim.steps=20",
+    "validate.every=1",
+    "validate.suites=[clean]",
+    "checkpoints.every=0.2",
+    "tracking.enabled=false",
+    "tracking.log_every=1",
+    "tracking.gallery_images=0",
+    "experiment.controls=[]",
+    "runtime.threads=1",
+    "runtime.amp_dtype=float32",
+    "runtime.channels_last=false",
+    "runtime.teacher.threads=1",
+    "runtime.teacher.dtype=float32",
+)
+"""Overrides that make a run of digits take a second."""
+
+
+def tiny_config(*overrides: str) -> RunConfig:
+    """The digits preset, as small as it gets."""
+    return load_config(preset="digits", overrides=[*TINY, *overrides])
+
+
+class InProcess(Pipeline):
+    """The pipeline without Ray: the same pictures, made in this process."""
+
+    def train_batches(self, first: int) -> Iterator[Batch]:
+        pictures = TrainPictures(self.index.reader, self.index.labels, self.config, self.schedule)
+        size = self.schedule.local_batch
+        while True:
+            yield _to_batch(pictures(np.arange(first * size, (first + 1) * size)), keep_bad=True)
+            first += 1
+
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        rows = self.index.rows(split)
+        pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows)
+        for start in range(0, len(rows), batch_size):
+            positions = np.arange(start, min(len(rows), start + batch_size))
+            yield _to_batch(pictures(positions), keep_bad=False)
+
+
+class LocalBuilder(Builder):
+    """Builds a run of this process; nothing is reported to Ray."""
+
+    def _pipeline(self) -> Pipeline:
+        made = super()._pipeline()
+        return InProcess(made.index, made.config, made.schedule, DataShare(1, 1e8), 1e6)
+
+    def _report(self, metrics: dict) -> None:
+        pass
+
+
+def untrained_teacher(config: RunConfig, index: ImageIndex) -> Teacher:
+    """A teacher whose weights are a function of the seed alone."""
+    torch.manual_seed(0)
+    return Teacher(build_student(config.teacher, image_spec(config, index), role="teacher"))
+
+
+def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -> Status:
+    """A whole run in this process."""
+    torch.set_num_threads(1)
+    index = build_index(config.data)
+    if pool is None:
+        pool = LocalPool(untrained_teacher(config, index))
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = RunPlan("test", "main", config, folder)
+    return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+
+
+def student_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The finished student's tensors."""
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def assert_equal_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Every tensor has the same bits."""
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different, f"{len(different)} of {len(one)} tensors differ, first {different[0]}"
+
+
+def make_image_folder(root: Path, *, per_class: int = 12, classes: tuple[str, ...] = ("ant", "bee")) -> Path:
+    """An image folder `root/{train,val}/class/*.png` whose classes differ in brightness."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", per_class), ("val", 4)):
+        for number, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for image in range(count):
+                pixels = random.integers(0, 100, (20, 24, 3)) + 150 * (number % 2)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{image:03d}.png")
+    return root
+
+
+@contextmanager
+def patience(seconds: float = 30.0) -> Iterator:
+    """Yields a function that is true until the time is over."""
+    import time
+
+    end = time.monotonic() + seconds
+    yield lambda: time.monotonic() < end

@@ -1,0 +1,81 @@
+import pytest
+import ray
+
+from hard_ray.config.loader import load_config
+from hard_ray.errors import ClusterError
+from hard_ray.orchestration.cluster import (
+    Cluster,
+    _resolve_gpus,
+    check_demand,
+    connected,
+    data_shares,
+    demand,
+    resolve_runtime,
+)
+
+
+def runtime(*overrides: str):
+    return load_config(overrides=overrides).runtime
+
+
+def cluster(**resources: float) -> Cluster:
+    return Cluster(is_own=False, resources={"CPU": 8.0, "object_store_memory": 1e9, **resources})
+
+
+def test_demand_counts_workers_teachers_and_ray_data():
+    wanted = demand(runtime("runtime.num_workers=2", "runtime.cpus_per_worker=3", "runtime.teacher.replicas=4"))
+    assert wanted.total == {"CPU": 2 * 3 + 4 * 1 + 1, "GPU": 0.0}
+    colocated = demand(runtime("runtime.teacher.placement=colocated"))
+    assert colocated.total["CPU"] == 2
+
+
+def test_what_is_missing_is_said_before_anything_waits():
+    with pytest.raises(ClusterError) as caught:
+        check_demand(runtime("runtime.num_workers=8", "runtime.gpus_per_worker=1"), cluster())
+    text = str(caught.value)
+    assert "reserves 10 CPU (the cluster has 8) and 8 GPU (the cluster has 0)" in text
+    assert "student workers: 8 CPU + 8 GPU; Ray Data: 1 CPU; teacher pool: 1 CPU" in text
+    assert "lower runtime.num_workers" in text
+    check_demand(runtime("runtime.num_workers=4"), cluster())
+
+
+def test_a_gpu_that_the_cluster_lacks_is_refused_before_it_is_probed():
+    config = load_config(overrides=["runtime.gpus_per_worker=1"])
+    with pytest.raises(ClusterError, match=r"reserves 2 GPU \(the cluster has 0\)"):
+        resolve_runtime(config, cluster())
+
+
+def test_more_workers_than_the_machine_can_carry_are_refused_at_once():
+    session = connected(runtime("runtime.num_workers=64"), namespace="x")
+    with pytest.raises(ClusterError, match="the run reserves 66 CPUs and this machine has"):
+        session.__enter__()
+    assert not ray.is_initialized()
+
+
+def test_ray_data_gets_what_is_left():
+    shares = data_shares(runtime("runtime.num_workers=4"), cluster())
+    assert shares.cpus == 8 - 4 - 1
+    assert data_shares(runtime("runtime.num_workers=32"), cluster()).cpus == 1.0
+
+
+def test_what_the_user_chose_stays():
+    config = load_config(overrides=["runtime.amp_dtype=bfloat16", "runtime.threads=3", "runtime.teacher.dtype=float32"])
+    resolved = resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 8.0})).runtime
+    assert (resolved.amp_dtype, resolved.threads, resolved.teacher.dtype) == ("bfloat16", 3, "float32")
+    assert resolved.channels_last is True
+    assert resolved.gpus_per_worker == 0.0
+    again = resolve_runtime(config.model_copy(update={"runtime": resolved}), Cluster(is_own=True, resources={"CPU": 8}))
+    assert again.runtime == resolved
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "replicas", "worker_share", "teacher_share"),
+    [(0, 1, 1, 0.0, 0.0), (1, 1, 1, 0.5, 0.5), (1, 1, 2, 0.5, 0.25), (2, 1, 1, 1.0, 1.0), (3, 2, 4, 0.5, 0.5)],
+)
+def test_a_worker_and_a_teacher_share_a_gpu_where_they_are_few(
+    gpus: int, workers: int, replicas: int, worker_share: float, teacher_share: float
+):
+    given = runtime(f"runtime.num_workers={workers}", f"runtime.teacher.replicas={replicas}")
+    resolved = _resolve_gpus(given, cluster(GPU=gpus))
+    assert (resolved.gpus_per_worker, resolved.teacher.num_gpus) == (worker_share, teacher_share)
+    check_demand(resolved, cluster(GPU=gpus))

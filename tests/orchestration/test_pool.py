@@ -1,0 +1,292 @@
+"""The teacher pool against a teacher in this process, and under fire."""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from hard_ray.config.networks import TeacherConfig
+from hard_ray.config.runtime import TeacherRuntime
+from hard_ray.data.sources import build_index
+from hard_ray.errors import ModelError, TeacherError
+from hard_ray.export import ModelCard, export_network
+from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
+from hard_ray.orchestration.pool import PoolServer, RayPool, start_pool
+from hard_ray.orchestration.worker import image_spec
+from hard_ray.teacher import GradientAnswer, LocalPool, Teacher, TeacherPool, TeacherSpec
+from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+SPEC = ImageSpec(32, 3, tuple("abcd"))
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (12, 3, 32, 32)).astype(np.uint8)
+CONTEXT = {
+    "clean": RANDOM.normal(size=(12, 4)).astype(np.float32),
+    "student": RANDOM.normal(size=(12, 4)).astype(np.float32),
+    "labels": np.arange(12) % 4,
+}
+OBJECTIVES = [Drift(4.0), Disagreement(4.0), LabelCrossEntropy(), HardAugmentation(4.0, 1.0, 0.3, cap=2.0)]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher's weights on disk."""
+    torch.manual_seed(0)
+    network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
+    folder = tmp_path_factory.mktemp("teacher")
+    export_network(network, folder / "t", images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+    return folder / "t"
+
+
+def spec_of(saved: Path) -> TeacherSpec:
+    return TeacherSpec(TeacherConfig(model="cifar_resnet8", checkpoint=saved), SPEC, threads=1)
+
+
+@contextmanager
+def pool_of(spec: TeacherSpec, **runtime: object) -> Iterator[tuple[RayPool, PoolServer]]:
+    config = TeacherRuntime(**{"num_cpus": 0.5, "timeout_s": 60, **runtime})
+    server = start_pool(spec, config, namespace=f"pool-{uuid.uuid4().hex}", num_gpus=0)
+    try:
+        yield RayPool(server.address), server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(saved: Path, cluster: None) -> Iterator[PoolServer]:
+    """One replica for all tests that leave it as it was, or as Ray restarts it."""
+    with pool_of(spec_of(saved)) as (_, server):
+        yield server
+
+
+@pytest.fixture(params=["colocated", "pool"])
+def pool(request: pytest.FixtureRequest, saved: Path, server: PoolServer) -> TeacherPool:
+    """The two ways of placing a teacher: one Protocol, one set of tests."""
+    torch.set_num_threads(1)
+    return LocalPool(Teacher.build(spec_of(saved))) if request.param == "colocated" else RayPool(server.address)
+
+
+def test_answers_equal_a_teacher_in_this_process_bit_for_bit(pool: TeacherPool, saved: Path):
+    """The gradient check: the pool's gradient is the in-process one, at equal threads and float32."""
+    teacher = Teacher.build(spec_of(saved))
+    assert pool.identity() == teacher.identity()
+    assert np.array_equal(pool.logits(IMAGES).result(), teacher.logits(IMAGES))
+    for objective in OBJECTIVES:
+        found = pool.loss_and_grad(IMAGES, objective, CONTEXT).result()
+        expected = teacher.loss_and_grad(IMAGES, objective, CONTEXT)
+        for name in ("loss", "grad", "logits"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), (objective, name)
+        assert np.abs(found.grad).max() > 0
+
+
+def test_the_gradient_is_that_of_plain_autograd(pool: TeacherPool, saved: Path):
+    teacher = Teacher.build(spec_of(saved))
+    pixels = torch.tensor(IMAGES).float().div(255).requires_grad_()
+    context = {name: torch.tensor(rows) for name, rows in CONTEXT.items()}
+    loss = HardAugmentation(4.0, 1.0, 0.3)(teacher.network(pixels), context)
+    (expected,) = torch.autograd.grad(loss.sum(), pixels)
+    found = pool.loss_and_grad(IMAGES, HardAugmentation(4.0, 1.0, 0.3), CONTEXT).result()
+    scale = expected.abs().max().item()
+    assert np.abs(found.grad - expected.numpy()).max() <= 1e-5 * scale
+
+
+def test_many_requests_are_answered_each_its_own(pool: TeacherPool, saved: Path):
+    teacher = Teacher.build(spec_of(saved))
+    tickets = [pool.logits(IMAGES[i : i + 2]) for i in range(11)]
+    for i in reversed(range(11)):
+        assert np.array_equal(tickets[i].result(), teacher.logits(IMAGES[i : i + 2]))
+    assert np.array_equal(tickets[0].result(), tickets[0].result())
+
+
+def test_a_ticket_can_be_asked_twice(pool: TeacherPool):
+    ticket = pool.logits(IMAGES)
+    assert ticket.result() is ticket.result()
+
+
+def pid_of(server: PoolServer, replica: int = 0) -> int:
+    """Process of a replica; asked through Ray, which knows."""
+    return ray.get(server.actors[replica].__ray_call__.remote(lambda self: os.getpid()), timeout=60)
+
+
+def test_float64_through_an_actor_is_exact(saved: Path):
+    """A network in float64 behind a real actor gives the in-process gradient to 1e-12."""
+
+    class Double:
+        def __init__(self, spec: TeacherSpec) -> None:
+            self.teacher = Teacher(Teacher.build(spec).network.double())
+
+        def ask(self, *arguments: object) -> GradientAnswer:
+            return self.teacher.loss_and_grad(*arguments)
+
+    context = {name: rows.astype(np.float64) if name != "labels" else rows for name, rows in CONTEXT.items()}
+    arguments = (IMAGES.astype(np.float64) / 255, HardAugmentation(4.0, 1.0, 0.3), context)
+    remote = ray.get(ray.remote(Double).options(num_cpus=0.1).remote(spec_of(saved)).ask.remote(*arguments))
+    local = Double(spec_of(saved)).ask(*arguments)
+    assert local.grad.dtype == np.float64
+    assert np.abs(remote.grad - local.grad).max() <= 1e-12
+
+
+def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server: PoolServer):
+    teacher, client = Teacher.build(spec_of(saved)), RayPool(server.address)
+    client.identity()
+    tickets = [client.logits(IMAGES) for _ in range(4)]
+    os.kill(pid_of(server), signal.SIGKILL)
+    for ticket in tickets:
+        assert np.array_equal(ticket.result(), teacher.logits(IMAGES))
+    answer = client.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).result()
+    assert np.array_equal(answer.grad, teacher.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).grad)
+
+
+def test_another_replica_takes_over_and_when_none_is_left_the_run_stops(saved: Path):
+    with pool_of(spec_of(saved), replicas=2) as (client, server):
+        client.identity()
+        ray.kill(server.actors[0], no_restart=True)
+        for _ in range(6):
+            client.logits(IMAGES).result()
+        assert client.resent >= 1
+        ray.kill(server.actors[1], no_restart=True)
+        client.address = replace(client.address, timeout_s=2)
+        with pytest.raises(TeacherError, match=r"teacher-\d died .* no replica answered for 2 s"):
+            client.logits(IMAGES).result()
+
+
+def test_requests_in_flight_are_bounded(server: PoolServer):
+    client = RayPool(replace(server.address, max_in_flight=2))
+    client.identity()
+    tickets = []
+    for _ in range(7):
+        tickets.append(client.logits(IMAGES))
+        assert len(client._open) <= 2
+    for ticket in tickets:
+        ticket.result()
+
+
+def test_what_the_teacher_raises_reaches_the_worker_readable(tmp_path: Path):
+    spec = TeacherSpec(TeacherConfig(model="cifar_resnet8", checkpoint=tmp_path / "none.pt"), SPEC)
+    with pool_of(spec) as (client, _), pytest.raises(ModelError, match="there is no such file"):
+        client.identity()
+
+
+def test_a_wrong_question_is_an_error_and_the_replica_lives_on(server: PoolServer):
+    client = RayPool(server.address)
+    client.identity()
+    with pytest.raises(TeacherError, match="the teacher failed"):
+        client.logits(IMAGES[:, :1]).result()
+    client.logits(IMAGES).result()
+
+
+def test_an_answer_that_is_not_finite_is_refused(server: PoolServer):
+    broken = np.full((2, 3, 32, 32), np.nan, dtype=np.float32)
+    with pytest.raises(TeacherError, match="not finite for 2 of 2 images"):
+        RayPool(server.address).logits(broken).result()
+
+
+def test_a_replica_that_became_another_teacher_is_refused(saved: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "t"
+    shutil.copytree(saved, copy)
+    with pool_of(spec_of(copy)) as (client, server):
+        client.identity()
+        torch.manual_seed(1)
+        other = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
+        export_network(other, copy, images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+        os.kill(pid_of(server), signal.SIGKILL)
+        with pytest.raises(TeacherError, match="its weights changed while the run was going on"):
+            client.logits(IMAGES).result()
+
+
+@pytest.fixture(scope="module")
+def joining(saved: Path, cluster: None) -> Iterator[PoolServer]:
+    """A replica that joins requests."""
+    with pool_of(spec_of(saved), max_batch=24, max_wait_ms=1500) as (_, server):
+        RayPool(server.address).identity()
+        yield server
+
+
+def batches_of(server: PoolServer) -> int:
+    return ray.get(server.actors[0].served_batches.remote())
+
+
+def test_waiting_requests_of_several_workers_are_joined(saved: Path, joining: PoolServer):
+    teacher = Teacher.build(spec_of(saved))
+    workers, before = (RayPool(joining.address), RayPool(joining.address)), batches_of(joining)
+    tickets = [worker.logits(IMAGES[:6]) for _ in range(2) for worker in workers]
+    for ticket in tickets:
+        np.testing.assert_allclose(ticket.result(), teacher.logits(IMAGES[:6]), rtol=1e-4, atol=1e-5)
+    assert batches_of(joining) - before == 1
+
+
+def test_only_requests_of_one_kind_are_joined(saved: Path, joining: PoolServer):
+    teacher, client, before = Teacher.build(spec_of(saved)), RayPool(joining.address), batches_of(joining)
+    first, half = ({name: rows[part] for name, rows in CONTEXT.items()} for part in (slice(6), slice(6, 12)))
+    tickets = [
+        client.loss_and_grad(IMAGES[:6], Drift(4.0), first),
+        client.logits(IMAGES[:3]),
+        client.loss_and_grad(IMAGES[6:], Drift(4.0), half),
+        client.loss_and_grad(IMAGES[:6], Drift(2.0), first),
+    ]
+    expected = teacher.loss_and_grad(IMAGES, Drift(4.0), CONTEXT)
+    scale = np.abs(expected.grad).max()
+    found = [tickets[0].result(), tickets[2].result()]
+    assert np.abs(np.concatenate([f.grad for f in found]) - expected.grad).max() <= 1e-5 * scale
+    np.testing.assert_allclose(tickets[1].result(), teacher.logits(IMAGES[:3]), rtol=1e-4, atol=1e-5)
+    tickets[3].result()
+    assert batches_of(joining) - before == 3
+
+
+def test_a_batch_that_is_full_does_not_wait(joining: PoolServer):
+    client = RayPool(joining.address)
+    start = time.monotonic()
+    client.logits(np.concatenate([IMAGES, IMAGES])).result()
+    assert time.monotonic() - start < 1.2
+
+
+def test_what_fails_in_a_joined_batch_fails_for_those_who_asked(joining: PoolServer):
+    client = RayPool(joining.address)
+    with pytest.raises(TeacherError, match="the teacher failed"):
+        client.logits(IMAGES[:, :1]).result()
+    client.logits(IMAGES).result()
+
+
+def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(tmp_path: Path):
+    """The whole loop over a real pool, its only replica killed with SIGKILL at three updates."""
+    from hard_ray.step import Updater
+
+    config = tiny_config()
+    index = build_index(config.data)
+    teacher = untrained_teacher(config, index)
+    folder = tmp_path / "teacher"
+    export_network(teacher.network, folder, images=image_spec(config, index), card=ModelCard("", "", "", "", 0, 1.0))
+    spec = TeacherSpec(config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config, index), threads=1)
+    run_here(config, tmp_path / "local", LocalPool(Teacher.build(spec)))
+
+    with pool_of(spec) as (client, server):
+        update = Updater.update
+        killed = []
+
+        def killing(self: Updater, *args: object, **kwargs: object) -> object:
+            if kwargs["step"] in (4, 9, 15):
+                os.kill(pid_of(server), signal.SIGKILL)
+                killed.append(kwargs["step"])
+            return update(self, *args, **kwargs)
+
+        Updater.update = killing
+        try:
+            run_here(config, tmp_path / "pool", client)
+        finally:
+            Updater.update = update
+        assert killed == [4, 9, 15]
+        assert client.resent >= 1
+    assert_equal_bits(student_weights(tmp_path / "local"), student_weights(tmp_path / "pool"))

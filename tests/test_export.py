@@ -1,0 +1,66 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from hard_ray.config.networks import StudentConfig
+from hard_ray.export import ModelCard, export_network
+from hard_ray.networks.network import ImageSpec, Network, build_student
+
+CARD = ModelCard("digits, 1,297 training images", "hardray_cnn", "hard", "affine", 1000, 1.0)
+
+
+def exported(folder: Path, spec: ImageSpec, **config: object) -> Network:
+    torch.manual_seed(0)
+    network = build_student(StudentConfig(**config), spec)
+    for _ in range(2):
+        network.train()(torch.rand(4, spec.in_chans, spec.img_size, spec.img_size))
+    export_network(network, folder, images=spec, card=CARD)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("spec", "config"),
+    [
+        (ImageSpec(28, 1, tuple("0123456789")), {"model": "hardray_mlp"}),
+        (ImageSpec(24, 1, tuple("0123456789")), {"model": "hardray_mlp", "model_kwargs": {"widths": [24]}}),
+        (ImageSpec(32, 3, ("ant", "bee")), {"model": "cifar_resnet8"}),
+        (ImageSpec(64, 3, ("ant", "bee", "cat")), {"model": "resnet18", "mean": [0.1, 0.2, 0.3]}),
+        (ImageSpec(32, 3, ("ant", "bee", "cat")), {"model": "vit_tiny_patch16_224"}),
+    ],
+    ids=lambda value: value.get("model") if isinstance(value, dict) else "",
+)
+def test_timm_loads_the_exported_student_with_the_same_logits(tmp_path: Path, spec: ImageSpec, config: dict):
+    network = exported(tmp_path / "student", spec, **config)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True).eval()
+    images = torch.rand(4, spec.in_chans, spec.img_size, spec.img_size)
+    data = timm.data.resolve_model_data_config(loaded)
+    mean, std = (torch.tensor(data[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        difference = (loaded((images - mean) / std) - network(images)).abs().max()
+    assert difference < 1e-5
+    assert loaded.pretrained_cfg["label_names"] == list(spec.classes)
+    assert data["input_size"] == (spec.in_chans, spec.img_size, spec.img_size)
+
+
+def test_an_export_is_a_student_and_a_teacher_again(tmp_path: Path):
+    spec = ImageSpec(28, 1, tuple("0123456789"))
+    network = exported(tmp_path / "student", spec, model="hardray_mlp")
+    again = build_student(StudentConfig(model=f"local-dir:{tmp_path / 'student'}"), spec)
+    assert again.identity() == network.identity()
+
+
+def test_the_model_card_says_how_to_load_it_and_that_works(tmp_path: Path):
+    exported(tmp_path / "student", ImageSpec(28, 1, tuple("0123456789")), model="hardray_mlp")
+    card = (tmp_path / "student" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("PATH", str(tmp_path / "student"))
+    assert "import hard_ray.networks" in code
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_native_timm_student_needs_no_import(tmp_path: Path):
+    exported(tmp_path / "student", ImageSpec(32, 3, ("ant", "bee")), model="resnet18")
+    assert "hard_ray" not in (tmp_path / "student" / "README.md").read_text()

@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from hard_ray import losses
+from hard_ray.config.objective import (
+    CrossEntropyObjective,
+    DkdObjective,
+    FunctionMatchingObjective,
+    HardObjective,
+    KdObjective,
+)
+from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy, StudentObjective, Views
+
+
+def logits(seed: int) -> torch.Tensor:
+    return 2.0 * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+S, T, S2, T2 = (logits(seed) for seed in range(4))
+VIEWS = Views(LABELS, S, T, S2, T2)
+CLEAN = Views(LABELS, S, T)
+
+
+def d(a: torch.Tensor, b: torch.Tensor, temperature: float = 4.0) -> torch.Tensor:
+    return losses.divergence(a, b, temperature=temperature)
+
+
+def total(config: object, views: Views, *, epoch: float = 0.0, smoothing: float = 0.0) -> torch.Tensor:
+    return StudentObjective(config, smoothing=smoothing)(views, epoch=epoch).total
+
+
+def test_hard_is_the_weighted_sum_of_both_views_and_the_labels():
+    config = HardObjective(w_clean=2.0, w_aug=3.0, w_ce=0.5, temperature=4.0)
+    expected = 2 * d(T, S) + 3 * d(T2, S2) + 0.5 * losses.cross_entropy(S, LABELS)
+    torch.testing.assert_close(total(config, VIEWS), expected)
+    torch.testing.assert_close(total(config, CLEAN), 2 * d(T, S) + 0.5 * losses.cross_entropy(S, LABELS))
+
+
+def test_kd_adds_the_second_view_with_the_same_weight():
+    # arXiv 2012.02909: (1-a) CE + a [D(x) + D(x')]
+    expected = 0.1 * losses.cross_entropy(S, LABELS) + 0.9 * (d(T, S) + d(T2, S2))
+    torch.testing.assert_close(total(KdObjective(), VIEWS), expected)
+    torch.testing.assert_close(total(KdObjective(), CLEAN), 0.1 * losses.cross_entropy(S, LABELS) + 0.9 * d(T, S))
+
+
+def test_function_matching_uses_no_label():
+    moved = Views(LABELS.roll(1), S, T)
+    assert torch.equal(total(FunctionMatchingObjective(), CLEAN), total(FunctionMatchingObjective(), moved))
+    torch.testing.assert_close(total(FunctionMatchingObjective(), CLEAN), d(T, S, 1.0))
+
+
+def test_cross_entropy_asks_no_teacher():
+    objective = StudentObjective(CrossEntropyObjective(), smoothing=0.1)
+    assert not objective.asks_teacher
+    found = objective(Views(LABELS, S), epoch=0).total
+    torch.testing.assert_close(found, losses.cross_entropy(S, LABELS, smoothing=0.1))
+
+
+def test_dkd_warms_up_over_its_epochs():
+    config = DkdObjective(warmup_epochs=20)
+    ce = losses.cross_entropy(S, LABELS)
+    term = losses.dkd(S, T, LABELS, alpha=1.0, beta=8.0, temperature=4.0)
+    for epoch, warmth in ((0.0, 0.0), (5.0, 0.25), (20.0, 1.0), (50.0, 1.0)):
+        torch.testing.assert_close(total(config, CLEAN, epoch=epoch), ce + warmth * term)
+    both = total(config, VIEWS, epoch=20)
+    torch.testing.assert_close(both, ce + term + losses.dkd(S2, T2, LABELS, alpha=1.0, beta=8.0, temperature=4.0))
+
+
+def test_parts_are_logged_by_name():
+    parts = StudentObjective(HardObjective())(VIEWS, epoch=0).parts
+    assert set(parts) == {"ce_loss", "kd_loss", "disagreement", "drift"}
+    torch.testing.assert_close(parts["drift"], d(T, T2))
+
+
+def test_teacher_objectives_are_what_they_say():
+    torch.testing.assert_close(Drift(4.0)(T2, {"clean": T}), d(T, T2))
+    torch.testing.assert_close(Disagreement(4.0)(T2, {"student": S2}), d(T2, S2))
+    torch.testing.assert_close(LabelCrossEntropy()(T, {"labels": LABELS}), losses.cross_entropy(T, LABELS))
+    context = {"clean": T, "student": S2}
+    expected = 0.3 * d(T, T2) - 1.0 * d(T2, S2)
+    torch.testing.assert_close(HardAugmentation(4.0, 1.0, 0.3)(T2, context), expected)
+
+
+def test_beyond_the_cap_disagreement_gives_no_gradient_along_either_path():
+    values = d(T2, S2)
+    cap = float(values.median()) + 1e-9
+    teacher, student = T2.clone().requires_grad_(), S2.clone().requires_grad_()
+    loss = HardAugmentation(4.0, 1.0, 0.0, cap=cap)(teacher, {"clean": T, "student": student})
+    loss.sum().backward()
+    beyond = values > cap
+    assert beyond.any()
+    assert not beyond.all()
+    for grad in (teacher.grad, student.grad):
+        assert grad is not None
+        assert torch.equal(grad[beyond], torch.zeros_like(grad[beyond]))
+        assert (grad[~beyond].abs().sum(1) > 0).all()
+
+
+def test_the_two_paths_add_up_to_the_whole_gradient():
+    """The teacher holds the student constant, the worker the teacher: the sum is the total derivative."""
+    objective = HardAugmentation(4.0, 1.0, 0.3)
+    images = torch.randn(6, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64).requires_grad_()
+    to_t, to_s = (torch.randn(8, 5, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2))
+    whole = objective(images.tanh() @ to_t, {"clean": T, "student": images.sin() @ to_s}).sum()
+    (expected,) = torch.autograd.grad(whole, images)
+    at_teacher = objective(images.tanh() @ to_t, {"clean": T, "student": (images.sin() @ to_s).detach()}).sum()
+    at_worker = objective((images.tanh() @ to_t).detach(), {"clean": T, "student": images.sin() @ to_s}).sum()
+    parts = [torch.autograd.grad(part, images)[0] for part in (at_teacher, at_worker)]
+    torch.testing.assert_close(parts[0] + parts[1], expected)
+
+
+def test_teacher_objectives_pass_gradcheck():
+    teacher, student = T2.clone().requires_grad_(), S2.clone().requires_grad_()
+    objective = HardAugmentation(4.0, 1.0, 0.3)
+    assert torch.autograd.gradcheck(lambda t, s: objective(t, {"clean": T, "student": s}), (teacher, student))
+
+
+def test_dkd_without_a_teacher_is_refused():
+    with pytest.raises(ValueError, match="needs the teacher"):
+        total(DkdObjective(), Views(LABELS, S))

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hard_ray.errors import RunFolderError
+from hard_ray.run_folder import MetricsLog, RunFolder, create, open_run, read_points, replacing_folder, write_json
+
+
+def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):
+    folder = create(tmp_path / "run")
+    folder.config.write_text("seed: 1\n")
+    with pytest.raises(RunFolderError, match=r"holds a run already; continue it with `hardray distill --resume"):
+        create(tmp_path / "run")
+
+
+def test_a_folder_with_something_else_is_not_used(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        create(tmp_path)
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        create(tmp_path / "thesis.tex")
+
+
+def test_a_resume_wants_a_run(tmp_path: Path):
+    with pytest.raises(RunFolderError, match="holds no run"):
+        open_run(tmp_path)
+
+
+def test_a_second_process_is_refused(tmp_path: Path):
+    folder = create(tmp_path / "run")
+    with folder.locked(), pytest.raises(RunFolderError, match="in use by another hardray process"), folder.locked():
+        pass
+    with folder.locked():
+        pass
+
+
+def test_a_log_is_cut_beyond_a_step_and_at_a_half_line(tmp_path: Path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in range(1, 8):
+        log.append({"step": step, "name": "ü"})
+    with log.path.open("a") as stream:
+        stream.write('{"step": 8, "na')
+    log.cut(5)
+    assert [point["step"] for _, point in read_points(log.path)] == [1, 2, 3, 4, 5]
+    assert log.path.read_text().endswith("}\n")
+    log.append({"step": 6})
+    assert [point["step"] for _, point in read_points(log.path)][-1] == 6
+
+
+def test_cutting_a_log_that_is_not_there_is_fine(tmp_path: Path):
+    MetricsLog(tmp_path / "none.jsonl").cut(3)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path):
+    target = tmp_path / "student"
+    with replacing_folder(target) as new:
+        (new / "one").write_text("1")
+    with pytest.raises(RuntimeError, match="stop"), replacing_folder(target) as new:
+        (new / "two").write_text("2")
+        raise RuntimeError("stop")
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with replacing_folder(target) as new:
+        (new / "three").write_text("3")
+    assert [path.name for path in target.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_json_is_replaced_in_one_step(tmp_path: Path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    write_json(tmp_path / "x.json", {"a": "ü"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "ü"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_run_is_finished_when_its_outcome_says_so(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    assert not folder.is_finished
+    write_json(folder.outcome, {"status": "stopped"})
+    assert not folder.is_finished
+    write_json(folder.outcome, {"status": "finished"})
+    assert folder.is_finished

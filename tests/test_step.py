@@ -1,0 +1,240 @@
+"""The two-phase step against one-process autograd, and what each phase must achieve."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hard_ray.augmentors.affine import Affine
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.config.augmentor import AffineAugmentor
+from hard_ray.config.networks import StudentConfig
+from hard_ray.config.objective import HardObjective, KdObjective
+from hard_ray.controller import Phase
+from hard_ray.data.pipeline import Batch
+from hard_ray.distributed import Ranks
+from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.noise import normal
+from hard_ray.objectives import HardAugmentation, StudentObjective
+from hard_ray.precision import DTYPES, Precision
+from hard_ray.step import Learner, Updater, resting
+from hard_ray.teacher import LocalPool, Teacher
+
+SPEC = ImageSpec(28, 1, tuple("0123456789"))
+HARD = HardAugmentation(4.0, 1.0, 0.3)
+
+
+def batch(rows: int = 16) -> Batch:
+    random = np.random.default_rng(0)
+    smooth = np.zeros((rows, 1, 28, 28), dtype=np.uint8)
+    for image in smooth:
+        y, x = random.integers(6, 14, 2)
+        image[0, y : y + 8, x : x + 6] = random.integers(100, 255)
+    ids = np.arange(rows)
+    return Batch(smooth, random.integers(0, 10, rows), ids, np.zeros(rows, dtype=np.int64))
+
+
+def nets(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    teacher = build_student(StudentConfig(model="hardray_cnn"), SPEC).to(dtype)
+    for _ in range(20):  # BatchNorm averages that are those of real activations
+        teacher.train()(torch.rand(8, 1, 28, 28, dtype=dtype))
+    with torch.no_grad():
+        teacher.model.head.weight.mul_(40.0)  # a teacher with opinions
+    student = build_student(StudentConfig(model="hardray_mlp"), SPEC).to(dtype)
+    return teacher, student
+
+
+def updater(
+    teacher: nn.Module,
+    student: nn.Module,
+    *,
+    augmentor: Augmentor | None,
+    objective: object = HardObjective(),
+    lr: float = 0.01,
+    round_pixels: bool = True,
+) -> Updater:
+    learner = Learner(
+        student=student,
+        network=student,
+        optimizer=torch.optim.SGD(student.parameters(), lr=lr),
+        augmentor=augmentor,
+        augmentor_optimizer=torch.optim.AdamW(augmentor.parameters(), lr=1e-2) if augmentor else None,
+    )
+    return Updater(
+        learner,
+        StudentObjective(objective),
+        pool=LocalPool(Teacher(teacher)),
+        precision=Precision(torch.device("cpu")),
+        ranks=Ranks(),
+        seed=0,
+        augmentation=HARD,
+        round_pixels=round_pixels,
+    )
+
+
+def affine(dtype: torch.dtype = torch.float32, **config: object) -> Affine:
+    torch.manual_seed(1)
+    return Affine(AffineAugmentor(noise_dim=8, hidden_dim=16, **config)).to(dtype)
+
+
+class Float64Updater(Updater):
+    """The same step on images in float64, to compare with an oracle beyond float32."""
+
+    def _images(self, pixels):
+        return super()._images(pixels).double()
+
+    def _noise(self, batch):
+        return super()._noise(batch).double()
+
+
+def test_the_augmentors_gradient_equals_one_process_autograd_in_float64():
+    teacher, student = nets(torch.float64)
+    augmentor = affine(torch.float64)
+    made = updater(teacher, student, augmentor=augmentor)
+    made.__class__ = Float64Updater
+    captured: dict[str, torch.Tensor] = {}
+    made.learner.augmentor_optimizer.step = lambda: captured.update(
+        {name: parameter.grad.clone() for name, parameter in augmentor.named_parameters()}
+    )
+    prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+    made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
+
+    teacher.eval()
+    student.eval()
+    hard = augmentor(AugmentationInput(prepared.images, prepared.noise))
+    context = {"student": student(hard), "clean": teacher(prepared.images).detach()}
+    loss = HARD(teacher(hard), context).mean()
+    expected = torch.autograd.grad(loss, list(augmentor.parameters()))
+    for (name, _), grad in zip(augmentor.named_parameters(), expected, strict=True):
+        scale = grad.abs().max()
+        assert scale > 0
+        assert (captured[name] - grad).abs().max() <= 1e-10 * scale, name
+
+
+def disagreement(teacher: nn.Module, student: nn.Module, augmentor: Augmentor, given: Batch) -> torch.Tensor:
+    images = torch.tensor(given.images).float() / 255
+    noise = torch.from_numpy(
+        normal("augmentor", seed=0, epochs=given.epochs, sample_ids=given.sample_ids, count=augmentor.noise_dim)
+    )
+    with torch.no_grad(), resting(teacher), resting(student):
+        hard = augmentor(AugmentationInput(images, noise))
+        context = {"student": student(hard), "clean": teacher(images)}
+        return HARD(teacher(hard), context).mean()
+
+
+def test_augmentor_updates_raise_what_the_augmentor_seeks_and_leave_the_student_alone():
+    teacher, student = nets()
+    augmentor = affine()
+    made = updater(teacher, student, augmentor=augmentor)
+    before = copy.deepcopy(student.state_dict())
+    start = disagreement(teacher, student, augmentor, batch())
+    for step in range(10):
+        prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+        made.update(prepared, Phase.AUGMENTOR, step=step, epoch=0.0)
+    assert disagreement(teacher, student, augmentor, batch()) < 1.05 * start < 0  # it minimises the negative
+    assert student.training
+    for key, value in student.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def test_student_updates_lower_the_disagreement_and_leave_the_augmentor_alone():
+    teacher, student = nets()
+    augmentor = affine()
+    made = updater(teacher, student, augmentor=augmentor, lr=0.02)
+    before = copy.deepcopy(augmentor.state_dict())
+    measured = []
+    for step in range(30):
+        prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+        measured.append(made.update(prepared, Phase.STUDENT, step=step, epoch=0.0)["train/disagreement"].item())
+    assert measured[-1] < 0.7 * measured[0]
+    for key, value in augmentor.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_asking_ahead_changes_no_bit():
+    results = []
+    for ahead in (True, False):
+        teacher, student = nets()
+        made = updater(teacher, student, augmentor=affine())
+        for step in range(4):
+            prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=ahead)
+            assert (prepared.augmented is not None) == ahead
+            made.update(prepared, Phase.STUDENT, step=step, epoch=0.0)
+        results.append(student.state_dict())
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key]), key
+
+
+def test_the_student_trains_on_the_pixels_that_the_teacher_saw():
+    teacher, student = nets()
+    seen: dict[str, torch.Tensor] = {}
+
+    class Watching(LocalPool):
+        def logits(self, images):
+            if images.dtype == np.uint8:
+                seen["last"] = torch.tensor(images).float() / 255
+            return super().logits(images)
+
+    made = updater(teacher, student, augmentor=affine())
+    made.pool = Watching(Teacher(teacher))
+    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    assert torch.equal(prepared.augmented.images, seen["last"])
+    assert not torch.equal(prepared.augmented.images, prepared.images)
+
+
+def test_strength_zero_asks_the_teacher_once_and_weighs_the_clean_view_twice():
+    teacher, student = nets()
+    asked = []
+
+    class Counting(LocalPool):
+        def logits(self, images):
+            asked.append(len(images))
+            return super().logits(images)
+
+    made = updater(teacher, student, augmentor=affine(strength=0.0))
+    made.pool = Counting(Teacher(teacher))
+    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    assert prepared.augmented.images is prepared.images
+    metrics = made.update(prepared, Phase.STUDENT, step=0, epoch=0.0)
+    assert asked == [16]
+    assert metrics["train/loss"].item() == pytest.approx(2 * metrics["train/kd_loss"].item(), rel=1e-6)
+
+
+def test_kd_without_an_augmentor_is_plain_kd():
+    teacher, student = nets()
+    made = updater(teacher, student, augmentor=None, objective=KdObjective(alpha=0.9))
+    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    metrics = made.update(prepared, Phase.STUDENT, step=0, epoch=0.0)
+    expected = 0.1 * metrics["train/ce_loss"] + 0.9 * metrics["train/kd_loss"]
+    torch.testing.assert_close(metrics["train/loss"], expected)
+    assert "train/disagreement" not in metrics
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    results = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
+        teacher, _ = nets()
+        made = updater(teacher, student, augmentor=None, objective=KdObjective())
+        torch.rand(np.random.default_rng().integers(1, 9))  # what happened before does not matter
+        prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+        made.update(prepared, Phase.STUDENT, step=3, epoch=0.0)
+        results.append(student[2].weight.detach().clone())
+    assert torch.equal(*results)
+
+
+def test_an_augmentor_phase_without_an_augmentor_is_refused():
+    teacher, student = nets()
+    made = updater(teacher, student, augmentor=None)
+    prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+    with pytest.raises(RuntimeError, match="needs an augmentor that learns"):
+        made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
+
+
+def test_every_dtype_of_the_configuration_is_known():
+    assert set(DTYPES) == {"float32", "bfloat16"}

@@ -1,0 +1,185 @@
+"""MLflow follows the run folder: nothing lost, nothing twice, nobody waits."""
+
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hard_ray.config.loader import dump_yaml
+from hard_ray.run_folder import MetricsLog, RunFolder, read_json, write_json
+from hard_ray.tracking import Follower, Tracking, flatten, tracking_uri
+from tests.helpers import tiny_config
+
+CONFIG = tiny_config("tracking.enabled=true")
+
+
+def folder_at(path: Path) -> RunFolder:
+    path.mkdir(parents=True)
+    folder = RunFolder(path)
+    folder.config.write_text(dump_yaml(CONFIG))
+    return folder
+
+
+def log(folder: RunFolder, *steps: int) -> None:
+    for step in steps:
+        point = {"kind": "train", "step": step, "time": 1000.0 + step, "train/loss": step / 10}
+        MetricsLog(folder.metrics).append(point)
+
+
+def cover(folder: RunFolder, step: int) -> None:
+    (folder.checkpoints / f"step-{step:08d}").mkdir(parents=True)
+
+
+def follower(folder: RunFolder, uri: str | None = None, **more: object) -> Follower:
+    return Follower(folder, CONFIG, folder.path.name, uri or tracking_uri(CONFIG.tracking, folder), **more)
+
+
+def steps_sent(made: Follower, key: str = "train/loss") -> list[int]:
+    from mlflow import MlflowClient
+
+    return sorted(m.step for m in MlflowClient(made.uri).get_metric_history(made.run_id, key))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return folder_at(tmp_path / "runs" / "one")
+
+
+def test_one_database_for_all_runs_beside_each_other(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    assert tracking_uri(CONFIG.tracking, run) == f"sqlite:///{run.path.parent}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert tracking_uri(CONFIG.tracking, run) == "http://somewhere:5000"
+    own = CONFIG.tracking.model_copy(update={"uri": "http://own:5000"})
+    assert tracking_uri(own, run) == "http://own:5000"
+
+
+def test_points_are_sent_once_a_checkpoint_covers_them(run: RunFolder):
+    made = follower(run)
+    log(run, 1, 2, 3)
+    made.sync()
+    assert steps_sent(made) == []
+    cover(run, 2)
+    made.sync()
+    assert steps_sent(made) == [1, 2]
+    log(run, 4, 5)
+    write_json(run.outcome, {"status": "finished"})
+    made.sync()
+    made.sync()
+    assert steps_sent(made) == [1, 2, 3, 4, 5]
+
+
+def test_after_a_resume_the_same_run_goes_on_and_no_step_is_sent_twice(run: RunFolder):
+    first = follower(run)
+    log(run, 1, 2, 3, 4)
+    cover(run, 2)
+    first.sync()
+    first.close("KILLED")
+    MetricsLog(run.metrics).cut(2)  # what a resume does
+    log(run, 3, 4, 5)
+    second = follower(run)
+    second.reopen()
+    assert second.run_id == first.run_id
+    cover(run, 5)
+    second.sync()
+    assert steps_sent(second) == [1, 2, 3, 4, 5]
+    from mlflow import MlflowClient
+
+    assert MlflowClient(second.uri).get_run(second.run_id).info.status == "RUNNING"
+
+
+def test_sending_again_what_was_not_remembered_does_no_harm(run: RunFolder):
+    made = follower(run)
+    log(run, 1, 2, 3)
+    cover(run, 3)
+    made.sync()
+    remembered = read_json(run.tracking)
+    write_json(run.tracking, {**remembered, "steps": {}})
+    again = follower(run)
+    again.sync()
+    assert steps_sent(again) == [1, 2, 3]
+
+
+def test_a_control_waits_for_its_parent_and_is_its_child(run: RunFolder, tmp_path: Path):
+    parent = follower(run)
+    child = follower(folder_at(run.path / "controls" / "kd"), parent.uri, parent=parent)
+    child.sync()
+    assert child.sent.run_id is None
+    parent.sync()
+    child.sync()
+    from mlflow import MlflowClient
+
+    tags = MlflowClient(parent.uri).get_run(child.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == parent.run_id
+
+
+def test_a_deleted_database_is_begun_anew(run: RunFolder):
+    made = follower(run)
+    log(run, 1, 2)
+    cover(run, 2)
+    made.sync()
+    (run.path.parent / "mlflow.db").rename(run.path.parent / "old.db")
+    other = follower(run, f"sqlite:///{run.path.parent}/new.db")
+    other.sync()
+    assert other.run_id != made.run_id
+    assert steps_sent(other) == [1, 2]
+
+
+def test_every_parameter_of_the_configuration_is_recorded(run: RunFolder):
+    made = follower(run)
+    made.sync()
+    from mlflow import MlflowClient
+
+    params = MlflowClient(made.uri).get_run(made.run_id).data.params
+    wanted = flatten(CONFIG.model_dump(mode="json"))
+    assert {key: str(value) for key, value in wanted.items()} == params
+
+
+def silent_server() -> tuple[socket.socket, str]:
+    """Takes connections and never answers."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(50)
+    return server, f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["down", "silent"])
+def test_a_server_that_is_down_or_silent_costs_no_time_and_loses_nothing(run: RunFolder, kind: str):
+    server, uri = silent_server()
+    if kind == "down":
+        server.close()
+    made = follower(run, uri)
+    tracking = Tracking([made], sample_system=False)
+    start = time.monotonic()
+    tracking.start()
+    log(run, 1, 2, 3)
+    cover(run, 3)
+    complete = tracking.stop(lambda: made.close("FINISHED"), patience_s=2)
+    assert not complete
+    assert time.monotonic() - start < 5
+    assert made.sent.run_id is None
+    later = follower(run)  # the server is back: here, the database
+    later.sync()
+    assert steps_sent(later) == [1, 2, 3]
+    server.close()
+
+
+def test_system_use_is_sampled_and_continues_after_a_resume(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hard_ray.tracking.SAMPLE_EVERY_S", 0.0)
+    for _ in range(2):
+        made = follower(run)
+        tracking = Tracking([made], sample_system=True)
+        tracking.start()
+        end = time.monotonic() + 60
+        before = sum(1 for _ in (run.path / "system.jsonl").open()) if (run.path / "system.jsonl").exists() else 0
+        while time.monotonic() < end and not (
+            (run.path / "system.jsonl").exists() and sum(1 for _ in (run.path / "system.jsonl").open()) > before
+        ):
+            time.sleep(0.1)
+        assert tracking.stop(made.sync, patience_s=60), tracking.problem
+    points = [json.loads(line) for line in (run.path / "system.jsonl").open()]
+    assert [point["step"] for point in points] == list(range(len(points)))
+    assert steps_sent(made, "system/cpu_utilization_percentage") == list(range(len(points)))
+    assert not [t for t in threading.enumerate() if t.name == "mlflow" and t.is_alive()]

@@ -1,0 +1,215 @@
+"""Whole runs in this process: repeatable, resumable, honest in their log."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hard_ray.controller import Phase
+from hard_ray.data.sources import build_index
+from hard_ray.errors import AgreedError, RunFolderError, TeacherError
+from hard_ray.run_folder import RunFolder, read_json, read_points
+from hard_ray.state import CheckpointStore
+from hard_ray.step import Updater
+from hard_ray.teacher import LocalPool, Teacher
+from hard_ray.training import Run, Status
+from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing is written after it."""
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight")
+    assert run_here(tiny_config(), folder) is Status.FINISHED
+    return folder
+
+
+def steps_of(folder: Path, kind: str = "train") -> list[int]:
+    return [point["step"] for _, point in read_points(folder / "metrics.jsonl") if point["kind"] == kind]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(straight: Path, tmp_path: Path):
+    run_here(tiny_config(), tmp_path / "again")
+    assert_equal_bits(student_weights(straight), student_weights(tmp_path / "again"))
+    run_here(tiny_config("seed=1"), tmp_path / "other")
+    with pytest.raises(AssertionError, match="tensors differ"):
+        assert_equal_bits(student_weights(straight), student_weights(tmp_path / "other"))
+
+
+def test_both_phases_happen_and_every_update_is_logged_once(straight: Path):
+    outcome = read_json(straight / "outcome.json")
+    assert outcome["steps"]["student"] == 20
+    assert outcome["steps"]["augmentor"] >= 4
+    assert outcome["switches"] == len(steps_of(straight, "switch")) >= 4
+    assert steps_of(straight) == list(range(1, 21 + outcome["steps"]["augmentor"]))
+    phases = [point["phase"] for _, point in read_points(straight / "metrics.jsonl") if point["kind"] == "train"]
+    assert set(phases) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 7, 8, 13, 23])
+def test_a_run_killed_at_any_update_and_resumed_equals_the_straight_one(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: int
+):
+    update = Updater.update
+    calls = []
+
+    def dying(self: Updater, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) > kill_after:
+            raise KilledError
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Updater, "update", dying)
+    with pytest.raises(KilledError):
+        run_here(tiny_config(), tmp_path)
+    monkeypatch.setattr(Updater, "update", update)
+    run_here(tiny_config(), tmp_path)
+    assert_equal_bits(student_weights(straight), student_weights(tmp_path))
+    for kind in ("train", "val", "switch"):
+        assert steps_of(tmp_path, kind) == steps_of(straight, kind), kind
+
+    def values(folder: Path) -> list[dict]:
+        points = [point for _, point in read_points(folder / "metrics.jsonl")]
+        return [{k: v for k, v in p.items() if "time" not in k and "throughput" not in k} for p in points]
+
+    assert values(tmp_path) == values(straight)
+
+
+def test_a_stop_request_leaves_a_checkpoint_to_go_on_from(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hard_ray.training.STOP_POLL_S", 0.0)
+    update = Updater.update
+
+    def asking(self: Updater, *args: object, **kwargs: object) -> object:
+        if kwargs["step"] == 9:
+            (tmp_path / "stop").touch()
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Updater, "update", asking)
+    assert run_here(tiny_config(), tmp_path) is Status.STOPPED
+    newest = CheckpointStore(tmp_path / "checkpoints").list()[-1]
+    assert newest.name == "step-00000010"
+    assert not (tmp_path / "outcome.json").exists()
+    (tmp_path / "stop").unlink()
+    monkeypatch.setattr(Updater, "update", update)
+    assert run_here(tiny_config(), tmp_path) is Status.FINISHED
+    assert_equal_bits(student_weights(straight), student_weights(tmp_path))
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = tiny_config("optim.steps=10")
+    run_here(config, tmp_path)
+    (tmp_path / "outcome.json").unlink()
+    newest = CheckpointStore(tmp_path / "checkpoints").list()[-1]
+    (newest / "student.safetensors").write_bytes(b"half")
+    run_here(config, tmp_path)
+    assert f"checkpoint {newest.name} is damaged (student.safetensors changed" in caplog.text
+    run_here(config, tmp_path / "straight")
+    assert_equal_bits(student_weights(tmp_path), student_weights(tmp_path / "straight"))
+    for path in CheckpointStore(tmp_path / "checkpoints").list():
+        (path / "optimizers.pt").unlink()
+    (tmp_path / "outcome.json").unlink()
+    with pytest.raises(RunFolderError, match="every checkpoint is damaged"):
+        run_here(config, tmp_path)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from hard_ray import state
+
+    save, saved = state.save_file, []
+
+    def filling(tensors: dict, path: Path) -> None:
+        saved.append(path)
+        if len(saved) > 5:
+            raise OSError(28, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr(state, "save_file", filling)
+    with pytest.raises(AgreedError, match=r"cannot be written to .*: No space left on device; .* then resume"):
+        run_here(tiny_config(), tmp_path)
+    monkeypatch.setattr(state, "save_file", save)
+    left = CheckpointStore(tmp_path / "checkpoints").list()
+    assert left
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert run_here(tiny_config(), tmp_path) is Status.FINISHED
+
+
+def test_a_resume_with_another_teacher_is_refused(tmp_path: Path):
+    config = tiny_config("optim.steps=6")
+    run_here(config, tmp_path)
+    (tmp_path / "outcome.json").unlink()
+    index = build_index(config.data)
+    teacher = untrained_teacher(config, index)
+    with torch.no_grad():
+        teacher.network.model.head.bias.add_(1.0)
+    with pytest.raises(TeacherError, match="the run began with"):
+        run_here(config, tmp_path, LocalPool(Teacher(teacher.network)))
+
+
+def test_the_moving_average_is_what_is_evaluated_and_exported(tmp_path: Path):
+    config = tiny_config("optim.model_ema=true", "optim.model_ema_decay=0.5", "optim.steps=8")
+    run_here(config, tmp_path)
+    from safetensors.torch import load_file
+
+    newest = CheckpointStore(tmp_path / "checkpoints").list()[-1]
+    assert_equal_bits(student_weights(tmp_path), load_file(newest / "ema.safetensors"))
+    with pytest.raises(AssertionError, match="tensors differ"):
+        assert_equal_bits(student_weights(tmp_path), load_file(newest / "student.safetensors"))
+
+
+def test_the_schedule_is_counted_in_student_updates(tmp_path: Path):
+    run_here(tiny_config("optim.steps=12", "optim.sched=cosine"), tmp_path)
+    rates = {
+        point["student_step"]: point["lr"]
+        for _, point in read_points(tmp_path / "metrics.jsonl")
+        if point["kind"] == "train"
+    }
+    for step, rate in rates.items():
+        assert rate == pytest.approx(0.02 * 0.5 * (1 + np.cos(np.pi * step / 12)), abs=1e-9)
+
+
+def test_the_best_student_is_kept_beside_the_last(straight: Path):
+    tops = [point["val/top1"] for _, point in read_points(straight / "metrics.jsonl") if point["kind"] == "val"]
+    outcome = read_json(straight / "outcome.json")
+    assert outcome["best_top1"] == max(tops)
+    assert (straight / "best" / "model.safetensors").is_file()
+
+
+def test_evaluation_json_has_the_promised_keys(straight: Path):
+    evaluation = json.loads((straight / "evaluation.json").read_text())
+    assert evaluation["split"] == "test"
+    clean = evaluation["suites"]["clean"]
+    assert set(clean) == {"top1", "agreement", "ece", "n"}
+    assert clean["n"] == 300
+    assert RunFolder(straight).is_finished
+
+
+def test_phases_of_the_log_follow_the_controllers_decisions(straight: Path):
+    points = [point for _, point in read_points(straight / "metrics.jsonl")]
+    turns = {p["from_update"]: p["to"] for p in points if p["kind"] == "switch"}
+    current = Phase.STUDENT
+    for point in points:
+        if point["kind"] != "train":
+            continue
+        current = Phase(turns.get(point["step"], current))
+        assert point["phase"] == float(current is Phase.AUGMENTOR), point["step"]
+
+
+def test_the_run_reports_each_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    heard = []
+    evaluate = Run._evaluate
+
+    def listening(self: Run) -> None:
+        self.report = heard.append
+        evaluate(self)
+
+    monkeypatch.setattr(Run, "_evaluate", listening)
+    run_here(tiny_config("optim.steps=8", "validate.every=0.1"), tmp_path)
+    assert [point["step"] for point in heard] == steps_of(tmp_path, "val")
+    assert all({"val/top1", "epoch"} <= set(point) for point in heard)
