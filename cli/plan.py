@@ -27,13 +27,11 @@ def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
         HardrayError: the run would fail, and why.
     """
     from hard_ray.data.schedule import Schedule
-    from hard_ray.data.sources import build_index, describe
+    from hard_ray.data.sources import describe
     from hard_ray.orchestration.cluster import demand
-    from hard_ray.orchestration.driver import check_networks
-    from hard_ray.orchestration.worker import image_spec
+    from hard_ray.orchestration.driver import examine
 
-    index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config, index))
+    index, student, teacher = examine(config)
     schedule = Schedule(index.rows("train"), config.optim.batch_size, config.seed)
     per_epoch = schedule.batches_per_epoch
     updates = config.optim.total_updates(per_epoch)

@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "gallery"
 
     @property
+    def classes(self) -> Path:
+        """The class names in the order of the outputs, one a line."""
+        return self.path / "classes.txt"
+
+    @property
     def bad_images(self) -> Path:
         """Paths of images that could not be read, one a line."""
         return self.path / "bad_images.txt"
@@ -107,20 +112,30 @@ class RunFolder:
             yield
 
 
-def create(path: Path) -> RunFolder:
-    """A new run folder.
+def check_new(path: Path) -> None:
+    """Look whether a new run may have this folder.
 
     Raises:
-        RunFolderError: it holds a run already, or cannot be written.
+        RunFolderError: it holds a run already, or something else.
     """
-    folder = RunFolder(path.expanduser().resolve())
-    if folder.config.exists():
+    path = path.expanduser()
+    if RunFolder(path).config.exists():
         raise RunFolderError(
             f"{path} holds a run already; continue it with `hardray distill --resume {path}`, "
             "or choose another --output"
         )
     if path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())):
         raise RunFolderError(f"{path} is there already and is no run folder; choose another --output")
+
+
+def create(path: Path) -> RunFolder:
+    """A new run folder.
+
+    Raises:
+        RunFolderError: it holds a run already, or cannot be written.
+    """
+    check_new(path)
+    folder = RunFolder(path.expanduser().resolve())
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,9 @@ Layer = dict[str, Any]
 
 DISCRIMINATORS = ("kind", "policy")
 ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
+LOCAL_PREFIXES = ("local-dir:", "sqlite:///")
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -202,6 +205,12 @@ def describe(problem: ErrorDetails, raw: Any) -> str:
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")
         return f"{where}: {text}" if where else text
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["discriminator"].strip("'"), problem["ctx"]["expected_tags"].replace("'", "")
+        got = problem["ctx"]["tag"]
+        close = difflib.get_close_matches(got, known.split(", "), n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; there are {known}"
+        return f"{where}.{tag}: {got!r} is unknown{hint}"
     if problem["type"] == "missing":
         return f"{where}: is required and has no default"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"
@@ -246,6 +255,28 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in typing.get_args(annotation):
         yield from _models_in(part)
+
+
+def absolute(config: ConfigT) -> ConfigT:
+    """The same configuration with every path that starts at the working directory made absolute.
+
+    Workers and a later resume stand elsewhere.
+    """
+    changed = {name: _absolute(getattr(config, name)) for name in type(config).model_fields}
+    return config.model_copy(update=changed)
+
+
+def _absolute(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return absolute(value)
+        case Path():
+            return value.expanduser().absolute()
+        case str():
+            for prefix in LOCAL_PREFIXES:
+                if value.startswith(prefix):
+                    return f"{prefix}{Path(value.removeprefix(prefix)).expanduser().absolute()}"
+    return value
 
 
 def dump_yaml(config: BaseModel) -> str:

@@ -21,9 +21,10 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from hard_ray.config.loader import dump_yaml, read_layer, validate
+from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.index import ImageIndex
+from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError, RunFolderError
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
@@ -32,10 +33,11 @@ from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_training
 from hard_ray.orchestration.pool import PoolServer, start_pool
-from hard_ray.orchestration.worker import image_spec
+from hard_ray.orchestration.worker import build_optimizer, image_spec
 from hard_ray.report import markdown, summarise
 from hard_ray.run_folder import (
     RunFolder,
+    check_new,
     create,
     open_run,
     read_json,
@@ -110,9 +112,12 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -
         HardrayError: something the user can mend.
         StoppedError: Ctrl-C; the run can be resumed.
     """
+    check_new(output)
+    config = absolute(config)
+    index, _, _ = examine(config)
     folder = create(output)
     with folder.locked():
-        return _Driver(config, folder, reporter or Silent()).run()
+        return _Driver(config, index, folder, reporter or Silent()).run()
 
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
@@ -125,22 +130,22 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     folder = open_run(output)
     with folder.locked():
         config = validate([read_layer(folder.config)], source=str(folder.config))
-        return _Driver(config, folder, reporter or Silent(), resumed=True).run()
+        index, _, _ = examine(config)
+        return _Driver(config, index, folder, reporter or Silent()).run()
 
 
 class _Driver:
     """One start of a run."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, reporter: Reporter, *, resumed: bool = False) -> None:
+    def __init__(self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
         self.config = config
+        self.index = index
         self.folder = folder
         self.reporter = reporter
-        self.resumed = resumed
 
     def run(self) -> RunResult:
-        index = build_index(self.config.data)
-        self._check_classes(index)
-        check_networks(self.config, image_spec(self.config, index))
+        index = self.index
+        self._check_classes()
         self._check_disk()
         self.folder.stop_request.unlink(missing_ok=True)
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
@@ -148,7 +153,7 @@ class _Driver:
             self.config = resolve_runtime(self.config, cluster)
             teacher, trained = self._teacher(index)
             runs = self._plans(train_teacher=not trained)
-            self._write_configs(runs, index)
+            self._write_configs(runs)
             tracking = self._tracking(runs)
             if tracking:
                 tracking.start()
@@ -171,12 +176,11 @@ class _Driver:
 
     # ------------------------------------------------------------------- checks
 
-    def _check_classes(self, index: ImageIndex) -> None:
+    def _check_classes(self) -> None:
         """The class order is saved with the run, and must be the same after a resume."""
-        path = self.folder.path / "classes.txt"
-        if path.exists() and path.read_text(encoding="utf-8").splitlines() != list(index.classes):
+        path = self.folder.classes
+        if path.exists() and path.read_text(encoding="utf-8").splitlines() != list(self.index.classes):
             raise RunFolderError(f"the data's classes are not those in {path}; put the data back, or start a new run")
-        write_text(path, "".join(f"{name}\n" for name in index.classes))
 
     def _check_disk(self) -> None:
         if free_disk_gib(self.folder.path) < 0.1:
@@ -249,7 +253,9 @@ class _Driver:
         plans.append(RunPlan(config.experiment.name or folder.path.name, "main", config, folder.path))
         return tuple(plans)
 
-    def _write_configs(self, runs: tuple[RunPlan, ...], index: ImageIndex) -> None:
+    def _write_configs(self, runs: tuple[RunPlan, ...]) -> None:
+        """From here on the folder is a run; a mistake that was found before leaves it as it was."""
+        write_text(self.folder.classes, "".join(f"{name}\n" for name in self.index.classes))
         for run in runs:
             run.folder.mkdir(parents=True, exist_ok=True)
             if not RunFolder(run.folder).config.exists():
@@ -334,6 +340,19 @@ class _Driver:
 def asks_teacher(config: RunConfig) -> bool:
     """Whether any training of the run needs a teacher."""
     return config.objective.kind != "cross_entropy" or "kd" in config.experiment.controls
+
+
+def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
+    """Look at the data and build student and teacher, before anything is started or written.
+
+    Raises:
+        HardrayError: something about data or networks that the user can mend.
+    """
+    index = build_index(config.data)
+    student, teacher = check_networks(config, image_spec(config, index))
+    build_optimizer(student, config.optim)
+    Schedule(index.rows("train"), config.optim.batch_size, config.seed)
+    return index, student, teacher
 
 
 def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -27,7 +29,7 @@ from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
-from hard_ray.errors import AgreedError, HardrayError
+from hard_ray.errors import AgreedError, HardrayError, ModelError
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
 from hard_ray.export import ModelCard, export_network
 from hard_ray.gallery import Panel, Verdicts, draw_gallery, to_pixels
@@ -188,7 +190,7 @@ class Builder:
         learner = Learner(
             student=student,
             network=network,
-            optimizer=_optimizer(network, config.optim),
+            optimizer=build_optimizer(network, config.optim),
             augmentor=augmentor,
             augmentor_optimizer=self._augmentor_optimizer(augmentor),
         )
@@ -357,7 +359,8 @@ class FirstRank:
         if not count or self.builder.pool is None or self.learner.augmentor is None:
             return
         if self._sample is None:
-            self._sample = next(self.pipeline.eval_batches("val", count))
+            with closing(self.pipeline.eval_batches("val", count)) as batches:
+                self._sample = next(batches)
         sample = self._sample
         images = torch.tensor(sample.images).to(self.precision.device).float() / 255.0
         noise = normal(
@@ -392,7 +395,17 @@ def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:
     return ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
 
 
-def _optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
+def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
+    """Timm's optimiser.
+
+    Raises:
+        ModelError: timm knows none of that name.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if optim.opt.lower() not in known:
+        close = difflib.get_close_matches(optim.opt, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {hint}")
     return create_optimizer_v2(
         network, opt=optim.opt, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
     )

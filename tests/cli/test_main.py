@@ -133,6 +133,24 @@ def test_an_address_that_does_not_answer_is_a_message(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optim.opt=adamm"], "did you mean adam"),
+        (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+        (["student.model=resnett18"], "did you mean resnet18"),
+        (["runtime.num_workers=64"], "the run reserves 66 CPUs"),
+    ],
+)
+def test_a_mistake_that_is_found_before_the_start_leaves_the_output_free(
+    tmp_path: Path, arguments: list[str], words: str
+):
+    done = invoke("distill", "--preset", "digits", "--output", str(tmp_path / "run"), *arguments)
+    assert done.exit_code == 1
+    assert words in " ".join(done.stderr.split())
+    assert not [path for path in (tmp_path / "run").glob("*") if path.name != ".lock"]
+
+
 def test_ui_without_runs_says_what_to_give(tmp_path: Path):
     done = invoke("ui", "--runs", str(tmp_path))
     assert done.exit_code == 1

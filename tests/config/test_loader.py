@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hard_ray.config.loader import (
+    absolute,
     dump_yaml,
     known_keys,
     load_config,
@@ -85,7 +86,8 @@ def test_every_mistake_is_in_one_message():
         ("controller.min_student_steps=50", "min_student_steps 50 exceeds max_student_steps 40"),
         ("objective.kind=kd", "only objective.kind hard says from what"),
         ("data.kind=idx", "data.path: is required"),
-        ("data.kind=foo", "does not match any of the expected tags"),
+        ("data.kind=image-folder", "data.kind: 'image-folder' is unknown; did you mean image_folder?"),
+        ("data.kind=foo", "data.kind: 'foo' is unknown; there are digits, idx, image_folder"),
         ("data.digit_size=40", "digit_size 40 does not fit"),
         ("student.mean=[0.5,0.5]", "student.mean has 2 values for 1 channels"),
         ("optim", "want dotted.key=value"),
@@ -172,3 +174,23 @@ def test_nested_overrides_share_a_block():
     assert parse_overrides(["a.b=1", "a.c=[1, 2]"]) == {"a": {"b": 1, "c": [1, 2]}}
     with pytest.raises(ConfigError, match="was already given a value"):
         parse_overrides(["a=1", "a.b=2"])
+
+
+def test_paths_are_made_absolute_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(
+        overrides=[
+            "data.kind=image_folder",
+            "data.path=birds",
+            "teacher.model=local-dir:models/t",
+            "student.checkpoint=/s.safetensors",
+            "tracking.uri=sqlite:///runs/mlflow.db",
+        ]
+    )
+    known = absolute(config)
+    assert known.data.path == tmp_path / "birds"
+    assert known.teacher.model == f"local-dir:{tmp_path}/models/t"
+    assert known.student.checkpoint == Path("/s.safetensors")
+    assert known.tracking.uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert absolute(known) == known
+    assert known.optim == config.optim

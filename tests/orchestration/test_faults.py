@@ -80,7 +80,10 @@ def test_ctrl_c_leaves_a_checkpoint_closes_the_run_and_ends_everything(
     process = start("distill", "-c", "config.yaml", "--output", name, cwd=place)
     wait_for_step(place / name, 12, process)
     children = descendants(process)
-    os.killpg(process.pid, signal_number)  # a terminal sends Ctrl-C to the whole group
+    if signal_number == signal.SIGINT:
+        os.killpg(process.pid, signal_number)  # a terminal sends Ctrl-C to the whole group
+    else:
+        process.send_signal(signal_number)  # Kubernetes and `kill` send SIGTERM to the command alone
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
     assert f"continue with `hardray distill --resume {place / name}`" in out.replace("\n", " ")
