@@ -70,13 +70,14 @@ class Affine(Augmentor):
         grid = F.affine_grid(matrices(self.sample(batch.noise)), list(batch.images.shape), align_corners=False)
         return F.grid_sample(batch.images, grid, padding_mode=self.config.padding, align_corners=False)
 
-    @torch.no_grad()
-    def statistics(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """Mean and standard deviation of each parameter over the batch."""
-        sampled = self.sample(batch.noise)
-        names = {f"{name}_mean": value for name, value in zip(PARAMETERS, sampled.mean(dim=0), strict=True)}
-        spread = sampled.std(dim=0, correction=0)
-        return names | {f"{name}_std": value for name, value in zip(PARAMETERS, spread, strict=True)}
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """Shifts in half sides, angles in radians, the logarithm of the magnification, the shear's slope."""
+        return dict(zip(PARAMETERS, self.sample(batch.noise).unbind(dim=1), strict=True))
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """The bounds at this strength."""
+        reach = (self.bounds * self.config.strength).tolist()
+        return {name: (-bound, bound) for name, bound in zip(PARAMETERS, reach, strict=True)}
 
 
 def matrices(parameters: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 2 3"]:

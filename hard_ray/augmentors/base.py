@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,6 +15,15 @@ class AugmentationInput:
 
     images: Float[Tensor, "batch channels height width"]
     noise: Float[Tensor, "batch noise"]
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedView:
+    """A second view of a batch, and whose answers it should keep."""
+
+    images: Float[Tensor, "batch channels height width"]
+    sources: Float[Tensor, "batch batch"] | None = None
+    """Row i: the share of each image of the batch in augmented image i, adding up to 1; None: its own alone."""
 
 
 class Augmentor(nn.Module):
@@ -35,7 +45,23 @@ class Augmentor(nn.Module):
         """The augmented images, of the same shape and range."""
         raise NotImplementedError
 
-    def statistics(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """What the augmentor does at present, by the names it is logged under; scalars."""
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """The augmented images with their sources, as the augmentor's own phase needs them."""
+        return AugmentedView(self(batch))
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Float[Tensor, " batch"]]:
+        """What is drawn for each image, one value each, by name: a shift, the share of the own image, ..."""
         del batch
         return {}
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """The range of each name in `samples`."""
+        return {}
+
+    @torch.no_grad()
+    def statistics(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """Mean and standard deviation of every sampled value over the batch, by the names they are logged under."""
+        found: dict[str, Tensor] = {}
+        for name, values in self.samples(batch).items():
+            found |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(correction=0)}
+        return found

@@ -1,0 +1,117 @@
+"""Every command in the README is real: each is run here, and long ones up to the point where training would start."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from hard_ray.config.loader import dump_yaml
+from hard_ray.run_folder import write_json
+from tests.cli.test_main import HARDRAY, invoke
+from tests.helpers import make_image_folder, run_here, tiny_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    """The commands of the README's bash blocks and of its tables."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return lines + re.findall(r"^\| `(hardray [^`]*)` \|", README, flags=re.MULTILINE)
+
+
+def test_the_readme_has_commands_and_their_make_targets_exist():
+    found = commands()
+    assert {"make demo", "make test"} <= set(found)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {command.split()[1] for command in found if command.startswith("make ")} <= set(targets)
+    assert {command.split()[0] for command in found} == {"make", "hardray"}
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands find what they name."""
+    place = tmp_path_factory.mktemp("readme")
+    make_image_folder(place / "data/birds", per_class=70)
+    save_file(timm.create_model("resnet50", num_classes=2).state_dict(), place / "t.safetensors")
+    (place / "my.yaml").write_text("data: {kind: image_folder, img_size: 32}\noptim: {batch_size: 16}\n")
+    return place
+
+
+def runnable(command: str, place: Path) -> list[str]:
+    """The arguments, with the README's absolute folder below `place`."""
+    return shlex.split(command.replace("/data/birds", str(place / "data/birds")))[1:]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray distill") and "--resume" not in c])
+def test_distill_commands_pass_every_check(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    done = invoke(*runnable(command, birds), "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert "student updates" in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if re.match(r"hardray (show|presets|doctor)", c)])
+def test_commands_that_print_end_well(command: str, birds: Path):
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert len(done.stdout) > 100
+
+
+@pytest.fixture(scope="module")
+def tracked(birds: Path) -> Path:
+    """A finished run in `runs/birds` that MLflow was told nothing of."""
+    folder = birds / "runs/birds"
+    config = tiny_config("tracking.enabled=true", "optim.steps=4")
+    run_here(config, folder)
+    (folder / "config.yaml").write_text(dump_yaml(config))
+    write_json(folder / "summary.json", {})
+    return folder
+
+
+def test_sync_and_ui(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    for command in ("hardray sync runs/birds", "hardray ui"):
+        assert command in commands()
+    done = invoke("sync", "runs/birds")
+    assert done.exit_code == 0, done.stderr
+    assert "is up to date" in done.stdout
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([HARDRAY, "ui", "--port", str(port)], start_new_session=True)
+    try:
+        assert b"<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def page(url: str, patience_s: float = 90.0) -> bytes:
+    """What a server says, once it does."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.read()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+def test_a_resume_without_a_run_is_the_only_thing_wrong_with_the_readmes_resume(tmp_path: Path):
+    (command,) = [c for c in commands() if "--resume" in c]
+    done = invoke(*shlex.split(command)[1:])
+    assert done.exit_code == 1
+    assert "holds no run" in done.stderr
