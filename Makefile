@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quick check fix lock clean
+.PHONY: help setup demo test test-slow quick experiments check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test-slow: setup  ## the long end-to-end tests that `make test` leaves out
 
 quick: setup  ## the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
+
+experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
+	$(BIN)/python -m experiments.run
 
 check: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -31,6 +31,24 @@ def divergence(
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
+def divergence_from(
+    anchor: Float[Tensor, "batch classes"],
+    other: Float[Tensor, "batch classes"],
+    *,
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    r"""Divergence of `other`'s softened logits from an anchor that is a distribution already.
+
+    .. math:: \tau^2 \, \mathrm{KL}\big(a_i \,\|\, \sigma(b_i/\tau)\big)
+
+    Where the anchor is one network's softened output this is `divergence`. A mixture of several outputs has no
+    logits of its own, which is why the anchor comes in probabilities.
+    """
+    _check_logits(anchor, other)
+    log_q = F.log_softmax(other / temperature, dim=1)
+    return temperature**2 * (torch.xlogy(anchor, anchor) - anchor * log_q).sum(dim=1)
+
+
 def cross_entropy(
     logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], *, smoothing: float = 0.0
 ) -> Float[Tensor, " batch"]:

@@ -47,12 +47,18 @@ class LabelCrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    r"""How far the teacher's answer moved: D_T(t(x) || t(x~)). Context: `clean`, the logits t(x)."""
+    r"""How far the teacher's answer moved: D_T(t(x) || t(x~)).
+
+    Context: `clean`, the logits t(x); or `anchor`, probabilities at this temperature, where an augmented image is
+    made of several and its answer should be theirs together.
+    """
 
     temperature: float
 
     def __call__(self, teacher: Tensor, context: Context) -> Tensor:
         """One value per image, in nats."""
+        if "anchor" in context:
+            return losses.divergence_from(context["anchor"], teacher, temperature=self.temperature)
         return losses.divergence(context["clean"], teacher, temperature=self.temperature)
 
 
@@ -73,8 +79,8 @@ class HardAugmentation:
 
     .. math:: -\lambda_s \min(D_\tau(t(\tilde x) \| s(\tilde x)), cap) + \lambda_t D_\tau(t(x) \| t(\tilde x))
 
-    Context: `student`, the logits s(x~), and `clean`, the logits t(x). An image beyond the cap gives no gradient
-    along either path.
+    Context: `student`, the logits s(x~), and what `Drift` wants. An image beyond the cap gives no gradient along
+    either path.
 
     Source: HARD, arXiv:2305.14890, section 3. The cap and the defaults are ours.
     """

@@ -25,7 +25,7 @@ from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.controller import Phase
 from hard_ray.distributed import Ranks
 from hard_ray.noise import normal, seed_of
-from hard_ray.objectives import HardAugmentation, StudentObjective, Views
+from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views
 from hard_ray.precision import Precision, widen
 from hard_ray.teacher import Pixels, TeacherPool, Ticket
 
@@ -220,14 +220,15 @@ class Updater:
         if self.augmentation is None:
             raise RuntimeError("an augmentor phase needs what the augmentor minimises")
         given = AugmentationInput(prepared.images, prepared.noise)
-        augmented = learner.augmentor(given)
-        pixels = augmented.detach().requires_grad_()
+        view = learner.augmentor.augment(given)
+        pixels = view.images.detach().requires_grad_()
         with resting(learner.network), self.precision.autocast():
             student = widen(learner.network(pixels))
         clean = self._wait(prepared.teacher)
         if clean is None:
             raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
-        context = {"student": student, "clean": clean}
+        sources = None if view.sources is None else view.sources.detach().requires_grad_()
+        context = {"student": student, **_answer_to_keep(clean, sources, self.augmentation.temperature)}
         ticket = pool.loss_and_grad(_arrays(pixels), self.augmentation, {k: _arrays(v) for k, v in context.items()})
         waited = time.perf_counter()
         answer = ticket.result()
@@ -235,17 +236,19 @@ class Updater:
         start = time.perf_counter()
         teacher = torch.tensor(answer.logits).to(self.precision.device)
         along_student = self.augmentation(teacher, context)
-        (grad,) = torch.autograd.grad(along_student.sum(), pixels)
-        grad = grad + torch.tensor(answer.grad).to(self.precision.device)
+        grads = torch.autograd.grad(along_student.sum(), [pixels] if sources is None else [pixels, sources])
+        through_teacher = torch.tensor(answer.grad).to(self.precision.device)
+        reached = [(view.images, grads[0] + through_teacher), *zip(_present(view.sources), grads[1:], strict=True)]
         learner.augmentor_optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(augmented, grad / len(pixels))
+        torch.autograd.backward([made for made, _ in reached], [grad / len(pixels) for _, grad in reached])
         self.ranks.average_gradients(learner.augmentor.parameters())
         learner.augmentor_optimizer.step()
+        learner.augmentor.remember()
         self.clock.add("augmentor", start)
         temperature = self.augmentation.temperature
         with torch.no_grad():
             disagreement = losses.divergence(teacher, student, temperature=temperature).mean()
-            drift = losses.divergence(clean, teacher, temperature=temperature).mean()
+            drift = Drift(temperature)(teacher, context).mean()
         statistics = {f"augmentor/{name}": value for name, value in learner.augmentor.statistics(given).items()}
         return {
             "augmentor/loss": along_student.detach().mean(),
@@ -272,6 +275,17 @@ def resting(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(was_training)
+
+
+def _answer_to_keep(clean: Tensor, sources: Tensor | None, temperature: float) -> dict[str, Tensor]:
+    """What drift is measured from: the clean answer, or the mixture of the answers that an image is made of."""
+    if sources is None:
+        return {"clean": clean}
+    return {"anchor": sources @ (clean / temperature).softmax(dim=1).to(sources.dtype)}
+
+
+def _present(tensor: Tensor | None) -> list[Tensor]:
+    return [] if tensor is None else [tensor]
 
 
 def _arrays(tensor: Tensor) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hard_ray.losses import cross_entropy, divergence, dkd, entropy
+from hard_ray.losses import cross_entropy, divergence, divergence_from, dkd, entropy
 
 
 def logits(seed: int, rows: int = 5, classes: int = 7) -> torch.Tensor:
@@ -119,3 +119,20 @@ def test_cross_entropy_with_smoothing_equals_longhand():
         expected.append(-sum(a * math.log(b) for a, b in zip(target, p, strict=True)))
     found = cross_entropy(x, labels, smoothing=0.1)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_divergence_from_a_softened_output_is_divergence():
+    one, other = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).unbind()
+    found = divergence_from((one / 3).softmax(dim=1), other, temperature=3.0)
+    torch.testing.assert_close(found, divergence(one, other, temperature=3.0))
+
+
+def test_divergence_from_a_certain_anchor_is_its_cross_entropy():
+    logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    anchor = torch.eye(5, dtype=torch.float64)[[0, 3, 3, 1]]
+    found = divergence_from(anchor, logits, temperature=1.0)
+    torch.testing.assert_close(found, -logits.log_softmax(dim=1)[torch.arange(4), torch.tensor([0, 3, 3, 1])])
+    assert torch.autograd.gradcheck(
+        lambda a, b: divergence_from(a.softmax(dim=1), b, temperature=2.0),
+        (logits.clone().requires_grad_(), logits.flip(0).clone().requires_grad_()),
+    )

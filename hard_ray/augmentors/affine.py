@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
 from hard_ray.config.augmentor import AffineAugmentor
+from hard_ray.noise import seed_of
+
+REPLAY_DRAWS = 2
+"""Noise values that choose whether and which earlier state transforms an image."""
 
 PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
 
@@ -23,19 +28,26 @@ class Affine(Augmentor):
     (reparameterisation). Pixels from
     outside the image are zero unless `padding` says otherwise.
 
+    A student that is trained on the present transforms alone forgets earlier ones, and the augmentor narrows as
+    the student learns. So a share `replay` of the student's images is transformed by earlier states of the network.
+
     Source: HARD, arXiv:2305.14890, section 4 (HARD-Affine), after Orbit (Nix et al. 2022). The papers learn the
     parameters of a Gaussian; a network of the noise is ours, because a Gaussian that is narrow at the start
     cannot leave the identity: near it, the blur of interpolation moves the teacher more than it raises the
-    disagreement.
+    disagreement. Replay is ours.
     """
 
     bounds: Tensor
+    past: Tensor
+    """Earlier states, shape (history, parameters)."""
+    updates: Tensor
+    """Augmentor updates so far."""
 
     def __init__(self, config: AffineAugmentor) -> None:
         """The network's last layer is scaled so that raw values have the standard deviation `init_spread`."""
         super().__init__()
         self.config = config
-        self.noise_dim = config.noise_dim
+        self.noise_dim = config.noise_dim + (REPLAY_DRAWS if config.replay > 0 else 0)
         first = nn.Linear(config.noise_dim, config.hidden_dim)
         last = nn.Linear(config.hidden_dim, len(PARAMETERS))
         self.net = nn.Sequential(first, nn.ReLU(), last)
@@ -50,6 +62,9 @@ class Affine(Augmentor):
         )
         self.register_buffer("bounds", bounds, persistent=False)
         self._initialise(first, last)
+        count = sum(parameter.numel() for parameter in self.net.parameters())
+        self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
         nn.init.normal_(first.weight, std=self.config.noise_dim**-0.5)
@@ -58,17 +73,74 @@ class Affine(Augmentor):
         nn.init.normal_(last.weight, std=self.config.init_spread * (self.config.hidden_dim / 2) ** -0.5)
         nn.init.zeros_(last.bias)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network, unless strength 0 leaves it without effect."""
+        config = self.config
+        if config.strength == 0:
+            return []
+        return [{"params": list(self.net.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}]
+
     def sample(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
         """Transform parameters in the order of `PARAMETERS`: shifts in half sides, angles in radians."""
-        sampled: Tensor = torch.tanh(self.net(noise)) * self.bounds * self.config.strength
-        return sampled
+        return self._within_bounds(self.net(noise[:, : self.config.noise_dim]))
+
+    def _within_bounds(self, raw: Tensor) -> Tensor:
+        return torch.tanh(raw) * self.bounds * self.config.strength
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """The transformed images; at strength 0 the input tensor itself."""
+        """The images as the student learns from them, some transformed by an earlier state.
+
+        At strength 0 the input tensor itself.
+        """
         if self.config.strength == 0:
             return batch.images
-        grid = F.affine_grid(matrices(self.sample(batch.noise)), list(batch.images.shape), align_corners=False)
-        return F.grid_sample(batch.images, grid, padding_mode=self.config.padding, align_corners=False)
+        return self._transform(batch.images, self._replayed(batch.noise))
+
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """The images as the present network transforms them."""
+        if self.config.strength == 0:
+            return AugmentedView(batch.images)
+        return AugmentedView(self._transform(batch.images, self.sample(batch.noise)))
+
+    def _transform(self, images: Tensor, parameters: Tensor) -> Tensor:
+        grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode=self.config.padding, align_corners=False)
+
+    # ------------------------------------------------------------------- replay
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Count an update, and keep the network's state now and then; the place is drawn by the count alone."""
+        self.updates += 1
+        kept, rest = divmod(int(self.updates), self.config.remember_every)
+        if rest or not len(self.past):
+            return
+        place = kept - 1 if kept <= len(self.past) else seed_of("augmentor history", kept) % len(self.past)
+        self.past[place] = nn.utils.parameters_to_vector(self.net.parameters())
+
+    def _replayed(self, noise: Tensor) -> Tensor:
+        """Like `sample`, for a share of the rows with the state that two more noise values choose."""
+        present = self.sample(noise)
+        known = min(int(self.updates) // self.config.remember_every, len(self.past))
+        if known == 0:
+            return present
+        whether, which = torch.special.ndtr(noise[:, self.config.noise_dim :]).unbind(dim=1)
+        chosen = (which * known).long().clamp(max=known - 1)
+        earlier = self._within_bounds(self._of_past(noise[:, : self.config.noise_dim], known))
+        earlier = earlier[chosen, torch.arange(len(noise), device=noise.device)]
+        return torch.where((whether < self.config.replay)[:, None], earlier, present)
+
+    def _of_past(self, noise: Float[Tensor, "batch noise"], known: int) -> Float[Tensor, "past batch 5"]:
+        """What each earlier state makes of every row."""
+        shapes = [parameter.shape for parameter in self.net.parameters()]
+        parts = self.past[:known].split([shape.numel() for shape in shapes], dim=1)
+        first, first_bias, last, last_bias = (
+            part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)
+        )
+        hidden = torch.relu(noise @ first.transpose(1, 2) + first_bias[:, None])
+        return hidden @ last.transpose(1, 2) + last_bias[:, None]
+
+    # --------------------------------------------------------------- statistics
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
         """Shifts in half sides, angles in radians, the logarithm of the magnification, the shear's slope."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,18 +37,21 @@ class Augmentor(nn.Module):
     noise_dim: int = 0
     """Normal noise values per image."""
 
-    @property
-    def learned(self) -> bool:
-        """Whether there are parameters to train."""
-        return any(parameter.requires_grad for parameter in self.parameters())
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the augmentor's optimiser trains, with each group's own settings; empty: nothing is learned."""
+        return []
 
     def forward(self, batch: AugmentationInput) -> Float[Tensor, "batch channels height width"]:
-        """The augmented images, of the same shape and range."""
+        """The augmented images that the student learns from, of the same shape and range."""
         raise NotImplementedError
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The augmented images with their sources, as the augmentor's own phase needs them."""
         return AugmentedView(self(batch))
+
+    def remember(self) -> None:
+        """Called after each update of the augmentor."""
+        return
 
     def samples(self, batch: AugmentationInput) -> dict[str, Float[Tensor, " batch"]]:
         """What is drawn for each image, one value each, by name: a shift, the share of the own image, ..."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.base import Config, Degrees, Fraction
 
 
@@ -37,13 +38,90 @@ class AffineAugmentor(Config):
     """Width of the hidden layer between noise and transform."""
     init_spread: PositiveFloat = 1.0
     """Standard deviation of the transform's parameters before the tanh, at the start."""
+    replay: Fraction = 0.5
+    """The share of the student's images that an earlier state of the augmentor transforms."""
+    history: PositiveInt = 16
+    """Earlier states that are kept; once full, each new one takes the place of one of them at random."""
+    remember_every: PositiveInt = 10
+    """Augmentor updates between two states that are kept."""
     lr: PositiveFloat = 1e-3
     """Learning rate of the augmentor's AdamW."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the augmentor's AdamW."""
 
 
-AugmentorConfig = Annotated[
-    IdentityAugmentor | AffineAugmentor,
+class MixAugmentor(Config):
+    """HARD-Mix: a learned mask blends each image with another of the batch."""
+
+    kind: Literal["mix"] = "mix"
+    strength: Fraction = 1.0
+    """0 is the identity; at s, at most s of a pixel is the partner's."""
+    mask_size: Annotated[int, Field(ge=1, le=64)] = 4
+    """Cells of the mask on either axis, before it is enlarged."""
+    noise_dim: PositiveInt = 32
+    """Normal noise values per image that the mask is computed from, beside both images."""
+    hidden_dim: PositiveInt = 32
+    """Channels of the network that looks at both images."""
+    init_spread: PositiveFloat = 2.0
+    """Standard deviation of the mask before the sigmoid, at the start."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of the augmentor's AdamW."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the augmentor's AdamW."""
+
+
+class VaeAugmentor(Config):
+    """HARD-VAE: a learned perturbation of the latent of a pretrained autoencoder."""
+
+    kind: Literal["vae"] = "vae"
+    strength: Fraction = 1.0
+    """0 is the identity; at s the latent moves by s times the perturbation."""
+    autoencoder: AutoencoderConfig
+    """The pretrained autoencoder; `hardray train-autoencoder` makes one."""
+    residual: bool = True
+    """Add the difference of two decodings to the image, so that what the decoder loses is kept."""
+    max_delta: PositiveFloat = 1.0
+    """Largest perturbation, in standard deviations of each latent channel."""
+    noise_channels: PositiveInt = 4
+    """Normal noise values per latent cell that the perturbation is computed from, beside the latent."""
+    hidden_dim: PositiveInt = 64
+    """Channels of the perturbation network."""
+    init_spread: PositiveFloat = 0.5
+    """Standard deviation of the perturbation before the tanh, at the start."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of the perturbation network's AdamW."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the perturbation network's AdamW."""
+    finetune_lr: PositiveFloat | None = None
+    """Learning rate of the autoencoder; unset: it is frozen."""
+
+
+SequencePart = Annotated[
+    AffineAugmentor | MixAugmentor | VaeAugmentor,
     Field(discriminator="kind"),
 ]
+
+
+class SequenceAugmentor(Config):
+    """Several augmentors, learned and fixed, one after the other."""
+
+    kind: Literal["sequence"] = "sequence"
+    strength: Fraction = 1.0
+    """Multiplies the strength of every part."""
+    augmentors: Annotated[tuple[SequencePart, ...], Field(min_length=1)]
+    """The parts, in the order in which they are applied."""
+
+
+AugmentorConfig = Annotated[
+    IdentityAugmentor | AffineAugmentor | MixAugmentor | VaeAugmentor | SequenceAugmentor,
+    Field(discriminator="kind"),
+]
+
+LEARNED = (AffineAugmentor, MixAugmentor, VaeAugmentor)
+
+
+def is_learned(config: AugmentorConfig | SequencePart) -> bool:
+    """Whether the augmentor, or a part of it, is trained against the student."""
+    if isinstance(config, SequenceAugmentor):
+        return any(is_learned(part) for part in config.augmentors)
+    return isinstance(config, LEARNED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from hard_ray.config.augmentor import AffineAugmentor, AugmentorConfig, IdentityAugmentor
+from hard_ray.config.augmentor import AffineAugmentor, AugmentorConfig, IdentityAugmentor, is_learned
 from hard_ray.config.base import Config, Seed
 from hard_ray.config.controller import ControllerConfig, ThresholdsController
 from hard_ray.config.data import DataConfig, DigitsData
@@ -62,7 +62,7 @@ class RunConfig(Config):
                 f"augmentor.kind {self.augmentor.kind} needs the teacher's answer on augmented images, "
                 "but objective.kind cross_entropy asks no teacher; use augmentor.kind=identity"
             ]
-        if self.augmentor.kind == "affine" and self.objective.kind != "hard":
+        if is_learned(self.augmentor) and self.objective.kind != "hard":
             return [
                 f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard says from what; "
                 f"got objective.kind {self.objective.kind}"

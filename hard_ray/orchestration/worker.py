@@ -181,7 +181,7 @@ class Builder:
         network = build_student(config.student, self.images)
         network = network.to(self.device).to(memory_format=precision.memory_format).train()
         torch.manual_seed(seed_of("augmentor weights", config.seed))
-        augmentor = build_augmentor(config.augmentor)
+        augmentor = build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
         if augmentor is not None:
             augmentor = augmentor.to(self.device)
         student: nn.Module = network
@@ -198,10 +198,8 @@ class Builder:
         return learner, ema
 
     def _augmentor_optimizer(self, augmentor: Augmentor | None) -> Optimizer | None:
-        config = self.config.augmentor
-        if augmentor is None or not augmentor.learned or config.kind == "identity":
-            return None
-        return torch.optim.AdamW(augmentor.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        groups = augmentor.parameter_groups() if augmentor is not None else []
+        return torch.optim.AdamW(groups) if groups else None
 
     def _weights(self, learner: Learner, ema: ModelEmaV3 | None) -> Weights:
         network = learner.network

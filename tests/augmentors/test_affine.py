@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hard_ray.config.augmentor import AffineAugmentor
 
 def made(**config: object) -> Affine:
     torch.manual_seed(0)
-    return Affine(AffineAugmentor(**{"noise_dim": 16, "hidden_dim": 32, **config}))
+    return Affine(AffineAugmentor(**{"noise_dim": 16, "hidden_dim": 32, "replay": 0.0, **config}))
 
 
 def batch(rows: int = 8, size: int = 20, dtype: torch.dtype = torch.float32) -> AugmentationInput:
@@ -131,3 +132,63 @@ def test_statistics_are_those_of_the_samples():
     sampled = augmentor.sample(given.noise)
     assert set(found) == {f"{name}_{what}" for name in PARAMETERS for what in ("mean", "std")}
     assert found["rotation_mean"].item() == pytest.approx(sampled[:, 2].mean().item())
+
+
+def with_history(states: int, **config: object) -> Affine:
+    """An augmentor whose earlier states shift further and further to the right."""
+    augmentor = made(replay=0.5, history=4, remember_every=1, **config)
+    with torch.no_grad():
+        for state in range(states):
+            augmentor.net[2].weight.zero_()
+            augmentor.net[2].bias.copy_(torch.tensor([0.1 * (state + 1), 0.0, 0.0, 0.0, 0.0]))
+            augmentor.remember()
+        augmentor.net[2].bias.fill_(-1.0)
+    return augmentor
+
+
+def replayed(augmentor: Affine, rows: int = 2000) -> torch.Tensor:
+    noise = torch.randn(rows, augmentor.noise_dim, generator=torch.Generator().manual_seed(5))
+    return augmentor._replayed(noise)[:, 0]
+
+
+def test_half_of_the_students_images_are_transformed_by_earlier_states():
+    augmentor = with_history(3)
+    shifts = replayed(augmentor)
+    found = Counter(round(value, 4) for value in shifts.tolist())
+    present = round(0.5 * math.tanh(-1.0), 4)
+    past = [round(0.5 * math.tanh(0.1 * state), 4) for state in (1, 2, 3)]
+    assert set(found) == {present, *past}
+    assert 900 < found[present] < 1100
+    assert all(270 < found[value] < 400 for value in past)
+
+
+def test_the_augmentors_own_phase_sees_the_present_state_alone():
+    augmentor = with_history(3)
+    given = AugmentationInput(batch().images, torch.randn(8, augmentor.noise_dim))
+    expected = augmentor._transform(given.images, augmentor.sample(given.noise))
+    assert torch.equal(augmentor.augment(given).images, expected)
+    assert not torch.equal(augmentor(given), expected)
+
+
+def test_a_full_history_gives_up_one_state_at_random():
+    augmentor = with_history(9)
+    states = augmentor.past[:, -5].tolist()
+    assert len(set(states)) == 4
+    assert max(states) > 0.45
+    assert states == with_history(9).past[:, -5].tolist()
+
+
+def test_earlier_states_are_part_of_a_checkpoint():
+    augmentor, fresh = with_history(3), made(replay=0.5, history=4, remember_every=1)
+    fresh.load_state_dict(augmentor.state_dict())
+    assert torch.equal(replayed(fresh), replayed(augmentor))
+
+
+def test_an_earlier_state_does_what_it_did():
+    augmentor = made(replay=1.0, history=4, remember_every=1)
+    noise = torch.randn(32, augmentor.noise_dim, generator=torch.Generator().manual_seed(6))
+    before = augmentor.sample(noise).detach()
+    augmentor.remember()
+    with torch.no_grad():
+        augmentor.net[2].bias.add_(1.0)
+    torch.testing.assert_close(augmentor._replayed(noise), before)

@@ -1,0 +1,94 @@
+"""docs/experiments.md, made from the rows that are done and from `notes.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.rows import HERE, Row, read_rows
+
+PAGE = HERE.parent / "docs" / "experiments.md"
+HEAD = """# Experiments
+
+Made by `make experiments` from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
+`experiments/notes.md` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, and the smallest
+and largest. $NAMES in commands are folders.
+"""
+
+
+def write_page(tables: Mapping[str, Mapping[str, Any]], path: Path = PAGE) -> None:
+    """Write the page from the results that are there."""
+    parts = [HEAD]
+    for name, table in tables.items():
+        done = [row for row in read_rows({name: table}) if row.result.exists()]
+        if done:
+            parts.append(_section(table, done))
+    notes = HERE / "notes.md"
+    if notes.exists():
+        parts.append(notes.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _section(table: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    results = {row: json.loads(row.result.read_text(encoding="utf-8")) for row in rows}
+    lines = [f"## {table['title']}", "", *_scores(table, results), ""]
+    if "curve" in table:
+        lines += [*_curve(table, results), ""]
+    lines += ["| variant | command |", "|---|---|"]
+    lines += [f"| {variant} | `hardray {_command(table, variant)}` |" for variant in table["variants"]]
+    return "\n".join([*lines, ""])
+
+
+def _command(table: Mapping[str, Any], variant: str) -> str:
+    return " ".join(f"{table['command']} seed=N {table['variants'][variant]}".split())
+
+
+def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
+    suites = table["suites"]
+    header = ["", *suites, "s per student update", "time in augmentor phases", "seeds"]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for variant in table["variants"]:
+        of_variant = [result for row, result in results.items() if row.variant == variant]
+        for model, label in table["models"].items():
+            having = [result for result in of_variant if model in result["models"]]
+            if having:
+                title = label if len(table["models"]) > 1 else variant
+                cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
+                lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
+    return lines
+
+
+def _costs(model: str, results: Sequence[Any]) -> list[str]:
+    """What a student update takes all in all, and the share of the augmentor's phases; the main student's alone."""
+    if model != "student":
+        return ["", ""]
+    seconds = [result["seconds"]["total"] / result["steps"]["student"] for result in results]
+    shares = [100 * result["seconds"]["augmentor"] / result["seconds"]["total"] for result in results]
+    return [f"{sum(seconds) / len(seconds):.3f}", f"{sum(shares) / len(shares):.0f} %"]
+
+
+def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
+    """Accuracy against severity, the mean over seeds, for every model of the table."""
+    suite = table["curve"]
+    names = dict(table["models"])
+    points: dict[str, dict[str, list[float]]] = {}
+    for result in results.values():
+        for model in names:
+            by = result["teacher_by"] if model == "teacher" else result["by"].get(model, {})
+            for severities in by.get(suite, {}).values():
+                for severity, top1 in severities.items():
+                    points.setdefault(model, {}).setdefault(severity, []).append(top1)
+    severities = list(next(iter(points.values()), {}))
+    lines = [f"| {suite} | {' | '.join(severities)} |", f"|{'---|' * (len(severities) + 1)}"]
+    for model, values in points.items():
+        cells = [f"{sum(values[severity]) / len(values[severity]):.1f}" for severity in severities]
+        lines.append(f"| {names[model]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"

@@ -1,0 +1,60 @@
+"""The rows of `rows.yaml`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "experiments"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run."""
+
+    table: str
+    variant: str
+    seed: int
+    command: str
+    """As it is typed after `hardray`, with $NAMES for folders."""
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.table}-{self.variant}-s{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """Where its figures are kept; it is there once the row is done."""
+        return RESULTS / f"{self.name}.json"
+
+    def missing(self, folders: Mapping[str, str]) -> list[str]:
+        """The names that the command wants and nobody gave."""
+        return [name for name in re.findall(r"\$([A-Z0-9_]+)", self.command) if name not in folders]
+
+    def arguments(self, folders: Mapping[str, str]) -> list[str]:
+        """The command's words, with folders for names."""
+        return [re.sub(r"\$([A-Z0-9_]+)", lambda m: folders[m.group(1)], word) for word in shlex.split(self.command)]
+
+
+def read_tables(path: Path = HERE / "rows.yaml") -> dict[str, dict[str, Any]]:
+    """The tables, in the order of the file."""
+    tables: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["tables"]
+    return tables
+
+
+def read_rows(tables: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Every row: all variants of a seed before the next seed, so that a stop leaves comparable rows."""
+    return [
+        Row(name, variant, seed, f"{table['command']} seed={seed} {extra}".strip())
+        for name, table in tables.items()
+        for seed in table["seeds"]
+        for variant, extra in table["variants"].items()
+    ]

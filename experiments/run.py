@@ -1,0 +1,96 @@
+"""`make experiments`: runs the rows that have no result yet, one after the other.
+
+A row that was interrupted goes on from its checkpoint. A finished row is written to `docs/experiments/` and
+committed, and `docs/experiments.md` is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.page import write_page
+from experiments.rows import RESULTS, Row, read_rows, read_tables
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / "runs" / "experiments"
+
+
+def main() -> int:
+    """Run the queue; 0 when every row that could run has a result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--list", action="store_true", help="print the rows and stop")
+    parser.add_argument("--no-commit", action="store_true", help="leave git alone")
+    arguments = parser.parse_args()
+    tables = read_tables()
+    rows = [row for row in read_rows(tables) if row.name.startswith(arguments.only)]
+    if arguments.list:
+        print("\n".join(f"{'done' if row.result.exists() else 'open':<5} {row.name}" for row in rows))
+        return 0
+    failed = [row.name for row in rows if not row.result.exists() and not _finish(row, commit=not arguments.no_commit)]
+    write_page(tables)
+    print(f"{len(rows) - len(failed)} of {len(rows)} rows are done" + "".join(f"\n  open: {name}" for name in failed))
+    return 1 if failed else 0
+
+
+def _finish(row: Row, *, commit: bool) -> bool:
+    """Run a row to its end and keep its figures; whether that worked."""
+    missing = row.missing(os.environ)
+    if missing:
+        print(f"{row.name}: set {' and '.join(missing)} in the environment to the folder it names")
+        return False
+    print(f"{row.name}: hardray {row.command}", flush=True)
+    started = time.monotonic()
+    output = WORK / row.name
+    if (output / "config.yaml").exists():
+        arguments = ["distill", "--resume", str(output)]
+    else:
+        arguments = [*row.arguments(os.environ), "tracking.enabled=false", "--output", str(output)]
+    hardray = str(Path(sys.executable).with_name("hardray"))
+    if subprocess.run([hardray, *arguments], check=False).returncode != 0:
+        return False
+    _keep(row, output, time.monotonic() - started)
+    if commit:
+        write_page(read_tables())
+        page = ROOT / "docs" / "experiments.md"
+        subprocess.run(["git", "add", str(row.result), str(page)], check=True, cwd=ROOT)
+        message = f"Experiment {row.name}"
+        subprocess.run(
+            ["git", "commit", "--quiet", "-m", message, "--", str(row.result), str(page)], check=True, cwd=ROOT
+        )
+    return True
+
+
+def _keep(row: Row, output: Path, seconds: float) -> None:
+    """Write the row's figures, with nothing of this machine in them."""
+    summary = json.loads((output / "summary.json").read_text())
+    curves = {
+        name: json.loads(path.read_text())
+        for name, path in [
+            ("student", output / "evaluation.json"),
+            *((folder.name, folder / "evaluation.json") for folder in sorted((output / "controls").glob("*"))),
+        ]
+    }
+    result = {
+        "command": f"hardray {row.command}",
+        "wall_seconds": round(seconds),
+        **{key: summary[key] for key in ("models", "steps", "switches", "seconds", "throughput", "seed", "versions")},
+        "by": {name: _by(evaluation["suites"]) for name, evaluation in curves.items()},
+        "teacher_by": _by(curves["student"]["teacher"]),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _by(suites: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {name: suite["by"] for name, suite in suites.items() if "by" in suite}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

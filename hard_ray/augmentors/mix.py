@@ -1,0 +1,81 @@
+"""HARD-Mix: a learned mask blends each image with another of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.augmentors.partners import partners, shares
+from hard_ray.config.augmentor import MixAugmentor
+
+
+class Mix(Augmentor):
+    r"""Looks at an image, its partner and noise, and draws a mask: x~ = m x_i + (1 - m) x_j.
+
+    The mask is coarse (`mask_size` cells a side) and enlarged bilinearly. Strength s moves it towards the own
+    image: m becomes 1 - s (1 - m). The teacher's answer should be the mixture of both images' answers, by the
+    mask's mean.
+
+    Source: HARD, arXiv:2305.14890 (HARD-Mix). The network is ours: two strided convolutions over both images,
+    pooled to the mask's cells, plus a linear map of noise that dominates at the start, so that masks differ.
+    """
+
+    def __init__(self, config: MixAugmentor, *, in_chans: int) -> None:
+        """`in_chans` channels an image."""
+        super().__init__()
+        self.config = config
+        self.noise_dim = 1 + config.noise_dim
+        cells = config.mask_size**2
+        self.look = nn.Sequential(
+            nn.Conv2d(2 * in_chans, config.hidden_dim, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(config.hidden_dim, config.hidden_dim, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(config.mask_size),
+            nn.Conv2d(config.hidden_dim, 1, 1),
+        )
+        self.draw = nn.Linear(config.noise_dim, cells)
+        nn.init.normal_(self.draw.weight, std=config.init_spread * config.noise_dim**-0.5)
+        nn.init.zeros_(self.draw.bias)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The networks, unless strength 0 leaves them without effect."""
+        config = self.config
+        if config.strength == 0:
+            return []
+        return [{"params": list(self.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}]
+
+    def masks(self, batch: AugmentationInput) -> Float[Tensor, "batch 1 height width"]:
+        """The own image's weight at every pixel."""
+        images, noise = batch.images, batch.noise
+        both = torch.cat([images, images[partners(noise[:, 0])]], dim=1)
+        cells = self.look(both) + self.draw(noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
+        mask = F.interpolate(cells.sigmoid(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return 1.0 - self.config.strength * (1.0 - mask)
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The mixed images; at strength 0 the input tensor itself."""
+        return self.augment(batch).images
+
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """The mixed images, and the share of both images in each; the gradient reaches the shares."""
+        if self.config.strength == 0:
+            return AugmentedView(batch.images)
+        partner, mask = partners(batch.noise[:, 0]), self.masks(batch)
+        mixed = mask * batch.images + (1.0 - mask) * batch.images[partner]
+        return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner))
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """The own image's share, and how much the mask differs over the image."""
+        mask = self.masks(batch)
+        return {"own_share": mask.mean(dim=(1, 2, 3)), "mask_contrast": mask.flatten(1).std(dim=1, correction=0)}
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """At strength s at most s of an image is its partner's."""
+        strength = self.config.strength
+        return {"own_share": (1.0 - strength, 1.0), "mask_contrast": (0.0, strength / 2)}

@@ -1,0 +1,27 @@
+"""Which image an image is mixed with."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def partners(noise: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """A permutation of the batch without a fixed point, as a function of one noise value per image.
+
+    The images stand in a ring, in the order of their noise, and each is paired with its right neighbour. One
+    image alone is its own partner.
+    """
+    order = noise.argsort(stable=True)
+    found = torch.empty_like(order)
+    found[order] = order.roll(-1)
+    return found
+
+
+def shares(own: Float[Tensor, " batch"], partner: Int[Tensor, " batch"]) -> Float[Tensor, "batch batch"]:
+    """Row i: `own[i]` of image i and the rest of its partner; the gradient reaches `own`."""
+    count = len(own)
+    is_partner = torch.zeros(count, count, dtype=own.dtype, device=own.device)
+    is_partner[torch.arange(count, device=own.device), partner] = 1.0
+    return own.diag() + (1.0 - own)[:, None] * is_partner

@@ -1,0 +1,86 @@
+"""Several augmentors, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+
+
+class Chain(Augmentor):
+    """Applies augmentors in order; each has its own part of the noise and its own learning rate."""
+
+    def __init__(self, parts: Sequence[tuple[str, Augmentor]]) -> None:
+        """`parts` are names and augmentors; a name that stands twice is numbered."""
+        super().__init__()
+        kinds = [kind for kind, _ in parts]
+        numbered = [
+            kind if kinds.count(kind) == 1 else f"{kind}{kinds[:place].count(kind) + 1}"
+            for place, kind in enumerate(kinds)
+        ]
+        self.parts = nn.ModuleDict(zip(numbered, (part for _, part in parts), strict=True))
+        self.noise_dim = sum(part.noise_dim for part in self._each())
+
+    def _each(self) -> Iterator[Augmentor]:
+        for part in self.parts.values():
+            assert isinstance(part, Augmentor)
+            yield part
+
+    def _in_turn(self, batch: AugmentationInput) -> Iterator[tuple[str, Augmentor, AugmentationInput, AugmentedView]]:
+        """Every augmentor with what it is given and what it makes of it."""
+        images, used = batch.images, 0
+        for name, part in zip(self.parts, self._each(), strict=True):
+            given = AugmentationInput(images, batch.noise[:, used : used + part.noise_dim])
+            made = part.augment(given)
+            yield name, part, given, made
+            images, used = made.images, used + part.noise_dim
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Those of all parts."""
+        return [group for part in self._each() for group in part.parameter_groups()]
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The images after the last augmentor; the input tensor itself where none does anything."""
+        images, used = batch.images, 0
+        for part in self._each():
+            images = part(AugmentationInput(images, batch.noise[:, used : used + part.noise_dim]))
+            used += part.noise_dim
+        return images
+
+    def remember(self) -> None:
+        """Every part remembers for itself."""
+        for part in self._each():
+            part.remember()
+
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """Sources multiply: what the second mixes was mixed by the first."""
+        view = AugmentedView(batch.images)
+        for _, _, _, made in self._in_turn(batch):
+            view = AugmentedView(made.images, _through(made.sources, view.sources))
+        return view
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """What each part draws, under `part.name`."""
+        return {
+            f"{name}.{key}": values
+            for name, part, given, _ in self._in_turn(batch)
+            for key, values in part.samples(given).items()
+        }
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """Those of the parts, under `part.name`."""
+        return {
+            f"{name}.{key}": bounds
+            for name, part in zip(self.parts, self._each(), strict=True)
+            for key, bounds in part.bounds_of_samples().items()
+        }
+
+
+def _through(later: Tensor | None, earlier: Tensor | None) -> Tensor | None:
+    if later is None or earlier is None:
+        return earlier if later is None else later
+    return torch.mm(later, earlier)

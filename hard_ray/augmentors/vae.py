@@ -1,0 +1,114 @@
+"""HARD-VAE: a learned perturbation of an autoencoder's latent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.config.augmentor import VaeAugmentor
+from hard_ray.networks.autoencoder import Autoencoder
+
+
+class LatentPerturbation(Augmentor):
+    r"""Encodes an image, moves its latent by what a network makes of the latent and noise, and decodes it.
+
+    .. math:: \tilde x = \mathrm{clamp}\big(x + D(\mu + s \, \delta_\phi(\mu, \epsilon)) - D(\mu)\big)
+
+    The difference of two decodings keeps what the decoder cannot draw; `residual: false` gives the decoding
+    itself. No cell of the latent moves by more than `max_delta` standard deviations of its channel.
+
+    Source: HARD, arXiv:2305.14890 (HARD-VAE). The paper perturbs the posteriors between the blocks of a
+    hierarchical VAE; one perturbation of one latent, with a convolutional network, is ours.
+    """
+
+    def __init__(self, config: VaeAugmentor, autoencoder: Autoencoder, *, img_size: int) -> None:
+        """A frozen autoencoder is held outside the module's weights: checkpoints need not repeat it."""
+        super().__init__()
+        self.config = config
+        self.side = math.ceil(img_size / autoencoder.factor)
+        self.noise_dim = config.noise_channels * self.side**2
+        channels, hidden = autoencoder.latent_channels, config.hidden_dim
+        last = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.net = nn.Sequential(
+            nn.Conv2d(channels + config.noise_channels, hidden, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.SiLU(),
+            last,
+        )
+        self._initialise(last)
+        autoencoder.eval().requires_grad_(config.finetune_lr is not None)
+        self.trained = autoencoder if config.finetune_lr is not None else None
+        self._held = (autoencoder,)
+
+    @torch.no_grad()
+    def _initialise(self, last: nn.Conv2d) -> None:
+        """Scale the last layer so that standard normal input gives values of deviation `init_spread`."""
+        first = self.net[0]
+        assert isinstance(first, nn.Conv2d)
+        probe = torch.randn(64, first.in_channels, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        last.weight.mul_(self.config.init_spread / self.net(probe).std())
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The pretrained autoencoder."""
+        return self._held[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the frozen autoencoder along to another device or precision."""
+        if self.trained is None:
+            self.autoencoder._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The perturbation network, and the autoencoder where it is fine-tuned."""
+        config = self.config
+        if config.strength == 0:
+            return []
+        own = {"params": list(self.net.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}
+        if config.finetune_lr is None:
+            return [own]
+        tuned = {"params": list(self.autoencoder.parameters()), "lr": config.finetune_lr, "weight_decay": 0.0}
+        return [own, tuned]
+
+    def delta(
+        self, latent: Float[Tensor, "batch latent side side"], noise: Float[Tensor, "batch noise"]
+    ) -> Float[Tensor, "batch latent side side"]:
+        """The perturbation at strength 1."""
+        spread = self.autoencoder.latent_std.view(1, -1, 1, 1)
+        drawn = noise.unflatten(1, (self.config.noise_channels, self.side, self.side))
+        raw = self.net(torch.cat([latent / spread, drawn], dim=1))
+        moved: Tensor = self.config.max_delta * spread * torch.tanh(raw)
+        return moved
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The perturbed images; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return batch.images
+        images, coder = batch.images, self.autoencoder
+        size = (images.shape[-2], images.shape[-1])
+        latent = coder.encode(images)
+        moved = coder.decode(latent + self.config.strength * self.delta(latent, batch.noise), size)
+        if self.config.residual:
+            moved = images + moved - coder.decode(latent, size)
+        return moved.clamp(0.0, 1.0)
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """How far the latent moves, in standard deviations, and how far the pixels do."""
+        latent = self.autoencoder.encode(batch.images)
+        relative = self.delta(latent, batch.noise) / self.autoencoder.latent_std.view(1, -1, 1, 1)
+        change = (self(batch) - batch.images).flatten(1)
+        return {
+            "latent_change": self.config.strength * relative.flatten(1).square().mean(dim=1).sqrt(),
+            "pixel_change": change.square().mean(dim=1).sqrt(),
+        }
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """Root mean squares: at most `max_delta` deviations, and at most the whole range."""
+        return {"latent_change": (0.0, self.config.strength * self.config.max_delta), "pixel_change": (0.0, 1.0)}
