@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -93,11 +95,11 @@ def test_sync_and_ui(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch
     try:
         assert b"<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/")
     finally:
-        server.terminate()
-        server.wait(timeout=30)
+        os.killpg(server.pid, signal.SIGINT)  # what Ctrl-C sends
+        server.wait(timeout=60)
 
 
-def page(url: str, patience_s: float = 90.0) -> bytes:
+def page(url: str, patience_s: float = 200.0) -> bytes:
     """What a server says, once it does."""
     end = time.monotonic() + patience_s
     while True:

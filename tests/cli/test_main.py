@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,12 @@ def invoke(*arguments: str):
 def test_help_answers_at_once_and_imports_nothing_heavy():
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([HARDRAY, "--help"], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "distill" in done.stdout
-    assert min(times) < 0.5
+    assert min(times) < 0.5  # of a processor's time: the clock on the wall depends on what else is running
     code = (
         "import sys, hard_ray_cli.main; print([m for m in ('torch','ray','mlflow','timm','numpy') if m in sys.modules])"
     )
