@@ -15,10 +15,9 @@ class IdentityAugmentor(Config):
     kind: Literal["identity"] = "identity"
 
 
-class AffineAugmentor(Config):
-    """HARD-Affine: a learned distribution of shifts, rotations, scales and shears."""
+class _AffineBounds(Config):
+    """How far a spatial transform may go."""
 
-    kind: Literal["affine"] = "affine"
     strength: Fraction = 1.0
     """0 is the identity; 1 reaches every bound below."""
     max_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
@@ -31,6 +30,12 @@ class AffineAugmentor(Config):
     """Largest horizontal shear either way, in degrees."""
     padding: Literal["zeros", "border", "reflection"] = "zeros"
     """What stands where the transform looks outside the image."""
+
+
+class AffineAugmentor(_AffineBounds):
+    """HARD-Affine: a learned distribution of shifts, rotations, scales and shears."""
+
+    kind: Literal["affine"] = "affine"
     noise_dim: PositiveInt = 128
     """Normal noise values per image that the transform is computed from."""
     hidden_dim: PositiveInt = 256
@@ -43,7 +48,21 @@ class AffineAugmentor(Config):
     """Weight decay of the augmentor's AdamW."""
 
 
+class RandomAffineAugmentor(_AffineBounds):
+    """Shifts, rotations, scales and shears drawn uniformly: nothing is learned."""
+
+    kind: Literal["random_affine"] = "random_affine"
+
+
+class TrivialAugmentor(Config):
+    """TrivialAugment Wide: one operation per image, drawn uniformly with its magnitude."""
+
+    kind: Literal["trivial_augment"] = "trivial_augment"
+    strength: Fraction = 1.0
+    """The probability that an image is changed; 0 is the identity."""
+
+
 AugmentorConfig = Annotated[
-    IdentityAugmentor | AffineAugmentor,
+    IdentityAugmentor | AffineAugmentor | RandomAffineAugmentor | TrivialAugmentor,
     Field(discriminator="kind"),
 ]
