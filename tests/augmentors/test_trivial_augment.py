@@ -64,7 +64,7 @@ def test_strength_is_the_probability_that_an_image_is_changed():
     generator = torch.Generator().manual_seed(0)
     given = AugmentationInput(batch(rows=1).images.expand(600, -1, -1, -1), torch.randn(600, 3, generator=generator))
     full, half = changed(made()(given), given), changed(made(0.3)(given), given)
-    assert half.float().mean() == pytest.approx(0.3 * full.float().mean(), abs=0.06)
+    assert half.float().mean().item() == pytest.approx(0.3 * full.float().mean().item(), abs=0.06)
     assert (full | ~half).all()
 
 
