@@ -14,6 +14,7 @@ LABELS = {
     "teacher": "teacher",
     "labels_only": "student, labels only",
     "kd": "student, plain KD",
+    "random": "student, random affine",
     "student": "student",
 }
 

@@ -293,12 +293,7 @@ class Run:
             return
         self._evaluated_at = self.progress.step
         results = self.evaluate()
-        values = {
-            f"{'val' if suite == 'clean' else f'val/{suite}'}/{key}": value
-            for suite, result in results.items()
-            for key, value in result.to_json().items()
-            if key in ("top1", "agreement", "ece")
-        }
+        values = _scores(results, clean="val", others="val")
         top1 = next(iter(results.values())).score.top1
         is_best = self.progress.best_top1 is None or top1 > self.progress.best_top1
         if is_best:
@@ -309,6 +304,13 @@ class Run:
                 self.observer.keep_best()
         self._picture()
         self.report({**values, "step": self.progress.step, "epoch": self.progress.step // self.rhythm.per_epoch})
+
+    def log_final(self, results: dict[str, SuiteResult], *, split: str) -> None:
+        """Log what the finished student was measured on: `test/top1` and `ood/<suite>/top1`.
+
+        The point stands beyond the last update, so that a resume that measures again drops it first.
+        """
+        self._write("final", _scores(results, clean=split, others="ood"), step=self.progress.step + 1)
 
     def _picture(self) -> None:
         if self.ranks.is_first:
@@ -364,6 +366,16 @@ class Run:
                     f"allows; they are listed in {self.folder.bad_images}, first {known[0]}"
                 )
             )
+
+
+def _scores(results: dict[str, SuiteResult], *, clean: str, others: str) -> dict[str, float]:
+    """The numbers of each suite, by the names they are logged under."""
+    return {
+        f"{clean if suite == 'clean' else f'{others}/{suite}'}/{key}": value
+        for suite, result in results.items()
+        for key, value in result.to_json().items()
+        if key in ("top1", "agreement", "ece")
+    }
 
 
 def _known(value: float) -> float | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hard_ray.config.run import RunConfig, as_control
 from hard_ray.controller import Phase
 from hard_ray.data.sources import build_index
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
@@ -213,3 +214,87 @@ def test_the_run_reports_each_evaluation(tmp_path: Path, monkeypatch: pytest.Mon
     run_here(tiny_config("optim.steps=8", "validate.every=0.1"), tmp_path)
     assert [point["step"] for point in heard] == steps_of(tmp_path, "val")
     assert all({"val/top1", "epoch"} <= set(point) for point in heard)
+
+
+@pytest.mark.parametrize("kind", ["random_affine", "trivial_augment"])
+def test_a_fixed_augmentor_trains_the_student_alone_and_resumes_to_the_bit(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    blocks = {"objective": {"kind": "kd"}, "augmentor": {"kind": kind}}
+    config = RunConfig.model_validate({**tiny_config("optim.steps=8").model_dump(mode="json"), **blocks})
+    assert run_here(config, tmp_path / "straight") is Status.FINISHED
+    outcome = read_json(tmp_path / "straight" / "outcome.json")
+    assert (outcome["steps"], outcome["switches"]) == ({"student": 8, "augmentor": 0}, 0)
+    points = [p for _, p in read_points(tmp_path / "straight" / "metrics.jsonl") if p["kind"] == "train"]
+    assert all(point["train/drift"] > 0 for point in points)  # the teacher was asked about other images
+    plain = config.model_copy(update={"augmentor": config.augmentor.model_copy(update={"strength": 0.0})})
+    run_here(plain, tmp_path / "plain")
+    with pytest.raises(AssertionError, match="tensors differ"):
+        assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "plain"))
+    update, calls = Updater.update, []
+
+    def dying(self: Updater, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) > 6:
+            raise KilledError
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Updater, "update", dying)
+    with pytest.raises(KilledError):
+        run_here(config, tmp_path / "resumed")
+    monkeypatch.setattr(Updater, "update", update)
+    run_here(config, tmp_path / "resumed")
+    assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "resumed"))
+
+
+def test_the_random_control_is_kd_on_two_views(tmp_path: Path):
+    config = tiny_config("optim.steps=6", "experiment.random.max_shift=0.1")
+    run_here(as_control(config, "random"), tmp_path / "random")
+    run_here(as_control(config, "kd"), tmp_path / "kd")
+    assert read_json(tmp_path / "random" / "outcome.json")["steps"] == {"student": 6, "augmentor": 0}
+    logged = {
+        control: [p for _, p in read_points(tmp_path / control / "metrics.jsonl") if p["kind"] == "train"]
+        for control in ("random", "kd")
+    }
+    for point in logged["random"]:
+        parts = 0.1 * point["train/ce_loss"] + 0.9 * (point["train/kd_loss"] + point["train/disagreement"])
+        assert point["train/loss"] == pytest.approx(parts, rel=1e-5)
+    assert not any("train/disagreement" in point for point in logged["kd"])
+
+
+def test_final_suites_are_measured_at_the_end_alone_on_the_final_split(tmp_path: Path):
+    config = tiny_config(
+        "optim.steps=6",
+        "validate.suites=[clean]",
+        "validate.final=[shifts, corruptions]",
+        "validate.corruption_images=5",
+    )
+    run_here(config, tmp_path)
+    points = [point for _, point in read_points(tmp_path / "metrics.jsonl")]
+    validated = {key for point in points if point["kind"] == "val" for key in point if key.startswith("val")}
+    assert validated == {"val/top1", "val/ece", "val/agreement"}
+    evaluation = read_json(tmp_path / "evaluation.json")
+    assert evaluation["split"] == "test"
+    for who in ("suites", "teacher"):
+        found = evaluation[who]
+        assert list(found) == ["clean", "shifts", "corruptions"]
+        assert {suite: result["n"] for suite, result in found.items()} == {
+            "clean": 300,
+            "shifts": 300 * 4,
+            "corruptions": 5 * 15,
+        }
+        assert list(found["shifts"]["by"]["shift"]) == ["0", "1", "2", "3"]
+        assert found["shifts"]["by"]["shift"]["0"] == found["clean"]["top1"]
+        assert found["corruptions"]["by"]["fog"].keys() == {"3"}
+    (final,) = [point for point in points if point["kind"] == "final"]
+    assert final["test/top1"] == evaluation["suites"]["clean"]["top1"]
+    assert final["ood/shifts/top1"] == evaluation["suites"]["shifts"]["top1"]
+    assert final["step"] == max(point["step"] for point in points if point["kind"] != "final") + 1
+
+
+def test_a_run_that_ended_before_its_last_measurement_was_kept_logs_it_once(tmp_path: Path):
+    config = tiny_config("optim.steps=6", "validate.final=[translate]")
+    run_here(config, tmp_path)
+    (tmp_path / "outcome.json").unlink()
+    run_here(config, tmp_path)
+    assert len(steps_of(tmp_path, "final")) == 1

@@ -9,7 +9,9 @@ from hard_ray.config.augmentor import (
     AugmentorConfig,
     IdentityAugmentor,
     MixAugmentor,
+    RandomAffineAugmentor,
     SequenceAugmentor,
+    TrivialAugmentor,
     VaeAugmentor,
 )
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from hard_ray.augmentors.base import Augmentor
 
 
-def build_augmentor(config: AugmentorConfig, *, in_chans: int, img_size: int) -> Augmentor | None:
+def build_augmentor(config: AugmentorConfig, *, in_chans: int, img_size: int) -> Augmentor | None:  # noqa: PLR0911  (one for each kind)
     """The augmentor of a configuration; None for the identity, which adds no view.
 
     Args:
@@ -46,6 +48,14 @@ def build_augmentor(config: AugmentorConfig, *, in_chans: int, img_size: int) ->
             return LatentPerturbation(config, build_autoencoder(config.autoencoder, in_chans), img_size=img_size)
         case SequenceAugmentor():
             return _chain(config, in_chans=in_chans, img_size=img_size)
+        case RandomAffineAugmentor():
+            from hard_ray.augmentors.random_affine import RandomAffine
+
+            return RandomAffine(config)
+        case TrivialAugmentor():
+            from hard_ray.augmentors.trivial_augment import TrivialAugment
+
+            return TrivialAugment(config)
         case _:
             assert_never(config)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
-from hard_ray.config.augmentor import AffineAugmentor
+from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
 from hard_ray.noise import seed_of
 
 REPLAY_DRAWS = 2
@@ -51,16 +51,7 @@ class Affine(Augmentor):
         first = nn.Linear(config.noise_dim, config.hidden_dim)
         last = nn.Linear(config.hidden_dim, len(PARAMETERS))
         self.net = nn.Sequential(first, nn.ReLU(), last)
-        bounds = torch.tensor(
-            [
-                2.0 * config.max_shift,  # grid coordinates run from -1 to 1: a side is 2 long
-                2.0 * config.max_shift,
-                math.radians(config.max_rotation),
-                math.log(config.max_scale),
-                math.tan(math.radians(config.max_shear)),
-            ]
-        )
-        self.register_buffer("bounds", bounds, persistent=False)
+        self.register_buffer("bounds", bounds_of(config), persistent=False)
         self._initialise(first, last)
         count = sum(parameter.numel() for parameter in self.net.parameters())
         self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
@@ -94,17 +85,13 @@ class Affine(Augmentor):
         """
         if self.config.strength == 0:
             return batch.images
-        return self._transform(batch.images, self._replayed(batch.noise))
+        return transform(batch.images, self._replayed(batch.noise), padding=self.config.padding)
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The images as the present network transforms them."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
-        return AugmentedView(self._transform(batch.images, self.sample(batch.noise)))
-
-    def _transform(self, images: Tensor, parameters: Tensor) -> Tensor:
-        grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, padding_mode=self.config.padding, align_corners=False)
+        return AugmentedView(transform(batch.images, self.sample(batch.noise), padding=self.config.padding))
 
     # ------------------------------------------------------------------- replay
 
@@ -150,6 +137,30 @@ class Affine(Augmentor):
         """The bounds at this strength."""
         reach = (self.bounds * self.config.strength).tolist()
         return {name: (-bound, bound) for name, bound in zip(PARAMETERS, reach, strict=True)}
+
+
+def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, " 5"]:
+    """The largest parameters, in the order and units of `PARAMETERS`, before the strength."""
+    return torch.tensor(
+        [
+            2.0 * config.max_shift,  # grid coordinates run from -1 to 1: a side is 2 long
+            2.0 * config.max_shift,
+            math.radians(config.max_rotation),
+            math.log(config.max_scale),
+            math.tan(math.radians(config.max_shear)),
+        ]
+    )
+
+
+def transform(
+    images: Float[Tensor, "batch channels height width"],
+    parameters: Float[Tensor, "batch 5"],
+    *,
+    padding: str,
+) -> Float[Tensor, "batch channels height width"]:
+    """Each image under its own transform, interpolated bilinearly; differentiable in the parameters."""
+    grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 def matrices(parameters: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 2 3"]:

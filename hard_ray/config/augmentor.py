@@ -16,10 +16,9 @@ class IdentityAugmentor(Config):
     kind: Literal["identity"] = "identity"
 
 
-class AffineAugmentor(Config):
-    """HARD-Affine: a learned distribution of shifts, rotations, scales and shears."""
+class _AffineBounds(Config):
+    """How far a spatial transform may go."""
 
-    kind: Literal["affine"] = "affine"
     strength: Fraction = 1.0
     """0 is the identity; 1 reaches every bound below."""
     max_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
@@ -32,6 +31,12 @@ class AffineAugmentor(Config):
     """Largest horizontal shear either way, in degrees."""
     padding: Literal["zeros", "border", "reflection"] = "zeros"
     """What stands where the transform looks outside the image."""
+
+
+class AffineAugmentor(_AffineBounds):
+    """HARD-Affine: a learned distribution of shifts, rotations, scales and shears."""
+
+    kind: Literal["affine"] = "affine"
     noise_dim: PositiveInt = 128
     """Normal noise values per image that the transform is computed from."""
     hidden_dim: PositiveInt = 256
@@ -48,6 +53,20 @@ class AffineAugmentor(Config):
     """Learning rate of the augmentor's AdamW."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the augmentor's AdamW."""
+
+
+class RandomAffineAugmentor(_AffineBounds):
+    """Shifts, rotations, scales and shears drawn uniformly: nothing is learned."""
+
+    kind: Literal["random_affine"] = "random_affine"
+
+
+class TrivialAugmentor(Config):
+    """TrivialAugment Wide: one operation per image, drawn uniformly with its magnitude."""
+
+    kind: Literal["trivial_augment"] = "trivial_augment"
+    strength: Fraction = 1.0
+    """The probability that an image is changed; 0 is the identity."""
 
 
 class MixAugmentor(Config):
@@ -97,7 +116,7 @@ class VaeAugmentor(Config):
 
 
 SequencePart = Annotated[
-    AffineAugmentor | MixAugmentor | VaeAugmentor,
+    AffineAugmentor | RandomAffineAugmentor | TrivialAugmentor | MixAugmentor | VaeAugmentor,
     Field(discriminator="kind"),
 ]
 
@@ -113,7 +132,13 @@ class SequenceAugmentor(Config):
 
 
 AugmentorConfig = Annotated[
-    IdentityAugmentor | AffineAugmentor | MixAugmentor | VaeAugmentor | SequenceAugmentor,
+    IdentityAugmentor
+    | AffineAugmentor
+    | RandomAffineAugmentor
+    | TrivialAugmentor
+    | MixAugmentor
+    | VaeAugmentor
+    | SequenceAugmentor,
     Field(discriminator="kind"),
 ]
 

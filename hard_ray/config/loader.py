@@ -201,6 +201,8 @@ def describe(problem: ErrorDetails, raw: Any) -> str:
     """One line for one of pydantic's findings: where, what is wrong, what was got."""
     where = dotted_location(problem["loc"], raw)
     if problem["type"] == "extra_forbidden":
+        if where in set(known_keys(RunConfig)):
+            return f"{where}: unknown key here; another kind of {where.rpartition('.')[0]} has it"
         return f"{where}: unknown key{_suggestion(where)}"
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")

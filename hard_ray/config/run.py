@@ -83,13 +83,13 @@ class RunConfig(Config):
 
 
 def as_control(config: RunConfig, control: str) -> RunConfig:
-    """The same run with the augmentor taken away: `labels_only` or `kd`."""
+    """The same run by labels only, by plain KD, or by KD on random transforms: nothing is learned but the student."""
     temperature = getattr(config.objective, "temperature", 4.0)
     objective = CrossEntropyObjective() if control == "labels_only" else KdObjective(temperature=temperature)
     return config.model_copy(
         update={
             "objective": objective,
-            "augmentor": IdentityAugmentor(),
+            "augmentor": config.experiment.random if control == "random" else IdentityAugmentor(),
             "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),
         }
     )

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
 
 Dtype = Literal["float32", "bfloat16"]
-Suite = Literal["clean", "shifted"]
-Control = Literal["labels_only", "kd"]
+Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "corruptions"]
+Control = Literal["labels_only", "kd", "random"]
 
 
 class TeacherRuntime(Config):
@@ -74,14 +75,23 @@ class RuntimeConfig(Config):
 
 
 class ValidateConfig(Config):
-    """Evaluation during training."""
+    """Evaluation during training and at its end."""
 
     every: Epochs = 1.0
     """Epochs between evaluations on the validation split; there is always one at the end."""
     suites: tuple[Suite, ...] = ("clean",)
-    """What is measured: clean images, and images shifted diagonally."""
+    """What is measured: clean images, shifted or turned ones, and the common corruptions."""
+    final: tuple[Suite, ...] = ()
+    """What is measured in addition at the end, on the final split alone."""
     batch_size: PositiveInt = 256
     """Images per evaluated batch and worker."""
+    corruption_images: PositiveInt | None = 2000
+    """Images of a split that `corruptions` measures, chosen by `data.split_seed`; unset: all."""
+
+    @property
+    def at_the_end(self) -> tuple[Suite, ...]:
+        """What the finished student is measured on."""
+        return tuple(dict.fromkeys((*self.suites, *self.final)))
 
 
 class CheckpointsConfig(Config):
@@ -116,4 +126,6 @@ class ExperimentConfig(Config):
     name: str | None = None
     """A name for the run; unset: the name of its output folder."""
     controls: tuple[Control, ...] = ()
-    """Students trained first with as many updates: by labels only, by plain KD."""
+    """Students trained first with as many updates: by labels only, by plain KD, by KD on random transforms."""
+    random: RandomAffineAugmentor = RandomAffineAugmentor()
+    """The transforms of the control `random`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hard_ray.config.runtime import Suite
 from hard_ray.distributed import Ranks
+from hard_ray.evaluation.changes import Change
 from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.precision import Precision, widen
@@ -20,7 +21,7 @@ from hard_ray.step import BatchLike, resting
 from hard_ray.teacher import TeacherPool, Ticket
 
 CACHE_BYTES = 256 * 2**20
-"""Images and teacher answers of a split up to this size stay in memory between evaluations."""
+"""Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""
 
 
 class EvalBatch(BatchLike, Protocol):
@@ -28,6 +29,15 @@ class EvalBatch(BatchLike, Protocol):
 
     @property
     def bad(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Images of a split as they are, or as a change made them."""
+
+    images: NDArray[np.uint8]
+    labels: Tensor
+    sample_ids: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,52 +68,86 @@ class Evaluator:
         pool: TeacherPool | None,
         precision: Precision,
         ranks: Ranks,
+        sample: NDArray[np.int64] | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
-        """`batches` gives this rank's part of the split, from the start; `on_bad` hears of unreadable images."""
+        """Put the parts together; nothing is read before the first evaluation.
+
+        Args:
+            batches: gives this rank's part of the split, from the start.
+            suites: what is measured.
+            img_size: height and width of the images, in pixels.
+            pool: the teacher; None where there is none to compare with.
+            precision: of the student's kernels, and on which device.
+            ranks: the counts are added up over them.
+            sample: sample ids that slow changes are measured on; None: all.
+            on_bad: hears of unreadable images.
+        """
         self.batches = batches
         self.conditions = {suite: conditions(suite, img_size=img_size) for suite in suites}
+        self.changes = list(dict.fromkeys(each.change for group in self.conditions.values() for each in group))
         self.pool = pool
         self.precision = precision
         self.ranks = ranks
+        self.sample = sample
         self.on_bad = on_bad
-        self._kept: list[tuple[NDArray[np.uint8], Tensor]] | None = None
-        self._answers: dict[tuple[int, Condition], Tensor] = {}
+        self._kept: list[_Measured] | None = None
+        self._answers: dict[tuple[int, Change], Tensor] = {}
+        self._changed: dict[tuple[int, Change], _Measured] = {}
+        self._changed_bytes = 0
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
         """The network's results by suite, and the teacher's; the latter empty where there is no teacher."""
-        every = [condition for group in self.conditions.values() for condition in group]
-        students = {condition: Counts() for condition in every}
-        teachers = {condition: Counts() for condition in every}
+        students = {change: Counts() for change in self.changes}
+        teachers = {change: Counts() for change in self.changes}
         with resting(network), torch.inference_mode():
-            for number, (images, labels) in enumerate(self._images()):
-                for condition in every:
-                    pixels = condition.apply(images)
-                    asked = self._ask(number, condition, pixels)
-                    logits = self._logits(network, pixels)
-                    teacher = self._answer(number, condition, asked)
-                    students[condition].add(logits, labels, teacher)
+            for number, batch in enumerate(self._batches()):
+                for change in self.changes:
+                    found = self._under(number, batch, change)
+                    if not len(found.images):
+                        continue
+                    asked = self._ask(number, change, found.images)
+                    logits = self._logits(network, found.images)
+                    teacher = self._answer(number, change, asked)
+                    students[change].add(logits, found.labels, teacher)
                     if teacher is not None:
-                        teachers[condition].add(teacher, labels)
+                        teachers[change].add(teacher, found.labels)
         for counts in (*students.values(), *teachers.values()):
             self._sum(counts)
         with_teacher = self.pool is not None
         results = self._results(students, with_teacher=with_teacher)
         return results, self._results(teachers, with_teacher=False) if with_teacher else {}
 
-    def _images(self) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
+    def _batches(self) -> Iterator[_Measured]:
         if self._kept is not None:
             yield from self._kept
             return
         kept, size = [], 0
         for batch in self.batches():
             self.on_bad(batch.bad)
-            item = (np.array(batch.images), torch.tensor(batch.labels).to(self.precision.device))
-            size += item[0].nbytes
+            labels = torch.tensor(batch.labels).to(self.precision.device)
+            item = _Measured(np.array(batch.images), labels, np.array(batch.sample_ids))
+            size += item.images.nbytes
             if size <= CACHE_BYTES:
                 kept.append(item)
             yield item
         self._kept = kept if size <= CACHE_BYTES else None
+
+    def _under(self, number: int, batch: _Measured, change: Change) -> _Measured:
+        """A batch under a change; of a slow one, the images of the sample alone."""
+        if not change.slow:
+            return replace(batch, images=change(batch.images, batch.sample_ids))
+        if (number, change) in self._changed:
+            return self._changed[number, change]
+        rows = np.arange(len(batch.images))
+        if self.sample is not None:
+            rows = np.flatnonzero(np.isin(batch.sample_ids, self.sample))
+        ids = batch.sample_ids[rows]
+        made = _Measured(change(batch.images[rows], ids), batch.labels[torch.from_numpy(rows)], ids)
+        if self._changed_bytes + made.images.nbytes <= CACHE_BYTES:
+            self._changed_bytes += made.images.nbytes
+            self._changed[number, change] = made
+        return made
 
     def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
         images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
@@ -111,34 +155,34 @@ class Evaluator:
             logits: Tensor = network(images.contiguous(memory_format=self.precision.memory_format))
         return widen(logits)
 
-    def _ask(self, number: int, condition: Condition, pixels: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]] | None:
+    def _ask(self, number: int, change: Change, pixels: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]] | None:
         """Ask the teacher while the student computes, unless its answer is known."""
-        if self.pool is None or (number, condition) in self._answers:
+        if self.pool is None or (number, change) in self._answers:
             return None
         return self.pool.logits(pixels)
 
-    def _answer(self, number: int, condition: Condition, asked: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
+    def _answer(self, number: int, change: Change, asked: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
         if asked is None:
-            return self._answers.get((number, condition))
+            return self._answers.get((number, change))
         answer = torch.tensor(asked.result()).to(self.precision.device)
         if (len(self._answers) + 1) * answer.nbytes <= CACHE_BYTES:
-            self._answers[number, condition] = answer
+            self._answers[number, change] = answer
         return answer
 
     def _sum(self, counts: Counts) -> None:
         counts.values = self.ranks.sum(counts.values.to(self.precision.device)).cpu()
 
-    def _results(self, counts: dict[Condition, Counts], *, with_teacher: bool) -> dict[str, SuiteResult]:
+    def _results(self, counts: dict[Change, Counts], *, with_teacher: bool) -> dict[str, SuiteResult]:
         return {
-            suite: _suite_result({condition: counts[condition] for condition in group}, with_teacher=with_teacher)
+            suite: _suite_result([(each, counts[each.change]) for each in group], with_teacher=with_teacher)
             for suite, group in self.conditions.items()
         }
 
 
-def _suite_result(counts: dict[Condition, Counts], *, with_teacher: bool) -> SuiteResult:
+def _suite_result(counts: list[tuple[Condition, Counts]], *, with_teacher: bool) -> SuiteResult:
     total = Counts()
     by: dict[str, dict[str, Counts]] = {}
-    for condition, counted in counts.items():
+    for condition, counted in counts:
         part = by.setdefault(condition.name, {}).setdefault(condition.severity, Counts())
         part.values += counted.values
         total.values += counted.values

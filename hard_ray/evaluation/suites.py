@@ -2,64 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import assert_never
 
 from hard_ray.config.runtime import Suite
+from hard_ray.evaluation import corruptions
+from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Shift, Unchanged
+from hard_ray.evaluation.corruptions import Corruption
 
 SHIFT_SHARES = (1 / 14, 1 / 7)
 """Shifts of the `shifted` suite as shares of the image's side: 2 and 4 pixels of 28."""
+TRANSLATION = 3
+"""Pixels of 28 by which `translate` moves images."""
+SHIFTS = range(7)
+"""Pixels of 28 by which `shifts` moves images."""
+ROTATIONS = (-45, -30, -15, 0, 15, 30, 45)
+"""Degrees by which `rotations` turns images."""
+CORRUPTION_SEVERITY = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Images moved by (right, down) pixels; zeros come in from outside."""
+    """One change of the images, and the names that its result stands under."""
 
     name: str
     severity: str
-    right: int = 0
-    down: int = 0
-
-    def apply(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The images under this condition, shape and type unchanged."""
-        return shift(images, right=self.right, down=self.down)
+    change: Change
 
 
 def conditions(suite: Suite, *, img_size: int) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
-    `shifted` moves images diagonally, by two distances, to each of the four corners.
+    `shifted` moves all images diagonally, by two distances, to each of the four corners. `translate` moves each
+    image once, by 3 pixels of 28 on both axes, to a corner of its own; `shifts` is the curve over such distances.
+    `translate` is the corruption of that name of MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of its
+    released code: whole pixels, zeros from outside, a random sign on either axis). MNIST-C drew its signs once,
+    without a seed; here the sample id decides them, so single images move elsewhere than in its files.
     """
     match suite:
         case "clean":
-            return (Condition("clean", "0"),)
+            return (Condition("clean", "0", Unchanged()),)
         case "shifted":
-            pixels = sorted({max(1, round(share * img_size)) for share in SHIFT_SHARES})
-            corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
             return tuple(
-                Condition("shift", str(distance), right * distance, down * distance)
-                for distance in pixels
-                for right, down in corners
+                Condition("shift", str(distance), Shift(right * distance, down * distance))
+                for distance in sorted({max(1, round(share * img_size)) for share in SHIFT_SHARES})
+                for right, down in CORNERS
             )
+        case "translate":
+            return (_shifted(max(1, _pixels(TRANSLATION, img_size))),)
+        case "shifts":
+            return tuple(_shifted(distance) for distance in sorted({_pixels(step, img_size) for step in SHIFTS}))
+        case "rotations":
+            return tuple(
+                Condition("rotation", str(degrees), Rotation(degrees) if degrees else Unchanged())
+                for degrees in ROTATIONS
+            )
+        case "corruptions":
+            severity = CORRUPTION_SEVERITY
+            return tuple(Condition(name, str(severity), Corruption(name, severity)) for name in corruptions.NAMES)
+        case _:
+            assert_never(suite)
 
 
-def shift(images: NDArray[np.uint8], *, right: int, down: int) -> NDArray[np.uint8]:
-    """Images moved by whole pixels, zeros from outside; shape (batch, channels, height, width)."""
-    if right == 0 and down == 0:
-        return images
-    height, width = images.shape[-2:]
-    moved = np.zeros_like(images)
-    target_y, source_y = _overlap(down, height)
-    target_x, source_x = _overlap(right, width)
-    moved[..., target_y, target_x] = images[..., source_y, source_x]
-    return moved
+def check_suites(suites: Sequence[Suite]) -> None:
+    """Look, before anything is trained, whether every suite can be measured.
+
+    Raises:
+        HardrayError: one needs a package that is not installed.
+    """
+    if "corruptions" in suites:
+        corruptions.check_installed()
 
 
-def _overlap(distance: int, length: int) -> tuple[slice, slice]:
-    """Where pixels go, and where they come from."""
-    kept = max(0, length - abs(distance))
-    if distance >= 0:
-        return slice(length - kept, length), slice(0, kept)
-    return slice(0, kept), slice(length - kept, length)
+def _pixels(step: int, img_size: int) -> int:
+    """A distance given for images of 28 pixels."""
+    return round(step * img_size / 28)
+
+
+def _shifted(distance: int) -> Condition:
+    return Condition("shift", str(distance), DiagonalShift(distance) if distance else Unchanged())

@@ -27,6 +27,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError, RunFolderError
+from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.entry import train_worker
@@ -339,15 +340,18 @@ class _Driver:
 
 def asks_teacher(config: RunConfig) -> bool:
     """Whether any training of the run needs a teacher."""
-    return config.objective.kind != "cross_entropy" or "kd" in config.experiment.controls
+    return config.objective.kind != "cross_entropy" or any(
+        control != "labels_only" for control in config.experiment.controls
+    )
 
 
 def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
-    """Look at the data and build student and teacher, before anything is started or written.
+    """Look at suites and data and build student and teacher, before anything is started or written.
 
     Raises:
-        HardrayError: something about data or networks that the user can mend.
+        HardrayError: something about suites, data or networks that the user can mend.
     """
+    check_suites(config.validation.at_the_end)
     index = build_index(config.data)
     student, teacher = check_networks(config, image_spec(config, index))
     build_optimizer(student, config.optim)

@@ -61,6 +61,7 @@ def teacher_training(config: RunConfig) -> RunConfig:
             "objective": CrossEntropyObjective(),
             "augmentor": IdentityAugmentor(),
             "optim": OptimConfig.model_validate({name: getattr(recipe, name) for name in OptimConfig.model_fields}),
+            "validation": config.validation.model_copy(update={"final": ()}),  # the main run measures the teacher
             "experiment": config.experiment.model_copy(update={"controls": (), "name": "teacher"}),
             "seed": recipe.seed,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import Suite
 from hard_ray.controller import Controller
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
@@ -30,7 +32,9 @@ from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, HardrayError, ModelError
+from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
+from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network
 from hard_ray.gallery import Panel, Verdicts, draw_gallery, to_pixels
 from hard_ray.networks.network import ImageSpec, Network, build_student
@@ -117,6 +121,7 @@ class Builder:
         config, folder = self.config, RunFolder(self.plan.folder)
         if config.runtime.threads is not None:
             torch.set_num_threads(config.runtime.threads)
+        check_suites(config.validation.at_the_end)
         pipeline = self._pipeline()
         learner, ema = self._learner()
         rhythm = self._rhythm(pipeline.schedule.batches_per_epoch)
@@ -126,7 +131,7 @@ class Builder:
         if self.pool is not None:
             progress.teacher_identity = check_identity(self.pool, progress.teacher_identity)
         updater = self._updater(learner)
-        evaluator = self._evaluator(pipeline, "val", updater.precision)
+        evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
         network: nn.Module = ema.module if ema is not None else learner.network
         observer = FirstRank(self, network, learner, pipeline, updater.precision, progress)
         run = Run(
@@ -268,15 +273,16 @@ class Builder:
         )
         return scheduler
 
-    def _evaluator(self, pipeline: Pipeline, split: str, precision: Precision) -> Evaluator:
-        validation = self.config.validation
+    def _evaluator(self, pipeline: Pipeline, split: str, suites: Sequence[Suite], precision: Precision) -> Evaluator:
+        config, validation = self.config, self.config.validation
         return Evaluator(
             functools.partial(pipeline.eval_batches, split, validation.batch_size),
-            validation.suites,
-            img_size=self.config.data.img_size,
+            suites,
+            img_size=config.data.img_size,
             pool=self.pool,
             precision=precision,
             ranks=self.ranks,
+            sample=sample_of(self.index.rows(split), validation.corruption_images, seed=config.data.split_seed),
         )
 
     def _report(self, metrics: dict[str, Any]) -> None:
@@ -289,13 +295,14 @@ class Builder:
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
         """Measure on the final split, export, and say how it ended."""
         split = self.index.final_split
-        evaluator = self._evaluator(pipeline, split, run.updater.precision)
+        evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision)
         student, teacher = evaluator.evaluate(network)
         if not self.ranks.is_first:
             return
         folder, progress = run.folder, run.progress
         assert isinstance(network, Network)
         export_network(network, folder.student, images=self.images, card=self.card(progress))
+        run.log_final(student, split=split)
         write_json(folder.evaluation, {"split": split, "suites": _to_json(student), "teacher": _to_json(teacher)})
         images = progress.step * self.config.optim.batch_size
         outcome = {

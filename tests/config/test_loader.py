@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from hard_ray.config.loader import (
     validate,
 )
 from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.runtime import Control
 from hard_ray.errors import ConfigError
 
 
@@ -85,6 +87,12 @@ def test_every_mistake_is_in_one_message():
         ("runtime.teacher.max_wait_ms=4", "max_batch is not set"),
         ("controller.min_student_steps=50", "min_student_steps 50 exceeds max_student_steps 40"),
         ("objective.kind=kd", "only objective.kind hard says from what"),
+        ("objective.kind=cross_entropy augmentor.kind=random_affine", "random_affine needs the teacher's answer"),
+        ("objective.kind=cross_entropy augmentor.kind=trivial_augment", "use augmentor.kind=identity"),
+        ("experiment.random.max_scale=0.5", "experiment.random.max_scale: Input should be greater than or equal to 1"),
+        ("experiment.random.kind=affine", "experiment.random.kind"),
+        ("validate.final=[shift]", "validate.final.0"),
+        ("validate.corruption_images=0", "validate.corruption_images: Input should be greater than 0"),
         ("data.kind=idx", "data.path: is required"),
         ("data.kind=image-folder", "data.kind: 'image-folder' is unknown; did you mean image_folder?"),
         ("data.kind=foo", "data.kind: 'foo' is unknown; there are digits, idx, image_folder"),
@@ -93,6 +101,10 @@ def test_every_mistake_is_in_one_message():
         ("optim", "want dotted.key=value"),
         ("optim.lr=[1", "not valid YAML"),
         ("objective.temprature=3", "did you mean objective.temperature?"),
+        (
+            "objective.kind=kd augmentor.kind=random_affine augmentor.noise_dim=8",
+            "augmentor.noise_dim: unknown key here; another kind of augmentor has it",
+        ),
     ],
 )
 def test_a_mistake_says_what_is_wanted(override: str, words: str):
@@ -125,8 +137,43 @@ def test_every_preset_loads_and_survives_a_round_trip(name: str):
     text = dump_yaml(config)
     assert validate([yaml.safe_load(text)], source="round trip") == config
     assert len(preset_description(name)) > 20
-    for control in ("labels_only", "kd"):
-        as_control(config, control)
+    for control in get_args(Control):
+        assert validate([yaml.safe_load(dump_yaml(as_control(config, control)))], source=control)
+
+
+def test_controls_train_the_same_student_without_a_learned_augmentor():
+    config = load_config(
+        preset="mnist-shift", overrides=["objective.temperature=3", "experiment.random.padding=border"]
+    )
+    kinds = {control: as_control(config, control) for control in get_args(Control)}
+    assert {control: (made.objective.kind, made.augmentor.kind) for control, made in kinds.items()} == {
+        "labels_only": ("cross_entropy", "identity"),
+        "kd": ("kd", "identity"),
+        "random": ("kd", "random_affine"),
+    }
+    random = kinds["random"]
+    assert random.augmentor == config.experiment.random
+    assert (random.augmentor.max_shift, random.augmentor.max_rotation, random.augmentor.padding) == (
+        0.1071,
+        0,
+        "border",
+    )
+    assert random.objective == kinds["kd"].objective
+    assert (random.objective.temperature, random.optim, random.validation) == (3, config.optim, config.validation)
+    assert (random.experiment.name, random.experiment.controls) == ("random", ())
+
+
+@pytest.mark.parametrize("kind", ["random_affine", "trivial_augment"])
+@pytest.mark.parametrize("objective", ["hard", "kd", "dkd", "function_matching"])
+def test_a_fixed_augmentor_goes_with_every_objective_that_asks_the_teacher(kind: str, objective: str):
+    config = load_config(overrides=[f"augmentor.kind={kind}", f"objective.kind={objective}"])
+    assert config.augmentor.kind == kind
+
+
+def test_the_suites_at_the_end_are_those_of_training_and_the_final_ones_each_once():
+    config = load_config(overrides=["validate.suites=[clean, translate]", "validate.final=[shifts, translate]"])
+    assert config.validation.at_the_end == ("clean", "translate", "shifts")
+    assert load_config().validation.at_the_end == ("clean",)
 
 
 def test_an_unknown_preset_is_answered_with_a_near_one():

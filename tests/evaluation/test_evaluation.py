@@ -3,32 +3,14 @@ import pytest
 import torch
 from torch import nn
 
+from hard_ray.config.runtime import Suite
 from hard_ray.data.pipeline import Batch
 from hard_ray.distributed import Ranks
+from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.evaluator import Evaluator
 from hard_ray.evaluation.metrics import Counts
-from hard_ray.evaluation.suites import conditions, shift
 from hard_ray.precision import Precision
 from hard_ray.teacher import Answered
-
-
-def test_a_shift_moves_by_whole_pixels_and_fills_with_zeros():
-    images = np.arange(1, 26, dtype=np.uint8).reshape(1, 1, 5, 5)
-    moved = shift(images, right=2, down=-1)
-    expected = np.zeros_like(images)
-    expected[..., :4, 2:] = images[..., 1:, :3]
-    assert np.array_equal(moved, expected)
-    assert shift(images, right=0, down=0) is images
-    assert shift(images, right=9, down=0).max() == 0
-
-
-def test_the_shifted_suite_is_four_corners_at_two_distances():
-    found = conditions("shifted", img_size=28)
-    assert [(c.severity, c.right, c.down) for c in found] == [
-        *(("2", right, down) for right, down in ((-2, -2), (-2, 2), (2, -2), (2, 2))),
-        *(("4", right, down) for right, down in ((-4, -4), (-4, 4), (4, -4), (4, 4))),
-    ]
-    assert {c.severity for c in conditions("shifted", img_size=224)} == {"16", "32"}
 
 
 def test_counts_equal_a_longhand_example():
@@ -63,6 +45,13 @@ class Brightness(nn.Module):
         return torch.stack([0.02 - bright, bright - 0.02], dim=1)
 
 
+class Dot(nn.Module):
+    """Class 1 where one pixel near the upper left corner is bright."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([0.1 - images[:, 0, 4, 4], images[:, 0, 4, 4] - 0.1], dim=1)
+
+
 class Pool:
     def __init__(self) -> None:
         self.asked = 0
@@ -83,9 +72,9 @@ def batches(count: int = 3):
         yield Batch(images, labels, np.arange(4) + 4 * number, np.zeros(4, dtype=np.int64), bad=(f"b{number}",))
 
 
-def evaluator(pool: Pool | None, **more: object) -> Evaluator:
+def evaluator(pool: Pool | None, suites: tuple[Suite, ...] = ("clean", "shifted"), **more: object) -> Evaluator:
     precision = Precision(torch.device("cpu"))
-    return Evaluator(batches, ("clean", "shifted"), img_size=28, pool=pool, precision=precision, ranks=Ranks(), **more)
+    return Evaluator(batches, suites, img_size=28, pool=pool, precision=precision, ranks=Ranks(), **more)
 
 
 def test_students_and_teachers_are_measured_per_suite_and_severity():
@@ -133,3 +122,58 @@ def test_the_network_is_left_in_the_mode_it_was_in():
     network = Brightness().train()
     evaluator(None).evaluate(network)
     assert network.training
+
+
+def test_what_two_suites_have_in_common_is_made_and_asked_once():
+    pool = Pool()
+    suites = ("clean", "translate", "shifts", "rotations")
+    student, _ = evaluator(pool, suites).evaluate(Brightness())
+    assert pool.asked == 3 * (1 + 6 + 6)
+    assert student["shifts"].by["shift"]["0"] == student["clean"].score.top1
+    assert student["rotations"].by["rotation"]["0"] == student["clean"].score.top1
+    assert student["shifts"].by["shift"]["3"] == student["translate"].score.top1
+    assert {suite: student[suite].score.n for suite in suites} == {
+        "clean": 12,
+        "translate": 12,
+        "shifts": 12 * 7,
+        "rotations": 12 * 7,
+    }
+
+
+def test_a_curve_stands_under_by_and_its_mean_is_the_suites_accuracy():
+    student, teacher = evaluator(Pool(), ("shifts", "rotations", "translate")).evaluate(Dot())
+    for suite, name, severities in (
+        ("shifts", "shift", ["0", "1", "2", "3", "4", "5", "6"]),
+        ("rotations", "rotation", ["-45", "-30", "-15", "0", "15", "30", "45"]),
+    ):
+        for results in (student, teacher):
+            told = results[suite].to_json()
+            assert list(told["by"][name]) == severities
+            assert told["top1"] == pytest.approx(np.mean(list(told["by"][name].values())))
+    curve = list(student["shifts"].by["shift"].values())
+    assert curve[:3] == [100.0, 100.0, 100.0]  # the bright square begins two pixels before the dot
+    assert min(curve[3:]) < 100
+    assert "by" not in student["translate"].to_json()
+
+
+@pytest.mark.parametrize("cache", [100, 2**20])
+def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
+    monkeypatch: pytest.MonkeyPatch, cache: int
+):
+    monkeypatch.setattr("hard_ray.evaluation.evaluator.CACHE_BYTES", cache)
+    made, call = [], Corruption.__call__
+
+    def counting(self: Corruption, images: np.ndarray, sample_ids: np.ndarray) -> np.ndarray:
+        made.extend(sample_ids.tolist())
+        return call(self, images, sample_ids)
+
+    monkeypatch.setattr(Corruption, "__call__", counting)
+    sample = np.array([1, 2, 11])  # none of the second batch
+    measured = evaluator(Pool(), ("clean", "corruptions"), sample=sample)
+    one, _ = measured.evaluate(Brightness())
+    assert (one["clean"].score.n, one["corruptions"].score.n) == (12, 15 * 3)
+    assert sorted(made) == sorted(15 * [1, 2, 11])
+    assert measured.evaluate(Brightness())[0] == one
+    assert len(made) == 15 * 3 * (1 if cache > 100 else 2)
+    assert set(one["corruptions"].to_json()["by"]["fog"]) == {"3"}
+    assert len(one["corruptions"].by) == 15

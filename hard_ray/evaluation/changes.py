@@ -1,0 +1,117 @@
+"""What is done to images before a network is measured on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import rotate
+
+from hard_ray.noise import uniform
+
+CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+"""The diagonal directions: (right, down)."""
+
+
+class Change(Protocol):
+    """A function of each image and its sample id alone. Equal changes are made, and measured, once."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether it takes so long that a sample of the images has to do."""
+        ...
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The changed images; shape (batch, channels, height, width), as given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The images as they are."""
+
+    slow: ClassVar[bool] = False
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images given."""
+        del sample_ids
+        return images
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """All images moved by (right, down) pixels; zeros come in from outside."""
+
+    right: int
+    down: int
+    slow: ClassVar[bool] = False
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The moved images."""
+        del sample_ids
+        return shift(images, right=self.right, down=self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class DiagonalShift:
+    """Each image moved by as many pixels on both axes, towards the corner that its sample id decides.
+
+    The four corners are equally likely, and an image goes to the same one at every distance.
+    """
+
+    distance: int
+    slow: ClassVar[bool] = False
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The moved images; zeros come in from outside."""
+        moved, corners = np.empty_like(images), corners_of(sample_ids)
+        for number, (right, down) in enumerate(CORNERS):
+            rows = corners == number
+            moved[rows] = shift(images[rows], right=right * self.distance, down=down * self.distance)
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """All images turned about their centre, anticlockwise; bilinear, zeros come in from outside."""
+
+    degrees: float
+    slow: ClassVar[bool] = False
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The turned images."""
+        del sample_ids
+        turned: NDArray[np.uint8] = rotate(
+            torch.tensor(images), self.degrees, interpolation=InterpolationMode.BILINEAR
+        ).numpy()
+        return turned
+
+
+def corners_of(sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of `CORNERS` each image moves to."""
+    draws = uniform("shift corner", seed=0, epochs=np.zeros_like(sample_ids), sample_ids=sample_ids, count=1)
+    return (draws[:, 0] * len(CORNERS)).astype(np.int64)
+
+
+def shift(images: NDArray[np.uint8], *, right: int, down: int) -> NDArray[np.uint8]:
+    """Images moved by whole pixels, zeros from outside; shape (batch, channels, height, width)."""
+    if right == 0 and down == 0:
+        return images
+    height, width = images.shape[-2:]
+    moved = np.zeros_like(images)
+    target_y, source_y = _overlap(down, height)
+    target_x, source_x = _overlap(right, width)
+    moved[..., target_y, target_x] = images[..., source_y, source_x]
+    return moved
+
+
+def _overlap(distance: int, length: int) -> tuple[slice, slice]:
+    """Where pixels go, and where they come from."""
+    kept = max(0, length - abs(distance))
+    if distance >= 0:
+        return slice(length - kept, length), slice(0, kept)
+    return slice(0, kept), slice(length - kept, length)
