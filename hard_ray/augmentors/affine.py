@@ -125,7 +125,8 @@ class Affine(Augmentor):
             part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)
         )
         hidden = torch.relu(noise @ first.transpose(1, 2) + first_bias[:, None])
-        return hidden @ last.transpose(1, 2) + last_bias[:, None]
+        raw: Tensor = hidden @ last.transpose(1, 2) + last_bias[:, None]
+        return raw
 
     # --------------------------------------------------------------- statistics
 

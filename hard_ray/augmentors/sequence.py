@@ -22,7 +22,7 @@ class Chain(Augmentor):
             kind if kinds.count(kind) == 1 else f"{kind}{kinds[:place].count(kind) + 1}"
             for place, kind in enumerate(kinds)
         ]
-        self.parts = nn.ModuleDict(zip(numbered, (part for _, part in parts), strict=True))
+        self.parts = nn.ModuleDict(dict(zip(numbered, (part for _, part in parts), strict=True)))
         self.noise_dim = sum(part.noise_dim for part in self._each())
 
     def _each(self) -> Iterator[Augmentor]:

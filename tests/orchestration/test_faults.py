@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from hard_ray.run_folder import read_json
@@ -88,7 +89,8 @@ def test_ctrl_c_leaves_a_checkpoint_closes_the_run_and_ends_everything(
     assert process.returncode == 130, out
     assert f"continue with `hardray distill --resume {place / name}`" in out.replace("\n", " ")
     assert "Traceback" not in out
-    assert not [child for child in children if child.is_running() and child.status() != "zombie"]
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
     run_id = read_json(place / name / "tracking.json")["run_id"]
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     assert client.get_run(run_id).info.status == "KILLED"
