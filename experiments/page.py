@@ -62,12 +62,14 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
 
 
 def _costs(model: str, results: Sequence[Any]) -> list[str]:
-    """What a student update takes all in all, and the share of the augmentor's phases; the main student's alone."""
-    if model != "student":
+    """What a student update takes all in all, and the share of the augmentor's phases."""
+    costs = [result["costs"][model] for result in results if model in result["costs"]]
+    if not costs:
         return ["", ""]
-    seconds = [result["seconds"]["total"] / result["steps"]["student"] for result in results]
-    shares = [100 * result["seconds"]["augmentor"] / result["seconds"]["total"] for result in results]
-    return [f"{sum(seconds) / len(seconds):.3f}", f"{sum(shares) / len(shares):.0f} %"]
+    seconds, share = (
+        sum(cost[key] for cost in costs) / len(costs) for key in ("seconds_per_update", "augmentor_share")
+    )
+    return [f"{seconds:.3f}", f"{100 * share:.0f} %"]
 
 
 def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:

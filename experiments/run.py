@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from experiments.page import write_page
 from experiments.rows import RESULTS, Row, read_rows, read_tables
@@ -70,22 +71,25 @@ def _finish(row: Row, *, commit: bool) -> bool:
 def _keep(row: Row, output: Path, seconds: float) -> None:
     """Write the row's figures, with nothing of this machine in them."""
     summary = json.loads((output / "summary.json").read_text())
-    curves = {
-        name: json.loads(path.read_text())
-        for name, path in [
-            ("student", output / "evaluation.json"),
-            *((folder.name, folder / "evaluation.json") for folder in sorted((output / "controls").glob("*"))),
-        ]
-    }
+    folders = {"student": output} | {path.name: path for path in sorted((output / "controls").glob("*"))}
+    evaluations = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in folders.items()}
     result = {
         "command": f"hardray {row.command}",
         "wall_seconds": round(seconds),
-        **{key: summary[key] for key in ("models", "steps", "switches", "seconds", "throughput", "seed", "versions")},
-        "by": {name: _by(evaluation["suites"]) for name, evaluation in curves.items()},
-        "teacher_by": _by(curves["student"]["teacher"]),
+        **{key: summary[key] for key in ("models", "steps", "switches", "seed", "versions")},
+        "costs": {name: _costs(json.loads((folder / "outcome.json").read_text())) for name, folder in folders.items()},
+        "by": {name: _by(evaluation["suites"]) for name, evaluation in evaluations.items()},
+        "teacher_by": _by(evaluations["student"]["teacher"]),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _costs(outcome: dict[str, Any]) -> dict[str, float]:
+    """Seconds of training for each student update, and the share that was spent in augmentor phases."""
+    total = outcome["seconds"]["total"]
+    share = outcome["seconds"].get("augmentor", 0.0) / total
+    return {"seconds_per_update": round(total / outcome["steps"]["student"], 5), "augmentor_share": round(share, 4)}
 
 
 def _by(suites: dict[str, dict[str, object]]) -> dict[str, object]:

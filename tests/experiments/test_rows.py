@@ -53,8 +53,7 @@ def test_the_page_has_means_ranges_costs_and_curves(results: Path, tmp_path: Pat
             json.dumps(
                 {
                     "models": {"teacher": {"clean": 99.0}, "student": {"clean": top1}},
-                    "seconds": {"total": 100.0, "augmentor": 20.0},
-                    "steps": {"student": 1000, "augmentor": 100},
+                    "costs": {"student": {"seconds_per_update": 0.1, "augmentor_share": 0.2}},
                     "by": {"student": curve},
                     "teacher_by": {"shifts": {"shift": {"0": 99.0, "3": 98.0}}},
                 }
