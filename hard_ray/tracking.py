@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,8 +318,7 @@ def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> No
     )
     side = config.data.img_size
     example = np.zeros((2, config.data.in_chans, side, side), dtype=np.float32)
-    mlflow.set_tracking_uri(uri)
-    with mlflow.start_run(run_id=run_id):
+    with _tracking_to(uri), mlflow.start_run(run_id=run_id):
         mlflow.pytorch.log_model(
             network.eval(),
             name=MODEL_NAME,
@@ -326,6 +326,22 @@ def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> No
             serialization_format="pt2",
             pip_requirements=[f"{name}=={version(name)}" for name in ("torch", "torchvision", "mlflow")],
         )
+
+
+@contextmanager
+def _tracking_to(uri: str) -> Iterator[None]:
+    """MLflow's global address for a while: it is an environment variable too, which the next run would follow."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri("")  # none: MLflow looks at the variable again
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

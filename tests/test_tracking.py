@@ -1,6 +1,7 @@
 """MLflow follows the run folder: nothing lost, nothing twice, nobody waits."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from hard_ray.config.loader import dump_yaml
 from hard_ray.run_folder import MetricsLog, RunFolder, read_json, write_json
 from hard_ray.tracking import Follower, Tracking, flatten, tracking_uri
-from tests.helpers import tiny_config
+from tests.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")
 
@@ -183,3 +184,18 @@ def test_system_use_is_sampled_and_continues_after_a_resume(run: RunFolder, monk
     assert [point["step"] for point in points] == list(range(len(points)))
     assert steps_sent(made, "system/cpu_utilization_percentage") == list(range(len(points)))
     assert not [t for t in threading.enumerate() if t.name == "mlflow" and t.is_alive()]
+
+
+@pytest.mark.parametrize("before", [None, "http://somewhere:5000"])
+def test_logging_a_model_leaves_mlflows_global_address_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+):
+    if before is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    folder = RunFolder(tmp_path / "runs" / "one")
+    run_here(CONFIG.model_copy(update={"optim": CONFIG.optim.model_copy(update={"steps": 2})}), folder.path)
+    folder.config.write_text(dump_yaml(CONFIG))
+    made = follower(folder, f"sqlite:///{tmp_path}/mlflow.db")
+    made.close("FINISHED")
+    assert made.sent.model
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before

@@ -1,0 +1,33 @@
+"""What the driver decides before anything is started."""
+
+import sys
+
+import pytest
+
+from hard_ray.errors import HardrayError
+from hard_ray.orchestration.driver import asks_teacher, examine
+from hard_ray.orchestration.plan import teacher_training
+from tests.helpers import tiny_config
+
+
+@pytest.mark.parametrize(
+    ("controls", "asks"), [("", False), ("labels_only", False), ("kd", True), ("labels_only, random", True)]
+)
+def test_a_teacher_is_needed_where_the_run_or_a_control_asks_one(controls: str, asks: bool):
+    plain = tiny_config(f"experiment.controls=[{controls}]")
+    assert asks_teacher(plain)
+    labels = plain.model_copy(update={"objective": teacher_training(plain).objective})
+    assert asks_teacher(labels) is asks
+
+
+def test_a_suite_that_cannot_be_measured_is_found_before_the_start(monkeypatch: pytest.MonkeyPatch):
+    config = tiny_config("validate.final=[corruptions]")
+    examine(config)
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    with pytest.raises(HardrayError, match="suite corruptions needs the package imagecorruptions-imaug"):
+        examine(config)
+
+
+def test_the_teachers_own_training_measures_no_final_suites():
+    config = tiny_config("validate.suites=[clean, translate]", "validate.final=[shifts]")
+    assert teacher_training(config).validation.at_the_end == ("clean", "translate")

@@ -1,0 +1,27 @@
+from typing import get_args
+
+from hard_ray.config.runtime import Control
+from hard_ray.report import LABELS, rows
+from tests.helpers import tiny_config
+
+SUMMARY = {
+    "models": {
+        "teacher": {"clean": 99.0, "shifts": 91.25},
+        "random": {"clean": 97.0, "shifts": 80.04},
+        "student": {"clean": 98.0, "shifts": 85.0},
+    }
+}
+
+
+def test_the_table_has_a_row_for_each_model_and_a_column_for_each_suite():
+    header, body = rows(SUMMARY, tiny_config())
+    assert header == ["model", "clean", "shifts"]
+    assert body == [
+        ["teacher", "99.0", "91.2"],
+        ["student, random affine", "97.0", "80.0"],
+        ["student, HARD (affine)", "98.0", "85.0"],
+    ]
+
+
+def test_every_control_has_a_label():
+    assert set(get_args(Control)) < set(LABELS)
