@@ -114,13 +114,15 @@ def distill(
 
 
 def _run(start: Callable[[Any], RunResult]) -> None:
+    from hard_ray.run_folder import RunFolder
+
     from .console import ConsoleReporter, result_table
 
     result = start(ConsoleReporter(console))
     console.print()
     console.print(result_table(result.summary, result.config))
     console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
-    pictures = sorted((result.folder / "gallery").glob("*.png"))
+    pictures = RunFolder(result.folder).pictures
     if pictures:
         console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
     if result.tracking_problem is not None:
@@ -210,6 +212,33 @@ def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Send to MLflow what a run could not send."""
     with readable_errors():
         _api().sync(run, say=lambda text: console.print(escape(text), highlight=False, soft_wrap=True))
+
+
+@app.command()
+def gallery(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the pictures; by default RUN/gallery.")] = None,
+) -> None:
+    """Draw what the augmentor does, and how it changed.
+
+    From the run folder alone, while the run goes on or after it.
+    """
+    with readable_errors():
+        for path in _api().gallery(run, to=to):
+            console.print(escape(str(path)), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="The HTML file; by default RUN/report.html.")] = None,
+) -> None:
+    """Write a page with the results, curves, pictures and configuration of a run.
+
+    From the run folder alone, while the run goes on or after it.
+    """
+    with readable_errors():
+        console.print(escape(str(_api().report(run, to=to))), highlight=False, soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 
-__all__ = ["distill", "load_config", "resume", "sync"]
+__all__ = ["distill", "gallery", "load_config", "report", "resume", "sync"]
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.driver import Reporter, RunResult
@@ -56,3 +56,36 @@ def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> 
     from hard_ray.orchestration import after
 
     after.sync(Path(output), say)
+
+
+def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
+    """Draw a run's pictures from its folder alone.
+
+    Args:
+        output: the run's folder; the run may still be going on.
+        to: the folder for the pictures, by default the run's gallery.
+
+    Returns:
+        The PNG files: the newest pictures, the same images through training, what the augmentor draws.
+
+    Raises:
+        HardrayError: there is no run in the folder, or it kept no pictures.
+    """
+    from hard_ray import pictures
+
+    return pictures.write_pictures(Path(output), None if to is None else Path(to))
+
+
+def report(output: str | Path, *, to: str | Path | None = None) -> Path:
+    """Write a run's page: one HTML file that needs nothing beside it.
+
+    Args:
+        output: the run's folder; the run may still be going on.
+        to: the file, by default `report.html` in the folder.
+
+    Raises:
+        HardrayError: there is no run in the folder, or a file of it is damaged.
+    """
+    from hard_ray import page
+
+    return page.write_page(Path(output), None if to is None else Path(to))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+
+from hard_ray.figures import COLOURS, INK, LINE, new_figure
+from hard_ray.snapshots import Guesses, Snapshot, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-TEXT = "#202124"
-AGREE, DIFFER = "#1a7f37", "#b3261e"
+AGREE, DIFFER = COLOURS["agree"], COLOURS["differ"]
+LONGEST_NAME = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,63 +28,85 @@ class Verdicts:
     confidences: tuple[float, ...]
 
     @classmethod
-    def of(cls, logits: Float[Tensor, "batch classes"], classes: Sequence[str]) -> Verdicts:
+    def of(cls, guesses: Guesses, classes: Sequence[str]) -> Verdicts:
         """Top class and its probability."""
-        confidence, guess = logits.float().softmax(dim=1).max(dim=1)
-        return cls(tuple(classes[index] for index in guess.tolist()), tuple(confidence.tolist()))
+        return cls(names_of(guesses.classes, classes), tuple(guesses.confidences.tolist()))
 
     def line(self, who: str, column: int) -> str:
         """One line under a picture."""
-        name = self.names[column]
-        shown = name if len(name) <= 14 else f"{name[:13]}…"
-        return f"{who} {shown} {100 * self.confidences[column]:.0f}%"
+        return f"{who} {shortened(self.names[column])} {100 * self.confidences[column]:.0f}%"
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One row of pictures, and what both networks say of them."""
-
-    title: str
-    images: NDArray[np.float32]
-    """Shape (pictures, channels, height, width), in [0, 1]."""
-    teacher: Verdicts
-    student: Verdicts
-
-
-def draw_gallery(path: Path, *, original: Panel, augmented: Panel | None, heading: str) -> None:
-    """Write a PNG: a row of originals, of augmented images and of their differences."""
-    from matplotlib.figure import Figure
-
-    panels = [original] if augmented is None else [original, augmented]
-    count = len(original.images)
-    rows = len(panels) + (augmented is not None)
-    figure = Figure(figsize=(1.45 * count + 0.9, 1.85 * rows + 0.5), dpi=110, layout="constrained")
-    figure.suptitle(heading, fontsize=10, color=TEXT)
-    axes = figure.subplots(rows, count, squeeze=False)
-    for row, panel in zip(axes, panels, strict=False):
-        for column, axis in enumerate(row):
-            _show(axis, panel.images[column])
-            agree = panel.teacher.names[column] == panel.student.names[column]
-            verdict = f"{panel.teacher.line('T', column)}\n{panel.student.line('S', column)}"
-            axis.set_xlabel(verdict, fontsize=7, color=AGREE if agree else DIFFER)
-        row[0].set_ylabel(panel.title, fontsize=9, color=TEXT)
-    if augmented is not None:
-        for column, axis in enumerate(axes[-1]):
-            difference = augmented.images[column] - original.images[column]
-            axis.imshow(difference.mean(axis=0), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-            _bare(axis)
-        axes[-1][0].set_ylabel("difference", fontsize=9, color=TEXT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
+    """A snapshot as three rows: originals, augmented images, their differences."""
+    original, augmented = snapshot.original, snapshot.augmented
+    count = len(snapshot.labels)
+    figure = new_figure(1.45 * count + 0.9, 6.25)
+    figure.suptitle(f"update {snapshot.step:,}", fontsize=10, color=INK)
+    axes = figure.subplots(3, count, squeeze=False)
+    for axis, name in zip(axes[0], names_of(snapshot.labels, classes), strict=True):
+        axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
+    _draw_row(axes[0], "original", original, classes)
+    _draw_row(axes[1], "augmented", augmented, classes)
+    for axis, before, after in zip(axes[2], original.images, augmented.images, strict=True):
+        difference = after / 255.0 - before / 255.0
+        axis.imshow(difference.mean(axis=0), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        _bare(axis)
+    axes[2][0].set_ylabel("difference", fontsize=9, color=INK)
+    return figure
 
 
-def _show(axis: Axes, image: NDArray[np.float32]) -> None:
-    pixels = np.clip(image.transpose(1, 2, 0), 0.0, 1.0)
+def _draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[str]) -> None:
+    teacher, student = Verdicts.of(view.teacher, classes), Verdicts.of(view.student, classes)
+    for column, axis in enumerate(axes):
+        _show(axis, view.images[column])
+        verdict = f"{teacher.line('T', column)}\n{student.line('S', column)}"
+        agree = teacher.names[column] == student.names[column]
+        axis.set_xlabel(verdict, fontsize=8, color=AGREE if agree else DIFFER, parse_math=False)
+    axes[0].set_ylabel(title, fontsize=9, color=INK)
+
+
+def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
+    """The same images through training: a row for each image, a column for each snapshot."""
+    first = snapshots[0]
+    figure = new_figure(1.1 * (len(snapshots) + 1) + 0.6, 1.4 * len(first.labels) + 0.4)
+    axes = figure.subplots(len(first.labels), len(snapshots) + 1, squeeze=False)
+    for row, label in enumerate(names_of(first.labels, classes)):
+        _show(axes[row][0], first.original.images[row])
+        axes[row][0].set_ylabel(shortened(label), fontsize=9, color=INK, parse_math=False)
+    for column, snapshot in enumerate(snapshots, start=1):
+        for axis, image in zip(axes[:, column], snapshot.augmented.images, strict=True):
+            _show(axis, image)
+        _say(axes[:, column], snapshot.augmented, classes)
+    titles = ["original", *(f"update {snapshot.step:,}" for snapshot in snapshots)]
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9, color=INK)
+    return figure
+
+
+def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
+    """Under each picture what both networks call it."""
+    teacher, student = (names_of(guesses.classes, classes) for guesses in (view.teacher, view.student))
+    for axis, right, said in zip(axes, teacher, student, strict=True):
+        text = f"T {shortened(right)}\nS {shortened(said)}"
+        axis.set_xlabel(text, fontsize=7.5, color=AGREE if right == said else DIFFER, parse_math=False)
+
+
+def names_of(numbers: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
+    """Class names; the number itself where no name is known."""
+    return tuple(classes[number] if number < len(classes) else str(number) for number in numbers.tolist())
+
+
+def shortened(name: str) -> str:
+    """A class name that fits under a picture."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _show(axis: Axes, image: NDArray[np.uint8]) -> None:
+    pixels = image.transpose(1, 2, 0)
     grey = pixels.shape[2] == 1
     axis.imshow(
-        pixels[..., 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="nearest"
+        pixels[..., 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation="nearest"
     )
     _bare(axis)
 
@@ -92,10 +115,4 @@ def _bare(axis: Axes) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
-        spine.set_color("#dadce0")
-
-
-def to_pixels(images: Tensor) -> NDArray[np.float32]:
-    """Images on the host."""
-    pixels: NDArray[np.float32] = images.detach().float().cpu().numpy()
-    return pixels
+        spine.set_color(LINE)

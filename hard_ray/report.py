@@ -25,10 +25,10 @@ def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     evaluation = read_json(folder.evaluation)
     models: dict[str, dict[str, float]] = {}
     if evaluation["teacher"]:
-        models["teacher"] = _top1(evaluation["teacher"])
+        models["teacher"] = top1(evaluation["teacher"])
     for control in config.experiment.controls:
-        models[control] = _top1(read_json(folder.part(f"controls/{control}").evaluation)["suites"])
-    models["student"] = _top1(evaluation["suites"])
+        models[control] = top1(read_json(folder.part(f"controls/{control}").evaluation)["suites"])
+    models["student"] = top1(evaluation["suites"])
     seconds = outcome["seconds"]
     return {
         "models": models,
@@ -59,17 +59,28 @@ def versions() -> dict[str, str]:
 
 def rows(summary: dict[str, Any], config: RunConfig) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of models by suite, top-1 in percent."""
-    suites = list(summary["models"]["student"])
-    method = {"hard": f"HARD ({config.augmentor.kind})"}.get(config.objective.kind, config.objective.kind)
-    header = ["model", *suites]
+    return table(summary["models"], config)
+
+
+def table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[str], list[list[str]]]:
+    """The table of `rows`, of whichever models there are."""
+    suites = list(dict.fromkeys(suite for scores in reversed(models.values()) for suite in scores))
     body = [
-        [
-            f"student, {method}" if name == "student" else LABELS[name],
-            *(f"{scores[suite]:.1f}" if suite in scores else "-" for suite in suites),
-        ]
-        for name, scores in summary["models"].items()
+        [label(name, config), *(f"{scores[suite]:.1f}" if suite in scores else "-" for suite in suites)]
+        for name, scores in models.items()
     ]
-    return header, body
+    return ["model", *suites], body
+
+
+def label(name: str, config: RunConfig) -> str:
+    """What a model of the run is called."""
+    method = {"hard": f"HARD ({config.augmentor.kind})"}.get(config.objective.kind, config.objective.kind)
+    return f"student, {method}" if name == "student" else LABELS[name]
+
+
+def top1(suites: dict[str, Any]) -> dict[str, float]:
+    """Accuracy by suite, from an evaluation."""
+    return {suite: result["top1"] for suite, result in suites.items()}
 
 
 def markdown(summary: dict[str, Any], config: RunConfig) -> str:
@@ -89,7 +100,3 @@ def markdown(summary: dict[str, Any], config: RunConfig) -> str:
             f"which {seconds['teacher_wait']:.0f} s waiting for the teacher and {seconds['data_wait']:.0f} s for data.",
         ]
     )
-
-
-def _top1(suites: dict[str, Any]) -> dict[str, float]:
-    return {suite: result["top1"] for suite, result in suites.items()}

@@ -68,8 +68,18 @@ class RunFolder:
 
     @property
     def gallery(self) -> Path:
-        """Pictures of augmented images."""
+        """Pictures of augmented images, and the snapshots that they show."""
         return self.path / "gallery"
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The pictures made while training, oldest first."""
+        return sorted(self.gallery.glob("step-*.png"))
+
+    @property
+    def report(self) -> Path:
+        """The run's page, where `hardray report` writes it."""
+        return self.path / "report.html"
 
     @property
     def classes(self) -> Path:
@@ -155,14 +165,19 @@ def open_run(path: Path) -> RunFolder:
     return folder
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new one."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step: a reader sees the old content or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+    with temporary.open("wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

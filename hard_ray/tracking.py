@@ -194,8 +194,8 @@ class Follower:
 
     def _send_files(self, client: MlflowClient) -> None:
         single = [self.folder.config, self.folder.summary, self.folder.evaluation, self.folder.bad_images]
-        pictures = sorted(self.folder.gallery.glob("*.png"))
-        for path, where in [*((path, None) for path in single), *((path, "gallery") for path in pictures)]:
+        pictures = [(path, "gallery") for path in self.folder.pictures]
+        for path, where in [*((path, None) for path in single), *pictures]:
             if not path.is_file():
                 continue
             changed = path.stat().st_mtime

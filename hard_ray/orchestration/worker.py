@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from hard_ray.augmentors import build_augmentor
-from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.base import Augmentor
+from hard_ray.camera import Camera
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
@@ -36,16 +37,18 @@ from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network
-from hard_ray.gallery import Panel, Verdicts, draw_gallery, to_pixels
+from hard_ray.figures import save_png
+from hard_ray.gallery import draw_gallery
 from hard_ray.networks.network import ImageSpec, Network, build_student
-from hard_ray.noise import normal, seed_of
+from hard_ray.noise import seed_of
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import RayPool
-from hard_ray.precision import DTYPES, Precision, widen
+from hard_ray.precision import DTYPES, Precision
 from hard_ray.run_folder import RunFolder, write_json
+from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
-from hard_ray.step import Learner, Updater, resting
+from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, check_identity
 from hard_ray.training import Rhythm, Run, Status
 
@@ -359,40 +362,20 @@ class FirstRank:
         export_network(self.network, folder.best, images=self.builder.images, card=card)
 
     def picture(self, step: int) -> None:
-        """Draw the same images at every call, with the noise that belongs to them."""
+        """Draw the same images at every call, and keep what is drawn for later."""
         count = self.builder.config.tracking.gallery_images
         if not count or self.builder.pool is None or self.learner.augmentor is None:
             return
         if self._sample is None:
             with closing(self.pipeline.eval_batches("val", count)) as batches:
                 self._sample = next(batches)
-        sample = self._sample
-        images = torch.tensor(sample.images).to(self.precision.device).float() / 255.0
-        noise = normal(
-            "gallery",
-            seed=self.builder.config.seed,
-            epochs=sample.epochs,
-            sample_ids=sample.sample_ids,
-            count=self.learner.augmentor.noise_dim,
+        camera = Camera(
+            self.learner.augmentor, self.network, self.builder.pool, self.precision, self.builder.config.seed
         )
-        with torch.inference_mode():
-            given = AugmentationInput(images, torch.from_numpy(noise).to(self.precision.device))
-            augmented = self.learner.augmentor(given)
-        names = [self.builder.index.classes[label] for label in sample.labels.tolist()]
-        draw_gallery(
-            RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png",
-            original=self._panel("original", images),
-            augmented=self._panel("augmented", augmented),
-            heading=f"update {step}: labels {', '.join(names)}",
-        )
-
-    def _panel(self, title: str, images: torch.Tensor) -> Panel:
-        classes = self.builder.index.classes
-        assert self.builder.pool is not None
-        teacher = torch.tensor(self.builder.pool.logits(to_pixels(images)).result())
-        with resting(self.network), torch.inference_mode(), self.precision.autocast():
-            student = widen(self.network(images)).cpu()
-        return Panel(title, to_pixels(images), Verdicts.of(teacher, classes), Verdicts.of(student, classes))
+        snapshot = camera.take(step, self._sample)
+        path = RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png"
+        write_snapshot(path.with_suffix(".npz"), snapshot)
+        save_png(draw_gallery(snapshot, self.builder.index.classes), path)
 
 
 def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:

@@ -1,0 +1,74 @@
+"""Takes snapshots of what the augmentor does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.noise import normal
+from hard_ray.precision import Precision, widen
+from hard_ray.snapshots import Guesses, Snapshot, View
+from hard_ray.step import BatchLike, resting
+from hard_ray.teacher import TeacherPool
+
+DRAWS = 512
+"""About how many values of each drawn parameter a snapshot holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Shows the same images to both networks at every call, with the noise that belongs to them."""
+
+    augmentor: Augmentor
+    student: nn.Module
+    pool: TeacherPool
+    precision: Precision
+    seed: int
+
+    def take(self, step: int, sample: BatchLike) -> Snapshot:
+        """A snapshot of the present augmentor and student."""
+        images = torch.tensor(sample.images).to(self.precision.device).float() / 255.0
+        given = AugmentationInput(images, self._noise("gallery", sample, sample.epochs))
+        with torch.inference_mode():
+            augmented = to_pixels(self.augmentor(given))
+        return Snapshot(
+            step,
+            sample.labels,
+            original=self._view(sample.images),
+            augmented=self._view(augmented),
+            samples=self._samples(images, sample),
+            bounds=self.augmentor.bounds_of_samples(),
+        )
+
+    def _noise(self, purpose: str, sample: BatchLike, epochs: NDArray[np.int64]) -> Tensor:
+        count = self.augmentor.noise_dim
+        draws = normal(purpose, seed=self.seed, epochs=epochs, sample_ids=sample.sample_ids, count=count)
+        return torch.from_numpy(draws).to(self.precision.device)
+
+    def _view(self, pixels: NDArray[np.uint8]) -> View:
+        teacher = self.pool.logits(pixels).result()
+        images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
+        with resting(self.student), torch.inference_mode(), self.precision.autocast():
+            student = widen(self.student(images)).cpu().numpy()
+        return View(pixels, Guesses.of(teacher), Guesses.of(student))
+
+    @torch.inference_mode()
+    def _samples(self, images: Tensor, sample: BatchLike) -> dict[str, NDArray[np.float32]]:
+        """The images again and again with further noise, the same at every call: what differs, the augmentor does."""
+        rounds: list[dict[str, Tensor]] = []
+        for number in range(math.ceil(DRAWS / len(images))):
+            noise = self._noise("gallery samples", sample, np.full(len(images), number))
+            rounds.append(self.augmentor.samples(AugmentationInput(images, noise)))
+        return {name: torch.cat([found[name] for found in rounds]).float().cpu().numpy() for name in rounds[0]}
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images in [0, 1] as bytes on the host."""
+    pixels: NDArray[np.uint8] = (images * 255.0).round().to(torch.uint8).cpu().numpy()
+    return pixels

@@ -1,0 +1,70 @@
+"""The pictures that a run's snapshots make, without its models and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hard_ray.errors import RunFolderError
+from hard_ray.figures import save_png
+from hard_ray.gallery import draw_gallery, draw_strip
+from hard_ray.plots import draw_distribution
+from hard_ray.record import RunRecord, read_record
+from hard_ray.snapshots import Snapshot, read_snapshot, snapshot_paths, spread, why_none
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOMENTS = 8
+"""Snapshots that a picture of the whole training shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What can be drawn of a run's snapshots."""
+
+    snapshots: tuple[Snapshot, ...]
+    """At most `MOMENTS`, the first and the newest among them."""
+    classes: tuple[str, ...]
+
+    def figures(self) -> dict[str, Figure]:
+        """Each by its name; `distribution` only where the augmentor says what it draws."""
+        drawn = {
+            "grid": draw_gallery(self.snapshots[-1], self.classes),
+            "strip": draw_strip(self.snapshots, self.classes),
+        }
+        if self.snapshots[-1].samples:
+            drawn["distribution"] = draw_distribution(self.snapshots)
+        return drawn
+
+
+def read_pictures(record: RunRecord) -> Pictures | None:
+    """A run's snapshots; None where it has none.
+
+    Raises:
+        RunFolderError: one cannot be read.
+    """
+    paths = spread(snapshot_paths(record.folder), MOMENTS)
+    return Pictures(tuple(read_snapshot(path) for path in paths), record.classes) if paths else None
+
+
+def write_pictures(run: Path, to: Path | None = None) -> list[Path]:
+    """Write `grid.png`, `strip.png` and `distribution.png` to a folder, by default the run's gallery.
+
+    Raises:
+        RunFolderError: there is no run, it has no snapshots, or the folder cannot be written.
+    """
+    record = read_record(run)
+    pictures = read_pictures(record)
+    if pictures is None:
+        raise RunFolderError(f"{run} has no snapshots to draw: {why_none(record.config)}")
+    folder = record.folder.gallery if to is None else to.expanduser()
+    paths = []
+    for name, figure in pictures.figures().items():
+        try:
+            save_png(figure, folder / f"{name}.png")
+        except OSError as error:
+            raise RunFolderError(f"{folder} cannot be written: {error.strerror}") from None
+        paths.append(folder / f"{name}.png")
+    return paths

@@ -1,0 +1,282 @@
+"""Figures of a run: curves, phases, robustness, and what the augmentor learned to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.controller import Phase
+from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
+from hard_ray.record import Point
+from hard_ray.snapshots import Snapshot
+from hard_ray.units import bounds_in_unit, unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+
+SERIES = tuple(COLOURS[name] for name in ("student", "kd", "teacher", "agree", "labels_only", "differ"))
+POINTS = 500
+"""Points of a curve that a reader can tell apart."""
+STRIP_CELLS = 480
+BINS = 48
+OVERLAP = 1.6
+"""Height of the tallest ridge, in distances between two ridges."""
+LABEL_SIZE, TICK_SIZE = 10, 9
+LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor": INK}
+STUDENT_TURN, AUGMENTOR_TURN = COLOURS["line"], COLOURS["student"]
+
+
+# ------------------------------------------------------------------------- curves
+
+
+def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, int]]) -> Figure:
+    """Loss and disagreement over updates, and beneath them whose turn it was."""
+    panels = {
+        "loss": {
+            "train/loss": "student's loss",
+            "train/kd_loss": "KD loss on clean images",
+            "train/ce_loss": "cross-entropy with the labels",
+        },
+        "disagreement, nats": {
+            "train/disagreement": "of student and teacher, augmented images",
+            "train/drift": "drift: of the teacher with its clean answer",
+        },
+    }
+    drawn = {title: _present(points, names) for title, names in panels.items()}
+    drawn = {title: series for title, series in drawn.items() if series}
+    with_strip = len(phases) > 1
+    figure = new_figure(9.2, 2.5 * max(1, len(drawn)) + (0.55 if with_strip else 0.2))
+    heights = [2.5] * len(drawn) + [0.22] * with_strip
+    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, series) in zip(axes, drawn.items(), strict=False):
+        _curves(axis, series, title, log=True)
+    if with_strip:
+        _strip(axes[-1], phases)
+    axes[-1].set_xlabel("update", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def draw_validation(points: Sequence[Point]) -> Figure:
+    """Accuracy on the validation split by suite, and agreement with the teacher where it was asked."""
+    names = [name for name in dict.fromkeys(name for point in points for name in point) if name.startswith("val")]
+    panels = {
+        "top-1, %": {name: _suite_of(name) for name in names if name.endswith("/top1")},
+        "agreement with the teacher, %": {name: _suite_of(name) for name in names if name.endswith("/agreement")},
+    }
+    drawn = {title: _present(points, wanted) for title, wanted in panels.items()}
+    drawn = {title: series for title, series in drawn.items() if series}
+    figure = new_figure(9.2, 2.8)
+    for axis, (title, series) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        _curves(axis, series, title, log=False)
+        axis.set_xlabel("update", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def draw_robustness(title: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
+    """Accuracy against severity, a line for each model.
+
+    Args:
+        title: what the severity is of.
+        lines: top-1 in percent by model and severity.
+        colours: of each model.
+    """
+    figure = new_figure(4.6, 3.2)
+    axis = figure.subplots()
+    severities = sorted({severity for by in lines.values() for severity in by}, key=float)
+    for label, by in lines.items():
+        known = [severity for severity in severities if severity in by]
+        axis.plot(
+            [float(severity) for severity in known],
+            [by[severity] for severity in known],
+            marker="o",
+            markersize=3.5,
+            linewidth=1.8,
+            color=colours[label],
+            label=label,
+        )
+    axis.set_xticks([float(severity) for severity in severities], severities)
+    axis.set_ylim(-2, 102)
+    _finish(axis, "top-1, %", legend=False)
+    _readable(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
+    axis.set_xlabel(f"{title}: severity", fontsize=LABEL_SIZE, color=INK, parse_math=False)
+    return figure
+
+
+def is_curve(suite: Mapping[str, Any]) -> bool:
+    """Whether a suite's result is one condition at several severities that are numbers."""
+    by = suite.get("by", {})
+    if len(by) != 1:
+        return False
+    severities = list(next(iter(by.values())))
+    return len(severities) > 1 and all(_is_number(severity) for severity in severities)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _suite_of(name: str) -> str:
+    """`val/top1` is measured on clean images, `val/SUITE/top1` on a suite."""
+    parts = name.split("/")
+    return "/".join(parts[1:-1]) or "clean"
+
+
+def _present(points: Iterable[Point], names: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
+    """Curves by label, each of shape (2, points): updates and values; only those that were logged."""
+    found = {
+        label: np.array([(point["step"], point[name]) for point in points if name in point], dtype=np.float64).T
+        for name, label in names.items()
+    }
+    return {label: _thinned(curve) for label, curve in found.items() if curve.size}
+
+
+def _thinned(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of neighbours where there are more points than can be seen."""
+    size = -(-curve.shape[1] // POINTS)
+    if size == 1:
+        return curve
+    whole = curve.shape[1] // size * size
+    means: NDArray[np.float64] = curve[:, :whole].reshape(2, -1, size).mean(axis=2)
+    rest = curve[:, whole:]
+    return np.concatenate([means, rest.mean(axis=1, keepdims=True)], axis=1) if rest.size else means
+
+
+def _curves(axis: Axes, series: Mapping[str, NDArray[np.float64]], title: str, *, log: bool) -> None:
+    for (label, (updates, values)), colour in zip(series.items(), SERIES * len(series), strict=False):
+        marker = "o" if len(updates) < 40 else None
+        axis.plot(updates, values, color=colour, linewidth=1.5, marker=marker, markersize=2.5, label=label)
+    if log and any((values > 0).any() for _, values in series.values()):
+        _log_scale(axis)
+    _finish(axis, title)
+
+
+def _log_scale(axis: Axes) -> None:
+    """A logarithmic axis whose labels are plain numbers, and enough of them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 40 * low else (1,)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _finish(axis: Axes, ylabel: str, *, legend: bool = True) -> None:
+    axis.set_ylabel(ylabel, fontsize=LABEL_SIZE, color=INK)
+    axis.grid(visible=True, color=LINE, linewidth=0.6)
+    axis.set_axisbelow(True)
+    _quiet(axis)
+    if legend:
+        _readable(axis.legend(**LEGEND))
+
+
+def _readable(legend: Legend) -> None:
+    """Names as they are, dollars and all."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _quiet(axis: Axes) -> None:
+    axis.tick_params(labelsize=TICK_SIZE, colors=QUIET, which="both", length=2.5)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(LINE)
+
+
+def _strip(axis: Axes, phases: Sequence[tuple[Phase, int, int]]) -> None:
+    """Cells of time, each as deep in the augmentor's colour as its share is, however many switches there are."""
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Patch
+
+    last = phases[-1][2]
+    edges = np.linspace(0, last, min(STRIP_CELLS, max(1, last)) + 1)
+    taken = np.zeros(len(edges) - 1)
+    for phase, start, end in phases:
+        if phase is Phase.AUGMENTOR:
+            taken += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+    shares = taken / np.diff(edges)
+    begins = np.flatnonzero(np.diff(shares, prepend=-1.0))  # equal neighbours become one, without seams
+    widths = np.diff(edges[[*begins, len(shares)]])
+    axis.bar(0, 1.0, last, align="edge", color=STUDENT_TURN)
+    shades = [to_rgba(AUGMENTOR_TURN, share) for share in shares[begins]]
+    axis.bar(edges[begins], 1.0, widths, align="edge", color=shades, linewidth=0)
+    axis.set_ylim(0, 1)
+    axis.set_yticks([])
+    axis.set_ylabel("turn", fontsize=LABEL_SIZE, color=INK, rotation=0, ha="right", va="center")
+    _quiet(axis)
+    handles = [Patch(color=STUDENT_TURN, label="student"), Patch(color=AUGMENTOR_TURN, label="augmentor")]
+    axis.legend(handles=handles, **LEGEND, ncols=2, loc="upper right", bbox_to_anchor=(1.0, -1.2))
+
+
+# ------------------------------------------------------------------- distribution
+
+
+def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
+    """What the augmentor draws, a panel for each parameter and in it a ridge for each snapshot, oldest on top."""
+    names = list(snapshots[0].samples)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(9.2 if columns == 3 else 3.4 * columns, (0.3 * len(snapshots) + 1.0) * rows)
+    figure.suptitle("what the augmentor draws, by update", fontsize=10, color=INK)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        if place < len(names):
+            _ridges(axis, names[place], snapshots, label_updates=place % columns == 0)
+        else:
+            axis.set_visible(False)
+    return figure
+
+
+def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updates: bool) -> None:
+    unit = unit_of(name)
+    values = [unit.convert(snapshot.samples[name].astype(np.float64)) for snapshot in snapshots]
+    low, high = _limits(name, snapshots, values)
+    densities = [_density(found, low, high) for found in values]
+    tallest = max(float(density.max()) for density in densities) or 1.0
+    places = np.linspace(low, high, BINS)
+    for place, (density, colour) in enumerate(zip(densities, ramp(len(snapshots)), strict=True)):
+        base = float(len(snapshots) - 1 - place)
+        top = base + OVERLAP * density / tallest
+        axis.fill_between(places, base, top, color=colour, alpha=0.75, linewidth=0, zorder=place + 2)
+        axis.plot(places, top, color=colour, linewidth=1.0, zorder=place + 2)
+    axis.set_xlim(low, high)
+    axis.set_ylim(-0.1, len(snapshots) + 0.8)
+    updates = [f"{snapshot.step:,}" for snapshot in reversed(snapshots)]
+    axis.set_yticks(range(len(snapshots)), updates if label_updates else [""] * len(snapshots))
+    if label_updates:
+        axis.set_ylabel("update", fontsize=LABEL_SIZE, color=INK)
+    axis.set_xlabel(unit.label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
+    axis.grid(visible=True, color=LINE, linewidth=0.6)
+    _quiet(axis)
+
+
+def _limits(name: str, snapshots: Sequence[Snapshot], values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The bounds, or where there are none, what was drawn."""
+    bounds = snapshots[-1].bounds.get(name)
+    low, high = bounds_in_unit(name, bounds) if bounds else (min(map(np.min, values)), max(map(np.max, values)))
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _density(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """A smoothed histogram; what piles up at a bound stays there."""
+    counts, _ = np.histogram(values.clip(low, high), BINS, (low, high))
+    smooth: NDArray[np.float64] = np.convolve(
+        np.pad(counts / max(1, len(values)), 2, mode="symmetric"), np.array([1, 4, 6, 4, 1]) / 16, mode="valid"
+    )
+    return smooth
+
+
+def ramp(count: int) -> list[str]:
+    """Colours from early to late that can be told from a light and from a dark page."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis"](place)) for place in np.linspace(0.3, 0.82, count)]

@@ -1,0 +1,133 @@
+"""What a run keeps of its augmentor at one update: the same images, what both networks say, what was drawn.
+
+A snapshot is `gallery/step-XXXXXXXX.npz` beside the picture of that update: arrays alone, no pickles. `original` and
+`augmented` are uint8 images of shape (pictures, channels, height, width); `teacher/original/class` and `/confidence`
+are the top class and its probability, and so for the student and the augmented row; `samples/NAME` are the augmentor's
+drawn values and `bounds/NAME` their range.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+
+from hard_ray.config.run import RunConfig
+from hard_ray.errors import RunFolderError
+from hard_ray.run_folder import RunFolder, write_bytes
+
+PATTERN = "step-*.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """A network's top class for each image, and its probability."""
+
+    classes: Int[NDArray[np.int64], " pictures"]
+    confidences: Float[NDArray[np.float32], " pictures"]
+
+    @classmethod
+    def of(cls, logits: Float[NDArray[np.float32], "pictures classes"]) -> Guesses:
+        """What logits amount to."""
+        odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        confidences = (odds.max(axis=1) / odds.sum(axis=1)).astype(np.float32)
+        return cls(logits.argmax(axis=1).astype(np.int64), confidences)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A row of pictures, and what both networks say of them."""
+
+    images: UInt8[NDArray[np.uint8], "pictures channels height width"]
+    teacher: Guesses
+    student: Guesses
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The augmentor at one update."""
+
+    step: int
+    """Updates made so far."""
+    labels: Int[NDArray[np.int64], " pictures"]
+    original: View
+    augmented: View
+    samples: Mapping[str, NDArray[np.float32]]
+    """Drawn values by name, several hundred each."""
+    bounds: Mapping[str, tuple[float, float]]
+    """The range of each name in `samples`."""
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot in one step: a reader finds it whole or not at all."""
+    arrays: dict[str, Any] = {"step": np.int64(snapshot.step), "labels": snapshot.labels}
+    for row, view in (("original", snapshot.original), ("augmented", snapshot.augmented)):
+        arrays[row] = view.images
+        for network, guesses in (("teacher", view.teacher), ("student", view.student)):
+            arrays[f"{network}/{row}/class"] = guesses.classes
+            arrays[f"{network}/{row}/confidence"] = guesses.confidences
+    arrays |= {f"samples/{name}": np.asarray(values, np.float32) for name, values in snapshot.samples.items()}
+    arrays |= {f"bounds/{name}": np.array(bounds, np.float64) for name, bounds in snapshot.bounds.items()}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, stream.getvalue())
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """The inverse of `write_snapshot`.
+
+    Raises:
+        RunFolderError: the file is damaged, or no snapshot.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return _snapshot({name: stored[name] for name in stored.files})
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path} is no snapshot that can be read ({error}); remove it to go without") from None
+
+
+def _snapshot(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
+    views = {
+        row: View(
+            arrays[row],
+            *(
+                Guesses(arrays[f"{network}/{row}/class"], arrays[f"{network}/{row}/confidence"])
+                for network in ("teacher", "student")
+            ),
+        )
+        for row in ("original", "augmented")
+    }
+    bounds = {name: (float(low), float(high)) for name, (low, high) in _below("bounds/", arrays).items()}
+    return Snapshot(int(arrays["step"]), arrays["labels"], **views, samples=_below("samples/", arrays), bounds=bounds)
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def snapshot_paths(folder: RunFolder) -> list[Path]:
+    """A run's snapshots, oldest first."""
+    return sorted(folder.gallery.glob(PATTERN))
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of the paths: the first, the last, and some evenly in between."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return [paths[place] for place in chosen]
+
+
+def why_none(config: RunConfig) -> str:
+    """Why a run of this configuration has no snapshots."""
+    if config.augmentor.kind == "identity":
+        return "augmentor.kind is identity, so there is no augmented image to show"
+    if config.tracking.gallery_images == 0:
+        return "tracking.gallery_images is 0, so the run keeps no pictures"
+    return "it has no gallery/step-*.npz yet: the first is written when training begins"
