@@ -63,8 +63,9 @@ class LatentPerturbation(Augmentor):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the frozen autoencoder along to another device or precision."""
         if self.trained is None:
-            self.autoencoder._apply(fn)
-        return super()._apply(fn, recurse)
+            self.autoencoder._apply(fn)  # type: ignore[no-untyped-call]
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The perturbation network, and the autoencoder where it is fine-tuned."""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from hard_ray.config.base import Config
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+
+
+def _with_prefix(model: str) -> str:
+    """A bare path as `local-dir:PATH`, which is made absolute before it travels."""
+    return model if model.startswith((HUB, LOCAL)) else f"{LOCAL}{model}"
 
 
 class AutoencoderConfig(Config):
     """A pretrained autoencoder."""
 
-    model: str
-    """Where it is."""
+    model: Annotated[str, AfterValidator(_with_prefix)]
+    """`hf-hub:org/name`, a folder in diffusers' layout, or one with `taef2_encoder` and `taef2_decoder`."""
+    subfolder: str | None = None
+    """The folder within it, for example `vae`."""

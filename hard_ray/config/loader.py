@@ -272,6 +272,8 @@ def _absolute(value: Any) -> Any:
     match value:
         case BaseModel():
             return absolute(value)
+        case tuple():
+            return tuple(_absolute(item) for item in value)
         case Path():
             return value.expanduser().absolute()
         case str():

@@ -1,0 +1,95 @@
+"""How a small autoencoder is trained on the user's images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+
+from hard_ray.config.base import Config, Fraction, Seed, Weight
+from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.loader import describe
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import Dtype
+from hard_ray.errors import ConfigError
+
+
+class _Training(Config):
+    """What both kinds have."""
+
+    steps: PositiveInt = 1500
+    """Length of the training in updates."""
+    batch_size: PositiveInt = 32
+    """Images per update."""
+    lr: PositiveFloat = 3e-3
+    """Peak learning rate of AdamW: after a warm-up it falls to zero on a cosine."""
+    warmup: PositiveInt = 50
+    """Updates of linear warm-up."""
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)] = (16, 32, 32)
+    """Channels of each level; the side is halved between two, so three levels make 4 pixels a cell."""
+    layers: PositiveInt = 1
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    latent_channels: PositiveInt = 4
+    """Channels of the latent."""
+
+
+class KlTraining(_Training):
+    """An `AutoencoderKL`: continuous latents, held near the standard normal distribution."""
+
+    kind: Literal["kl"] = "kl"
+    kl_weight: Weight = 1e-5
+    """Weight of the divergence from the standard normal, per latent value, beside the squared error per pixel."""
+
+
+class VqTraining(_Training):
+    """A `VQModel`: every cell of the latent is one of a list of codes."""
+
+    kind: Literal["vq"] = "vq"
+    latent_channels: PositiveInt = 16
+    codes: Annotated[int, Field(ge=2)] = 512
+    """Length of the codebook."""
+    commitment: Weight = 0.25
+    """Weight of the distance between a cell and its code."""
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.98
+    """Decay of the moving averages that codes are."""
+    dead_below: Fraction = 0.1
+    """A code that is used less than this share of the mean code restarts at a cell of the batch."""
+
+
+AutoencoderTraining = Annotated[KlTraining | VqTraining, Field(discriminator="kind")]
+
+
+class AutoencoderRun(Config):
+    """One training of an autoencoder: all that its weights depend on."""
+
+    data: DataConfig = DigitsData()
+    training: AutoencoderTraining = KlTraining()
+    seed: Seed = 0
+    """Decides initial weights, order, views and noise."""
+    threads: PositiveInt | None = None
+    """Threads of the kernels; unset: the machine's cores."""
+    amp_dtype: Dtype | None = None
+    """Autocast precision; unset: bfloat16 where the hardware has it, else float32."""
+    channels_last: bool | None = None
+    """Channels-last memory layout; unset: where bfloat16 is used."""
+
+
+def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderRun:
+    """The training that `data`, `seed` and `runtime` of a run's configuration and the options describe.
+
+    Raises:
+        ConfigError: every mistake in the options, in one message.
+    """
+    values: dict[str, Any] = {
+        "data": config.data.model_dump(mode="json"),
+        "training": training,
+        "seed": config.seed,
+        "threads": config.runtime.threads,
+        "amp_dtype": config.runtime.amp_dtype,
+        "channels_last": config.runtime.channels_last,
+    }
+    try:
+        return AutoencoderRun.model_validate(values)
+    except ValidationError as error:
+        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
+        raise ConfigError(problems, "the options") from None

@@ -1,0 +1,203 @@
+"""The autoencoders of diffusers behind hardray's interface.
+
+Importing one class of diffusers costs seconds of processor time, so each is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
+from hard_ray.errors import ModelError
+from hard_ray.networks.autoencoder import Autoencoder
+
+_ROWS_AT_ONCE = 2**14
+"""Latent cells whose distances to all codes are held in memory together."""
+
+
+class DiffusersAutoencoder(Autoencoder):
+    """What diffusers' autoencoders share: images in [-1, 1], and a side halved between two levels."""
+
+    def __init__(self, model: Any, *, latent_channels: int, in_chans: int) -> None:
+        """`model` is one of diffusers'."""
+        super().__init__(
+            factor=2 ** (len(model.config.block_out_channels) - 1),
+            latent_channels=latent_channels,
+            channels=model.config.in_channels,
+            in_chans=in_chans,
+        )
+        self.model = model
+
+    def save(self, folder: Path) -> None:
+        """Write diffusers' layout: `config.json` and `diffusion_pytorch_model.safetensors`."""
+        self.model.save_pretrained(str(folder), safe_serialization=True)
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        images: Tensor = self.model.decode(latent).sample
+        return (images + 1) / 2
+
+
+class KlAutoencoder(DiffusersAutoencoder):
+    """`AutoencoderKL`: an image is a normal distribution of latents, and its latent the mean."""
+
+    def __init__(self, model: Any, *, in_chans: int) -> None:
+        """`model` is an `AutoencoderKL`."""
+        super().__init__(model, latent_channels=model.config.latent_channels, in_chans=in_chans)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of each latent value."""
+        return self._moments(self.prepare(images))
+
+    def _moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        distribution = self.model.encode(2 * images - 1).latent_dist
+        return distribution.mean, distribution.logvar
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return self._moments(images)[0]
+
+
+class TinyAutoencoder(DiffusersAutoencoder):
+    """`AutoencoderTiny`: the TAESD family."""
+
+    def __init__(self, model: Any, *, in_chans: int) -> None:
+        """`model` is an `AutoencoderTiny`."""
+        super().__init__(model, latent_channels=model.config.latent_channels, in_chans=in_chans)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        latent: Tensor = self.model.encode(2 * images - 1).latents
+        return latent
+
+
+class VqAutoencoder(DiffusersAutoencoder):
+    """`VQModel`: the latent is what the encoder says, before a code takes its place."""
+
+    def __init__(self, model: Any, *, in_chans: int) -> None:
+        """`model` is a `VQModel`."""
+        channels = model.config.vq_embed_dim or model.config.latent_channels
+        super().__init__(model, latent_channels=channels, in_chans=in_chans)
+
+    @property
+    def codebook(self) -> Float[Tensor, "codes latent"]:
+        """Every latent that a cell can be quantised to."""
+        weight: Tensor = self.model.quantize.embedding.weight
+        return weight
+
+    def quantise(self, latent: Tensor) -> Tensor:
+        """The nearest code of each cell, exactly; the gradient passes to `latent` as if nothing had happened."""
+        codes = self.codebook.detach()[self.nearest(latent)].movedim(-1, 1)
+        return codes + (latent - latent.detach())
+
+    @torch.no_grad()
+    def nearest(self, latent: Float[Tensor, "batch latent height width"]) -> Int[Tensor, "batch height width"]:
+        """The number of the code that is nearest to each cell."""
+        cells, codes = latent.movedim(1, -1), self.codebook.to(latent.dtype)
+        length = codes.square().sum(dim=1)
+        parts = cells.reshape(-1, codes.shape[1]).split(_ROWS_AT_ONCE)
+        return torch.cat([(length - 2 * part @ codes.T).argmin(dim=1) for part in parts]).view(cells.shape[:-1])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        latent: Tensor = self.model.encode(2 * images - 1).latents
+        return latent
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        """Past the model's own `decode`, which would quantise, or look numbers up."""
+        model = self.model
+        condition = latent if model.config.norm_type == "spatial" else None
+        images: Tensor = model.decoder(model.post_quant_conv(latent), condition)
+        return (images + 1) / 2
+
+
+def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
+    """The model of a folder in diffusers' layout; only safetensors are read.
+
+    Raises:
+        ModelError: it is of another kind, or its weights cannot be read or do not fit.
+    """
+    name = _class_name(folder / "config.json")
+    model_class = _model_class(name)
+    try:
+        model, found = model_class.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # diffusers, safetensors and the system each raise their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(
+            f"autoencoder.model {folder}: the weights of {name} cannot be read ({reason}); "
+            "want diffusion_pytorch_model.safetensors beside config.json, as save_pretrained writes it"
+        ) from None
+    missing = found["missing_keys"]
+    if missing:
+        raise ModelError(
+            f"autoencoder.model {folder}: the weights lack {len(missing)} of {name}'s tensors, first "
+            f"{sorted(missing)[0]!r}; give the config.json that belongs to them"
+        )
+    return _adapter(name, model, in_chans)
+
+
+def new_autoencoder(training: AutoencoderTraining, *, in_chans: int, img_size: int) -> DiffusersAutoencoder:
+    """An untrained model; its weights follow torch's global seed."""
+    levels = len(training.widths)
+    shared = {
+        "in_channels": in_chans,
+        "out_channels": in_chans,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": training.widths,
+        "layers_per_block": training.layers,
+        "latent_channels": training.latent_channels,
+        "norm_num_groups": math.gcd(8, *training.widths),
+        "sample_size": img_size,
+        "scaling_factor": 1.0,
+        "mid_block_add_attention": False,
+    }
+    if isinstance(training, VqTraining):
+        own = {"num_vq_embeddings": training.codes, "vq_embed_dim": training.latent_channels}
+        return VqAutoencoder(_model_class("VQModel")(**shared, **own), in_chans=in_chans)
+    return KlAutoencoder(_model_class("AutoencoderKL")(**shared), in_chans=in_chans)
+
+
+def _model_class(name: str) -> Any:
+    """Diffusers' class of that name, by the path that imports least."""
+    match name:
+        case "AutoencoderKL":
+            from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+            return AutoencoderKL
+        case "AutoencoderTiny":
+            from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+            return AutoencoderTiny
+        case _:
+            from diffusers.models.autoencoders.vq_model import VQModel
+
+            return VQModel
+
+
+_ADAPTERS = {"AutoencoderKL": KlAutoencoder, "AutoencoderTiny": TinyAutoencoder, "VQModel": VqAutoencoder}
+
+
+def _adapter(name: str, model: Any, in_chans: int) -> DiffusersAutoencoder:
+    return _ADAPTERS[name](model, in_chans=in_chans)
+
+
+def _class_name(path: Path) -> str:
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path}: cannot be read as diffusers' ({type(error).__name__}: {error}); want JSON with `_class_name`"
+        ) from None
+    if name not in _ADAPTERS:
+        raise ModelError(f"{path}: `_class_name` is {name!r}; hardray uses {', '.join(_ADAPTERS)}")
+    return str(name)
