@@ -94,3 +94,14 @@ def result_table(summary: dict[str, Any], config: RunConfig) -> Table:
     for row in body:
         table.add_row(*row, style="bold" if row is body[-1] else None)
     return table
+
+
+def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
+    """How a training of an autoencoder ended."""
+    seconds = result["seconds"]["training"]
+    return [
+        f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "
+        f"{result['parameters']:,} parameters, trained for {seconds:.0f} s",
+        f"picture  {escape(str(folder / 'reconstructions.png'))}",
+        f"use it   augmentor.kind=vae augmentor.autoencoder.model={escape(str(folder))}",
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -139,6 +139,46 @@ def _run(start: Callable[[Any], RunResult]) -> None:
 
 
 @app.command()
+def train_autoencoder(
+    kind: Annotated[Literal["kl", "vq"], typer.Option("--kind", help="Continuous latents, or codes of a codebook.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the autoencoder; an unfinished one goes on.")],
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    data: Data = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Length of the training in updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per update.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW.")] = None,
+    widths: Annotated[
+        str | None, typer.Option("--widths", help="Channels of each level, for example 16,32,32; n levels: 2^(n-1) px.")
+    ] = None,
+    latent_channels: Annotated[int | None, typer.Option("--latent-channels", help="Channels of the latent.")] = None,
+    codes: Annotated[int | None, typer.Option("--codes", help="Length of the codebook (vq).")] = None,
+) -> None:
+    """Train a small autoencoder on your images.
+
+    Of the configuration, `data`, `seed` and `runtime` are used. diffusers loads what comes out.
+    """
+    from .console import autoencoder_lines
+
+    given = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "widths": widths.split(",") if widths is not None else None,
+        "latent_channels": latent_channels,
+        "codes": codes,
+    }
+    training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
+    with readable_errors():
+        loaded = load(config, preset, overrides, data=data)
+        console.print(f"[bold]hardray train-autoencoder[/bold] -> {escape(str(output))}", highlight=False)
+        result = _api().train_autoencoder(loaded, training, output, say=_say)
+        for line in autoencoder_lines(result, output):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     overrides: Overrides = None,
     config: Files = None,
@@ -211,7 +251,7 @@ def ui(
 def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Send to MLflow what a run could not send."""
     with readable_errors():
-        _api().sync(run, say=lambda text: console.print(escape(text), highlight=False, soft_wrap=True))
+        _api().sync(run, say=_say)
 
 
 @app.command()
@@ -250,6 +290,10 @@ def _root(
 
         console.print(f"hardray {installed('hardray')}", highlight=False)
         raise typer.Exit
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _api() -> Any:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 
-__all__ = ["distill", "gallery", "load_config", "report", "resume", "sync"]
+__all__ = ["distill", "gallery", "load_config", "report", "resume", "sync", "train_autoencoder"]
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.driver import Reporter, RunResult
@@ -89,3 +89,27 @@ def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     from hard_ray import page
 
     return page.write_page(Path(output), None if to is None else Path(to))
+
+
+def train_autoencoder(
+    config: RunConfig, training: dict[str, Any], output: str | Path, *, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Train a small autoencoder on the images of a configuration, or continue the one in `output`.
+
+    Args:
+        config: gives `data`, `seed` and `runtime`.
+        training: `kind`, "kl" or "vq", and its settings; see `hard_ray.config.autoencoder_training`.
+        output: the autoencoder's folder.
+        say: hears of progress.
+
+    Returns:
+        `psnr` on the validation split, `images` in it, `parameters` and `seconds`.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.config.autoencoder_training import autoencoder_run
+    from hard_ray.orchestration import autoencoder
+
+    run = autoencoder_run(config, training)
+    return autoencoder.train_autoencoder(run, Path(output), runtime=config.runtime, say=say)

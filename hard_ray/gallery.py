@@ -84,6 +84,18 @@ def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
     return figure
 
 
+def draw_reconstructions(originals: NDArray[np.uint8], reconstructions: NDArray[np.uint8], *, heading: str) -> Figure:
+    """A row of originals above a row of what an autoencoder made of them."""
+    figure = new_figure(1.45 * len(originals) + 0.9, 3.6)
+    figure.suptitle(heading, fontsize=10, color=INK)
+    rows = figure.subplots(2, len(originals), squeeze=False)
+    for row, title, images in zip(rows, ("original", "reconstruction"), (originals, reconstructions), strict=True):
+        for axis, image in zip(row, images, strict=True):
+            _show(axis, image)
+        row[0].set_ylabel(title, fontsize=9, color=INK)
+    return figure
+
+
 def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
     """Under each picture what both networks call it."""
     teacher, student = (names_of(guesses.classes, classes) for guesses in (view.teacher, view.student))

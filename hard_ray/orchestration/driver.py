@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -296,7 +296,7 @@ class _Driver:
         )
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=_fit_into, args=(trainer, outcome), name="train", daemon=True)
-        with _stop_on_signal(self.folder, self.reporter):
+        with stop_on_signal(self.folder, self.reporter.say):
             thread.start()
             while thread.is_alive():
                 thread.join(WATCH_EVERY_S)
@@ -409,8 +409,8 @@ def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
 
 
 @contextlib.contextmanager
-def _stop_on_signal(folder: RunFolder, reporter: Reporter) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks the workers for a checkpoint and the end; the second ends at once."""
+def stop_on_signal(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end; the second ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -422,7 +422,7 @@ def _stop_on_signal(folder: RunFolder, reporter: Reporter) -> Iterator[None]:
             raise KeyboardInterrupt
         asked = asked or time.monotonic()
         folder.stop_request.touch()
-        reporter.say("stopping after this update, with a checkpoint; press Ctrl-C again to stop without one")
+        say("stopping after this update, with a checkpoint; press Ctrl-C again to stop without one")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,264 @@
+"""Trains an autoencoder on the user's images, with Ray Data beside the loop in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure, to_images
+from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.config.loader import absolute, dump_yaml, read_layer
+from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import DataShare, Pipeline
+from hard_ray.data.schedule import Schedule
+from hard_ray.data.sources import build_index
+from hard_ray.errors import RunFolderError
+from hard_ray.figures import save_png
+from hard_ray.gallery import draw_reconstructions
+from hard_ray.networks.autoencoder import LATENTS_FILE, write_latents
+from hard_ray.networks.diffusers_autoencoders import DiffusersAutoencoder, new_autoencoder
+from hard_ray.noise import seed_of
+from hard_ray.orchestration.cluster import connected, data_shares
+from hard_ray.orchestration.driver import StoppedError, stop_on_signal
+from hard_ray.orchestration.hardware import probe
+from hard_ray.precision import DTYPES, Precision
+from hard_ray.run_folder import MetricsLog, RunFolder, read_json, write_json, write_text
+from hard_ray.state import CheckpointStore
+from hard_ray.training import Status
+
+PICTURES = 8
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderFolder:
+    """The paths of one autoencoder: diffusers' own, and hardray's beside them."""
+
+    path: Path
+
+    @property
+    def training(self) -> Path:
+        """What decides the weights, resolved for the machine."""
+        return self.path / "training.yaml"
+
+    @property
+    def result(self) -> Path:
+        """What came out; it is there once the training is finished."""
+        return self.path / "result.json"
+
+    @property
+    def picture(self) -> Path:
+        """Validation images and what became of them."""
+        return self.path / "reconstructions.png"
+
+    @property
+    def run(self) -> RunFolder:
+        """The paths that it shares with a run: log, checkpoints, lock, stop."""
+        return RunFolder(self.path)
+
+
+def train_autoencoder(
+    run: AutoencoderRun, output: Path, *, runtime: RuntimeConfig, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Train, or continue, the autoencoder in `output`.
+
+    Args:
+        run: what to do; it must be what the folder began with.
+        output: the folder; `build_autoencoder` and diffusers load it once it is finished.
+        runtime: where Ray is, and how large its blocks are.
+        say: hears of progress.
+
+    Returns:
+        What `result.json` holds: `psnr` on the validation split, sizes and times.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the same call continues.
+    """
+    folder = AutoencoderFolder(output.expanduser().resolve())
+    check_output(folder)
+    index = build_index(run.data)
+    Schedule(index.rows("train"), run.training.batch_size, run.seed)
+    with _locked(folder):
+        run = _settle(absolute(run), folder)
+        folder.run.stop_request.unlink(missing_ok=True)
+        alone = _without_workers(runtime)
+        with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
+            shares = data_shares(alone, cluster)
+            share = DataShare(shares.cpus, shares.object_store_bytes)
+            return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
+
+
+def check_output(folder: AutoencoderFolder) -> None:
+    """Look whether an autoencoder may be trained in a folder.
+
+    Raises:
+        RunFolderError: it holds a finished one, or something else.
+    """
+    path = folder.path
+    if folder.result.exists():
+        raise RunFolderError(
+            f"{path} holds a finished autoencoder ({read_json(folder.result)['psnr']:.2f} dB); use it as it is, "
+            "or choose another --output"
+        )
+    if folder.training.exists() or not path.exists():
+        return
+    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunFolderError(f"{path} is there already and holds no autoencoder of hardray's; choose another --output")
+
+
+@contextlib.contextmanager
+def _locked(folder: AutoencoderFolder) -> Any:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder.path} cannot be made: {error.strerror}") from None
+    with folder.run.locked():
+        yield
+
+
+def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
+    """Resolve what follows from the machine, or take it from where the folder began.
+
+    Raises:
+        RunFolderError: the folder began with other settings.
+    """
+    if not folder.training.exists():
+        run = _resolve(run)
+        write_text(folder.training, dump_yaml(run))
+        return run
+    begun = AutoencoderRun.model_validate(read_layer(folder.training))
+    machine = ("threads", "amp_dtype", "channels_last")
+    kept = {key: getattr(begun, key) for key in machine if getattr(run, key) is None}
+    run = run.model_copy(update=kept)
+    if run != begun:
+        raise RunFolderError(
+            f"{folder.path} was begun with other settings: {'; '.join(_differences(begun, run))}; give the same "
+            "ones to continue it, or choose another --output"
+        )
+    return begun
+
+
+def _differences(begun: AutoencoderRun, run: AutoencoderRun) -> list[str]:
+    before, now = _flat(begun.model_dump(mode="json")), _flat(run.model_dump(mode="json"))
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return [f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys[:5]]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _resolve(run: AutoencoderRun) -> AutoencoderRun:
+    """Precision, memory layout and threads follow from this machine, where the loop runs."""
+    hardware = probe()
+    fast_bf16 = hardware.gpu_has_bf16 if hardware.gpus else hardware.has_amx
+    dtype = run.amp_dtype or ("bfloat16" if fast_bf16 else "float32")
+    last = run.channels_last if run.channels_last is not None else dtype == "bfloat16"
+    return run.model_copy(update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or hardware.cores})
+
+
+def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
+    """The loop is this process and there is no teacher: Ray Data has the cluster for itself."""
+    teacher = runtime.teacher.model_copy(update={"placement": "colocated"})
+    return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0, "teacher": teacher})
+
+
+def _pipeline(run: AutoencoderRun, index: ImageIndex, share: DataShare, runtime: RuntimeConfig) -> Pipeline:
+    rows = index.rows("train")
+    schedule = Schedule(
+        rows=rows,
+        batch_size=run.training.batch_size,
+        seed=run.seed,
+        shard=None if index.shard is None else index.shard[rows],
+        window=getattr(run.data, "shuffle_window", 4096),
+    )
+    return Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One start of a training."""
+
+    settings: AutoencoderRun
+    folder: AutoencoderFolder
+    pipeline: Pipeline
+    say: Callable[[str], None]
+
+    def run(self) -> dict[str, Any]:
+        """From the newest checkpoint to the finished folder.
+
+        Raises:
+            StoppedError: a stop was asked for.
+        """
+        settings, folder = self.settings, self.folder.run
+        torch.set_num_threads(settings.threads or 1)
+        precision = self._precision()
+        coder = self._coder(precision)
+        index, data = self.pipeline.index, settings.data
+        loop = AutoencoderLoop(
+            objective=build_objective(coder, settings.training).to(precision.device),
+            config=settings.training,
+            seed=settings.seed,
+            precision=precision,
+            batches=self.pipeline.train_batches,
+            checkpoints=CheckpointStore(folder.checkpoints),
+            log=MetricsLog(folder.metrics),
+            stop=folder.stop_request.exists,
+            say=self.say,
+            bad_limit=int(data.max_bad_fraction * len(index.labels)),
+        )
+        if loop.progress.step:
+            self.say(f"continues after update {loop.progress.step}")
+        with stop_on_signal(folder, self.say):
+            if loop.train() is Status.STOPPED:
+                raise StoppedError(f"stopped, with a checkpoint; the same command continues {folder.path}")
+            return self._finish(coder.eval(), precision, loop.progress.seconds["total"])
+
+    def _precision(self) -> Precision:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return Precision(device, DTYPES[self.settings.amp_dtype or "float32"], bool(self.settings.channels_last))
+
+    def _coder(self, precision: Precision) -> DiffusersAutoencoder:
+        data = self.settings.data
+        torch.manual_seed(seed_of("autoencoder weights", self.settings.seed))
+        coder = new_autoencoder(self.settings.training, in_chans=data.in_chans, img_size=data.img_size)
+        return coder.to(precision.device).to(memory_format=precision.memory_format)
+
+    def _finish(self, coder: DiffusersAutoencoder, precision: Precision, seconds: float) -> dict[str, Any]:
+        """Measure, export, draw, and say how it ended; `result.json` comes last."""
+        precision = Precision(precision.device)
+        began = time.perf_counter()
+        quality = measure(coder, self.pipeline.eval_batches("val", EVAL_BATCH), precision)
+        path = self.folder.path
+        coder.save(path)
+        write_latents(path / LATENTS_FILE, mean=quality.latent_mean, std=quality.latent_std)
+        self._draw(coder, precision, quality)
+        result = {
+            "psnr": round(quality.psnr, 3),
+            "images": quality.images,
+            "parameters": sum(parameter.numel() for parameter in coder.parameters()),
+            "seconds": {"training": round(seconds, 1), "measuring": round(time.perf_counter() - began, 1)},
+        }
+        write_json(self.folder.result, result)
+        return result
+
+    def _draw(self, coder: DiffusersAutoencoder, precision: Precision, quality: Quality) -> None:
+        with contextlib.closing(self.pipeline.eval_batches("val", PICTURES)) as batches:
+            batch = next(batches)
+        with torch.inference_mode():
+            decoded = coder.reconstruct(to_images(batch, precision)).clamp(0, 1)
+        pixels = (255 * decoded).round().to(torch.uint8).cpu().numpy()
+        heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
+        save_png(draw_reconstructions(batch.images, pixels, heading=heading), self.folder.picture)
