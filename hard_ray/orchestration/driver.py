@@ -21,6 +21,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from hard_ray.augmentors import build_augmentor
 from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.index import ImageIndex
@@ -355,6 +356,7 @@ def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
     index = build_index(config.data)
     student, teacher = check_networks(config, image_spec(config, index))
     build_optimizer(student, config.optim)
+    build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     Schedule(index.rows("train"), config.optim.batch_size, config.seed)
     return index, student, teacher
 

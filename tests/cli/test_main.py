@@ -140,6 +140,7 @@ def test_an_address_that_does_not_answer_is_a_message(tmp_path: Path):
         (["optim.opt=adamm"], "did you mean adam"),
         (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
         (["student.model=resnett18"], "did you mean resnet18"),
+        (["augmentor={kind: vae, autoencoder: {model: /no/such/folder}}"], "there is no such folder"),
         (["runtime.num_workers=64"], "the run reserves 66 CPUs"),
     ],
 )

@@ -232,6 +232,7 @@ def test_paths_are_made_absolute_wherever_they_stand(tmp_path: Path, monkeypatch
             "teacher.model=local-dir:models/t",
             "student.checkpoint=/s.safetensors",
             "tracking.uri=sqlite:///runs/mlflow.db",
+            "augmentor={kind: sequence, augmentors: [{kind: vae, autoencoder: {model: ae}}]}",
         ]
     )
     known = absolute(config)
@@ -239,5 +240,6 @@ def test_paths_are_made_absolute_wherever_they_stand(tmp_path: Path, monkeypatch
     assert known.teacher.model == f"local-dir:{tmp_path}/models/t"
     assert known.student.checkpoint == Path("/s.safetensors")
     assert known.tracking.uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert known.augmentor.augmentors[0].autoencoder.model == f"local-dir:{tmp_path}/ae"
     assert absolute(known) == known
     assert known.optim == config.optim
