@@ -60,9 +60,13 @@ class Affine(Augmentor):
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
         nn.init.normal_(first.weight, std=self.config.noise_dim**-0.5)
         nn.init.zeros_(first.bias)
-        # a ReLU of a standard normal has a mean square of 1/2
-        nn.init.normal_(last.weight, std=self.config.init_spread * (self.config.hidden_dim / 2) ** -0.5)
-        nn.init.zeros_(last.bias)
+        # a ReLU of a standard normal has the mean 1/sqrt(2 pi) and the mean square 1/2: the bias takes the mean out,
+        # so that the start is wide and leans to no side
+        mean = (2.0 * math.pi) ** -0.5
+        deviation = (0.5 - mean**2) ** 0.5
+        nn.init.normal_(last.weight, std=self.config.init_spread / (deviation * self.config.hidden_dim**0.5))
+        with torch.no_grad():
+            last.bias.copy_(-mean * last.weight.sum(dim=1))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The network, unless strength 0 leaves it without effect."""
