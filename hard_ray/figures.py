@@ -19,6 +19,7 @@ PALETTE = {
     "teacher": ("#7b4fc9", "#b794f6"),
     "labels_only": ("#8a8f98", "#7f858d"),
     "kd": ("#1d7a8c", "#4cc3d9"),
+    "random": ("#a8741a", "#e3b341"),
     "student": ("#d9480f", "#ff8a4c"),
     "agree": ("#1a7f37", "#57c878"),
     "differ": ("#b3261e", "#ff8a80"),

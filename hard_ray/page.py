@@ -15,7 +15,7 @@ import numpy as np
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
-from hard_ray.figures import COLOURS, PALETTE, to_svg
+from hard_ray.figures import COLOURS, INK, PALETTE, to_svg
 from hard_ray.pictures import Pictures, read_pictures
 from hard_ray.plots import draw_robustness, draw_training, draw_validation, is_curve
 from hard_ray.record import RunRecord, read_record
@@ -26,6 +26,8 @@ from hard_ray.units import bounds_in_unit, unit_of
 
 Html = str
 """Text that is markup already; every other text goes through `escape`."""
+By = dict[str, dict[str, float]]
+"""Accuracy by condition and severity."""
 
 
 def write_page(run: Path, to: Path | None = None) -> Path:
@@ -147,18 +149,34 @@ def _validation(record: RunRecord) -> Html:
 
 
 def _robustness(record: RunRecord) -> Html:
-    suites = dict.fromkeys(suite for found in record.evaluations.values() for suite in found)
-    figures = []
-    for suite in suites:
+    """Suites whose severities are numbers as curves, suites of several conditions as tables."""
+    figures, tables = [], []
+    for suite in dict.fromkeys(suite for found in record.evaluations.values() for suite in found):
         results = {name: found[suite] for name, found in record.evaluations.items() if suite in found}
-        curves = {name: next(iter(result["by"].items())) for name, result in results.items() if is_curve(result)}
-        if not curves:
-            continue
-        condition = next(iter(curves.values()))[0]
-        lines = {label(name, record.config): by for name, (_, by) in curves.items()}
-        colours = {label(name, record.config): COLOURS[name] for name in curves}
-        figures.append(_figure(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}"))
-    return f'<div class="beside">{"".join(figures)}</div>' if figures else ""
+        parts = {name: result["by"] for name, result in results.items() if "by" in result}
+        if parts and all(is_curve(by) for by in parts.values()):
+            figures.append(_severities(suite, parts, record.config))
+        elif parts:
+            tables.append(_details(f"Suite {suite} by condition", _conditions(parts, record.config)))
+    beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
+    return beside + "".join(tables)
+
+
+def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
+    condition = next(iter(next(iter(parts.values()))))
+    lines = {label(name, config): next(iter(by.values())) for name, by in parts.items()}
+    colours = {label(name, config): COLOURS.get(name, INK) for name in parts}
+    return _figure(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}")
+
+
+def _conditions(parts: dict[str, By], config: RunConfig) -> Html:
+    """Means over severities."""
+    names = dict.fromkeys(condition for by in parts.values() for condition in by)
+    body = [
+        [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
+        for name in names
+    ]
+    return _table(["top-1, %", *(label(name, config) for name in parts)], body)
 
 
 def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Html]) -> Html:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SERIES = tuple(COLOURS[name] for name in ("student", "kd", "teacher", "agree", "labels_only", "differ"))
 POINTS = 500
 """Points of a curve that a reader can tell apart."""
+SEVERITIES = {"shift": "shift, pixels", "rotation": "rotation, degrees"}
+"""What the numbers of a condition count."""
 STRIP_CELLS = 480
 BINS = 48
 OVERLAP = 1.6
@@ -77,18 +79,18 @@ def draw_validation(points: Sequence[Point]) -> Figure:
     return figure
 
 
-def draw_robustness(title: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
+def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
     """Accuracy against severity, a line for each model.
 
     Args:
-        title: what the severity is of.
+        condition: what is done to the images, the more the severer.
         lines: top-1 in percent by model and severity.
         colours: of each model.
     """
     figure = new_figure(4.6, 3.2)
     axis = figure.subplots()
     severities = sorted({severity for by in lines.values() for severity in by}, key=float)
-    for label, by in lines.items():
+    for name, by in lines.items():
         known = [severity for severity in severities if severity in by]
         axis.plot(
             [float(severity) for severity in known],
@@ -96,24 +98,22 @@ def draw_robustness(title: str, lines: Mapping[str, Mapping[str, float]], colour
             marker="o",
             markersize=3.5,
             linewidth=1.8,
-            color=colours[label],
-            label=label,
+            color=colours[name],
+            label=name,
         )
     axis.set_xticks([float(severity) for severity in severities], severities)
     axis.set_ylim(-2, 102)
     _finish(axis, "top-1, %", legend=False)
     _readable(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
-    axis.set_xlabel(f"{title}: severity", fontsize=LABEL_SIZE, color=INK, parse_math=False)
+    label = SEVERITIES.get(condition, f"{condition}, severity")
+    axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     return figure
 
 
-def is_curve(suite: Mapping[str, Any]) -> bool:
-    """Whether a suite's result is one condition at several severities that are numbers."""
-    by = suite.get("by", {})
-    if len(by) != 1:
-        return False
-    severities = list(next(iter(by.values())))
-    return len(severities) > 1 and all(_is_number(severity) for severity in severities)
+def is_curve(by: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether a suite's parts are one condition at several severities that are numbers."""
+    severities = list(next(iter(by.values()), {}))
+    return len(by) == 1 and len(severities) > 1 and all(_is_number(severity) for severity in severities)
 
 
 def _is_number(text: str) -> bool:

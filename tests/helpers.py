@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hard_ray.config.loader import load_config
-from hard_ray.config.run import RunConfig
+from hard_ray.config.loader import dump_yaml, load_config
+from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, TrainPictures, _to_batch
 from hard_ray.data.sources import build_index
@@ -20,6 +20,8 @@ from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.orchestration.worker import Builder, image_spec
+from hard_ray.report import summarise
+from hard_ray.run_folder import RunFolder, write_json, write_text
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.training import Status
 
@@ -101,6 +103,18 @@ def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     plan = RunPlan("test", "main", config, folder)
     return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+
+
+def finished_run(config: RunConfig, folder: Path) -> RunFolder:
+    """A run with its controls, and all that the driver writes to its folder."""
+    for control in config.experiment.controls:
+        run_here(as_control(config, control), folder / "controls" / control)
+    run_here(config, folder)
+    made = RunFolder(folder)
+    write_text(made.config, dump_yaml(config))
+    write_text(made.classes, "".join(f"{name}\n" for name in build_index(config.data).classes))
+    write_json(made.summary, summarise(made, config))
+    return made
 
 
 def student_weights(folder: Path) -> dict[str, torch.Tensor]:
