@@ -74,7 +74,7 @@ def test_commands_that_print_end_well(command: str, birds: Path):
 def tracked(birds: Path) -> Path:
     """A finished run in `runs/birds` that MLflow was told nothing of."""
     folder = birds / "runs/birds"
-    config = tiny_config("tracking.enabled=true", "optim.steps=4")
+    config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2", "optim.steps=4")
     run_here(config, folder)
     (folder / "config.yaml").write_text(dump_yaml(config))
     write_json(folder / "summary.json", {})
@@ -87,6 +87,22 @@ def test_sync(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
     done = invoke("sync", "runs/birds")
     assert done.exit_code == 0, done.stderr
     assert "is up to date" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "made"),
+    [
+        ("hardray report runs/birds", ["report.html"]),
+        ("hardray gallery runs/birds", ["gallery/grid.png", "gallery/strip.png", "gallery/distribution.png"]),
+    ],
+)
+def test_report_and_gallery(command: str, made: list[str], tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    assert command in commands()
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines() == [str(tracked / name) for name in made]
+    assert all((tracked / name).stat().st_size > 10_000 for name in made)
 
 
 @pytest.mark.slow

@@ -57,6 +57,18 @@ def test_one_database_for_all_runs_beside_each_other(run: RunFolder, monkeypatch
     assert tracking_uri(own, run) == "http://own:5000"
 
 
+def test_the_pictures_of_the_training_are_sent_and_nothing_else_of_the_gallery(run: RunFolder):
+    from mlflow import MlflowClient
+
+    run.gallery.mkdir()
+    for name in ("step-00000000.png", "step-00000000.npz", "step-00000040.png", "grid.png"):
+        (run.gallery / name).write_bytes(b"x")
+    made = follower(run)
+    made.sync()
+    sent = [item.path for item in MlflowClient(made.uri).list_artifacts(made.run_id, "gallery")]
+    assert sorted(sent) == ["gallery/step-00000000.png", "gallery/step-00000040.png"]
+
+
 def test_points_are_sent_once_a_checkpoint_covers_them(run: RunFolder):
     made = follower(run)
     log(run, 1, 2, 3)

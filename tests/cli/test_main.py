@@ -159,8 +159,9 @@ def test_ui_without_runs_says_what_to_give(tmp_path: Path):
     assert "holds no mlflow.db" in done.stderr
 
 
-def test_sync_wants_a_run(tmp_path: Path):
-    done = invoke("sync", str(tmp_path))
+@pytest.mark.parametrize("command", ["sync", "gallery", "report"])
+def test_what_is_done_with_a_run_wants_a_run(tmp_path: Path, command: str):
+    done = invoke(command, str(tmp_path))
     assert done.exit_code == 1
     assert "holds no run" in done.stderr
 
