@@ -376,7 +376,8 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
         database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
         location = (Path(database).parent / "mlartifacts" / name).as_uri() if database else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not chats
+            return str(client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException:  # another run made it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
