@@ -27,6 +27,7 @@ from hard_ray.teacher import LocalPool, Teacher
 from hard_ray.training import Status
 from tests.augmentors.made import KINDS, make
 from tests.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config
+from tests.networks.saved import save
 
 SPEC = ImageSpec(28, 1, tuple("0123456789"))
 HARD = HardAugmentation(4.0, 1.0, 0.3)
@@ -252,11 +253,19 @@ def test_strength_zero_leaves_nothing_to_learn_and_the_run_ends(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "augmentor", ["augmentor.kind=mix", "augmentor={kind: sequence, augmentors: [{kind: affine}, {kind: mix}]}"]
+    "augmentor",
+    [
+        "augmentor.kind=mix",
+        "augmentor={kind: vae, autoencoder: {model: AUTOENCODER}}",
+        "augmentor={kind: vae, autoencoder: {model: AUTOENCODER}, finetune_lr: 1.0e-4}",
+        "augmentor={kind: sequence, augmentors: [{kind: affine}, {kind: mix}, {kind: trivial_augment}]}",
+    ],
 )
 def test_other_augmentors_train_to_the_end_and_again_to_the_same_bits(tmp_path: Path, augmentor: str):
+    save("kl", tmp_path / "autoencoder", channels=1)
     tiny = [override for override in TINY if not override.startswith("augmentor.")]
-    config = load_config(preset="digits", overrides=[*tiny, augmentor])
+    chosen = augmentor.replace("AUTOENCODER", str(tmp_path / "autoencoder"))
+    config = load_config(preset="digits", overrides=[*tiny, chosen, "tracking.gallery_images=2"])
     for name in ("one", "two"):
         assert run_here(config, tmp_path / name) is Status.FINISHED
     assert read_json(tmp_path / "one" / "outcome.json")["steps"]["augmentor"] > 0
