@@ -66,10 +66,13 @@ def _costs(model: str, results: Sequence[Any]) -> list[str]:
     costs = [result["costs"][model] for result in results if model in result["costs"]]
     if not costs:
         return ["", ""]
-    seconds, share = (
-        sum(cost[key] for cost in costs) / len(costs) for key in ("seconds_per_update", "augmentor_share")
-    )
-    return [f"{seconds:.3f}", f"{100 * share:.0f} %"]
+    means = [_mean([cost[key] for cost in costs if key in cost]) for key in ("seconds_per_update", "augmentor_share")]
+    seconds, share = means
+    return ["" if seconds is None else f"{seconds:.3f}", "" if share is None else f"{100 * share:.0f} %"]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:

@@ -88,7 +88,7 @@ def _keep(row: Row, output: Path, seconds: float) -> None:
 def _costs(outcome: dict[str, Any]) -> dict[str, float]:
     """Seconds of training for each student update, and the share that was spent in augmentor phases."""
     total = outcome["seconds"]["total"]
-    share = outcome["seconds"].get("augmentor", 0.0) / total
+    share = outcome["seconds"].get("augmentor_phases", 0.0) / total  # with their waiting for the teacher
     return {"seconds_per_update": round(total / outcome["steps"]["student"], 5), "augmentor_share": round(share, 4)}
 
 

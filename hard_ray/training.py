@@ -193,9 +193,11 @@ class Run:
     def _update(self, prepared: Prepared, phase: Phase) -> None:
         progress = self.progress
         epoch = progress.student_steps / self.rhythm.per_epoch
+        began = time.perf_counter()
         metrics = self.updater.update(prepared, phase, step=progress.step, epoch=epoch)
         progress.step += 1
         if phase is Phase.AUGMENTOR:
+            self.updater.clock.add("augmentor_phases", began)
             progress.augmentor_steps += 1
         else:
             progress.student_steps += 1
