@@ -17,6 +17,7 @@ from torch import Tensor
 from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
 from hard_ray.errors import ModelError
 from hard_ray.networks.autoencoder import Autoencoder
+from hard_ray.precision import widen
 
 _ROWS_AT_ONCE = 2**14
 """Latent cells whose distances to all codes are held in memory together."""
@@ -96,11 +97,13 @@ class VqAutoencoder(DiffusersAutoencoder):
 
     @torch.no_grad()
     def nearest(self, latent: Float[Tensor, "batch latent height width"]) -> Int[Tensor, "batch height width"]:
-        """The number of the code that is nearest to each cell."""
-        cells, codes = latent.movedim(1, -1), self.codebook.to(latent.dtype)
+        """The number of the code that is nearest to each cell; distances are never in less than float32."""
+        cells, codes = widen(latent).movedim(1, -1), widen(self.codebook)
         length = codes.square().sum(dim=1)
         parts = cells.reshape(-1, codes.shape[1]).split(_ROWS_AT_ONCE)
-        return torch.cat([(length - 2 * part @ codes.T).argmin(dim=1) for part in parts]).view(cells.shape[:-1])
+        with torch.autocast(latent.device.type, enabled=False):
+            numbers = [(length - 2 * part @ codes.T).argmin(dim=1) for part in parts]
+        return torch.cat(numbers).view(cells.shape[:-1])
 
     def _encode(self, images: Tensor) -> Tensor:
         latent: Tensor = self.model.encode(2 * images - 1).latents
