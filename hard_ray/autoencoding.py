@@ -250,8 +250,8 @@ class AutoencoderLoop:
         self.progress.bad_images = known
         if len(known) > self.bad_limit:
             raise DataError(
-                f"{len(known)} images cannot be read, and data.max_bad_fraction allows {self.bad_limit}; "
-                f"the first are {', '.join(known[:3])}; mend or remove them"
+                f"{len(known)} images cannot be read, more than the {self.bad_limit} that data.max_bad_fraction "
+                f"allows; mend or remove them, first {known[0]}"
             )
 
 

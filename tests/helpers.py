@@ -15,6 +15,7 @@ from hard_ray.config.loader import dump_yaml, load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, TrainPictures, _to_batch
+from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import build_index
 from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
@@ -149,3 +150,10 @@ def patience(seconds: float = 30.0) -> Iterator:
 
     end = time.monotonic() + seconds
     yield lambda: time.monotonic() < end
+
+
+def digits_pipeline(batch_size: int, *overrides: str) -> InProcess:
+    """The digits on a field of 16 pixels, in this process."""
+    config = tiny_config(*overrides)
+    index = build_index(config.data)
+    return InProcess(index, config.data, Schedule(index.rows("train"), batch_size, config.seed), DataShare(1, 1e8), 1e6)

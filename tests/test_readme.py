@@ -16,7 +16,11 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
+from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.loader import dump_yaml
+from hard_ray.data.sources import build_index
+from hard_ray.orchestration import autoencoder
+from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
 from hard_ray.run_folder import write_json
 from tests.cli.test_main import HARDRAY, invoke
 from tests.helpers import make_image_folder, run_here, tiny_config
@@ -68,6 +72,24 @@ def test_commands_that_print_end_well(command: str, birds: Path):
     done = invoke(*runnable(command, birds))
     assert done.exit_code == 0, done.stdout + done.stderr
     assert len(done.stdout) > 100
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray train-autoencoder")])
+def test_train_autoencoder_commands_describe_a_training(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    trained = []
+
+    def train(run: AutoencoderRun, output: Path, **_: object) -> dict:
+        trained.append(run)
+        check_output(AutoencoderFolder(output))
+        assert len(build_index(run.data).rows("train")) == 140
+        return {"psnr": 20.0, "images": 8, "parameters": 1, "seconds": {"training": 1.0}}
+
+    monkeypatch.chdir(birds)
+    monkeypatch.setattr(autoencoder, "train_autoencoder", train)
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    assert len(trained) == 1
+    assert "20.00 dB on 8 validation images" in done.stdout
 
 
 @pytest.fixture(scope="module")

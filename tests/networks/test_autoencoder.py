@@ -253,8 +253,7 @@ def test_the_path_is_absolute_before_it_travels_in_a_sequence_too(tmp_path: Path
 
 def test_diffusers_is_imported_only_once_a_model_of_its_kind_is_wanted():
     code = (
-        "import sys, hard_ray.networks.diffusers_autoencoders, hard_ray.autoencoding; "
-        "print('diffusers' in sys.modules)"
+        "import sys, hard_ray.networks.diffusers_autoencoders, hard_ray.autoencoding; print('diffusers' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 

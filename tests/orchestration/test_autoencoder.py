@@ -1,0 +1,105 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from hard_ray.config.autoencoder import AutoencoderConfig
+from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.errors import RunFolderError
+from hard_ray.networks.autoencoder import build_autoencoder
+from hard_ray.orchestration.autoencoder import AutoencoderFolder, Trainer, _settle, check_output
+from hard_ray.run_folder import RunFolder
+from tests.helpers import assert_equal_bits, digits_pipeline
+from tests.orchestration.commands import start, succeed, wait_for_step
+
+SMALL = {"batch_size": 16, "widths": [4, 8], "latent_channels": 3, "warmup": 2}
+
+
+def run_of(kind: str, steps: int = 40, **more: object) -> AutoencoderRun:
+    pipeline = digits_pipeline(16)
+    values = {"data": pipeline.config, "training": {"kind": kind, "steps": steps, **SMALL, **more}, "threads": 1}
+    return AutoencoderRun.model_validate({**values, "amp_dtype": "float32", "channels_last": False})
+
+
+def train_here(run: AutoencoderRun, path: Path) -> dict:
+    """A whole training in this process, without Ray."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = AutoencoderFolder(path)
+    return Trainer(_settle(run, folder), folder, digits_pipeline(16), lambda _: None).run()
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_what_is_trained_is_loaded_by_hardray_and_by_diffusers(kind: str, tmp_path: Path):
+    import diffusers
+
+    result = train_here(run_of(kind), tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert result["images"] == 200
+    coder = build_autoencoder(AutoencoderConfig(model=str(tmp_path)), 1)
+    model = getattr(diffusers, {"kl": "AutoencoderKL", "vq": "VQModel"}[kind]).from_pretrained(tmp_path)
+    assert_equal_bits(model.state_dict(), coder.model.state_dict())
+    std = json.loads((tmp_path / "latents.json").read_text())["std"]
+    assert coder.latent_std.tolist() == pytest.approx(std)
+    assert len(set(std)) == 3
+    (batch,) = digits_pipeline(16).eval_batches("val", 200)
+    images = torch.from_numpy(batch.images).float() / 255
+    with torch.inference_mode():
+        error = (coder.reconstruct(images).clamp(0, 1) - images).square().mean()
+    assert -10 * error.log10() == pytest.approx(result["psnr"], abs=0.01)
+    with Image.open(tmp_path / "reconstructions.png") as picture:
+        assert picture.width > 1000
+
+
+def test_a_finished_one_is_refused(tmp_path: Path):
+    result = train_here(run_of("kl", steps=3), tmp_path)
+    with pytest.raises(RunFolderError, match=rf"holds a finished autoencoder \({result['psnr']:.2f} dB\)"):
+        check_output(AutoencoderFolder(tmp_path))
+
+
+def test_other_settings_do_not_continue_a_training(tmp_path: Path):
+    folder = AutoencoderFolder(tmp_path)
+    begun = _settle(run_of("kl"), folder)
+    check_output(folder)
+    with pytest.raises(RunFolderError, match=r"other settings: training\.steps was 40, now 50; give the same"):
+        _settle(run_of("kl", steps=50), folder)
+    undecided = run_of("kl").model_copy(update={"threads": None, "amp_dtype": None, "channels_last": None})
+    assert _settle(undecided, folder) == begun
+
+
+def test_training_yaml_loads_back_to_the_same(tmp_path: Path):
+    run = run_of("vq", codes=64)
+    _settle(run, AutoencoderFolder(tmp_path))
+    assert AutoencoderRun.model_validate(yaml.safe_load((tmp_path / "training.yaml").read_text())) == run
+
+
+def test_a_run_refuses_the_folder_of_an_autoencoder(tmp_path: Path):
+    from hard_ray.run_folder import check_new
+
+    _settle(run_of("kl"), AutoencoderFolder(tmp_path))
+    assert not RunFolder(tmp_path).config.exists()
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        check_new(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path):
+    options = ("--kind", "vq", "--preset", "digits", "--steps", "300", "--batch-size", "16", "--widths", "4,8")
+    command = ("train-autoencoder", *options, "data.img_size=16", "data.digit_size=12", "runtime.threads=1")
+    printed = succeed(*command, "--output", "straight", cwd=tmp_path)
+    assert "dB on 200 validation images" in printed
+    process = start(*command, "--output", "stopped", cwd=tmp_path)
+    wait_for_step(tmp_path / "stopped", 40, process)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, told
+    assert "the same command continues" in " ".join(told.split())
+    assert "continues after update" in succeed(*command, "--output", "stopped", cwd=tmp_path)
+    straight, stopped = (
+        load_file(tmp_path / name / "diffusion_pytorch_model.safetensors") for name in ("straight", "stopped")
+    )
+    assert_equal_bits(straight, stopped)
