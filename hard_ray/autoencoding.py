@@ -285,7 +285,11 @@ class Quality:
 
 @torch.inference_mode()
 def measure(coder: Autoencoder, batches: Iterable[EvalBatch], precision: Precision) -> Quality:
-    """Reconstruct images; errors and latents are summed in double precision."""
+    """Reconstruct images; errors and latents are summed in double precision.
+
+    Raises:
+        DataError: there is no image.
+    """
     error, pixels, images, cells = 0.0, 0, 0, 0
     sums = torch.zeros(2, coder.latent_channels, dtype=torch.float64)
     for batch in batches:
@@ -298,5 +302,9 @@ def measure(coder: Autoencoder, batches: Iterable[EvalBatch], precision: Precisi
         values = latent.movedim(1, 0).flatten(1).double().cpu()
         cells += values.shape[1]
         sums += torch.stack([values.sum(dim=1), values.square().sum(dim=1)])
+    if not images:
+        raise DataError(
+            "the validation split has no image that can be read; mend it, or name another in data.val_split"
+        )
     mean, square = sums / cells
     return Quality(psnr(error / pixels), images, mean, (square - mean.square()).clamp_min(0).sqrt())

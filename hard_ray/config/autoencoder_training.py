@@ -17,11 +17,11 @@ from hard_ray.errors import ConfigError
 class _Training(Config):
     """What both kinds have."""
 
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 2000
     """Length of the training in updates."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 16
     """Images per update."""
-    lr: PositiveFloat = 3e-3
+    lr: PositiveFloat = 6e-3
     """Peak learning rate of AdamW: after a warm-up it falls to zero on a cosine."""
     warmup: PositiveInt = 50
     """Updates of linear warm-up."""
@@ -48,7 +48,7 @@ class VqTraining(_Training):
     latent_channels: PositiveInt = 16
     codes: Annotated[int, Field(ge=2)] = 512
     """Length of the codebook."""
-    commitment: Weight = 0.25
+    commitment: Weight = 0.02
     """Weight of the distance between a cell and its code."""
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.98
     """Decay of the moving averages that codes are."""
@@ -67,7 +67,7 @@ class AutoencoderRun(Config):
     seed: Seed = 0
     """Decides initial weights, order, views and noise."""
     threads: PositiveInt | None = None
-    """Threads of the kernels; unset: the machine's cores."""
+    """Threads of the kernels; unset: the machine's cores but one."""
     amp_dtype: Dtype | None = None
     """Autocast precision; unset: bfloat16 where the hardware has it, else float32."""
     channels_last: bool | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure, to_images
@@ -36,6 +38,8 @@ from hard_ray.training import Status
 
 PICTURES = 8
 EVAL_BATCH = 256
+STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
+STREAM_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,10 @@ def train_autoencoder(
         with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
             shares = data_shares(alone, cluster)
             share = DataShare(shares.cpus, shares.object_store_bytes)
-            return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
+            try:
+                return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
+            finally:
+                _await_streams()
 
 
 def check_output(folder: AutoencoderFolder) -> None:
@@ -123,6 +130,14 @@ def _locked(folder: AutoencoderFolder) -> Any:
         raise RunFolderError(f"{folder.path} cannot be made: {error.strerror}") from None
     with folder.run.locked():
         yield
+
+
+def _await_streams() -> None:
+    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown."""
+    end = time.monotonic() + STREAM_PATIENCE_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(STREAM_THREADS):
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
@@ -161,12 +176,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _resolve(run: AutoencoderRun) -> AutoencoderRun:
-    """Precision, memory layout and threads follow from this machine, where the loop runs."""
+    """Precision, memory layout and threads follow from this machine, where the loop runs; Ray Data gets a core."""
     hardware = probe()
     fast_bf16 = hardware.gpu_has_bf16 if hardware.gpus else hardware.has_amx
     dtype = run.amp_dtype or ("bfloat16" if fast_bf16 else "float32")
     last = run.channels_last if run.channels_last is not None else dtype == "bfloat16"
-    return run.model_copy(update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or hardware.cores})
+    return run.model_copy(
+        update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or max(1, hardware.cores - 1)}
+    )
 
 
 def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
@@ -255,10 +272,16 @@ class Trainer:
         return result
 
     def _draw(self, coder: DiffusersAutoencoder, precision: Precision, quality: Quality) -> None:
-        with contextlib.closing(self.pipeline.eval_batches("val", PICTURES)) as batches:
-            batch = next(batches)
+        (batch,) = self._spread().eval_batches("pictures", PICTURES)
         with torch.inference_mode():
             decoded = coder.reconstruct(to_images(batch, precision)).clamp(0, 1)
         pixels = (255 * decoded).round().to(torch.uint8).cpu().numpy()
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
         save_png(draw_reconstructions(batch.images, pixels, heading=heading), self.folder.picture)
+
+    def _spread(self) -> Pipeline:
+        """The pipeline with a split of a few validation images from beginning to end: of several classes."""
+        index = self.pipeline.index
+        rows = index.rows("val")
+        few = rows[np.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).astype(int)]
+        return replace(self.pipeline, index=replace(index, splits={**index.splits, "pictures": few}))
