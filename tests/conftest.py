@@ -20,11 +20,22 @@ def shared_data() -> Path:
     return folder
 
 
+ADDRESSES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Teachers that tests train are not the user's, and MLflow is told nothing unless a test says so."""
+    """Teachers that tests train are not the user's, and neither are servers and clusters."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARDRAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.delenv("RAY_ADDRESS", raising=False)
+        for name in ADDRESSES:
+            patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_address_is_left() -> Iterator[None]:
+    """What a test told MLflow or Ray, it did not tell the next."""
+    yield
+    for name in ADDRESSES:
+        os.environ.pop(name, None)
