@@ -26,13 +26,13 @@ def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
     Raises:
         HardrayError: the run would fail, and why.
     """
-    from hard_ray.data.schedule import Schedule
+    from hard_ray.data.schedule import train_schedule
     from hard_ray.data.sources import describe
     from hard_ray.orchestration.cluster import demand
     from hard_ray.orchestration.driver import examine
 
     index, student, teacher = examine(config)
-    schedule = Schedule(index.rows("train"), config.optim.batch_size, config.seed)
+    schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     per_epoch = schedule.batches_per_epoch
     updates = config.optim.total_updates(per_epoch)
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.rows import HERE, Row, read_rows
 
 PAGE = HERE.parent / "docs" / "experiments.md"
+COSTS = ("seconds_per_update", "augmentor_share")
 HEAD = """# Experiments
 
 Made by `make experiments` from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
@@ -64,10 +65,7 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
 def _costs(model: str, results: Sequence[Any]) -> list[str]:
     """What a student update takes all in all, and the share of the augmentor's phases."""
     costs = [result["costs"][model] for result in results if model in result["costs"]]
-    if not costs:
-        return ["", ""]
-    means = [_mean([cost[key] for cost in costs if key in cost]) for key in ("seconds_per_update", "augmentor_share")]
-    seconds, share = means
+    seconds, share = (_mean([cost[key] for cost in costs if key in cost]) for key in COSTS)
     return ["" if seconds is None else f"{seconds:.3f}", "" if share is None else f"{100 * share:.0f} %"]
 
 

@@ -202,7 +202,7 @@ class AutoencoderLoop:
     def _update(self, batch: EvalBatch) -> None:
         progress, config = self.progress, self.config
         self._note_bad(batch)
-        images = to_images(batch, self.precision)
+        images = self.precision.images(batch.images)
         generator = torch.Generator().manual_seed(seed_of("autoencoder noise", self.seed, progress.step))
         with self.precision.autocast():
             losses: Losses = self.objective(images, generator)
@@ -266,12 +266,6 @@ def psnr(squared_error: float) -> float:
     return -10 * math.log10(max(squared_error, 1e-12))
 
 
-def to_images(batch: EvalBatch, precision: Precision) -> Float[Tensor, "batch channels height width"]:
-    """A batch on the device, in [0, 1]."""
-    images = torch.tensor(batch.images).to(precision.device, memory_format=precision.memory_format)
-    return images.float() / 255
-
-
 @dataclass(frozen=True, slots=True)
 class Quality:
     """What an autoencoder makes of images it was not trained on."""
@@ -293,7 +287,7 @@ def measure(coder: Autoencoder, batches: Iterable[EvalBatch], precision: Precisi
     error, pixels, images, cells = 0.0, 0, 0, 0
     sums = torch.zeros(2, coder.latent_channels, dtype=torch.float64)
     for batch in batches:
-        originals = to_images(batch, precision)
+        originals = precision.images(batch.images)
         latent = coder.encode(originals)
         decoded = coder.decode(coder.quantise(latent), _size(originals)).clamp(0, 1)
         error += float((decoded - originals).double().square().sum())

@@ -33,7 +33,7 @@ class Camera:
 
     def take(self, step: int, sample: BatchLike) -> Snapshot:
         """A snapshot of the present augmentor and student."""
-        images = torch.tensor(sample.images).to(self.precision.device).float() / 255.0
+        images = self.precision.images(sample.images)
         given = AugmentationInput(images, self._noise("gallery", sample, sample.epochs))
         with torch.inference_mode():
             augmented = to_pixels(self.augmentor(given))
@@ -53,9 +53,8 @@ class Camera:
 
     def _view(self, pixels: NDArray[np.uint8]) -> View:
         teacher = self.pool.logits(pixels).result()
-        images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
         with resting(self.student), torch.inference_mode(), self.precision.autocast():
-            student = widen(self.student(images)).cpu().numpy()
+            student = widen(self.student(self.precision.images(pixels))).cpu().numpy()
         return View(pixels, Guesses.of(teacher), Guesses.of(student))
 
     @torch.inference_mode()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+
+
+def suggestion(got: str, known: Sequence[str], *, most: int = 1) -> str:
+    """`did you mean a or b?`; where nothing is close, what there is."""
+    close = difflib.get_close_matches(got, known, n=most)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
 
 
 class HardrayError(Exception):

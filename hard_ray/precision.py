@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -26,6 +31,14 @@ class Precision:
     def memory_format(self) -> torch.memory_format:
         """Layout of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def images(self, pixels: Pixels) -> Tensor:
+        """Pixels of shape (batch, channels, height, width) as images in [0, 1] on the device."""
+        # a copy: arrays from shared memory are read-only, and their alignment would decide the last bits
+        images = torch.tensor(pixels).to(self.device)
+        if images.dtype == torch.uint8:
+            images = images.float() / 255.0
+        return images.contiguous(memory_format=self.memory_format)
 
 
 def widen(logits: Tensor) -> Tensor:

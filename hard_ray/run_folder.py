@@ -146,11 +146,20 @@ def create(path: Path) -> RunFolder:
     """
     check_new(path)
     folder = RunFolder(path.expanduser().resolve())
+    make_folder(folder.path)
+    return folder
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        RunFolderError: it cannot be made.
+    """
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path} cannot be made: {error.strerror}") from None
-    return folder
 
 
 def open_run(path: Path) -> RunFolder:

@@ -26,8 +26,8 @@ from hard_ray.controller import Phase
 from hard_ray.distributed import Ranks
 from hard_ray.noise import normal, seed_of
 from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views
-from hard_ray.precision import Precision, widen
-from hard_ray.teacher import Pixels, TeacherPool, Ticket
+from hard_ray.precision import Pixels, Precision, widen
+from hard_ray.teacher import TeacherPool, Ticket
 
 Metrics = dict[str, Tensor]
 """Scalars on the training device, by the names they are logged under."""
@@ -139,8 +139,7 @@ class Updater:
         return prepared
 
     def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
-        return images.contiguous(memory_format=self.precision.memory_format)
+        return self.precision.images(pixels)
 
     def _noise(self, batch: BatchLike) -> Tensor:
         count = self.learner.augmentor.noise_dim if self.learner.augmentor else 0

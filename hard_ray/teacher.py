@@ -20,10 +20,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.objectives import TeacherObjective
-from hard_ray.precision import DTYPES, Precision, widen
-
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
-"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
+from hard_ray.precision import DTYPES, Pixels, Precision, widen
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
 
@@ -111,7 +108,7 @@ class Teacher:
     def logits(self, images: Pixels) -> NDArray[np.float32]:
         """Logits, shape (batch, classes)."""
         with torch.inference_mode(), self.precision.autocast():
-            logits = self.network(self._to_device(images))
+            logits = self.network(self.precision.images(images))
         return _to_numpy(widen(logits))
 
     def loss_and_grad(self, images: Pixels, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
@@ -125,7 +122,7 @@ class Teacher:
             objective: evaluated on the teacher's logits in float32, or wider where the network computes so.
             context: one row per image under each name that the objective wants.
         """
-        pixels = self._to_device(images).requires_grad_()
+        pixels = self.precision.images(images).requires_grad_()
         given = {name: torch.tensor(rows).to(self.precision.device) for name, rows in context.items()}
         with self.precision.autocast():
             logits = self.network(pixels)
@@ -133,13 +130,6 @@ class Teacher:
         loss = objective(logits, given)
         (grad,) = torch.autograd.grad(loss.sum(), pixels)
         return GradientAnswer(_to_numpy(loss), _to_numpy(grad), _to_numpy(logits))
-
-    def _to_device(self, images: Pixels) -> Tensor:
-        # a copy: arrays from shared memory are read-only, and their alignment would decide the last bits
-        pixels = torch.tensor(images).to(self.precision.device)
-        if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / 255.0
-        return pixels.contiguous(memory_format=self.precision.memory_format)
 
 
 @dataclass(frozen=True, slots=True)

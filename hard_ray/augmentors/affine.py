@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
 from hard_ray.noise import seed_of
 
@@ -20,13 +20,50 @@ REPLAY_DRAWS = 2
 PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
 
 
-class Affine(Augmentor):
+class Spatial(Augmentor):
+    """Draws a shift, rotation, scale and shear for each image within bounds, and applies it differentiably."""
+
+    bounds: Tensor
+
+    def __init__(self, config: AffineAugmentor | RandomAffineAugmentor) -> None:
+        """The bounds are the configuration's, before the strength."""
+        super().__init__()
+        self.config = config
+        self.register_buffer("bounds", bounds_of(config), persistent=False)
+
+    def sample(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
+        """Transform parameters in the order of `PARAMETERS`: shifts in half sides, angles in radians."""
+        raise NotImplementedError
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The transformed images; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return batch.images
+        return self._transform(batch.images, self.sample(batch.noise))
+
+    def _transform(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return transform(images, parameters, padding=self.config.padding)
+
+    def _within_bounds(self, relative: Tensor) -> Tensor:
+        """Parameters from values between -1 and 1."""
+        return relative * self.bounds * self.config.strength
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """Shifts in half sides, angles in radians, the logarithm of the magnification, the shear's slope."""
+        return dict(zip(PARAMETERS, self.sample(batch.noise).unbind(dim=1), strict=True))
+
+    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
+        """The bounds at this strength."""
+        reach = (self.bounds * self.config.strength).tolist()
+        return {name: (-bound, bound) for name, bound in zip(PARAMETERS, reach, strict=True)}
+
+
+class Affine(Spatial):
     r"""Samples a shift, rotation, scale and shear for each image and applies it differentiably.
 
     A network maps each image's noise to five raw values; tanh times the bounds makes them parameters, so every
     sample lies within the bounds and the gradient reaches the network through the sampled grid
-    (reparameterisation). Pixels from
-    outside the image are zero unless `padding` says otherwise.
+    (reparameterisation). Pixels from outside the image are zero unless `padding` says otherwise.
 
     A student that is trained on the present transforms alone forgets earlier ones, and the augmentor narrows as
     the student learns. So a share `replay` of the student's images is transformed by earlier states of the network.
@@ -37,7 +74,7 @@ class Affine(Augmentor):
     disagreement. Replay is ours.
     """
 
-    bounds: Tensor
+    config: AffineAugmentor
     past: Tensor
     """Earlier states, shape (history, parameters)."""
     updates: Tensor
@@ -45,13 +82,11 @@ class Affine(Augmentor):
 
     def __init__(self, config: AffineAugmentor) -> None:
         """The network's last layer is scaled so that raw values have the standard deviation `init_spread`."""
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.noise_dim = config.noise_dim + (REPLAY_DRAWS if config.replay > 0 else 0)
         first = nn.Linear(config.noise_dim, config.hidden_dim)
         last = nn.Linear(config.hidden_dim, len(PARAMETERS))
         self.net = nn.Sequential(first, nn.ReLU(), last)
-        self.register_buffer("bounds", bounds_of(config), persistent=False)
         self._initialise(first, last)
         count = sum(parameter.numel() for parameter in self.net.parameters())
         self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
@@ -70,17 +105,11 @@ class Affine(Augmentor):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The network, unless strength 0 leaves it without effect."""
-        config = self.config
-        if config.strength == 0:
-            return []
-        return [{"params": list(self.net.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}]
+        return trained_group(self.config, self.net.parameters())
 
     def sample(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
         """Transform parameters in the order of `PARAMETERS`: shifts in half sides, angles in radians."""
-        return self._within_bounds(self.net(noise[:, : self.config.noise_dim]))
-
-    def _within_bounds(self, raw: Tensor) -> Tensor:
-        return torch.tanh(raw) * self.bounds * self.config.strength
+        return self._within_bounds(torch.tanh(self.net(noise[:, : self.config.noise_dim])))
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The images as the student learns from them, some transformed by an earlier state.
@@ -89,13 +118,11 @@ class Affine(Augmentor):
         """
         if self.config.strength == 0:
             return batch.images
-        return transform(batch.images, self._replayed(batch.noise), padding=self.config.padding)
+        return self._transform(batch.images, self._replayed(batch.noise))
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The images as the present network transforms them."""
-        if self.config.strength == 0:
-            return AugmentedView(batch.images)
-        return AugmentedView(transform(batch.images, self.sample(batch.noise), padding=self.config.padding))
+        return AugmentedView(super().forward(batch))
 
     # ------------------------------------------------------------------- replay
 
@@ -117,7 +144,7 @@ class Affine(Augmentor):
             return present
         whether, which = torch.special.ndtr(noise[:, self.config.noise_dim :]).unbind(dim=1)
         chosen = (which * known).long().clamp(max=known - 1)
-        earlier = self._within_bounds(self._of_past(noise[:, : self.config.noise_dim], known))
+        earlier = self._within_bounds(torch.tanh(self._of_past(noise[:, : self.config.noise_dim], known)))
         earlier = earlier[chosen, torch.arange(len(noise), device=noise.device)]
         return torch.where((whether < self.config.replay)[:, None], earlier, present)
 
@@ -131,17 +158,6 @@ class Affine(Augmentor):
         hidden = torch.relu(noise @ first.transpose(1, 2) + first_bias[:, None])
         raw: Tensor = hidden @ last.transpose(1, 2) + last_bias[:, None]
         return raw
-
-    # --------------------------------------------------------------- statistics
-
-    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """Shifts in half sides, angles in radians, the logarithm of the magnification, the shear's slope."""
-        return dict(zip(PARAMETERS, self.sample(batch.noise).unbind(dim=1), strict=True))
-
-    def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """The bounds at this strength."""
-        reach = (self.bounds * self.config.strength).tolist()
-        return {name: (-bound, bound) for name, bound in zip(PARAMETERS, reach, strict=True)}
 
 
 def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, " 5"]:

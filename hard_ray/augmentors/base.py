@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from hard_ray.config.augmentor import LearnedAugmentor
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +72,10 @@ class Augmentor(nn.Module):
         for name, values in self.samples(batch).items():
             found |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(correction=0)}
         return found
+
+
+def trained_group(config: LearnedAugmentor, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """One group with the configuration's settings; none where strength 0 leaves the parameters without effect."""
+    if config.strength == 0:
+        return []
+    return [{"params": list(parameters), "lr": config.lr, "weight_decay": config.weight_decay}]

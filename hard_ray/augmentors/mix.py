@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.augmentors.partners import partners, shares
 from hard_ray.config.augmentor import MixAugmentor
 
@@ -45,15 +45,15 @@ class Mix(Augmentor):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The networks, unless strength 0 leaves them without effect."""
-        config = self.config
-        if config.strength == 0:
-            return []
-        return [{"params": list(self.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}]
+        return trained_group(self.config, self.parameters())
 
     def masks(self, batch: AugmentationInput) -> Float[Tensor, "batch 1 height width"]:
         """The own image's weight at every pixel."""
+        return self._masks(batch, batch.images[partners(batch.noise[:, 0])])
+
+    def _masks(self, batch: AugmentationInput, others: Tensor) -> Tensor:
         images, noise = batch.images, batch.noise
-        both = torch.cat([images, images[partners(noise[:, 0])]], dim=1)
+        both = torch.cat([images, others], dim=1)
         cells = self.look(both) + self.draw(noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
         mask = F.interpolate(cells.sigmoid(), size=images.shape[-2:], mode="bilinear", align_corners=False)
         return 1.0 - self.config.strength * (1.0 - mask)
@@ -66,8 +66,10 @@ class Mix(Augmentor):
         """The mixed images, and the share of both images in each; the gradient reaches the shares."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
-        partner, mask = partners(batch.noise[:, 0]), self.masks(batch)
-        mixed = mask * batch.images + (1.0 - mask) * batch.images[partner]
+        partner = partners(batch.noise[:, 0])
+        others = batch.images[partner]
+        mask = self._masks(batch, others)
+        mixed = mask * batch.images + (1.0 - mask) * others
         return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner))
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:

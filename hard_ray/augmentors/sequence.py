@@ -32,12 +32,17 @@ class Chain(Augmentor):
 
     def _in_turn(self, batch: AugmentationInput) -> Iterator[tuple[str, Augmentor, AugmentationInput, AugmentedView]]:
         """Every augmentor with what it is given and what it makes of it."""
-        images, used = batch.images, 0
-        for name, part in zip(self.parts, self._each(), strict=True):
-            given = AugmentationInput(images, batch.noise[:, used : used + part.noise_dim])
+        images = batch.images
+        for name, part, noise in self._with_noise(batch.noise):
+            given = AugmentationInput(images, noise)
             made = part.augment(given)
             yield name, part, given, made
-            images, used = made.images, used + part.noise_dim
+            images = made.images
+
+    def _with_noise(self, noise: Tensor) -> Iterator[tuple[str, Augmentor, Tensor]]:
+        """Every augmentor with its own columns of the noise."""
+        own = noise.split([part.noise_dim for part in self._each()], dim=1)
+        yield from zip(self.parts, self._each(), own, strict=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Those of all parts."""
@@ -45,10 +50,9 @@ class Chain(Augmentor):
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The images after the last augmentor; the input tensor itself where none does anything."""
-        images, used = batch.images, 0
-        for part in self._each():
-            images = part(AugmentationInput(images, batch.noise[:, used : used + part.noise_dim]))
-            used += part.noise_dim
+        images = batch.images
+        for _, part, noise in self._with_noise(batch.noise):
+            images = part(AugmentationInput(images, noise))
         return images
 
     def remember(self) -> None:

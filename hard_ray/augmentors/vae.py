@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.base import AugmentationInput, Augmentor, trained_group
 from hard_ray.config.augmentor import VaeAugmentor
 from hard_ray.networks.autoencoder import Autoencoder
 
@@ -69,14 +69,11 @@ class LatentPerturbation(Augmentor):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The perturbation network, and the autoencoder where it is fine-tuned."""
-        config = self.config
-        if config.strength == 0:
-            return []
-        own = {"params": list(self.net.parameters()), "lr": config.lr, "weight_decay": config.weight_decay}
-        if config.finetune_lr is None:
-            return [own]
-        tuned = {"params": list(self.autoencoder.parameters()), "lr": config.finetune_lr, "weight_decay": 0.0}
-        return [own, tuned]
+        own = trained_group(self.config, self.net.parameters())
+        if not own or self.config.finetune_lr is None:
+            return own
+        tuned = {"params": list(self.autoencoder.parameters()), "lr": self.config.finetune_lr, "weight_decay": 0.0}
+        return [*own, tuned]
 
     def delta(
         self, latent: Float[Tensor, "batch latent side side"], noise: Float[Tensor, "batch noise"]
@@ -92,19 +89,26 @@ class LatentPerturbation(Augmentor):
         """The perturbed images; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return batch.images
+        return self._perturb(batch)[0]
+
+    def _perturb(self, batch: AugmentationInput) -> tuple[Tensor, Tensor]:
+        """The images at this strength, and the perturbation of their latent at strength 1."""
         images, coder = batch.images, self.autoencoder
         size = (images.shape[-2], images.shape[-1])
         latent = coder.encode(images)
-        moved = coder.decode(latent + self.config.strength * self.delta(latent, batch.noise), size)
+        delta = self.delta(latent, batch.noise)
+        if self.config.strength == 0:
+            return images, delta
+        moved = coder.decode(latent + self.config.strength * delta, size)
         if self.config.residual:
             moved = images + moved - coder.decode(latent, size)
-        return moved.clamp(0.0, 1.0)
+        return moved.clamp(0.0, 1.0), delta
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
         """How far the latent moves, in standard deviations, and how far the pixels do."""
-        latent = self.autoencoder.encode(batch.images)
-        relative = self.delta(latent, batch.noise) / self.autoencoder.latent_std.view(1, -1, 1, 1)
-        change = (self(batch) - batch.images).flatten(1)
+        perturbed, delta = self._perturb(batch)
+        relative = delta / self.autoencoder.latent_std.view(1, -1, 1, 1)
+        change = (perturbed - batch.images).flatten(1)
         return {
             "latent_change": self.config.strength * relative.flatten(1).square().mean(dim=1).sqrt(),
             "pixel_change": change.square().mean(dim=1).sqrt(),

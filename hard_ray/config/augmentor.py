@@ -33,7 +33,18 @@ class _AffineBounds(Config):
     """What stands where the transform looks outside the image."""
 
 
-class AffineAugmentor(_AffineBounds):
+class LearnedAugmentor(Config):
+    """What every augmentor has that is trained against the student."""
+
+    strength: Fraction = 1.0
+    """0 is the identity, and learns nothing."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of the augmentor's AdamW."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the augmentor's AdamW."""
+
+
+class AffineAugmentor(_AffineBounds, LearnedAugmentor):
     """HARD-Affine: a learned distribution of shifts, rotations, scales and shears."""
 
     kind: Literal["affine"] = "affine"
@@ -49,10 +60,6 @@ class AffineAugmentor(_AffineBounds):
     """Earlier states that are kept; once full, each new one takes the place of one of them at random."""
     remember_every: PositiveInt = 10
     """Augmentor updates between two states that are kept."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate of the augmentor's AdamW."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the augmentor's AdamW."""
 
 
 class RandomAffineAugmentor(_AffineBounds):
@@ -69,7 +76,7 @@ class TrivialAugmentor(Config):
     """The probability that an image is changed; 0 is the identity."""
 
 
-class MixAugmentor(Config):
+class MixAugmentor(LearnedAugmentor):
     """HARD-Mix: a learned mask blends each image with another of the batch."""
 
     kind: Literal["mix"] = "mix"
@@ -83,13 +90,9 @@ class MixAugmentor(Config):
     """Channels of the network that looks at both images."""
     init_spread: PositiveFloat = 2.0
     """Standard deviation of the mask before the sigmoid, at the start."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate of the augmentor's AdamW."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the augmentor's AdamW."""
 
 
-class VaeAugmentor(Config):
+class VaeAugmentor(LearnedAugmentor):
     """HARD-VAE: a learned perturbation of the latent of a pretrained autoencoder."""
 
     kind: Literal["vae"] = "vae"
@@ -107,10 +110,6 @@ class VaeAugmentor(Config):
     """Channels of the perturbation network."""
     init_spread: PositiveFloat = 0.5
     """Standard deviation of the perturbation before the tanh, at the start."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate of the perturbation network's AdamW."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the perturbation network's AdamW."""
     finetune_lr: PositiveFloat | None = None
     """Learning rate of the autoencoder; unset: it is frozen."""
 
@@ -142,11 +141,9 @@ AugmentorConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-LEARNED = (AffineAugmentor, MixAugmentor, VaeAugmentor)
-
 
 def is_learned(config: AugmentorConfig | SequencePart) -> bool:
     """Whether the augmentor, or a part of it, is trained against the student."""
     if isinstance(config, SequenceAugmentor):
         return any(is_learned(part) for part in config.augmentors)
-    return isinstance(config, LEARNED)
+    return isinstance(config, LearnedAugmentor)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hard_ray.config.run import RunConfig
-from hard_ray.errors import ConfigError
+from hard_ray.errors import ConfigError, suggestion
 
 Layer = dict[str, Any]
 
@@ -119,9 +119,7 @@ def preset_names() -> list[str]:
 def preset_text(name: str) -> str:
     """The text of a shipped configuration."""
     if name not in preset_names():
-        hint = difflib.get_close_matches(name, preset_names(), n=1)
-        suffix = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(preset_names())}"
-        raise ConfigError([f"no preset is named {name!r}; {suffix}"], "--preset")
+        raise ConfigError([f"no preset is named {name!r}; {suggestion(name, preset_names())}"], "--preset")
     return (resources.files("hard_ray.presets") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -210,9 +208,7 @@ def describe(problem: ErrorDetails, raw: Any) -> str:
     if problem["type"] == "union_tag_invalid":
         tag, known = problem["ctx"]["discriminator"].strip("'"), problem["ctx"]["expected_tags"].replace("'", "")
         got = problem["ctx"]["tag"]
-        close = difflib.get_close_matches(got, known.split(", "), n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; there are {known}"
-        return f"{where}.{tag}: {got!r} is unknown{hint}"
+        return f"{where}.{tag}: {got!r} is unknown; {suggestion(got, known.split(', '))}"
     if problem["type"] == "missing":
         return f"{where}: is required and has no default"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"

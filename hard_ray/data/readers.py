@@ -138,6 +138,11 @@ class TarReader:
         return f"{self.files[self.file[row]]}[offset {self.offset[row]}]"
 
 
+def _split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:
+    """The split that a row is in, and the split's first row."""
+    return next(item for item in reversed(splits) if item[1] <= row)
+
+
 @dataclass(frozen=True, slots=True)
 class TorchvisionReader:
     """Rows of a torchvision data set; its splits follow each other."""
@@ -153,7 +158,7 @@ class TorchvisionReader:
 
         pictures: list[Picture] = []
         for row in rows:
-            split, start = next(item for item in reversed(self.splits) if item[1] <= row)
+            split, start = _split_of(row, self.splits)
             image, _ = open_torchvision(self.name_, self.path, split, download=False)[row - start]
             pictures.append(image)
         return pictures
@@ -178,7 +183,7 @@ class HuggingFaceReader:
 
         pictures: list[Picture] = []
         for row in rows:
-            split, start = next(item for item in reversed(self.splits) if item[1] <= row)
+            split, start = _split_of(row, self.splits)
             cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column]
             if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
                 pictures.append(_read_file(Path(cell["path"])))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.data.index import Rows
+from hard_ray.config.data import DataConfig
+from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.errors import DataError
 from hard_ray.noise import permutation
 
@@ -103,3 +104,16 @@ def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: 
         rows = order[start : start + window]
         order[start : start + window] = rows[permutation(f"window {number}", len(rows), seed=seed, epoch=epoch)]
     return order
+
+
+def train_schedule(
+    index: ImageIndex, config: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Schedule:
+    """The schedule of a training split.
+
+    Raises:
+        DataError: the split does not fill one batch.
+    """
+    rows = index.rows("train")
+    shard = None if index.shard is None else index.shard[rows]
+    return Schedule(rows, batch_size, seed, rank, world_size, shard, getattr(config, "shuffle_window", 4096))

@@ -150,9 +150,8 @@ class Evaluator:
         return made
 
     def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
-        images = torch.tensor(pixels).to(self.precision.device).float() / 255.0
         with self.precision.autocast():
-            logits: Tensor = network(images.contiguous(memory_format=self.precision.memory_format))
+            logits: Tensor = network(self.precision.images(pixels))
         return widen(logits)
 
     def _ask(self, number: int, change: Change, pixels: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]] | None:

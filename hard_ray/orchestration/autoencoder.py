@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure, to_images
+from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.loader import absolute, dump_yaml, read_layer
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
-from hard_ray.data.schedule import Schedule
+from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import build_index
 from hard_ray.errors import RunFolderError
 from hard_ray.figures import save_png
@@ -32,8 +32,9 @@ from hard_ray.orchestration.cluster import connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
 from hard_ray.precision import DTYPES, Precision
-from hard_ray.run_folder import MetricsLog, RunFolder, read_json, write_json, write_text
+from hard_ray.run_folder import MetricsLog, RunFolder, make_folder, read_json, write_json, write_text
 from hard_ray.state import CheckpointStore
+from hard_ray.tracking import flatten
 from hard_ray.training import Status
 
 PICTURES = 8
@@ -90,7 +91,7 @@ def train_autoencoder(
     folder = AutoencoderFolder(output.expanduser().resolve())
     check_output(folder)
     index = build_index(run.data)
-    Schedule(index.rows("train"), run.training.batch_size, run.seed)
+    train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
     with _locked(folder):
         run = _settle(absolute(run), folder)
         folder.run.stop_request.unlink(missing_ok=True)
@@ -124,10 +125,7 @@ def check_output(folder: AutoencoderFolder) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: AutoencoderFolder) -> Any:
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"{folder.path} cannot be made: {error.strerror}") from None
+    make_folder(folder.path)
     with folder.run.locked():
         yield
 
@@ -163,23 +161,15 @@ def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
 
 
 def _differences(begun: AutoencoderRun, run: AutoencoderRun) -> list[str]:
-    before, now = _flat(begun.model_dump(mode="json")), _flat(run.model_dump(mode="json"))
+    before, now = flatten(begun.model_dump(mode="json")), flatten(run.model_dump(mode="json"))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return [f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys[:5]]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _resolve(run: AutoencoderRun) -> AutoencoderRun:
     """Precision, memory layout and threads follow from this machine, where the loop runs; Ray Data gets a core."""
     hardware = probe()
-    fast_bf16 = hardware.gpu_has_bf16 if hardware.gpus else hardware.has_amx
-    dtype = run.amp_dtype or ("bfloat16" if fast_bf16 else "float32")
+    dtype = run.amp_dtype or hardware.fast_dtype(on_gpu=bool(hardware.gpus))
     last = run.channels_last if run.channels_last is not None else dtype == "bfloat16"
     return run.model_copy(
         update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or max(1, hardware.cores - 1)}
@@ -193,14 +183,7 @@ def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 def _pipeline(run: AutoencoderRun, index: ImageIndex, share: DataShare, runtime: RuntimeConfig) -> Pipeline:
-    rows = index.rows("train")
-    schedule = Schedule(
-        rows=rows,
-        batch_size=run.training.batch_size,
-        seed=run.seed,
-        shard=None if index.shard is None else index.shard[rows],
-        window=getattr(run.data, "shuffle_window", 4096),
-    )
+    schedule = train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
     return Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
 
 
@@ -274,7 +257,7 @@ class Trainer:
     def _draw(self, coder: DiffusersAutoencoder, precision: Precision, quality: Quality) -> None:
         (batch,) = self._spread().eval_batches("pictures", PICTURES)
         with torch.inference_mode():
-            decoded = coder.reconstruct(to_images(batch, precision)).clamp(0, 1)
+            decoded = coder.reconstruct(precision.images(batch.images)).clamp(0, 1)
         pixels = (255 * decoded).round().to(torch.uint8).cpu().numpy()
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
         save_png(draw_reconstructions(batch.images, pixels, heading=heading), self.folder.picture)

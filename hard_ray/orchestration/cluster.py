@@ -225,8 +225,7 @@ def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
     """Precision, memory layout and threads follow from the machine that student workers run on."""
     gpus = runtime.gpus_per_worker or 0.0
     hardware = probe() if cluster.is_own and not gpus else remote_probe(gpus)
-    fast_bf16 = hardware.gpu_has_bf16 if gpus else hardware.has_amx
-    dtype = "bfloat16" if fast_bf16 else "float32"
+    dtype = hardware.fast_dtype(on_gpu=bool(gpus))
     threads = _threads(runtime, hardware, is_own=cluster.is_own)
     amp_dtype = _chosen(runtime.amp_dtype, dtype)
     teacher = runtime.teacher.model_copy(

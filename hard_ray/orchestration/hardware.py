@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hard_ray.config.runtime import Dtype
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -19,6 +21,10 @@ class Hardware:
     gpu_has_bf16: bool
     memory_gib: float
     shared_memory_gib: float
+
+    def fast_dtype(self, *, on_gpu: bool) -> Dtype:
+        """bfloat16 where the hardware computes in it, else float32."""
+        return "bfloat16" if (self.gpu_has_bf16 if on_gpu else self.has_amx) else "float32"
 
 
 def probe() -> Hardware:

@@ -24,7 +24,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, WorkerC
 from hard_ray.config.runtime import TeacherRuntime
 from hard_ray.errors import HardrayError, TeacherError
 from hard_ray.objectives import TeacherObjective
-from hard_ray.teacher import ContextArrays, GradientAnswer, Pixels, Teacher, TeacherSpec, Ticket
+from hard_ray.precision import Pixels
+from hard_ray.teacher import ContextArrays, GradientAnswer, Teacher, TeacherSpec, Ticket
 
 logger = logging.getLogger(__name__)
 

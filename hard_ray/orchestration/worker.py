@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 from collections.abc import Sequence
@@ -29,10 +28,10 @@ from hard_ray.config.runtime import Suite
 from hard_ray.controller import Controller
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
-from hard_ray.data.schedule import Schedule
+from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
-from hard_ray.errors import AgreedError, HardrayError, ModelError
+from hard_ray.errors import AgreedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
 from hard_ray.evaluation.suites import check_suites
@@ -169,15 +168,13 @@ class Builder:
 
     def _pipeline(self) -> Pipeline:
         config, ranks = self.config, self.ranks
-        rows = self.index.rows("train")
-        schedule = Schedule(
-            rows=rows,
+        schedule = train_schedule(
+            self.index,
+            config.data,
             batch_size=config.optim.batch_size,
             seed=config.seed,
             rank=ranks.rank,
             world_size=ranks.size,
-            shard=None if self.index.shard is None else self.index.shard[rows],
-            window=getattr(config.data, "shuffle_window", 4096),
         )
         share = DataShare(self.data.cpus / ranks.size, self.data.object_store_bytes / ranks.size)
         return Pipeline(self.index, config.data, schedule, share, config.runtime.data_block_mb * 2**20)
@@ -391,9 +388,7 @@ def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
     """
     known = [str(name) for name in list_optimizers()]
     if optim.opt.lower() not in known:
-        close = difflib.get_close_matches(optim.opt, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-        raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {hint}")
+        raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")
     return create_optimizer_v2(
         network, opt=optim.opt, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
     )
