@@ -15,7 +15,7 @@ from hard_ray.noise import normal
 from hard_ray.precision import Precision, widen
 from hard_ray.snapshots import Guesses, Snapshot, View
 from hard_ray.step import BatchLike, resting
-from hard_ray.teacher import TeacherPool
+from hard_ray.teacher import TeacherPool, label_gradient
 
 DRAWS = 512
 """About how many values of each drawn parameter a snapshot holds."""
@@ -34,7 +34,7 @@ class Camera:
     def take(self, step: int, sample: BatchLike) -> Snapshot:
         """A snapshot of the present augmentor and student."""
         images = self.precision.images(sample.images)
-        given = AugmentationInput(images, self._noise("gallery", sample, sample.epochs))
+        given = self._given(images, sample, self._noise("gallery", sample, sample.epochs))
         with torch.inference_mode():
             augmented = to_pixels(self.augmentor(given))
         return Snapshot(
@@ -45,6 +45,11 @@ class Camera:
             samples=self._samples(images, sample),
             bounds=self.augmentor.bounds_of_samples(),
         )
+
+    def _given(self, images: Tensor, sample: BatchLike, noise: Tensor) -> AugmentationInput:
+        labels = torch.tensor(sample.labels).to(self.precision.device)
+        generated = None if sample.generated is None else self.precision.images(sample.generated)
+        return AugmentationInput(images, noise, labels, generated, label_gradient(self.pool, self.precision))
 
     def _noise(self, purpose: str, sample: BatchLike, epochs: NDArray[np.int64]) -> Tensor:
         count = self.augmentor.noise_dim
@@ -63,7 +68,7 @@ class Camera:
         rounds: list[dict[str, Tensor]] = []
         for number in range(math.ceil(DRAWS / len(images))):
             noise = self._noise("gallery samples", sample, np.full(len(images), number))
-            rounds.append(self.augmentor.samples(AugmentationInput(images, noise)))
+            rounds.append(self.augmentor.samples(self._given(images, sample, noise)))
         return {name: torch.cat([found[name] for found in rounds]).float().cpu().numpy() for name in rounds[0]}
 
 

@@ -50,9 +50,12 @@ def divergence_from(
 
 
 def cross_entropy(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], *, smoothing: float = 0.0
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    *,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, " batch"]:
-    """Cross-entropy to the labels; `smoothing` is spread evenly over all classes."""
+    """Cross-entropy to labels, or to shares of labels; `smoothing` is spread evenly over all classes."""
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 

@@ -8,16 +8,20 @@ and adds the gradient along the student's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hard_ray import losses
 from hard_ray.config.objective import (
     CrossEntropyObjective,
+    DadObjective,
     DkdObjective,
     FunctionMatchingObjective,
     HardObjective,
@@ -100,13 +104,27 @@ class HardAugmentation:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What the networks said of one batch. The augmented view is None where there is none."""
+    """What the networks said of one batch. A view that is not learned from is None."""
 
     labels: Int[Tensor, " batch"]
-    student: Float[Tensor, "batch classes"]
+    student: Float[Tensor, "batch classes"] | None
     teacher: Float[Tensor, "batch classes"] | None = None
-    student_augmented: Float[Tensor, "batch classes"] | None = None
-    teacher_augmented: Float[Tensor, "batch classes"] | None = None
+    student_augmented: Float[Tensor, "views classes"] | None = None
+    teacher_augmented: Float[Tensor, "views classes"] | None = None
+    rows: Int[Tensor, " views"] | None = None
+    """The image of the batch that each augmented one was made from; None: in the batch's order."""
+    sources: Float[Tensor, "views batch"] | None = None
+    """The share of each image of the batch in each augmented one; None: all of its own."""
+
+    def augmented_labels(self) -> Int[Tensor, " views"]:
+        """The label of the image that each augmented one was made from."""
+        return self.labels if self.rows is None else self.labels[self.rows]
+
+    def label_shares(self, classes: int) -> Int[Tensor, " views"] | Float[Tensor, "views classes"]:
+        """The hard labels of the augmented images, in shares where they are mixed."""
+        if self.sources is None:
+            return self.augmented_labels()
+        return self.sources @ F.one_hot(self.labels, classes).to(self.sources.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +135,23 @@ class StudentLosses:
     parts: dict[str, Float[Tensor, " batch"]]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The weights of an objective's terms."""
+
+    ce: float = 0.0
+    """Cross-entropy to the labels, on clean images."""
+    clean: float = 0.0
+    """KD on clean images."""
+    augmented: float = 0.0
+    """KD on augmented images."""
+    ce_augmented: float = 0.0
+    """Cross-entropy to the labels, on augmented images."""
+    temperature: float = 1.0
+
+
 class StudentObjective:
-    """What the student minimises: one sum for every kind of objective."""
+    """What the student minimises: one sum of weighted terms for every kind of objective."""
 
     def __init__(self, config: ObjectiveConfig, *, smoothing: float = 0.0) -> None:
         """`smoothing` applies to the cross-entropy terms."""
@@ -130,6 +163,34 @@ class StudentObjective:
         """Whether the teacher's logits are needed."""
         return not isinstance(self.config, CrossEntropyObjective)
 
+    @property
+    def learns_clean(self) -> bool:
+        """Whether the clean view is learned from, beside the augmented one."""
+        terms = self.terms(epoch=math.inf)
+        return terms.ce > 0 or terms.clean > 0 or terms.augmented == 0
+
+    def terms(self, *, epoch: float) -> Terms:  # noqa: PLR0911  (one for each kind)
+        """The weights after `epoch` epochs of student updates; those of DKD warm up."""
+        match self.config:
+            case HardObjective() as c:
+                return Terms(c.w_ce, c.w_clean, c.w_aug, temperature=c.temperature)
+            case KdObjective() as c:
+                labels = 1 - c.alpha if c.label_augmented else 0.0
+                return Terms(1 - c.alpha, c.alpha, c.alpha, labels, c.temperature)
+            case DadObjective() as c:
+                if c.weighting == "released":
+                    return Terms(augmented=0.25, ce_augmented=0.75, temperature=c.temperature)
+                return Terms(1.0, 0.5, 0.5, temperature=c.temperature)
+            case DkdObjective() as c:
+                warmth = min(1.0, epoch / c.warmup_epochs) if c.warmup_epochs else 1.0
+                return Terms(c.w_ce, warmth, warmth, temperature=c.temperature)
+            case FunctionMatchingObjective() as c:
+                return Terms(0.0, 1.0, 1.0, temperature=c.temperature)
+            case CrossEntropyObjective():
+                return Terms(1.0)
+            case _:
+                assert_never(self.config)
+
     def __call__(self, views: Views, *, epoch: float) -> StudentLosses:
         """The losses of one batch.
 
@@ -137,59 +198,39 @@ class StudentObjective:
             views: logits of both networks.
             epoch: epochs of student updates so far; DKD warms up over them.
         """
-        match self.config:
-            case HardObjective() as c:
-                return self._sum(views, ce=c.w_ce, clean=c.w_clean, augmented=c.w_aug, temperature=c.temperature)
-            case KdObjective() as c:
-                return self._sum(views, ce=1 - c.alpha, clean=c.alpha, augmented=c.alpha, temperature=c.temperature)
-            case FunctionMatchingObjective() as c:
-                return self._sum(views, ce=0.0, clean=1.0, augmented=1.0, temperature=c.temperature)
-            case CrossEntropyObjective():
-                return self._sum(views, ce=1.0, clean=0.0, augmented=0.0, temperature=1.0)
-            case DkdObjective() as c:
-                return self._decoupled(views, c, epoch)
-            case _:
-                assert_never(self.config)
-
-    def _sum(self, views: Views, *, ce: float, clean: float, augmented: float, temperature: float) -> StudentLosses:
-        parts = {"ce_loss": losses.cross_entropy(views.student, views.labels, smoothing=self.smoothing)}
-        total = ce * parts["ce_loss"]
-        if views.teacher is not None:
-            parts["kd_loss"] = losses.divergence(views.teacher, views.student, temperature=temperature)
-            total = total + clean * parts["kd_loss"]
+        if self.asks_teacher and views.teacher is None and views.teacher_augmented is None:
+            raise ValueError(f"{self.config.kind} needs the teacher's logits")
+        terms = self.terms(epoch=epoch)
+        parts: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
+        if views.student is not None:
+            parts["ce_loss"], weights["ce_loss"] = self._labels(views.student, views.labels), terms.ce
+            if views.teacher is not None:
+                parts["kd_loss"] = self._distance(views.student, views.teacher, views.labels, terms)
+                weights["kd_loss"] = terms.clean
         if views.student_augmented is not None and views.teacher_augmented is not None:
-            parts["disagreement"] = losses.divergence(
-                views.teacher_augmented, views.student_augmented, temperature=temperature
-            )
-            total = total + augmented * parts["disagreement"]
-        return StudentLosses(total, parts | _drift(views, temperature))
+            student, teacher = views.student_augmented, views.teacher_augmented
+            parts["disagreement"] = self._distance(student, teacher, views.augmented_labels(), terms)
+            weights["disagreement"] = terms.augmented
+            if terms.ce_augmented:
+                parts["ce_augmented"] = self._labels(student, views.label_shares(student.shape[1]))
+                weights["ce_augmented"] = terms.ce_augmented
+        total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum(dim=0)
+        return StudentLosses(total, parts | _drift(views, terms.temperature))
 
-    def _decoupled(self, views: Views, config: DkdObjective, epoch: float) -> StudentLosses:
-        if views.teacher is None:
-            raise ValueError("dkd needs the teacher's logits")
-        warmth = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs else 1.0
-        ce = losses.cross_entropy(views.student, views.labels, smoothing=self.smoothing)
+    def _labels(self, student: Tensor, labels: Tensor) -> Tensor:
+        return losses.cross_entropy(student, labels, smoothing=self.smoothing)
 
-        def term(student: Tensor, teacher: Tensor) -> Tensor:
-            return losses.dkd(
-                student,
-                teacher,
-                views.labels,
-                alpha=config.alpha,
-                beta=config.beta,
-                temperature=config.temperature,
-            )
-
-        parts = {"ce_loss": ce, "kd_loss": term(views.student, views.teacher)}
-        total = config.w_ce * ce + warmth * parts["kd_loss"]
-        if views.student_augmented is not None and views.teacher_augmented is not None:
-            parts["disagreement"] = term(views.student_augmented, views.teacher_augmented)
-            total = total + warmth * parts["disagreement"]
-        return StudentLosses(total, parts | _drift(views, config.temperature))
+    def _distance(self, student: Tensor, teacher: Tensor, labels: Tensor, terms: Terms) -> Tensor:
+        if isinstance(self.config, DkdObjective):
+            alpha, beta = self.config.alpha, self.config.beta
+            return losses.dkd(student, teacher, labels, alpha=alpha, beta=beta, temperature=terms.temperature)
+        return losses.divergence(teacher, student, temperature=terms.temperature)
 
 
 def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
-    """How far the teacher's answer moved: watched, not minimised."""
+    """How far the teacher's answer moved from the one on the image itself: watched, not minimised."""
     if views.teacher is None or views.teacher_augmented is None:
         return {}
-    return {"drift": losses.divergence(views.teacher, views.teacher_augmented, temperature=temperature)}
+    clean = views.teacher if views.rows is None else views.teacher[views.rows]
+    return {"drift": losses.divergence(clean, views.teacher_augmented, temperature=temperature)}

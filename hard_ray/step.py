@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -22,12 +22,14 @@ from torch.optim import Optimizer
 
 from hard_ray import losses
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.pick import picked
 from hard_ray.controller import Phase
 from hard_ray.distributed import Ranks
 from hard_ray.noise import normal, seed_of
 from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views
 from hard_ray.precision import Pixels, Precision, widen
-from hard_ray.teacher import TeacherPool, Ticket
+from hard_ray.t_stddev import StddevMeter
+from hard_ray.teacher import Answer, TeacherPool, Ticket, label_gradient
 
 Metrics = dict[str, Tensor]
 """Scalars on the training device, by the names they are logged under."""
@@ -44,6 +46,8 @@ class BatchLike(Protocol):
     def sample_ids(self) -> NDArray[np.int64]: ...  # noqa: D102
     @property
     def epochs(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def generated(self) -> NDArray[np.uint8] | None: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -51,7 +55,11 @@ class Augmented:
     """A second view, as pixels that both networks see."""
 
     images: Tensor
-    teacher: Ticket[NDArray[np.float32]]
+    teacher: Ticket[NDArray[np.float32]] | None
+    """None where images are still to be chosen, before the teacher is asked about them."""
+    sources: Tensor | None = None
+    rows: Tensor | None = None
+    """The image of the batch that each was made from; None: in the batch's order."""
 
 
 @dataclass(slots=True)
@@ -60,7 +68,7 @@ class Prepared:
 
     images: Tensor
     labels: Tensor
-    noise: Tensor
+    given: AugmentationInput
     teacher: Ticket[NDArray[np.float32]] | None
     augmented: Augmented | None = None
 
@@ -116,6 +124,7 @@ class Updater:
         self.clip_grad = clip_grad
         self.round_pixels = round_pixels
         self.clock = Clock()
+        self.stddev = StddevMeter()
 
     # ------------------------------------------------------------------ prepare
 
@@ -127,11 +136,14 @@ class Updater:
             phase: whose turn it will be when the batch is used.
             augmentor_rests: no update changes the augmentor before then, so its view can be made now.
         """
-        asks = self.pool is not None and self.objective.asks_teacher
+        images = self._images(batch.images)
+        labels = torch.tensor(batch.labels).to(self.precision.device)
+        generated = None if batch.generated is None else self._images(batch.generated)
+        asks = self.objective.asks_teacher and self.objective.learns_clean
         prepared = Prepared(
-            images=self._images(batch.images),
-            labels=torch.tensor(batch.labels).to(self.precision.device),
-            noise=self._noise(batch),
+            images=images,
+            labels=labels,
+            given=AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient),
             teacher=self.pool.logits(batch.images) if asks and self.pool else None,
         )
         if phase is Phase.STUDENT and augmentor_rests:
@@ -146,21 +158,36 @@ class Updater:
         draws = normal("augmentor", seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
         return torch.from_numpy(draws).to(self.precision.device)
 
+    def _teacher_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What an attack climbs, with the time that it waits."""
+        if self.pool is None:
+            raise RuntimeError("a gradient was asked of a teacher that is not there")
+        start = time.perf_counter()
+        found = label_gradient(self.pool, self.precision)(images, labels)
+        self.clock.add("teacher_wait", start)
+        return found
+
     @torch.no_grad()
     def _augment(self, prepared: Prepared) -> Augmented | None:
         """The second view, and the teacher asked about it. An augmentor that does nothing costs nothing."""
-        if self.learner.augmentor is None or self.pool is None or prepared.teacher is None:
+        augmentor, pool = self.learner.augmentor, self.pool
+        if augmentor is None or pool is None or not self.objective.asks_teacher:
             return None
-        images = self.learner.augmentor(AugmentationInput(prepared.images, prepared.noise))
-        if images is prepared.images:
-            return Augmented(images, prepared.teacher)
-        pixels: Pixels
-        if self.round_pixels:
-            rounded = (images * 255.0).round().to(torch.uint8)
-            pixels, images = rounded.cpu().numpy(), rounded.float() / 255.0
-        else:
-            pixels = images.cpu().numpy()
-        return Augmented(images, self.pool.logits(pixels))
+        view = augmentor.view(prepared.given)
+        if view.images is prepared.images and prepared.teacher is not None:
+            return Augmented(view.images, prepared.teacher)
+        pixels, images = self._as_sent(view.images)
+        views, batch = len(images), len(prepared.images)
+        rows = None if views == batch else torch.arange(views, device=images.device) % batch
+        asks = augmentor.selection is None or augmentor.selection.needs_teacher
+        return Augmented(images, pool.logits(pixels) if asks else None, view.sources, rows)
+
+    def _as_sent(self, images: Tensor) -> tuple[Pixels, Tensor]:
+        """Pixels as they travel to the teacher, and the same for the student."""
+        if not self.round_pixels:
+            return images.cpu().numpy(), images
+        rounded = (images * 255.0).round().to(torch.uint8)
+        return rounded.cpu().numpy(), rounded.float() / 255.0
 
     # ------------------------------------------------------------------- update
 
@@ -180,9 +207,13 @@ class Updater:
         augmented = prepared.augmented or self._augment(prepared)
         teacher = self._wait(prepared.teacher)
         teacher_augmented = self._wait(augmented.teacher) if augmented else None
+        if augmented is not None and self._chooses(augmented):
+            augmented, teacher_augmented = self._choose(augmented, teacher_augmented, len(prepared.images))
         start = time.perf_counter()
         student, student_augmented = self._both_views(prepared.images, augmented)
         views = Views(prepared.labels, student, teacher, student_augmented, teacher_augmented)
+        if augmented is not None:
+            views = replace(views, rows=augmented.rows, sources=augmented.sources)
         found = self.objective(views, epoch=epoch)
         loss = found.total.mean()
         self.learner.optimizer.zero_grad(set_to_none=True)
@@ -191,21 +222,64 @@ class Updater:
             nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
         self.learner.optimizer.step()
         self.clock.add("student", start)
-        correct = (student.detach().argmax(dim=1) == prepared.labels).float().mean()
         parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
-        return {"train/loss": loss.detach(), "train/top1": 100.0 * correct, **parts}
+        return {"train/loss": loss.detach(), "train/top1": _top1(views), **parts, **self._spread(views)}
 
-    def _both_views(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor, Tensor | None]:
+    def _spread(self, views: Views) -> Metrics:
+        """How much the teacher's mean answer varies from update to update, where it answers on two views."""
+        if views.teacher is None or views.teacher_augmented is None:
+            return {}
+        found = self.stddev.add(views.teacher, views.teacher_augmented, self.ranks)
+        return {} if found is None else {"augmentor/t_stddev": found}
+
+    def _chooses(self, augmented: Augmented) -> bool:
+        augmentor = self.learner.augmentor
+        return augmentor is not None and augmentor.selection is not None and augmented.rows is not None
+
+    def _choose(self, candidates: Augmented, teacher: Tensor | None, count: int) -> tuple[Augmented, Tensor]:
+        """The `count` candidates with the largest scores, and the teacher's answers on them.
+
+        Where the teacher scores, its scores are its answers; where it does not, it is asked about the chosen alone.
+        """
+        augmentor, pool = self.learner.augmentor, self.pool
+        assert augmentor is not None
+        assert augmentor.selection is not None
+        assert pool is not None
+        start = time.perf_counter()
+        student = self._scored(candidates.images) if augmentor.selection.needs_student else None
+        chosen = picked(augmentor.selection(teacher, student), count)
+        kept = Augmented(
+            candidates.images[chosen],
+            candidates.teacher,
+            None if candidates.sources is None else candidates.sources[chosen],
+            None if candidates.rows is None else candidates.rows[chosen],
+        )
+        self.clock.add("choice", start)
+        if teacher is not None:
+            return kept, teacher[chosen]
+        answer = self._wait(pool.logits(self._as_sent(kept.images)[0]))
+        assert answer is not None
+        return kept, answer
+
+    @torch.no_grad()
+    def _scored(self, images: Tensor) -> Tensor:
+        """The student's logits in evaluation mode: its BatchNorm averages stay as they are."""
+        network = self.learner.network
+        with resting(network), self.precision.autocast():
+            return widen(network(images))
+
+    def _both_views(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor | None, Tensor | None]:
         """The student's logits on the clean and the augmented view, from one forward pass."""
         with self.precision.autocast():
             if augmented is None:
                 return widen(self.learner.student(images)), None
+            if not self.objective.learns_clean:
+                return None, widen(self.learner.student(augmented.images))
             if augmented.images is images:
                 logits = widen(self.learner.student(images))
                 return logits, logits
             logits = widen(self.learner.student(torch.cat([images, augmented.images])))
-        clean, hard = logits.split(len(images))
-        return clean, hard
+        return logits[: len(images)], logits[len(images) :]
 
     def _augmentor_phase(self, prepared: Prepared) -> Metrics:
         """The augmentor seeks images on which the student errs and the teacher does not; the student rests.
@@ -218,8 +292,7 @@ class Updater:
             raise RuntimeError("an augmentor phase needs an augmentor that learns, and a teacher")
         if self.augmentation is None:
             raise RuntimeError("an augmentor phase needs what the augmentor minimises")
-        given = AugmentationInput(prepared.images, prepared.noise)
-        view = learner.augmentor.augment(given)
+        view = learner.augmentor.augment(prepared.given)
         pixels = view.images.detach().requires_grad_()
         with resting(learner.network), self.precision.autocast():
             student = widen(learner.network(pixels))
@@ -229,9 +302,7 @@ class Updater:
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
         context = {"student": student, **_answer_to_keep(clean, sources, self.augmentation.temperature)}
         ticket = pool.loss_and_grad(_arrays(pixels), self.augmentation, {k: _arrays(v) for k, v in context.items()})
-        waited = time.perf_counter()
-        answer = ticket.result()
-        self.clock.add("teacher_wait", waited)
+        answer = self._timed(ticket)
         start = time.perf_counter()
         teacher = torch.tensor(answer.logits).to(self.precision.device)
         along_student = self.augmentation(teacher, context)
@@ -248,7 +319,9 @@ class Updater:
         with torch.no_grad():
             disagreement = losses.divergence(teacher, student, temperature=temperature).mean()
             drift = Drift(temperature)(teacher, context).mean()
-        statistics = {f"augmentor/{name}": value for name, value in learner.augmentor.statistics(given).items()}
+        statistics = {
+            f"augmentor/{name}": value for name, value in learner.augmentor.statistics(prepared.given).items()
+        }
         return {
             "augmentor/loss": along_student.detach().mean(),
             "train/disagreement": disagreement,
@@ -259,10 +332,13 @@ class Updater:
     def _wait(self, ticket: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
         if ticket is None:
             return None
+        return torch.tensor(self._timed(ticket)).to(self.precision.device)
+
+    def _timed(self, ticket: Ticket[Answer]) -> Answer:
         start = time.perf_counter()
         answer = ticket.result()
         self.clock.add("teacher_wait", start)
-        return torch.tensor(answer).to(self.precision.device)
+        return answer
 
 
 @contextmanager
@@ -274,6 +350,15 @@ def resting(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(was_training)
+
+
+def _top1(views: Views) -> Tensor:
+    """The share of the images that the student names rightly, in percent: of clean ones where it sees them."""
+    logits, labels = views.student, views.labels
+    if logits is None:
+        logits, labels = views.student_augmented, views.augmented_labels()
+    assert logits is not None
+    return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
 
 
 def _answer_to_keep(clean: Tensor, sources: Tensor | None, temperature: float) -> dict[str, Tensor]:

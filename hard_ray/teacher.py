@@ -7,7 +7,7 @@ carry everything that they need, so any replica can answer any of them, and aski
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
-from hard_ray.objectives import TeacherObjective
+from hard_ray.objectives import LabelCrossEntropy, TeacherObjective
 from hard_ray.precision import DTYPES, Pixels, Precision, widen
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
@@ -130,6 +130,17 @@ class Teacher:
         loss = objective(logits, given)
         (grad,) = torch.autograd.grad(loss.sum(), pixels)
         return GradientAnswer(_to_numpy(loss), _to_numpy(grad), _to_numpy(logits))
+
+
+def label_gradient(pool: TeacherPool, precision: Precision) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of images and labels: the gradient of the teacher's cross-entropy, asked of the pool."""
+
+    def gradient(images: Tensor, labels: Tensor) -> Tensor:
+        pixels: NDArray[np.float32] = images.detach().cpu().contiguous().numpy()
+        answer = pool.loss_and_grad(pixels, LabelCrossEntropy(), {"labels": labels.cpu().numpy()}).result()
+        return torch.tensor(answer.grad).to(precision.device)
+
+    return gradient
 
 
 @dataclass(frozen=True, slots=True)

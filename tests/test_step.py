@@ -123,7 +123,7 @@ def test_the_augmentors_gradient_equals_one_process_autograd_in_float64(kind: st
 
     teacher.eval()
     student.eval()
-    loss = hard_loss(teacher, student, augmentor, AugmentationInput(prepared.images, prepared.noise))
+    loss = hard_loss(teacher, student, augmentor, prepared.given)
     expected = torch.autograd.grad(loss, list(augmentor.parameters()))
     assert made.learner.augmentor.parameter_groups()
     for (name, _), grad in zip(augmentor.named_parameters(), expected, strict=True):

@@ -60,9 +60,9 @@ class Mix(Augmentor):
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The mixed images; at strength 0 the input tensor itself."""
-        return self.augment(batch).images
+        return self.view(batch).images
 
-    def augment(self, batch: AugmentationInput) -> AugmentedView:
+    def view(self, batch: AugmentationInput) -> AugmentedView:
         """The mixed images, and the share of both images in each; the gradient reaches the shares."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)

@@ -1,9 +1,10 @@
-"""Which image an image is mixed with."""
+"""Which image an image is mixed with, and by how much."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
+from scipy.special import betaincinv
 from torch import Tensor
 
 
@@ -25,3 +26,11 @@ def shares(own: Float[Tensor, " batch"], partner: Int[Tensor, " batch"]) -> Floa
     is_partner = torch.zeros(count, count, dtype=own.dtype, device=own.device)
     is_partner[torch.arange(count, device=own.device), partner] = 1.0
     return own.diag() + (1.0 - own)[:, None] * is_partner
+
+
+def beta(draws: Float[Tensor, " batch"], alpha: float) -> Float[Tensor, " batch"]:
+    """Draws from Beta(alpha, alpha), by the inverse of its distribution function of uniform `draws`."""
+    if alpha == 1.0:
+        return draws
+    values = betaincinv(alpha, alpha, draws.double().cpu().numpy())
+    return torch.from_numpy(values).to(draws)

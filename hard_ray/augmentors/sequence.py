@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,12 +31,14 @@ class Chain(Augmentor):
             assert isinstance(part, Augmentor)
             yield part
 
-    def _in_turn(self, batch: AugmentationInput) -> Iterator[tuple[str, Augmentor, AugmentationInput, AugmentedView]]:
-        """Every augmentor with what it is given and what it makes of it."""
+    def _in_turn(
+        self, batch: AugmentationInput, *, present: bool
+    ) -> Iterator[tuple[str, Augmentor, AugmentationInput, AugmentedView]]:
+        """Every augmentor with what it is given and what it makes of it, in its present state or as it is shown."""
         images = batch.images
         for name, part, noise in self._with_noise(batch.noise):
-            given = AugmentationInput(images, noise)
-            made = part.augment(given)
+            given = replace(batch, images=images, noise=noise)
+            made = part.augment(given) if present else part.view(given)
             yield name, part, given, made
             images = made.images
 
@@ -50,20 +53,24 @@ class Chain(Augmentor):
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The images after the last augmentor; the input tensor itself where none does anything."""
-        images = batch.images
-        for _, part, noise in self._with_noise(batch.noise):
-            images = part(AugmentationInput(images, noise))
-        return images
+        return self.view(batch).images
 
     def remember(self) -> None:
         """Every part remembers for itself."""
         for part in self._each():
             part.remember()
 
-    def augment(self, batch: AugmentationInput) -> AugmentedView:
+    def view(self, batch: AugmentationInput) -> AugmentedView:
         """Sources multiply: what the second mixes was mixed by the first."""
+        return self._through_all(batch, present=False)
+
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """The same, by the present state of every part."""
+        return self._through_all(batch, present=True)
+
+    def _through_all(self, batch: AugmentationInput, *, present: bool) -> AugmentedView:
         view = AugmentedView(batch.images)
-        for _, _, _, made in self._in_turn(batch):
+        for _, _, _, made in self._in_turn(batch, present=present):
             view = AugmentedView(made.images, _through(made.sources, view.sources))
         return view
 
@@ -71,7 +78,7 @@ class Chain(Augmentor):
         """What each part draws, under `part.name`."""
         return {
             f"{name}.{key}": values
-            for name, part, given, _ in self._in_turn(batch)
+            for name, part, given, _ in self._in_turn(batch, present=True)
             for key, values in part.samples(given).items()
         }
 

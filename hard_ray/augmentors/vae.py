@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, Augmentor, trained_group
+from hard_ray.augmentors.base import AugmentationInput, Holding, trained_group
 from hard_ray.config.augmentor import VaeAugmentor
 from hard_ray.networks.autoencoder import Autoencoder
 
 
-class LatentPerturbation(Augmentor):
+class LatentPerturbation(Holding):
     r"""Encodes an image, moves its latent by what a network makes of the latent and noise, and decodes it.
 
     .. math:: \tilde x = \mathrm{clamp}\big(x + D(\mu + s \, \delta_\phi(\mu, \epsilon)) - D(\mu)\big)
@@ -29,7 +28,8 @@ class LatentPerturbation(Augmentor):
 
     def __init__(self, config: VaeAugmentor, autoencoder: Autoencoder, *, img_size: int) -> None:
         """A frozen autoencoder is held outside the module's weights: checkpoints need not repeat it."""
-        super().__init__()
+        frozen = config.finetune_lr is None
+        super().__init__(*([autoencoder.eval().requires_grad_(False)] if frozen else []))
         self.config = config
         self.side = math.ceil(img_size / autoencoder.factor)
         self.noise_dim = config.noise_channels * self.side**2
@@ -43,9 +43,7 @@ class LatentPerturbation(Augmentor):
             last,
         )
         self._initialise(last)
-        autoencoder.eval().requires_grad_(config.finetune_lr is not None)
-        self.trained = autoencoder if config.finetune_lr is not None else None
-        self._held = (autoencoder,)
+        self.trained = None if frozen else autoencoder.eval().requires_grad_(True)
 
     @torch.no_grad()
     def _initialise(self, last: nn.Conv2d) -> None:
@@ -58,14 +56,9 @@ class LatentPerturbation(Augmentor):
     @property
     def autoencoder(self) -> Autoencoder:
         """The pretrained autoencoder."""
-        return self._held[0]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the frozen autoencoder along to another device or precision."""
-        if self.trained is None:
-            self.autoencoder._apply(fn)  # type: ignore[no-untyped-call]
-        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return moved
+        coder = self.held[0] if self.trained is None else self.trained
+        assert isinstance(coder, Autoencoder)
+        return coder
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The perturbation network, and the autoencoder where it is fine-tuned."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from hard_ray.config.autoencoder import AutoencoderConfig
-from hard_ray.config.base import Config, Degrees, Fraction
+from hard_ray.config.base import Config, Degrees, Fraction, Temperature
 
 
 class IdentityAugmentor(Config):
@@ -68,12 +70,125 @@ class RandomAffineAugmentor(_AffineBounds):
     kind: Literal["random_affine"] = "random_affine"
 
 
-class TrivialAugmentor(Config):
-    """TrivialAugment Wide: one operation per image, drawn uniformly with its magnitude."""
+class DrawnAugmentor(Config):
+    """What every augmentor has that draws at random and learns nothing."""
+
+    strength: Fraction = 1.0
+    """The probability that the transform is applied; 0 is the identity."""
+    per: Literal["batch", "image"] = "batch"
+    """One draw for a whole batch, as in the code of arXiv 2012.02909, or one for each image."""
+
+
+class FlipAugmentor(DrawnAugmentor):
+    """A horizontal flip with probability 1/2."""
+
+    kind: Literal["flip"] = "flip"
+
+
+class CropFlipAugmentor(DrawnAugmentor):
+    """The standard view once more: a random crop of the padded image, and a flip with probability 1/2."""
+
+    kind: Literal["crop_flip"] = "crop_flip"
+    padding: Fraction = 0.125
+    """Zeros added on every side before the crop, as a share of the image's side: 4 pixels of 32."""
+
+
+class CutoutAugmentor(DrawnAugmentor):
+    """Cutout (arXiv 1708.04552): a square of one colour, somewhere on the image."""
+
+    kind: Literal["cutout"] = "cutout"
+    strength: Fraction = 1.0
+    """Multiplies the area that is cut out; 0 is the identity."""
+    size: Fraction = 0.25
+    """The square's side as a share of the image's: 8 pixels of 32, 16 of 64, 56 of 224."""
+    fill: Fraction = 0.5
+    """What stands in the square; mid-grey is about the mean that the paper's normalised images have there."""
+
+
+class MixupAugmentor(DrawnAugmentor):
+    """Mixup (arXiv 1710.09412): a weighted mean of an image and another of the batch."""
+
+    kind: Literal["mixup"] = "mixup"
+    strength: Fraction = 1.0
+    """At s the own image's weight is 1 - s (1 - m), with m from the Beta distribution; 0 is the identity."""
+    alpha: PositiveFloat = 1.0
+    """The weight is drawn from Beta(alpha, alpha)."""
+
+
+class CutmixAugmentor(DrawnAugmentor):
+    """CutMix (arXiv 1905.04899): a box of an image is replaced by that of another of the batch."""
+
+    kind: Literal["cutmix"] = "cutmix"
+    strength: Fraction = 1.0
+    """Multiplies the area of the box; 0 is the identity."""
+    alpha: PositiveFloat = 1.0
+    """The share outside of the box is drawn from Beta(alpha, alpha)."""
+
+
+class AutoAugmentor(DrawnAugmentor):
+    """AutoAugment (arXiv 1805.09501): a learned policy of two operations, in torchvision's form."""
+
+    kind: Literal["auto_augment"] = "auto_augment"
+    policy: Literal["cifar10", "imagenet", "svhn"] = "cifar10"
+    """The data that the policy was learned on."""
+
+
+class RandAugmentor(DrawnAugmentor):
+    """RandAugment (arXiv 1909.13719): several operations of one magnitude, in torchvision's form."""
+
+    kind: Literal["rand_augment"] = "rand_augment"
+    num_ops: PositiveInt = 2
+    """Operations one after the other."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Of 30."""
+
+
+class TrivialAugmentor(DrawnAugmentor):
+    """TrivialAugment Wide (arXiv 2103.10158): one operation, drawn uniformly with its magnitude."""
 
     kind: Literal["trivial_augment"] = "trivial_augment"
+
+
+PolicyAugmentor = AutoAugmentor | RandAugmentor | TrivialAugmentor
+
+
+class AttackConfig(Config):
+    """Ascent on the teacher's cross-entropy to the labels, within a ball around the image."""
+
+    norm: Literal["l2", "linf"] = "l2"
+    """Of the ball, over all pixels of an image in [0, 1]."""
+    eps: PositiveFloat = 0.1
+    """Radius of the ball."""
+    step_size: PositiveFloat = 0.01
+    """Length of each step in that norm."""
+    steps: PositiveInt = 1
+    """Steps of ascent; each asks the teacher for a gradient once."""
+    random_start: Fraction = 0.8
+    """The probability that an image starts from a random point of the ball."""
+
+
+class AdversarialAugmentor(AttackConfig):
+    """Adversarial images against the teacher, made on the fly (DAD, arXiv 2311.01441, without its storage)."""
+
+    kind: Literal["adversarial"] = "adversarial"
     strength: Fraction = 1.0
-    """The probability that an image is changed; 0 is the identity."""
+    """Multiplies the radius and the step; 0 is the identity."""
+    autoencoder: AutoencoderConfig | None = None
+    """Discretises the image before and after the ascent, as DAD does; unset: no discretisation."""
+
+
+class GeneratedAugmentor(Config):
+    """Images that `hardray generate` made beforehand, found by their sample id."""
+
+    kind: Literal["generated"] = "generated"
+    path: Path
+    """The folder of the generated set."""
+    strength: Fraction = 1.0
+    """The probability that an image is replaced by its generated one; 0 is the identity."""
+    join: Literal["mixup", "cutmix", "either"] | None = None
+    """Mix clean and generated images as one batch, as DAD's code does; unset: the generated images alone."""
+    alpha: PositiveFloat = 1.0
+    """Of the Beta distribution that `join` draws shares from."""
 
 
 class MixAugmentor(LearnedAugmentor):
@@ -115,7 +230,20 @@ class VaeAugmentor(LearnedAugmentor):
 
 
 SequencePart = Annotated[
-    AffineAugmentor | RandomAffineAugmentor | TrivialAugmentor | MixAugmentor | VaeAugmentor,
+    AffineAugmentor
+    | RandomAffineAugmentor
+    | FlipAugmentor
+    | CropFlipAugmentor
+    | CutoutAugmentor
+    | MixupAugmentor
+    | CutmixAugmentor
+    | AutoAugmentor
+    | RandAugmentor
+    | TrivialAugmentor
+    | AdversarialAugmentor
+    | GeneratedAugmentor
+    | MixAugmentor
+    | VaeAugmentor,
     Field(discriminator="kind"),
 ]
 
@@ -130,20 +258,39 @@ class SequenceAugmentor(Config):
     """The parts, in the order in which they are applied."""
 
 
+class PickAugmentor(Config):
+    """CutMixPick (arXiv 2012.02909), over any augmentor: draw several views of the batch, keep the best images."""
+
+    kind: Literal["pick"] = "pick"
+    strength: Fraction = 1.0
+    """Multiplies the strength of the augmentor that is drawn from."""
+    augmentor: Annotated[SequencePart | SequenceAugmentor, Field(discriminator="kind")] = CutmixAugmentor()
+    """What the candidates are drawn from."""
+    pool: Annotated[int, Field(ge=2, le=16)] = 2
+    """Views that are drawn; of pool x batch candidates, one batch is kept."""
+    score: Literal["kl", "teacher_entropy", "student_entropy"] = "teacher_entropy"
+    """The candidates with the largest score are kept."""
+    temperature: Temperature = 4.0
+    """Of `kl`; the entropies are those at 1."""
+
+
 AugmentorConfig = Annotated[
-    IdentityAugmentor
-    | AffineAugmentor
-    | RandomAffineAugmentor
-    | TrivialAugmentor
-    | MixAugmentor
-    | VaeAugmentor
-    | SequenceAugmentor,
-    Field(discriminator="kind"),
+    IdentityAugmentor | SequencePart | SequenceAugmentor | PickAugmentor, Field(discriminator="kind")
 ]
 
 
-def is_learned(config: AugmentorConfig | SequencePart) -> bool:
+def is_learned(config: AugmentorConfig) -> bool:
     """Whether the augmentor, or a part of it, is trained against the student."""
-    if isinstance(config, SequenceAugmentor):
-        return any(is_learned(part) for part in config.augmentors)
-    return isinstance(config, LearnedAugmentor)
+    return any(isinstance(part, LearnedAugmentor) for part in parts_of(config))
+
+
+def parts_of(config: AugmentorConfig) -> Iterator[AugmentorConfig]:
+    """An augmentor that is no combination, or those that a combination is made of, in order."""
+    match config:
+        case SequenceAugmentor():
+            for part in config.augmentors:
+                yield from parts_of(part)
+        case PickAugmentor():
+            yield from parts_of(config.augmentor)
+        case _:
+            yield config

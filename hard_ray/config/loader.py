@@ -270,8 +270,6 @@ def _absolute(value: Any) -> Any:
             return absolute(value)
         case tuple():
             return tuple(_absolute(item) for item in value)
-        case tuple():
-            return tuple(_absolute(item) for item in value)
         case Path():
             return value.expanduser().absolute()
         case str():

@@ -37,6 +37,8 @@ class KdObjective(Config):
     """Softens both networks' outputs."""
     alpha: Fraction = 0.9
     """Weight of the KD terms; the cross-entropy has the rest."""
+    label_augmented: bool = False
+    """The control of arXiv 2012.02909: augmented images add a cross-entropy too, to their mixed labels if mixed."""
 
 
 class DkdObjective(Config):
@@ -55,6 +57,16 @@ class DkdObjective(Config):
     """Epochs over which the KD terms grow from 0 to their weight."""
 
 
+class DadObjective(Config):
+    """DAD (arXiv 2311.01441): cross-entropy and KD on clean images, KD on generated or adversarial ones."""
+
+    kind: Literal["dad"] = "dad"
+    temperature: Temperature = 4.0
+    """Softens both networks' outputs."""
+    weighting: Literal["paper", "released"] = "paper"
+    """`paper`: CE + 1/2 KD + 1/2 KD; `released`: 3/4 CE + 1/4 KD on one mixed batch of both, as its code does."""
+
+
 class FunctionMatchingObjective(Config):
     """Patient and consistent teaching (Beyer et al. 2022, arXiv 2106.05237): KD alone, no labels."""
 
@@ -70,6 +82,6 @@ class CrossEntropyObjective(Config):
 
 
 ObjectiveConfig = Annotated[
-    HardObjective | KdObjective | DkdObjective | FunctionMatchingObjective | CrossEntropyObjective,
+    HardObjective | KdObjective | DkdObjective | DadObjective | FunctionMatchingObjective | CrossEntropyObjective,
     Field(discriminator="kind"),
 ]

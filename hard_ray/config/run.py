@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from hard_ray.config.augmentor import AffineAugmentor, AugmentorConfig, IdentityAugmentor, is_learned
+from hard_ray.config.augmentor import (
+    AffineAugmentor,
+    AugmentorConfig,
+    GeneratedAugmentor,
+    IdentityAugmentor,
+    is_learned,
+    parts_of,
+)
 from hard_ray.config.base import Config, Seed
 from hard_ray.config.controller import ControllerConfig, ThresholdsController
 from hard_ray.config.data import DataConfig, DigitsData
 from hard_ray.config.networks import StudentConfig, TeacherConfig
-from hard_ray.config.objective import CrossEntropyObjective, HardObjective, KdObjective, ObjectiveConfig
+from hard_ray.config.objective import CrossEntropyObjective, DadObjective, HardObjective, KdObjective, ObjectiveConfig
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.runtime import (
     CheckpointsConfig,
@@ -67,6 +74,29 @@ class RunConfig(Config):
                 f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard says from what; "
                 f"got objective.kind {self.objective.kind}"
             ]
+        return [*self._dad_problems(), *self._generated_problems()]
+
+    def _dad_problems(self) -> list[str]:
+        if isinstance(self.objective, DadObjective) and self.augmentor.kind == "identity":
+            return [
+                "objective.kind dad learns from a second view; give augmentor.kind=generated with augmentor.path, "
+                "or augmentor.kind=adversarial"
+            ]
+        is_joined = isinstance(self.augmentor, GeneratedAugmentor) and self.augmentor.join is not None
+        wants_joined = isinstance(self.objective, DadObjective) and self.objective.weighting == "released"
+        if is_joined != wants_joined:
+            return [
+                "objective.weighting=released of objective.kind=dad and augmentor.join of augmentor.kind=generated "
+                "belong together: clean and generated images are one mixed batch; give both or neither"
+            ]
+        return []
+
+    def _generated_problems(self) -> list[str]:
+        parts = [part for part in parts_of(self.augmentor) if isinstance(part, GeneratedAugmentor)]
+        if len(parts) > 1:
+            return [f"augmentor takes images from {len(parts)} generated sets; one is what a run can have"]
+        if parts and parts[0].join is not None and self.augmentor is not parts[0]:
+            return ["augmentor.join makes one batch of two, so that nothing can follow; use join outside of sequences"]
         return []
 
     def _channel_problems(self) -> list[str]:

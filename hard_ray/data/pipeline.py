@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ray.data import DataContext, ExecutionResources
 
 from hard_ray.config.data import DataConfig
+from hard_ray.data.generated import GeneratedImages
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.readers import Reader
 from hard_ray.data.schedule import Schedule
@@ -37,6 +38,8 @@ class Batch:
     epochs: NDArray[np.int64]
     bad: tuple[str, ...] = ()
     """Unreadable images that were met while this batch was made."""
+    generated: NDArray[np.uint8] | None = None
+    """The generated image of each, where the run has a generated set; shape as `images`."""
 
     def __len__(self) -> int:
         """Images in the batch."""
@@ -59,6 +62,7 @@ class TrainPictures:
     labels: NDArray[np.int64]
     config: DataConfig
     schedule: Schedule
+    generated: GeneratedImages | None = None
 
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
         """An unreadable image gives way to the next readable one of the training split."""
@@ -79,13 +83,21 @@ class TrainPictures:
                 raise DataError(f"{len(names)} unreadable images in a row, from {names[0]} on")
             views.append(train_view(image, self.config, draws[position]))
             bad[position] = "\n".join(names)
-        return {
+        columns: Columns = {
             "image": np.stack(views),
             "label": self.labels[taken],
             "sample_id": taken,
             "epoch": epochs,
             "bad": np.array(bad, dtype=object),
         }
+        return columns if self.generated is None else {**columns, "generated": self._generated(taken, draws)}
+
+    def _generated(self, sample_ids: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The generated images in the view that was drawn for their originals."""
+        assert self.generated is not None
+        pictures = self.generated.read(sample_ids)
+        decoded = (decode(picture, in_chans=self.config.in_chans) for picture in pictures)
+        return np.stack([train_view(image, self.config, drawn) for image, drawn in zip(decoded, draws, strict=True)])
 
     def _next_row(self, row: int, step: int) -> int:
         rows = self.schedule.rows
@@ -100,6 +112,7 @@ class EvalPictures:
     labels: NDArray[np.int64]
     config: DataConfig
     rows: Rows
+    generated: GeneratedImages | None = None
 
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
         """An unreadable image is kept as a black one, marked in `bad`, and dropped by the reader of the batch."""
@@ -112,13 +125,17 @@ class EvalPictures:
                 side = self.config.img_size
                 views.append(np.zeros((self.config.in_chans, side, side), dtype=np.uint8))
                 bad[position] = self.reader.name(int(rows[position]))
-        return {
+        columns: Columns = {
             "image": np.stack(views),
             "label": self.labels[rows],
             "sample_id": rows,
             "epoch": np.zeros_like(rows),
             "bad": np.array(bad, dtype=object),
         }
+        if self.generated is None:
+            return columns
+        pictures = (decode(each, in_chans=self.config.in_chans) for each in self.generated.read(rows))
+        return {**columns, "generated": np.stack([eval_view(each, self.config) for each in pictures])}
 
 
 Pictures = TrainPictures | EvalPictures
@@ -133,6 +150,8 @@ class Pipeline:
     schedule: Schedule
     share: DataShare
     block_bytes: float
+    generated: GeneratedImages | None = None
+    """What stands beside the training images."""
     _shipped: dict[str, Any] = field(default_factory=dict)
 
     def train_batches(self, first: int) -> Generator[Batch]:
@@ -143,7 +162,7 @@ class Pipeline:
         """
         per_epoch = self.schedule.batches_per_epoch
         length = per_epoch * max(1, -(-_UPDATES_PER_EXECUTION // per_epoch))
-        pictures = TrainPictures(self.index.reader, self.index.labels, self.config, self.schedule)
+        pictures = TrainPictures(self.index.reader, self.index.labels, self.config, self.schedule, self.generated)
         while True:
             last = (first // length + 1) * length
             size = self.schedule.local_batch
@@ -153,7 +172,8 @@ class Pipeline:
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
         """This rank's part of a split, in order, once; unreadable images are dropped and named."""
         rows = np.array_split(self.index.rows(split), self.schedule.world_size)[self.schedule.rank]
-        pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows)
+        generated = self.generated if split == "train" else None
+        pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows, generated)
         yield from self._stream(split, pictures, 0, len(rows), batch_size)
 
     def _stream(self, name: str, pictures: Pictures, start: int, stop: int, batch_size: int) -> Generator[Batch]:
@@ -191,6 +211,7 @@ def _to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
         sample_ids=columns["sample_id"][good],
         epochs=columns["epoch"][good],
         bad=bad,
+        generated=columns["generated"][good] if "generated" in columns else None,
     )
 
 

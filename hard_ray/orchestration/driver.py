@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
+from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import build_index
@@ -357,6 +358,7 @@ def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
     student, teacher = check_networks(config, image_spec(config, index))
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
+    generated_for(config.augmentor, index)
     train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     return index, student, teacher
 

@@ -26,6 +26,7 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import Suite
 from hard_ray.controller import Controller
+from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
@@ -177,7 +178,8 @@ class Builder:
             world_size=ranks.size,
         )
         share = DataShare(self.data.cpus / ranks.size, self.data.object_store_bytes / ranks.size)
-        return Pipeline(self.index, config.data, schedule, share, config.runtime.data_block_mb * 2**20)
+        generated = generated_for(config.augmentor, self.index)
+        return Pipeline(self.index, config.data, schedule, share, config.runtime.data_block_mb * 2**20, generated)
 
     def _learner(self) -> tuple[Learner, ModelEmaV3 | None]:
         config = self.config
@@ -364,7 +366,8 @@ class FirstRank:
         if not count or self.builder.pool is None or self.learner.augmentor is None:
             return
         if self._sample is None:
-            with closing(self.pipeline.eval_batches("val", count)) as batches:
+            split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
+            with closing(self.pipeline.eval_batches(split, count)) as batches:
                 self._sample = next(batches)
         camera = Camera(
             self.learner.augmentor, self.network, self.builder.pool, self.precision, self.builder.config.seed

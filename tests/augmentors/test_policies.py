@@ -2,12 +2,14 @@ import pytest
 import torch
 
 from hard_ray.augmentors.base import AugmentationInput
-from hard_ray.augmentors.trivial_augment import TrivialAugment
-from hard_ray.config.augmentor import TrivialAugmentor
+from hard_ray.augmentors.policies import Policy
+from hard_ray.config.augmentor import AutoAugmentor, PolicyAugmentor, RandAugmentor, TrivialAugmentor
+
+CONFIGS = (AutoAugmentor, RandAugmentor, TrivialAugmentor)
 
 
-def made(strength: float = 1.0) -> TrivialAugment:
-    return TrivialAugment(TrivialAugmentor(strength=strength))
+def made(strength: float = 1.0, config: type[PolicyAugmentor] = TrivialAugmentor, per: str = "image") -> Policy:
+    return Policy(config(strength=strength, per=per))
 
 
 def batch(rows: int = 32, channels: int = 3) -> AugmentationInput:
@@ -29,9 +31,10 @@ def test_there_is_nothing_to_learn():
     assert list(made().parameters()) == []
 
 
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_same_noise_gives_the_same_bits_whatever_the_global_state_and_the_batch(channels: int):
-    given, augmentor = batch(channels=channels), made()
+def test_the_same_noise_gives_the_same_bits_whatever_the_global_state_and_the_batch(channels: int, config: type):
+    given, augmentor = batch(channels=channels), made(config=config)
     torch.manual_seed(1)
     found = augmentor(given)
     torch.manual_seed(2)
@@ -72,3 +75,19 @@ def test_many_different_things_happen_to_one_image():
     generator = torch.Generator().manual_seed(0)
     given = AugmentationInput(batch(rows=1).images.expand(300, -1, -1, -1), torch.randn(300, 3, generator=generator))
     assert len(torch.unique(made()(given).flatten(1), dim=0)) > 100
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_one_draw_for_the_batch_does_the_same_to_every_image(config: type):
+    generator = torch.Generator().manual_seed(0)
+    same = AugmentationInput(batch(rows=1).images.expand(6, -1, -1, -1), torch.randn(6, 3, generator=generator))
+    for _ in range(5):
+        found = made(config=config, per="batch")(same)
+        assert (found == found[:1]).all()
+        same = same.with_noise(torch.randn(6, 3, generator=generator))
+
+
+def test_one_draw_for_the_batch_is_that_of_its_first_image_alone():
+    given = batch(rows=4)
+    alone = AugmentationInput(given.images[:1], given.noise[:1])
+    assert torch.equal(made(per="batch")(given)[:1], made(per="image")(alone))

@@ -1,0 +1,93 @@
+"""Ascent on a loss within a ball around an image: pure functions of images and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hard_ray.config.augmentor import AttackConfig
+from hard_ray.noise import seed_of
+
+Norm = Literal["l2", "linf"]
+START_DRAWS = 3
+"""Normal noise values per image that a random start is made from."""
+_TINY = 1e-12
+
+
+def attack(
+    centre: Float[Tensor, "batch channels height width"],
+    noise: Float[Tensor, "batch 3"],
+    gradient: Callable[[Tensor], Tensor],
+    config: AttackConfig,
+    *,
+    strength: float = 1.0,
+) -> Float[Tensor, "batch channels height width"]:
+    """Steps of ascent from the images, or from random points near them.
+
+    Source: DAD, arXiv:2311.01441, with one step along the normalised gradient; its settings are the defaults. The
+    random start is within the ball: the paper's text says of norm eps, and the radius is drawn uniformly here.
+
+    Args:
+        centre: images in [0, 1]; no result is further than eps x strength from them.
+        noise: decides, image by image, whether and where a random start is made.
+        gradient: of the loss to images, image by image.
+        config: norm, radius, steps.
+        strength: multiplies radius and step.
+    """
+    eps, step = strength * config.eps, strength * config.step_size
+    images = project(centre + _start(centre, noise, config, eps), centre, norm=config.norm, eps=eps)
+    for _ in range(config.steps):
+        ascended = images + step * direction(gradient(images), norm=config.norm)
+        images = project(ascended, centre, norm=config.norm, eps=eps)
+    return images
+
+
+def direction(gradient: Float[Tensor, "batch ..."], *, norm: Norm) -> Float[Tensor, "batch ..."]:
+    """The step of length 1 that a linear loss rises most along; zero where the gradient is."""
+    match norm:
+        case "l2":
+            return gradient / _length(gradient).clamp_min(_TINY)
+        case "linf":
+            return gradient.sign()
+        case _:
+            assert_never(norm)
+
+
+def project(
+    images: Float[Tensor, "batch ..."], centre: Float[Tensor, "batch ..."], *, norm: Norm, eps: float
+) -> Float[Tensor, "batch ..."]:
+    """The point of the ball around `centre`, then of [0, 1]; as the centre is in [0, 1], that is in the ball still."""
+    offset = images - centre
+    match norm:
+        case "l2":
+            offset = offset * (eps / _length(offset).clamp_min(_TINY)).clamp(max=1.0)
+        case "linf":
+            offset = offset.clamp(-eps, eps)
+        case _:
+            assert_never(norm)
+    return (centre + offset).clamp(0.0, 1.0)
+
+
+def _start(centre: Tensor, noise: Tensor, config: AttackConfig, eps: float) -> Tensor:
+    draws = torch.special.ndtr(noise)
+    chosen = draws[:, 0] <= config.random_start
+    offset = torch.zeros_like(centre)
+    for row in chosen.nonzero().flatten().tolist():
+        generator = torch.Generator().manual_seed(seed_of("attack start", *map(str, noise[row].tolist())))
+        if config.norm == "linf":
+            point = eps * (2.0 * torch.rand(centre.shape[1:], generator=generator) - 1.0)
+        else:
+            point = torch.randn(centre.shape[1:], generator=generator)
+            point = point * (eps * draws[row, 1].item() / point.norm())
+        offset[row] = point.to(centre)
+    return offset
+
+
+def _length(tensor: Tensor) -> Tensor:
+    """The L2 norm of each image, shaped to divide it."""
+    length: Tensor = torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+    return length.view(-1, *([1] * (tensor.ndim - 1)))

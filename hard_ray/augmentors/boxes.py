@@ -1,0 +1,86 @@
+"""Cutout and CutMix: what happens within a box."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Drawn, Mixing
+from hard_ray.augmentors.partners import beta, partners, shares
+from hard_ray.config.augmentor import CutmixAugmentor, CutoutAugmentor
+
+
+class Cutout(Drawn):
+    """Fills a square whose centre is drawn uniformly over the image; what lies outside of it is cut off.
+
+    Source: DeVries and Taylor 2017, arXiv:1708.04552. Strength scales the area.
+    """
+
+    noise_dim = 2
+    """The centre's row and column."""
+    config: CutoutAugmentor
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The images with a square of one colour; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return batch.images
+        draws = self.draws(batch.noise)
+        side = draws.new_full((len(draws),), self.config.size * self.config.strength**0.5)
+        inside = boxes(draws, side, batch.images.shape[-2:])
+        return batch.images.masked_fill(inside, self.config.fill)
+
+
+class Cutmix(Mixing):
+    """Pastes a box of another image of the batch; its centre is drawn uniformly, and it is cut at the border.
+
+    Source: Yun et al. 2019, arXiv:1905.04899, section 3.1: the box has the share 1 - lambda of the area, with
+    lambda from Beta(alpha, alpha), and sides in the image's proportion. The shares are those of the pixels that
+    were in fact replaced. The partners are a permutation without fixed points, so that every image is changed.
+    """
+
+    noise_dim = 4
+    """Partner, share, the centre's row and column."""
+    config: CutmixAugmentor
+
+    def view(self, batch: AugmentationInput) -> AugmentedView:
+        """The mixed images, and the share of both images in each; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return AugmentedView(batch.images)
+        partner, inside = partners(batch.noise[:, 0]), self._inside(batch)
+        mixed = torch.where(inside, batch.images[partner], batch.images)
+        return AugmentedView(mixed, shares(_outside(inside, mixed.dtype), partner))
+
+    def _inside(self, batch: AugmentationInput) -> Bool[Tensor, "batch 1 height width"]:
+        draws = self.draws(batch.noise)
+        cut = 1.0 - beta(draws[:, 1], self.config.alpha)
+        return boxes(draws[:, 2:], (self.config.strength * cut).sqrt(), batch.images.shape[-2:])
+
+    def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
+        """The own image's share of the pixels."""
+        return {"own_share": _outside(self._inside(batch), batch.images.dtype)}
+
+
+def boxes(
+    centre: Float[Tensor, "batch 2"], side: Float[Tensor, " batch"], size: torch.Size
+) -> Bool[Tensor, "batch 1 height width"]:
+    """Where a box of each image lies.
+
+    Args:
+        centre: row and column, as shares of height and width.
+        side: of the box, as a share of height and width; rounded down to pixels.
+        size: height and width of the images, in pixels.
+    """
+    down, across = (_span(centre[:, axis], side, size[axis]) for axis in (0, 1))
+    return (down[:, :, None] & across[:, None, :])[:, None]
+
+
+def _span(centre: Tensor, side: Tensor, length: int) -> Bool[Tensor, "batch length"]:
+    middle, pixels = (centre * length).long(), (side * length + 1e-4).long()
+    first = middle - pixels // 2
+    place = torch.arange(length, device=centre.device)
+    return (place >= first[:, None]) & (place < (first + pixels)[:, None])
+
+
+def _outside(inside: Bool[Tensor, "batch 1 height width"], dtype: torch.dtype) -> Float[Tensor, " batch"]:
+    return 1.0 - inside.to(dtype).mean(dim=(1, 2, 3))

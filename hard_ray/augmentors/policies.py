@@ -1,0 +1,73 @@
+"""AutoAugment, RandAugment and TrivialAugment, as torchvision has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from hard_ray.augmentors.base import AugmentationInput, Drawn
+from hard_ray.config.augmentor import AutoAugmentor, PolicyAugmentor, RandAugmentor, TrivialAugmentor
+from hard_ray.noise import seed_of
+
+
+class Policy(Drawn):
+    """Applies torchvision's policy on pixels as bytes: to the batch as one, or to each image by itself.
+
+    Source: Cubuk et al. 2018, arXiv:1805.09501 (AutoAugment); Cubuk et al. 2019, arXiv:1909.13719 (RandAugment);
+    Müller and Hutter 2021, arXiv:2103.10158 (TrivialAugment), in torchvision's form: operations such as shifts
+    move by pixels whatever the size of the image. No gradient flows through.
+    """
+
+    noise_dim = 3
+    """The first value decides whether the policy is applied, the others how."""
+
+    def __init__(self, config: PolicyAugmentor) -> None:
+        """Nothing here is trained."""
+        super().__init__(config)
+        self.policy = _policy(config)
+
+    def forward(self, batch: AugmentationInput) -> Tensor:
+        """The changed images, and untouched those that were not drawn; at strength 0 the input tensor itself."""
+        if self.config.strength == 0:
+            return batch.images
+        changed, pixels = batch.images.clone(), (batch.images * 255.0).round().to(torch.uint8)
+        is_one = self.config.per == "batch"
+        noise = batch.noise[:1] if is_one else batch.noise
+        chosen = torch.special.ndtr(noise[:, 0]) <= self.config.strength
+        draws = noise[:, 1:].tolist()
+        with drawing() as generator:
+            for row in chosen.nonzero().flatten().tolist():
+                generator.manual_seed(seed_of("policy", *map(str, draws[row])))
+                rows = slice(None) if is_one else slice(row, row + 1)
+                changed[rows] = self.policy(pixels[rows]).to(changed.dtype) / 255.0
+        return changed
+
+
+def _policy(config: PolicyAugmentor) -> nn.Module:
+    policy: nn.Module
+    match config:
+        case AutoAugmentor():
+            policy = v2.AutoAugment(v2.AutoAugmentPolicy(config.policy))
+        case RandAugmentor():
+            policy = v2.RandAugment(num_ops=config.num_ops, magnitude=config.magnitude)
+        case TrivialAugmentor():
+            policy = v2.TrivialAugmentWide()
+        case _:
+            assert_never(config)
+    return policy
+
+
+@contextmanager
+def drawing() -> Iterator[torch.Generator]:
+    """The generator that torchvision draws from, given back as it was."""
+    generator = torch.default_generator
+    before = generator.get_state()
+    try:
+        yield generator
+    finally:
+        generator.set_state(before)

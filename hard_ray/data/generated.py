@@ -1,0 +1,117 @@
+"""Generated sets: what `hardray generate` writes, and how a run finds the image that belongs to another.
+
+A set is a folder with `manifest.json` and Parquet shards of the columns `sample_id: string`,
+`image: struct<bytes, path>` (lossless PNG), `label: int32` and `logits: list<float32>`, the teacher's answer to the
+decoded pixels. A shard is a fixed range of the split's sample ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.readers import ParquetReader, Picture
+from hard_ray.errors import DataError, RunFolderError
+from hard_ray.run_folder import read_json
+
+MANIFEST = "manifest.json"
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("label", pa.int32()),
+        ("logits", pa.list_(pa.float32())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImages:
+    """A generated set, found by sample id; travels to every process."""
+
+    reader: ParquetReader
+    place: NDArray[np.int64]
+    """The reader's row of each sample id; -1 where there is none."""
+
+    def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
+        """The encoded images that belong to `sample_ids`.
+
+        Raises:
+            DataError: one of them was not generated.
+        """
+        places = self.place[sample_ids]
+        if (places < 0).any():
+            missing = int(sample_ids[places < 0][0])
+            raise DataError(f"the generated set {self.reader.files[0].parent} has no image for sample id {missing}")
+        return self.reader.read(places.tolist())
+
+
+def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedImages | None:
+    """The generated set that an augmentor takes its images from, if it does.
+
+    Raises:
+        DataError: the set cannot be read, is not finished, or belongs to other data.
+    """
+    for part in parts_of(augmentor):
+        if isinstance(part, GeneratedAugmentor):
+            return open_generated(part.path, index)
+    return None
+
+
+def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
+    """Index a finished set.
+
+    Raises:
+        DataError: the set cannot be read, is not finished, or belongs to other data.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.get("complete"):
+        raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
+    if manifest["data_fingerprint"] != index.fingerprint():
+        raise DataError(
+            f"{folder}: was generated from other data than this run's (fingerprint "
+            f"{manifest['data_fingerprint'][:12]}, here {index.fingerprint()[:12]}): labels, classes or splits differ"
+        )
+    files = tuple(folder.resolve() / shard["file"] for shard in manifest["shards"])
+    group_file, group_index, group_rows, ids = [], [], [], []
+    for number, path in enumerate(files):
+        parquet = _open(path)
+        ids.append(np.array([int(each) for each in parquet.read(["sample_id"]).column(0).to_pylist()], dtype=np.int64))
+        for group in range(parquet.num_row_groups):
+            group_file.append(number)
+            group_index.append(group)
+            group_rows.append(parquet.metadata.row_group(group).num_rows)
+    starts = np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64)
+    reader = ParquetReader(files, np.array(group_file), np.array(group_index), starts, "image")
+    place = np.full(len(index.labels), -1, dtype=np.int64)
+    joined = np.concatenate(ids)
+    place[joined] = np.arange(len(joined))
+    return GeneratedImages(reader, place)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a set is.
+
+    Raises:
+        DataError: there is no set.
+    """
+    try:
+        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    except (RunFolderError, OSError, ValueError):
+        raise DataError(f"{folder}: holds no {MANIFEST} of a generated set; make one with `hardray generate`") from None
+    return manifest
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: the shard cannot be read ({error}); delete it and generate it again") from None

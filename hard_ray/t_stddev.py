@@ -1,0 +1,57 @@
+"""T. stddev: how good an augmentation is for distillation, from the teacher's answers alone."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hard_ray.distributed import Ranks
+
+ITERATIONS = 5
+"""Batches of clean images, and as many of augmented ones, whose mean answer is one group."""
+WATCHED_GROUPS = 20
+"""Groups that a run's running value is taken over: the last 100 updates."""
+
+
+def t_stddev(groups: Float[Tensor, "groups classes"]) -> Float[Tensor, ""]:
+    """The standard deviation over groups of each class's mean probability, as a mean over classes.
+
+    The lower it is, the lower the loss of a student that learns from the augmentation. It depends on how many
+    images a group holds, so that only values with equal groups can be compared.
+
+    Source: arXiv:2012.02909, section 4: 5 iterations of 64 images and their augmentations are a group of 640. The
+    divisor is the number of groups less one, ours.
+    """
+    return groups.std(dim=0, correction=1).mean()
+
+
+class StddevMeter:
+    """T. stddev of what a run trains on, over its last groups."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen."""
+        self._sum: Tensor | None = None
+        self._seen = 0
+        self._groups: list[Tensor] = []
+
+    def add(
+        self, clean: Float[Tensor, "batch classes"], augmented: Float[Tensor, "views classes"], ranks: Ranks
+    ) -> Float[Tensor, ""] | None:
+        """The value, when a group is full and there are enough; every rank calls this.
+
+        Args:
+            clean: the teacher's logits on the batch.
+            augmented: its logits on the second view.
+            ranks: their means are one group together.
+        """
+        both = (clean.softmax(dim=1).mean(dim=0) + augmented.softmax(dim=1).mean(dim=0)) / (2 * ITERATIONS)
+        self._sum = both if self._sum is None else self._sum + both
+        self._seen += 1
+        if self._seen < ITERATIONS:
+            return None
+        self._groups = [*self._groups[1 - WATCHED_GROUPS :], ranks.sum(self._sum) / ranks.size]
+        self._sum, self._seen = None, 0
+        if len(self._groups) < WATCHED_GROUPS:
+            return None
+        return t_stddev(torch.stack(self._groups))
