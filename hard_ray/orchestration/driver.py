@@ -193,10 +193,12 @@ class _Driver:
 
     # ------------------------------------------------------------------ teacher
 
-    def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec, bool]:
-        """What the pool's replicas become, and whether its weights are there already."""
+    def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec | None, bool]:
+        """What the pool's replicas become, and whether its weights are there already; None where none is wanted."""
         config, runtime = self.config, self.config.runtime
         teacher, trained = config.teacher, True
+        if not teacher.has_weights and not asks_teacher(config):
+            return None, True
         if not teacher.has_weights:
             cached = self._cache_folder(index)
             own = self.folder.part("teacher")
@@ -237,9 +239,9 @@ class _Driver:
             for path in own.student.iterdir():
                 shutil.copy2(path, temporary)
 
-    def _start_pool(self, spec: TeacherSpec, namespace: str) -> PoolServer | None:
+    def _start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
         runtime = self.config.runtime.teacher
-        if runtime.placement == "colocated" or not asks_teacher(self.config):
+        if spec is None or runtime.placement == "colocated" or not asks_teacher(self.config):
             return None
         return start_pool(spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
 

@@ -45,7 +45,8 @@ class WorkerPlan:
     """What every student worker is told: the trainings to make, one after the other."""
 
     runs: tuple[RunPlan, ...]
-    teacher: TeacherSpec
+    teacher: TeacherSpec | None
+    """None: nothing is asked of a teacher, and there is none to compare with."""
     pool: PoolAddress | None
     """None: every worker holds the teacher itself."""
     data: DataShares

@@ -49,7 +49,7 @@ from hard_ray.run_folder import RunFolder, write_json
 from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Learner, Updater
-from hard_ray.teacher import LocalPool, Teacher, TeacherPool, check_identity
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 from hard_ray.training import Rhythm, Run, Status
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
     for run in plan.runs:
         if RunFolder(run.folder).is_finished:
             continue
-        if pool is None and run.asks_teacher:
-            pool = connect(plan, ranks)
+        if pool is None and run.asks_teacher and plan.teacher is not None:
+            pool = connect(plan, plan.teacher, ranks)
         builder = Builder(run, index, ranks, device, plan.data, pool)
         status = builder.train()
         if status is not Status.FINISHED:
@@ -91,10 +91,10 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
     return Status.FINISHED
 
 
-def connect(plan: WorkerPlan, ranks: Ranks) -> TeacherPool:
+def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool:
     """The teacher, wherever it lives."""
     if plan.pool is None:
-        return LocalPool(Teacher.build(plan.teacher))
+        return LocalPool(Teacher.build(teacher))
     return RayPool(plan.pool, first=ranks.rank)
 
 
