@@ -174,6 +174,14 @@ def open_run(path: Path) -> RunFolder:
     return folder
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept, such as trained teachers: HARDRAY_CACHE, else the user's cache folder."""
+    base = os.environ.get("HARDRAY_CACHE")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -85,6 +85,8 @@ class ValidateConfig(Config):
     """What is measured in addition at the end, on the final split alone."""
     batch_size: PositiveInt = 256
     """Images per evaluated batch and worker."""
+    changed_images: PositiveInt | None = None
+    """Images of a split that shifts and rotations are measured on, chosen by `data.split_seed`; unset: all."""
     corruption_images: PositiveInt | None = 2000
     """Images of a split that `corruptions` measures, chosen by `data.split_seed`; unset: all."""
 

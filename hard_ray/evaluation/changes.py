@@ -34,6 +34,8 @@ class Change(Protocol):
 class Unchanged:
     """The images as they are."""
 
+    whole: bool = True
+    """Of all images; else, as a point of a curve, of those that its other points are measured on."""
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import ClassVar
 
 import numpy as np
@@ -88,11 +89,16 @@ def check_installed() -> None:
         ) from None
 
 
+def package_version() -> str:
+    """The installed version of the package: another one may draw otherwise."""
+    return version("imagecorruptions-imaug")
+
+
 def sample_of(rows: NDArray[np.int64], count: int | None, *, seed: int) -> NDArray[np.int64]:
     """At most `count` of a split's rows, the same ones at every call."""
     if count is None:
         return rows
-    return rows[permutation("corruption images", len(rows), seed=seed, epoch=0)[:count]]
+    return rows[permutation("measured images", len(rows), seed=seed, epoch=0)[:count]]
 
 
 def _margins(side: int) -> tuple[int, int]:

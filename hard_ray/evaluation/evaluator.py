@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from hard_ray.config.runtime import Suite
 from hard_ray.distributed import Ranks
-from hard_ray.evaluation.changes import Change
+from hard_ray.evaluation.changes import Change, Unchanged
+from hard_ray.evaluation.corruptions import package_version
+from hard_ray.evaluation.kept import KeptChanges
 from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.precision import Precision, widen
@@ -69,6 +71,8 @@ class Evaluator:
         precision: Precision,
         ranks: Ranks,
         sample: NDArray[np.int64] | None = None,
+        slow_sample: NDArray[np.int64] | None = None,
+        kept: KeptChanges | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Put the parts together; nothing is read before the first evaluation.
@@ -80,16 +84,21 @@ class Evaluator:
             pool: the teacher; None where there is none to compare with.
             precision: of the student's kernels, and on which device.
             ranks: the counts are added up over them.
-            sample: sample ids that slow changes are measured on; None: all.
+            sample: sample ids that changed images are measured on; None: all.
+            slow_sample: the same for changes that take long.
+            kept: where changed images that took long are kept between runs; None: nowhere.
             on_bad: hears of unreadable images.
         """
         self.batches = batches
-        self.conditions = {suite: conditions(suite, img_size=img_size) for suite in suites}
+        sampled = sample is not None
+        self.conditions = {suite: conditions(suite, img_size=img_size, sampled=sampled) for suite in suites}
         self.changes = list(dict.fromkeys(each.change for group in self.conditions.values() for each in group))
         self.pool = pool
         self.precision = precision
         self.ranks = ranks
         self.sample = sample
+        self.slow_sample = slow_sample
+        self.kept = kept
         self.on_bad = on_bad
         self._kept: list[_Measured] | None = None
         self._answers: dict[tuple[int, Change], Tensor] = {}
@@ -134,20 +143,22 @@ class Evaluator:
         self._kept = kept if size <= CACHE_BYTES else None
 
     def _under(self, number: int, batch: _Measured, change: Change) -> _Measured:
-        """A batch under a change; of a slow one, the images of the sample alone."""
-        if not change.slow:
-            return replace(batch, images=change(batch.images, batch.sample_ids))
+        """A batch under a change: unchanged whole, else the images of the sample alone."""
+        if isinstance(change, Unchanged) and change.whole:
+            return batch
         if (number, change) in self._changed:
             return self._changed[number, change]
-        rows = np.arange(len(batch.images))
-        if self.sample is not None:
-            rows = np.flatnonzero(np.isin(batch.sample_ids, self.sample))
-        ids = batch.sample_ids[rows]
-        made = _Measured(change(batch.images[rows], ids), batch.labels[torch.from_numpy(rows)], ids)
-        if self._changed_bytes + made.images.nbytes <= CACHE_BYTES:
+        given = _within(batch, self.slow_sample if change.slow else self.sample)
+        made = replace(given, images=self._change(change, given))
+        if change.slow and self._changed_bytes + made.images.nbytes <= CACHE_BYTES:
             self._changed_bytes += made.images.nbytes
             self._changed[number, change] = made
         return made
+
+    def _change(self, change: Change, given: _Measured) -> NDArray[np.uint8]:
+        if self.kept is None or not change.slow:
+            return change(given.images, given.sample_ids)
+        return self.kept.make(change, given.images, given.sample_ids, version=package_version())
 
     def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
         with self.precision.autocast():
@@ -176,6 +187,15 @@ class Evaluator:
             suite: _suite_result([(each, counts[each.change]) for each in group], with_teacher=with_teacher)
             for suite, group in self.conditions.items()
         }
+
+
+def _within(batch: _Measured, sample: NDArray[np.int64] | None) -> _Measured:
+    """The images of a batch that are in a sample of sample ids."""
+    if sample is None:
+        return batch
+    rows = np.flatnonzero(np.isin(batch.sample_ids, sample))
+    labels = batch.labels[torch.from_numpy(rows).to(batch.labels.device)]
+    return _Measured(batch.images[rows], labels, batch.sample_ids[rows])
 
 
 def _suite_result(counts: list[tuple[Condition, Counts]], *, with_teacher: bool) -> SuiteResult:

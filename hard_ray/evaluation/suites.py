@@ -31,9 +31,10 @@ class Condition:
     change: Change
 
 
-def conditions(suite: Suite, *, img_size: int) -> tuple[Condition, ...]:
+def conditions(suite: Suite, *, img_size: int, sampled: bool = False) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
+    Where changed images are `sampled`, the unchanged point of a curve is measured on the sample, and else once for all.
     `shifted` moves all images diagonally, by two distances, to each of the four corners. `translate` moves each
     image once, by 3 pixels of 28 on both axes, to a corner of its own; `shifts` is the curve over such distances.
     `translate` is the corruption of that name of MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of its
@@ -50,12 +51,14 @@ def conditions(suite: Suite, *, img_size: int) -> tuple[Condition, ...]:
                 for right, down in CORNERS
             )
         case "translate":
-            return (_shifted(max(1, _pixels(TRANSLATION, img_size))),)
+            return (_shifted(max(1, _pixels(TRANSLATION, img_size)), sampled),)
         case "shifts":
-            return tuple(_shifted(distance) for distance in sorted({_pixels(step, img_size) for step in SHIFTS}))
+            return tuple(
+                _shifted(distance, sampled) for distance in sorted({_pixels(step, img_size) for step in SHIFTS})
+            )
         case "rotations":
             return tuple(
-                Condition("rotation", str(degrees), Rotation(degrees) if degrees else Unchanged())
+                Condition("rotation", str(degrees), Rotation(degrees) if degrees else Unchanged(whole=not sampled))
                 for degrees in ROTATIONS
             )
         case "corruptions":
@@ -80,5 +83,5 @@ def _pixels(step: int, img_size: int) -> int:
     return round(step * img_size / 28)
 
 
-def _shifted(distance: int) -> Condition:
-    return Condition("shift", str(distance), DiagonalShift(distance) if distance else Unchanged())
+def _shifted(distance: int, sampled: bool) -> Condition:
+    return Condition("shift", str(distance), DiagonalShift(distance) if distance else Unchanged(whole=not sampled))

@@ -40,6 +40,7 @@ from hard_ray.orchestration.worker import build_optimizer, image_spec
 from hard_ray.report import markdown, summarise
 from hard_ray.run_folder import (
     RunFolder,
+    cache_folder,
     check_new,
     create,
     open_run,
@@ -375,14 +376,6 @@ def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Netwo
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")
-
-
-def cache_folder() -> Path:
-    """Where trained teachers are kept: HARDRAY_CACHE, else the user's cache folder."""
-    base = os.environ.get("HARDRAY_CACHE")
-    if base:
-        return Path(base).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
 
 
 def _worker_resources(plan: WorkerPlan, config: RunConfig) -> dict[str, float]:

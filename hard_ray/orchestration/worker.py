@@ -35,6 +35,7 @@ from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
+from hard_ray.evaluation.kept import KeptChanges
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network
 from hard_ray.figures import save_png
@@ -45,7 +46,7 @@ from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import RayPool
 from hard_ray.precision import DTYPES, Precision
-from hard_ray.run_folder import RunFolder, write_json
+from hard_ray.run_folder import RunFolder, cache_folder, write_json
 from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Learner, Updater
@@ -277,6 +278,7 @@ class Builder:
 
     def _evaluator(self, pipeline: Pipeline, split: str, suites: Sequence[Suite], precision: Precision) -> Evaluator:
         config, validation = self.config, self.config.validation
+        choose = functools.partial(sample_of, self.index.rows(split), seed=config.data.split_seed)
         return Evaluator(
             functools.partial(pipeline.eval_batches, split, validation.batch_size),
             suites,
@@ -284,7 +286,9 @@ class Builder:
             pool=self.pool,
             precision=precision,
             ranks=self.ranks,
-            sample=sample_of(self.index.rows(split), validation.corruption_images, seed=config.data.split_seed),
+            sample=choose(validation.changed_images),
+            slow_sample=choose(validation.corruption_images),
+            kept=KeptChanges(cache_folder() / "changed"),
         )
 
     def _report(self, metrics: dict[str, Any]) -> None:

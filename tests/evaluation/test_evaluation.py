@@ -169,7 +169,7 @@ def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
 
     monkeypatch.setattr(Corruption, "__call__", counting)
     sample = np.array([1, 2, 11])  # none of the second batch
-    measured = evaluator(Pool(), ("clean", "corruptions"), sample=sample)
+    measured = evaluator(Pool(), ("clean", "corruptions"), slow_sample=sample)
     one, _ = measured.evaluate(Brightness())
     assert (one["clean"].score.n, one["corruptions"].score.n) == (12, 15 * 3)
     assert sorted(made) == sorted(15 * [1, 2, 11])
@@ -177,3 +177,10 @@ def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
     assert len(made) == 15 * 3 * (1 if cache > 100 else 2)
     assert set(one["corruptions"].to_json()["by"]["fog"]) == {"3"}
     assert len(one["corruptions"].by) == 15
+
+
+def test_changed_images_are_a_sample_and_clean_ones_are_all():
+    student, _ = evaluator(Pool(), ("clean", "shifts"), sample=np.array([0, 5, 11])).evaluate(Brightness())
+    assert (student["clean"].score.n, student["shifts"].score.n) == (12, 7 * 3)
+    whole, _ = evaluator(Pool(), ("shifts",)).evaluate(Brightness())
+    assert whole["shifts"].score.n == 7 * 12

@@ -24,7 +24,7 @@ def test_a_teacher_is_needed_where_the_run_or_a_control_asks_one(controls: str, 
 
 
 def test_labels_alone_want_no_teacher_where_none_has_weights(tmp_path: Path):
-    config = tiny_config("objective.kind=cross_entropy", "augmentor.kind=identity")
+    config = teacher_training(tiny_config())
     driver = _Driver(config, build_index(config.data), RunFolder(tmp_path), Silent())
     assert driver._teacher(driver.index) == (None, True)
     assert driver._start_pool(None, "none") is None
