@@ -4,6 +4,7 @@ import torch
 from hard_ray import losses
 from hard_ray.config.objective import (
     CrossEntropyObjective,
+    DadObjective,
     DkdObjective,
     FunctionMatchingObjective,
     HardObjective,
@@ -42,6 +43,49 @@ def test_kd_adds_the_second_view_with_the_same_weight():
     expected = 0.1 * losses.cross_entropy(S, LABELS) + 0.9 * (d(T, S) + d(T2, S2))
     torch.testing.assert_close(total(KdObjective(), VIEWS), expected)
     torch.testing.assert_close(total(KdObjective(), CLEAN), 0.1 * losses.cross_entropy(S, LABELS) + 0.9 * d(T, S))
+
+
+def mixed_labels(sources: torch.Tensor) -> torch.Tensor:
+    eye = torch.eye(5, dtype=torch.float64)
+    return torch.stack([sum(share * eye[label] for share, label in zip(row, LABELS, strict=True)) for row in sources])
+
+
+def test_the_control_adds_the_cross_entropy_of_the_second_view_to_its_mixed_labels():
+    sources = torch.rand(6, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    sources = sources / sources.sum(dim=1, keepdim=True)
+    config = KdObjective(label_augmented=True)
+    views = Views(LABELS, S, T, S2, T2, sources=sources)
+    longhand = -(mixed_labels(sources) * S2.log_softmax(dim=1)).sum(dim=1)
+    torch.testing.assert_close(total(config, views), total(KdObjective(), VIEWS) + 0.1 * longhand)
+    own = total(KdObjective(), VIEWS) + 0.1 * losses.cross_entropy(S2, LABELS)
+    torch.testing.assert_close(total(config, VIEWS), own)
+
+
+def test_dad_is_half_of_kd_on_either_view_beside_the_labels():
+    # arXiv 2311.01441: CE(s(x), y) + 1/2 D(x) + 1/2 D(x_dad)
+    expected = losses.cross_entropy(S, LABELS) + 0.5 * d(T, S) + 0.5 * d(T2, S2)
+    torch.testing.assert_close(total(DadObjective(), VIEWS), expected)
+    assert StudentObjective(DadObjective()).learns_clean
+
+
+def test_dads_released_weighting_is_4_kl_and_three_quarters_of_the_mixed_labels_on_one_batch():
+    objective = StudentObjective(DadObjective(weighting="released"))
+    assert not objective.learns_clean
+    sources = torch.eye(6, dtype=torch.float64).repeat(2, 1) * 0.7 + 0.05
+    student, teacher = torch.cat([S, S2]), torch.cat([T, T2])
+    views = Views(LABELS, None, None, student, teacher, rows=torch.arange(12) % 6, sources=sources)
+    kl = losses.divergence(teacher, student, temperature=4.0) / 16
+    labels = -(mixed_labels(sources) * student.log_softmax(dim=1)).sum(dim=1)
+    torch.testing.assert_close(objective(views, epoch=0).total, 0.75 * labels + 4 * kl)
+
+
+def test_images_of_other_rows_keep_their_own_label_and_their_own_clean_answer():
+    rows = torch.tensor([5, 5, 0, 1, 1, 2])
+    views = Views(LABELS, S, T, S2, T2, rows=rows)
+    term = losses.dkd(S2, T2, LABELS[rows], alpha=1.0, beta=8.0, temperature=4.0)
+    found = StudentObjective(DkdObjective(warmup_epochs=0))(views, epoch=0)
+    torch.testing.assert_close(found.parts["disagreement"], term)
+    torch.testing.assert_close(found.parts["drift"], d(T[rows], T2))
 
 
 def test_function_matching_uses_no_label():
