@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from timm.models import save_for_hf
 
 from hard_ray.networks.network import ImageSpec, Network
@@ -31,9 +33,10 @@ def export_network(network: Network, folder: Path, *, images: ImageSpec, card: M
     """
     contract = network.contract
     size = contract.size or (images.img_size, images.img_size)
+    plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
     with replacing_folder(folder) as temporary:
         save_for_hf(
-            network.model,
+            plain,
             str(temporary),
             model_config={"label_names": list(images.classes)},
             data_config={

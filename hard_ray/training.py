@@ -376,7 +376,7 @@ def _scores(results: dict[str, SuiteResult], *, clean: str, others: str) -> dict
         f"{clean if suite == 'clean' else f'{others}/{suite}'}/{key}": value
         for suite, result in results.items()
         for key, value in result.to_json().items()
-        if key in ("top1", "agreement", "ece")
+        if key in ("top1", "agreement", "ece", "loss")
     }
 
 

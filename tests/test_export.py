@@ -10,6 +10,7 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.export import ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
+SMALL = ImageSpec(32, 3, ("ant", "bee"))
 CARD = ModelCard("digits, 1,297 training images", "hardray_cnn", "hard", "affine", 1000, 1.0)
 
 
@@ -20,6 +21,16 @@ def exported(folder: Path, spec: ImageSpec, **config: object) -> Network:
         network.train()(torch.rand(4, spec.in_chans, spec.img_size, spec.img_size))
     export_network(network, folder, images=spec, card=CARD)
     return network.eval()
+
+
+def test_a_student_in_channels_last_layout_is_exported_with_equal_weights(tmp_path: Path):
+    torch.manual_seed(0)
+    network = build_student(StudentConfig(model="cifar_resnet8"), SMALL).to(memory_format=torch.channels_last)
+    export_network(network, tmp_path / "student", images=SMALL, card=CARD)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
+    for key, value in network.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    assert network.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

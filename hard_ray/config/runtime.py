@@ -11,6 +11,7 @@ from hard_ray.config.base import Config, Epochs, Seconds
 
 Dtype = Literal["float32", "bfloat16"]
 Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "corruptions"]
+Severity = Annotated[int, Field(ge=1, le=5)]
 Control = Literal["labels_only", "kd", "random"]
 
 
@@ -87,6 +88,8 @@ class ValidateConfig(Config):
     """Images per evaluated batch and worker."""
     changed_images: PositiveInt | None = None
     """Images of a split that shifts and rotations are measured on, chosen by `data.split_seed`; unset: all."""
+    corruption_severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
+    """Severities that each of the corruptions is made at, from 1 to 5."""
     corruption_images: PositiveInt | None = 2000
     """Images of a split that `corruptions` measures, chosen by `data.split_seed`; unset: all."""
 

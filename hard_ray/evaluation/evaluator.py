@@ -72,6 +72,7 @@ class Evaluator:
         ranks: Ranks,
         sample: NDArray[np.int64] | None = None,
         slow_sample: NDArray[np.int64] | None = None,
+        severities: Sequence[int] = (3,),
         kept: KeptChanges | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
@@ -86,12 +87,15 @@ class Evaluator:
             ranks: the counts are added up over them.
             sample: sample ids that changed images are measured on; None: all.
             slow_sample: the same for changes that take long.
+            severities: of the corruptions.
             kept: where changed images that took long are kept between runs; None: nowhere.
             on_bad: hears of unreadable images.
         """
         self.batches = batches
-        sampled = sample is not None
-        self.conditions = {suite: conditions(suite, img_size=img_size, sampled=sampled) for suite in suites}
+        self.conditions = {
+            suite: conditions(suite, img_size=img_size, sampled=sample is not None, severities=severities)
+            for suite in suites
+        }
         self.changes = list(dict.fromkeys(each.change for group in self.conditions.values() for each in group))
         self.pool = pool
         self.precision = precision

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,7 +14,7 @@ ECE_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One network under one condition, or a mean over conditions; in percent."""
+    """One network under one condition, or a mean over conditions; in percent, but for the loss."""
 
     top1: float
     ece: float
@@ -22,14 +23,16 @@ class Score:
     """Images, counted once per condition."""
     agreement: float | None = None
     """Share of images on which student and teacher name the same class."""
+    loss: float = float("nan")
+    """Mean cross-entropy to the labels, in nats."""
 
 
 class Counts:
-    """Sums over images: correct, agreeing, and the calibration histogram."""
+    """Sums over images: correct, agreeing, cross-entropy, and the calibration histogram."""
 
     def __init__(self) -> None:
         """Nothing counted yet."""
-        self.values = torch.zeros(3 + 3 * ECE_BINS, dtype=torch.float64)
+        self.values = torch.zeros(4 + 3 * ECE_BINS, dtype=torch.float64)
 
     def add(
         self,
@@ -45,8 +48,9 @@ class Counts:
         histogram = torch.zeros(3, ECE_BINS, dtype=torch.float64, device=logits.device)
         for row, weight in enumerate((torch.ones_like(correct), correct, confidence.double())):
             histogram[row].index_add_(0, bins, weight)
-        counted = torch.tensor([float(len(labels)), float(correct.sum()), float(agreeing.sum())])
-        self.values += torch.cat([counted.double(), histogram.flatten().cpu()])
+        entropy = F.cross_entropy(logits.double(), labels, reduction="sum")
+        counted = torch.stack([correct.new_tensor(len(labels)), correct.sum(), agreeing.sum(), entropy])
+        self.values += torch.cat([counted, histogram.flatten()]).cpu()
 
     def score(self, *, with_teacher: bool) -> Score:
         """What the counts amount to.
@@ -54,8 +58,8 @@ class Counts:
         The calibration error is the mean over 15 bins of equal width of |accuracy - confidence|, weighted by the
         images in each: Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
-        n, correct, agreeing = self.values[:3].tolist()
-        _, right, confidence = self.values[3:].view(3, ECE_BINS)
+        n, correct, agreeing, entropy = self.values[:4].tolist()
+        _, right, confidence = self.values[4:].view(3, ECE_BINS)
         gap = float((right - confidence).abs().sum())
         total = max(n, 1.0)
         return Score(
@@ -63,4 +67,5 @@ class Counts:
             ece=100.0 * gap / total,
             n=int(n),
             agreement=100.0 * agreeing / total if with_teacher else None,
+            loss=entropy / total,
         )

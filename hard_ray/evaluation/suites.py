@@ -19,7 +19,6 @@ SHIFTS = range(7)
 """Pixels of 28 by which `shifts` moves images."""
 ROTATIONS = (-45, -30, -15, 0, 15, 30, 45)
 """Degrees by which `rotations` turns images."""
-CORRUPTION_SEVERITY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,18 @@ class Condition:
     change: Change
 
 
-def conditions(suite: Suite, *, img_size: int, sampled: bool = False) -> tuple[Condition, ...]:
+def conditions(
+    suite: Suite, *, img_size: int, sampled: bool = False, severities: Sequence[int] = (3,)
+) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
-    Where changed images are `sampled`, the unchanged point of a curve is measured on the sample, and else once for all.
-    `shifted` moves all images diagonally, by two distances, to each of the four corners. `translate` moves each
-    image once, by 3 pixels of 28 on both axes, to a corner of its own; `shifts` is the curve over such distances.
-    `translate` is the corruption of that name of MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of its
-    released code: whole pixels, zeros from outside, a random sign on either axis). MNIST-C drew its signs once,
-    without a seed; here the sample id decides them, so single images move elsewhere than in its files.
+    `corruptions` has 15 at each of `severities`. Where changed images are `sampled`, the unchanged point of a curve
+    is measured on the sample, and else once for all. `shifted` moves all images diagonally, by two distances, to each
+    of the four corners. `translate` moves each image once, by 3 pixels of 28 on both axes, to a corner of its own;
+    `shifts` is the curve over such distances. `translate` is the corruption of that name of MNIST-C (Mu and Gilmer
+    2019, arXiv:1906.02337; severity 3 of its released code: whole pixels, zeros from outside, a random sign on either
+    axis). MNIST-C drew its signs once, without a seed; here the sample id decides them, so single images move
+    elsewhere than in its files.
     """
     match suite:
         case "clean":
@@ -62,8 +64,11 @@ def conditions(suite: Suite, *, img_size: int, sampled: bool = False) -> tuple[C
                 for degrees in ROTATIONS
             )
         case "corruptions":
-            severity = CORRUPTION_SEVERITY
-            return tuple(Condition(name, str(severity), Corruption(name, severity)) for name in corruptions.NAMES)
+            return tuple(
+                Condition(name, str(severity), Corruption(name, severity))
+                for name in corruptions.NAMES
+                for severity in severities
+            )
         case _:
             assert_never(suite)
 

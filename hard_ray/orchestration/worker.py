@@ -288,6 +288,7 @@ class Builder:
             ranks=self.ranks,
             sample=choose(validation.changed_images),
             slow_sample=choose(validation.corruption_images),
+            severities=validation.corruption_severities,
             kept=KeptChanges(cache_folder() / "changed"),
         )
 

@@ -24,6 +24,7 @@ def test_counts_equal_a_longhand_example():
     assert score.top1 == 50.0
     assert score.agreement == 75.0
     # four bins of one image each: |1 - 0.9| + |0 - 0.6| + |1 - 0.7| + |0 - 0.8|
+    assert score.loss == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.2]).mean(), abs=1e-9)
     assert score.ece == pytest.approx(100 * (0.1 + 0.6 + 0.3 + 0.8) / 4, abs=1e-4)
 
 
@@ -85,6 +86,7 @@ def test_students_and_teachers_are_measured_per_suite_and_severity():
         "ece": pytest.approx(student["clean"].score.ece),
         "n": 12,
         "agreement": 100.0,
+        "loss": student["clean"].score.loss,
     }
     assert student["shifted"].score.n == 96
     assert set(student["shifted"].to_json()["by"]["shift"]) == {"2", "4"}

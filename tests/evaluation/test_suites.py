@@ -59,3 +59,9 @@ def test_a_suite_whose_package_is_missing_is_refused_with_what_to_install(monkey
     with pytest.raises(HardrayError, match=r"pip install 'hardray\[corruptions\]'.*or take the suite out of validate"):
         check_suites(("clean", "corruptions"))
     check_suites(("clean", "shifts"))
+
+
+def test_corruptions_are_made_at_every_severity_asked_for():
+    found = conditions("corruptions", img_size=28, severities=(1, 3, 5))
+    assert len({c.change for c in found}) == len(found) == 45
+    assert {c.severity for c in found if c.name == "fog"} == {"1", "3", "5"}
