@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quick experiments check fix lock clean
+.PHONY: help setup demo test test-slow quick experiments bench check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ quick: setup  ## the tests that start no Ray cluster
 
 experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
 	$(BIN)/python -m experiments.run
+
+bench: setup  ## ratios of speed, measured side by side
+	$(BIN)/python -m benchmarks.pick
 
 check: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""Measurements of speed: ratios, side by side in one process."""

@@ -1,0 +1,109 @@
+"""`make bench`: what a step with CutMixPick costs beside one with CutMix, in time and in counted arithmetic.
+
+One process holds teacher and student, and the steps take turns, so that what else the machine does meets all alike.
+Times are medians over rounds; the arithmetic is that of PyTorch's counter over one step, both networks together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hard_ray.augmentors import build_augmentor
+from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugmentor
+from hard_ray.config.networks import StudentConfig
+from hard_ray.config.objective import KdObjective
+from hard_ray.controller import Phase
+from hard_ray.data.pipeline import Batch
+from hard_ray.distributed import Ranks
+from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.objectives import StudentObjective
+from hard_ray.precision import Precision
+from hard_ray.step import Learner, Updater
+from hard_ray.teacher import LocalPool, Teacher
+
+SPEC = ImageSpec(32, 3, tuple("0123456789"))
+STEPS: Mapping[str, AugmentorConfig] = {
+    "cutmix": CutmixAugmentor(),
+    "pick, teacher_entropy": PickAugmentor(score="teacher_entropy"),
+    "pick, kl": PickAugmentor(score="kl"),
+    "pick, student_entropy": PickAugmentor(score="student_entropy"),
+}
+
+
+class Step:
+    """Student updates with one augmentor, on random pixels."""
+
+    def __init__(self, augmentor: AugmentorConfig, teacher: str, student: str, batch_size: int) -> None:
+        """Both networks have random weights: the arithmetic is the same."""
+        precision = Precision(torch.device("cpu"), channels_last=True)
+        torch.manual_seed(0)
+        big, small = (
+            build_student(StudentConfig(model=name), SPEC).to(memory_format=torch.channels_last)
+            for name in (teacher, student)
+        )
+        learner = Learner(
+            student=small.train(),
+            network=small,
+            optimizer=torch.optim.SGD(small.parameters(), lr=0.01, momentum=0.9),
+            augmentor=build_augmentor(augmentor, in_chans=3, img_size=32),
+        )
+        self.updater = Updater(
+            learner,
+            StudentObjective(KdObjective()),
+            pool=LocalPool(Teacher(big, channels_last=True)),
+            precision=precision,
+            ranks=Ranks(),
+            seed=0,
+        )
+        pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, 32, 32), dtype=np.uint8)
+        labels, ids = np.arange(batch_size) % 10, np.arange(batch_size)
+        self.batch = Batch(pixels, labels, ids, np.zeros(batch_size, dtype=np.int64))
+        self.made = 0
+
+    def __call__(self) -> float:
+        """One update; the seconds it took."""
+        began = time.perf_counter()
+        prepared = self.updater.prepare(self.batch, Phase.STUDENT, augmentor_rests=True)
+        self.updater.update(prepared, Phase.STUDENT, step=self.made, epoch=0.0)
+        self.made += 1
+        return time.perf_counter() - began
+
+    def arithmetic(self) -> int:
+        """Floating-point operations of one update."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self()
+        return int(counter.get_total_flops())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="cifar_resnet20")
+    parser.add_argument("--student", default="cifar_resnet8")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args(arguments)
+    steps = {name: Step(augmentor, given.teacher, given.student, given.batch_size) for name, augmentor in STEPS.items()}
+    counted = {name: step.arithmetic() for name, step in steps.items()}
+    for step in steps.values():
+        step()
+    rounds = [{name: step() for name, step in steps.items()} for _ in range(given.rounds)]
+    print(f"{given.teacher} -> {given.student}, batches of {given.batch_size}, {torch.get_num_threads()} threads")
+    print(f"{'step':<24}{'ms':>8}{'time / cutmix':>16}{'arithmetic / cutmix':>22}{'time / arithmetic':>20}")
+    for name in steps:
+        seconds = statistics.median(each[name] for each in rounds)
+        ratio = statistics.median(each[name] / each["cutmix"] for each in rounds)
+        expected = counted[name] / counted["cutmix"]
+        print(f"{name:<24}{1000 * seconds:>8.1f}{ratio:>16.3f}{expected:>22.3f}{ratio / expected:>20.3f}")
+
+
+if __name__ == "__main__":
+    main()
