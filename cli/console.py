@@ -105,3 +105,33 @@ def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
         f"picture  {escape(str(folder / 'reconstructions.png'))}",
         f"use it   augmentor.kind=vae augmentor.autoencoder.model={escape(str(folder))}",
     ]
+
+
+def score_table(result: dict[str, Any]) -> Table:
+    """Augmentations by T. stddev, the lowest first, and which differences from it are noise."""
+    table = Table(title="T. stddev, x 1000, with standard errors", title_justify="left", title_style="bold")
+    table.add_column("augmentation")
+    table.add_column("T. stddev", justify="right")
+    table.add_column("above the lowest", justify="right")
+    table.add_column("")
+    for place, (name, score) in enumerate(result["scores"].items()):
+        value, behind = (
+            f"{1000 * score[key]:.3f} ± {1000 * score[error]:.3f}"
+            for key, error in (("t_stddev", "standard_error"), ("behind", "behind_error"))
+        )
+        verdict = "within noise" if place and score["is_tied"] else ""
+        table.add_row(escape(name), value, behind if place else "", verdict)
+    return table
+
+
+def score_lines(result: dict[str, Any], folder: Path) -> list[str]:
+    """What stands in the table, and where it is."""
+    images = 2 * result["iterations"] * result["batch_size"]
+    lines = [
+        f"over {result['groups']} groups of {images:,} images; the lower, the better to learn from. Within noise: no "
+        "further from the lowest than two standard errors of the difference, on the same batches"
+    ]
+    if "correlation" in result:
+        lines.append(f"Pearson correlation with the test losses: {result['correlation']['pearson']:.3f}")
+        lines.append(f"picture  {escape(str(folder / 'correlation.png'))}")
+    return [*lines, f"picture  {escape(str(folder / 'scores.png'))}", f"scores   {escape(str(folder / 'scores.json'))}"]

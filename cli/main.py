@@ -179,6 +179,52 @@ def train_autoencoder(
 
 
 @app.command()
+def score_augmentations(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the scores; an unfinished one goes on.")],
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    augmentors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--augmentors",
+            metavar="KIND,NAME=YAML,...",
+            help="What is scored, such as identity,cutmix,strong={kind: rand_augment, magnitude: 15}; by default all.",
+        ),
+    ] = None,
+    groups: Annotated[int, typer.Option("--groups", help="Groups that the standard deviation is taken over.")] = 80,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch; a group is 5 batches.")] = 64,
+    per: Annotated[
+        Literal["batch", "image"], typer.Option("--per", help="Draw once for a batch, as the paper, or for each image.")
+    ] = "batch",
+    losses: Annotated[
+        Path | None, typer.Option("--losses", help="JSON file of students' test losses by name, to correlate.")
+    ] = None,
+) -> None:
+    """Score augmentations for distillation, before a student is trained.
+
+    By the teacher alone: the lower its T. stddev, the lower the loss of a student that learns from the augmentation.
+    Of the configuration, `data`, `teacher`, `seed` and `runtime` are used.
+    """
+    from hard_ray.config.scoring import read_augmentors
+
+    from .console import score_lines, score_table
+
+    with readable_errors():
+        named = None if augmentors is None else read_augmentors(augmentors)
+        loaded = load(config, preset, overrides, teacher=teacher, data=data)
+        console.print(f"[bold]hardray score-augmentations[/bold] -> {escape(str(output))}", highlight=False)
+        result = _api().score_augmentations(
+            loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=_say
+        )
+        console.print(score_table(result))
+        for line in score_lines(result, output):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     overrides: Overrides = None,
     config: Files = None,

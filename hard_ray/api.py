@@ -7,14 +7,23 @@ result = distill(load_config(preset="digits"), "runs/digits")
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 
-__all__ = ["distill", "gallery", "load_config", "report", "resume", "sync", "train_autoencoder"]
+__all__ = [
+    "distill",
+    "gallery",
+    "load_config",
+    "report",
+    "resume",
+    "score_augmentations",
+    "sync",
+    "train_autoencoder",
+]
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.driver import Reporter, RunResult
@@ -113,3 +122,43 @@ def train_autoencoder(
 
     run = autoencoder_run(config, training)
     return autoencoder.train_autoencoder(run, Path(output), runtime=config.runtime, say=say)
+
+
+def score_augmentations(
+    config: RunConfig,
+    output: str | Path,
+    *,
+    augmentors: Mapping[str, dict[str, Any]] | None = None,
+    groups: int = 80,
+    batch_size: int = 64,
+    per: Literal["batch", "image"] = "batch",
+    losses: str | Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Score augmentations for distillation by the teacher alone: T. stddev, the lower the better.
+
+    Args:
+        config: gives `data`, `teacher`, `seed` and `runtime`.
+        output: the folder of the scores; an unfinished one goes on, and one that knows other augmentors keeps them.
+        augmentors: settings by name, such as {"strong": {"kind": "rand_augment", "magnitude": 15}}; None: all kinds
+            that learn nothing, with their default settings.
+        groups: groups that the standard deviation is taken over.
+        batch_size: images per batch; a group is 5 batches and their augmentations.
+        per: one draw for a batch or one for each image, where an augmentor's settings do not say.
+        losses: a JSON file of students' test losses by augmentor, to correlate with the scores.
+        say: hears of progress.
+
+    Returns:
+        `scores` by augmentor, the best first: `t_stddev`, `standard_error`, `behind` the best, `behind_error`.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
+    from hard_ray.orchestration import score
+    from hard_ray.scoring import read_losses
+
+    chosen = read_augmentors(DEFAULT_AUGMENTORS) if augmentors is None else augmentors
+    run = score_run(config, chosen, groups=groups, batch_size=batch_size, per=per)
+    known = None if losses is None else read_losses(Path(losses), run.augmentors)
+    return score.score_augmentations(config, run, Path(output), losses=known, say=say)

@@ -103,7 +103,7 @@ def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], co
         )
     axis.set_xticks([float(severity) for severity in severities], severities)
     axis.set_ylim(-2, 102)
-    _finish(axis, "top-1, %", legend=False)
+    finish(axis, "top-1, %", legend=False)
     _readable(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
     label = SEVERITIES.get(condition, f"{condition}, severity")
     axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
@@ -155,7 +155,7 @@ def _curves(axis: Axes, series: Mapping[str, NDArray[np.float64]], title: str, *
         axis.plot(updates, values, color=colour, linewidth=1.5, marker=marker, markersize=2.5, label=label)
     if log and any((values > 0).any() for _, values in series.values()):
         _log_scale(axis)
-    _finish(axis, title)
+    finish(axis, title)
 
 
 def _log_scale(axis: Axes) -> None:
@@ -169,7 +169,8 @@ def _log_scale(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _finish(axis: Axes, ylabel: str, *, legend: bool = True) -> None:
+def finish(axis: Axes, ylabel: str, *, legend: bool = True) -> None:
+    """The look that all axes share."""
     axis.set_ylabel(ylabel, fontsize=LABEL_SIZE, color=INK)
     axis.grid(visible=True, color=LINE, linewidth=0.6)
     axis.set_axisbelow(True)

@@ -235,7 +235,7 @@ def _suggestion(dotted: str) -> str:
     siblings = [key for key in known if key.rpartition(".")[0] == block]
     close = difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.7)
     words = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in known], n=1, cutoff=0.8)
-    close = close or [key for key in known if key.rpartition(".")[2] in words][:1]
+    close = close or sorted((key for key in known if key.rpartition(".")[2] in words), key=len)[:1]
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -226,3 +226,4 @@ def configure_ray_data(share: DataShare) -> None:
     options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars

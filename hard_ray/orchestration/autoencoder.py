@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from hard_ray.gallery import draw_reconstructions
 from hard_ray.networks.autoencoder import LATENTS_FILE, write_latents
 from hard_ray.networks.diffusers_autoencoders import DiffusersAutoencoder, new_autoencoder
 from hard_ray.noise import seed_of
-from hard_ray.orchestration.cluster import connected, data_shares
+from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
 from hard_ray.precision import DTYPES, Precision
@@ -39,8 +38,6 @@ from hard_ray.training import Status
 
 PICTURES = 8
 EVAL_BATCH = 256
-STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
-STREAM_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def train_autoencoder(
             try:
                 return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
             finally:
-                _await_streams()
+                await_streams()
 
 
 def check_output(folder: AutoencoderFolder) -> None:
@@ -128,14 +125,6 @@ def _locked(folder: AutoencoderFolder) -> Any:
     make_folder(folder.path)
     with folder.run.locked():
         yield
-
-
-def _await_streams() -> None:
-    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown."""
-    end = time.monotonic() + STREAM_PATIENCE_S
-    for thread in threading.enumerate():
-        if thread.name.startswith(STREAM_THREADS):
-            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:

@@ -7,6 +7,8 @@ import logging
 import os
 import secrets
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ MOST_TOKENS_PER_CORE = 4
 """How many processes may share a core of this machine; beyond that a run is refused."""
 
 CONNECT_TIMEOUT_S = 5.0
+
+STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
+STREAM_PATIENCE_S = 20.0
 
 REPORT_INTERVAL_S = "0.2"
 """How often Train's controller looks at its workers; each report waits for a look, 2 s by Ray's default."""
@@ -100,6 +105,17 @@ def connected(runtime: RuntimeConfig, *, namespace: str) -> Iterator[Cluster]:
         yield Cluster(is_own=not address, resources=ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def await_streams() -> None:
+    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown.
+
+    For a driver that reads images itself, before it leaves `connected`.
+    """
+    end = time.monotonic() + STREAM_PATIENCE_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(STREAM_THREADS):
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _join(address: str, namespace: str) -> None:

@@ -1,0 +1,268 @@
+"""Scores augmentations by a teacher alone: Ray Data streams into this process, the teacher pool answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hard_ray.augmentors import build_augmentor
+from hard_ray.augmentors.base import Augmentor
+from hard_ray.config.augmentor import IdentityAugmentor
+from hard_ray.config.loader import absolute, dump_yaml
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
+from hard_ray.config.scoring import CLEAN, ScoreRun
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import Batch, DataShare, Pipeline
+from hard_ray.data.schedule import train_schedule
+from hard_ray.data.sources import build_index, describe
+from hard_ray.errors import DataError, TeacherError
+from hard_ray.figures import save_png
+from hard_ray.networks.network import build_teacher
+from hard_ray.orchestration.cluster import await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.driver import StoppedError, stop_on_signal
+from hard_ray.orchestration.pool import RayPool, start_pool
+from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
+from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
+from hard_ray.orchestration.worker import image_spec
+from hard_ray.report import versions
+from hard_ray.run_folder import make_folder, write_json, write_text
+from hard_ray.score_plots import draw_correlation, draw_scores
+from hard_ray.scoring import Score, Scoring, pearson, ranking
+from hard_ray.t_stddev import ITERATIONS
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+
+SAY_EVERY_S = 5.0
+
+
+def score_augmentations(
+    config: RunConfig,
+    run: ScoreRun,
+    output: Path,
+    *,
+    losses: Mapping[str, float] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Score augmentations, or go on in `output`; what is known there is not asked again.
+
+    Args:
+        config: gives `runtime`; its data and teacher are those of `run`.
+        run: what is scored.
+        output: the folder; one that knows other augmentors of the same comparison takes these beside them.
+        losses: students' test losses by augmentor, to correlate with the scores.
+        say: hears of progress.
+
+    Returns:
+        What `scores.json` holds.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the same call goes on.
+    """
+    folder = ScoreFolder(output.expanduser().resolve())
+    config, run = absolute(config), absolute(run)
+    in_folder = check_output(folder, run)
+    index, augmentors = examine(run)
+    known = Known.read(folder.means, index.fingerprint())
+    _check_weights(config, index, known)
+    make_folder(folder.path)
+    with folder.run.locked():
+        folder.run.stop_request.unlink(missing_ok=True)
+        if known.lacks((CLEAN, *augmentors), run.groups):
+            with asking(config, run, index, say) as (pool, pipeline):
+                known.identity = check_identity(pool, known.identity)
+                write_text(folder.settings, dump_yaml(in_folder))
+                Scorer(run, folder, known, pool, pipeline, say).ask(augmentors)
+        else:
+            say("all of it was scored before, and nothing is asked")
+            write_text(folder.settings, dump_yaml(in_folder))
+        return finish(folder, in_folder, known, losses)
+
+
+def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
+    """Look at the data and the augmentors, before anything is started or written.
+
+    Returns:
+        The index, and the augmentors that change images, by name.
+
+    Raises:
+        HardrayError: something that the user can mend.
+    """
+    index = build_index(run.data)
+    train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
+    built = {
+        name: build_augmentor(kind, in_chans=run.data.in_chans, img_size=run.data.img_size)
+        for name, kind in run.augmentors.items()
+    }
+    return index, {name: augmentor for name, augmentor in built.items() if augmentor is not None}
+
+
+def _check_weights(config: RunConfig, index: ImageIndex, known: Known) -> None:
+    """Load the teacher once, where an error costs nothing yet.
+
+    Raises:
+        ModelError: it cannot be made, or does not fit the data.
+        TeacherError: it is not the one that the folder's answers are from.
+    """
+    if config.teacher.has_weights:
+        found = build_teacher(config.teacher, image_spec(config, index)).identity()
+        if known.identity is not None and not known.identity.startswith(found):
+            raise TeacherError(
+                f"the folder's scores are of teacher {known.identity[:12]}, and this one is {found[:12]}; put the "
+                "first teacher back, or choose another --output"
+            )
+
+
+@contextmanager
+def asking(
+    config: RunConfig, run: ScoreRun, index: ImageIndex, say: Callable[[str], None]
+) -> Iterator[tuple[TeacherPool, Pipeline]]:
+    """A teacher that answers and a stream of images, for as long as the block lasts.
+
+    Raises:
+        ClusterError: the cluster lacks what is needed.
+        TeacherError: the teacher has no weights.
+    """
+    namespace = f"hardray-score-{os.getpid()}"
+    alone = config.model_copy(update={"runtime": _without_workers(config.runtime)})
+    with connected(alone.runtime, namespace=namespace) as cluster:
+        resolved = resolve_runtime(alone, cluster)
+        runtime = resolved.runtime
+        torch.set_num_threads(runtime.threads or 1)
+        trained_with = runtime.model_copy(update={"num_workers": config.runtime.num_workers})
+        teacher = trained_teacher(resolved.model_copy(update={"runtime": trained_with}), index)
+        shares = data_shares(runtime, cluster)
+        schedule = train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
+        share = DataShare(shares.cpus, shares.object_store_bytes)
+        pipeline = Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
+        say(f"teacher {teacher.model}, {describe(run.data)}")
+        with _pool(teacher_spec(resolved, teacher, index), runtime.teacher, namespace) as pool:
+            try:
+                yield pool, pipeline
+            finally:
+                await_streams()
+
+
+def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
+    """This process makes the views, in the place of a student worker."""
+    return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0})
+
+
+@contextmanager
+def _pool(spec: TeacherSpec, runtime: TeacherRuntime, namespace: str) -> Iterator[TeacherPool]:
+    if runtime.placement == "colocated":
+        yield LocalPool(Teacher.build(spec))
+        return
+    server = start_pool(spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+    try:
+        yield RayPool(server.address)
+    finally:
+        server.stop()
+
+
+@dataclass(slots=True)
+class Scorer:
+    """One start of a comparison, whoever answers."""
+
+    run: ScoreRun
+    folder: ScoreFolder
+    known: Known
+    pool: TeacherPool
+    pipeline: Pipeline
+    say: Callable[[str], None]
+
+    def ask(self, augmentors: Mapping[str, Augmentor]) -> None:
+        """Ask about all groups that are not known yet, and keep each once it is complete.
+
+        Raises:
+            StoppedError: a stop was asked for.
+        """
+        run, known = self.run, self.known
+        first = min(len(known.means.get(name, [])) for name in (CLEAN, *augmentors))
+        scoring = Scoring(augmentors, self.pool, seed=run.seed)
+        self._announce(first, len(augmentors))
+        began = said = 0.0
+        with stop_on_signal(self.folder.run, self.say), closing(self._batches(first * ITERATIONS)) as batches:
+            for done in scoring.run(batches, known.means, run.groups):
+                known.write(self.folder.means)
+                if self.folder.run.stop_request.exists():
+                    raise StoppedError(f"stopped after {done} groups; the same command continues {self.folder.path}")
+                now = time.monotonic()
+                began = began or now  # the first group waits for processes to start
+                if now - said > SAY_EVERY_S and done > first + 1:
+                    said = now
+                    rest = (now - began) / (done - first - 1) * (run.groups - done)
+                    self.say(f"group {done:>4} of {run.groups}  about {_shown(rest)} left")
+
+    def _announce(self, first: int, views: int) -> None:
+        run = self.run
+        head = f"continues after group {first}: " if first else ""
+        self.say(
+            f"{head}{run.groups} groups of {ITERATIONS} batches of {run.batch_size} images, "
+            f"and {views} augmented view{'s' if views != 1 else ''} of each"
+        )
+
+    def _batches(self, first: int) -> Generator[Batch]:
+        """The schedule's batches, with an eye on images that cannot be read.
+
+        Raises:
+            DataError: more are unreadable than allowed.
+        """
+        limit = int(self.run.data.max_bad_fraction * len(self.pipeline.index.labels))
+        bad: set[str] = set()
+        with closing(self.pipeline.train_batches(first)) as batches:
+            for batch in batches:
+                bad.update(batch.bad)
+                if len(bad) > limit:
+                    raise DataError(
+                        f"{len(bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; "
+                        f"mend or remove them, first {min(bad)}"
+                    )
+                yield batch
+
+
+def finish(folder: ScoreFolder, run: ScoreRun, known: Known, losses: Mapping[str, float] | None) -> dict[str, Any]:
+    """Rank all that the folder knows in enough groups, draw and write; `scores.json` comes last."""
+    still = {name for name, kind in run.augmentors.items() if isinstance(kind, IdentityAugmentor)}
+    names = [name for name in run.augmentors if name in still or not known.lacks([name], run.groups)]
+    scores = ranking(known.means, names, run.groups)
+    save_png(draw_scores(scores), folder.picture)
+    result: dict[str, Any] = {
+        "teacher": {"model": run.teacher.model, "identity": known.identity},
+        "data": {"what": describe(run.data), "fingerprint": known.fingerprint},
+        "groups": run.groups,
+        "iterations": ITERATIONS,
+        "batch_size": run.batch_size,
+        "seed": run.seed,
+        "scores": {score.name: _facts(score, run) for score in scores},
+        "versions": versions(),
+    }
+    if losses is not None:
+        values = {score.name: score.t_stddev for score in scores if score.name in losses}
+        correlation = pearson(values.values(), (losses[name] for name in values))
+        result["correlation"] = {"pearson": correlation, "losses": dict(losses)}
+        save_png(draw_correlation(values, losses), folder.correlation)
+    write_json(folder.result, result)
+    return result
+
+
+def _facts(score: Score, run: ScoreRun) -> dict[str, Any]:
+    return {
+        "t_stddev": score.t_stddev,
+        "standard_error": score.error,
+        "behind": score.behind,
+        "behind_error": score.behind_error,
+        "is_tied": score.is_tied,
+        "augmentor": run.augmentors[score.name].model_dump(mode="json"),
+    }
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,128 @@
+"""A comparison's folder: its settings, what the teacher said so far, and the scores."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hard_ray.config.loader import read_layer
+from hard_ray.config.scoring import ScoreRun
+from hard_ray.errors import DataError, RunFolderError
+from hard_ray.run_folder import RunFolder, write_bytes
+from hard_ray.scoring import Means
+from hard_ray.tracking import flatten
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFolder:
+    """The paths of one comparison, and what it knows so far."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What decides the scores, and all augmentors that were ever scored here."""
+        return self.path / "scoring.yaml"
+
+    @property
+    def means(self) -> Path:
+        """The teacher's mean answers by view and group, whose they are, and on what data."""
+        return self.path / "groups.npz"
+
+    @property
+    def result(self) -> Path:
+        """The scores."""
+        return self.path / "scores.json"
+
+    @property
+    def picture(self) -> Path:
+        """The scores as bars."""
+        return self.path / "scores.png"
+
+    @property
+    def correlation(self) -> Path:
+        """Losses against scores, where losses were given."""
+        return self.path / "correlation.png"
+
+    @property
+    def run(self) -> RunFolder:
+        """The paths that it shares with a run: lock and stop."""
+        return RunFolder(self.path)
+
+
+@dataclass(slots=True)
+class Known:
+    """What was asked already."""
+
+    means: Means
+    fingerprint: str
+    """Of the data."""
+    identity: str | None = None
+    """Of the teacher; None before it is asked."""
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: str) -> Known:
+        """What a file holds; nothing where there is none.
+
+        Raises:
+            RunFolderError: it cannot be read.
+            DataError: it is of other data.
+        """
+        if not path.exists():
+            return cls({}, fingerprint)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                means = {name: list(stored[name]) for name in stored.files if ":" not in name}
+                known = cls(means, str(stored["of:data"]), str(stored["of:teacher"]))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunFolderError(f"{path} is damaged ({error}); remove it to score all anew") from None
+        if known.fingerprint != fingerprint:
+            raise DataError(f"{path} is of other images: labels, classes or splits changed; choose another --output")
+        return known
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step."""
+        stream = io.BytesIO()
+        arrays: dict[str, Any] = {name: np.stack(rows) for name, rows in self.means.items() if rows}
+        arrays |= {"of:data": np.array(self.fingerprint), "of:teacher": np.array(self.identity)}
+        np.savez(stream, **arrays)
+        write_bytes(path, stream.getvalue())
+
+    def lacks(self, names: Iterable[str], groups: int) -> bool:
+        """Whether a view has fewer groups."""
+        return any(len(self.means.get(name, [])) < groups for name in names)
+
+
+def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
+    """Look whether a comparison may be made in a folder.
+
+    Returns:
+        The comparison with the augmentors that the folder knows beside its own.
+
+    Raises:
+        RunFolderError: it holds a comparison with other settings, or something else.
+    """
+    path = folder.path
+    if not folder.settings.exists():
+        if path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())):
+            raise RunFolderError(f"{path} is there already and holds no scores; choose another --output")
+        return run
+    begun = ScoreRun.model_validate(read_layer(folder.settings))
+    everything = {**begun.augmentors, **run.augmentors}
+    before, now = (
+        flatten(each.model_copy(update={"groups": run.groups}).model_dump(mode="json"))
+        for each in (begun, run.model_copy(update={"augmentors": everything}))
+    )
+    changed = [f"{key} was {before[key]}, now {now.get(key)}" for key in sorted(before) if before[key] != now.get(key)]
+    if changed:
+        raise RunFolderError(
+            f"{path} holds scores with other settings: {'; '.join(changed[:5])}; give the same ones, call an augmentor "
+            "with other settings otherwise (NAME={kind: ...}), or choose another --output"
+        )
+    return run.model_copy(update={"augmentors": everything})

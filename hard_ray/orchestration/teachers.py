@@ -1,0 +1,75 @@
+"""The teacher of a configuration: where one of its recipe is kept, and what a replica of it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from hard_ray.config.networks import TeacherConfig
+from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
+from hard_ray.errors import TeacherError
+from hard_ray.orchestration.plan import teacher_training
+from hard_ray.orchestration.worker import image_spec
+from hard_ray.run_folder import cache_folder
+from hard_ray.teacher import TeacherSpec
+
+
+def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
+    """The teacher with its weights, for what does not train one.
+
+    Args:
+        config: resolved for the machine, with as many workers as the run that trained the teacher.
+        index: the data.
+
+    Raises:
+        TeacherError: it has no weights, and none of its recipe was trained before.
+    """
+    teacher = config.teacher
+    if teacher.has_weights:
+        return teacher
+    cached = cached_teacher(config, index)
+    if not is_there(cached):
+        raise TeacherError(
+            f"teacher.model {teacher.model} has no weights, and none was trained by this teacher.recipe on this data "
+            "yet; name some with teacher.checkpoint or teacher.pretrained, or run `hardray distill` once with the same "
+            "data, teacher and runtime.num_workers: it keeps the teacher that it trains"
+        )
+    return teacher.model_copy(update={"checkpoint": cached})
+
+
+def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
+    """Where a teacher of this recipe is kept: a hash of all that decides its weights."""
+    training = teacher_training(config)
+    keys = {"data", "student", "optim", "seed"}
+    recipe = training.model_dump(mode="json", include=keys) | {
+        "amp_dtype": config.runtime.amp_dtype,
+        "num_workers": config.runtime.num_workers,
+        "data_fingerprint": index.fingerprint(),
+    }
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "teachers" / digest
+
+
+def is_there(cached: Path) -> bool:
+    """Whether a folder of the cache holds a teacher."""
+    return (cached / "config.json").is_file()
+
+
+def teacher_spec(config: RunConfig, teacher: TeacherConfig, index: ImageIndex) -> TeacherSpec:
+    """What the pool's replicas become.
+
+    Args:
+        config: resolved for the machine.
+        teacher: the network, and where its weights are or will be.
+        index: the data.
+    """
+    runtime = config.runtime
+    return TeacherSpec(
+        teacher,
+        image_spec(config, index),
+        dtype=runtime.teacher.dtype or "float32",
+        channels_last=bool(runtime.channels_last),
+        threads=runtime.teacher.threads,
+    )

@@ -1,0 +1,61 @@
+"""Figures of scores of augmentations: which are low, and whether low ones go with low losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hard_ray.figures import COLOURS, INK, QUIET, new_figure
+from hard_ray.plots import LABEL_SIZE, TICK_SIZE, finish
+from hard_ray.scoring import Score, pearson
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_scores(scores: Sequence[Score]) -> Figure:
+    """A bar for each augmentation, the lowest on top, with two standard errors either way."""
+    figure = new_figure(7.2, 0.32 * len(scores) + 1.0)
+    axis = figure.subplots()
+    places = range(len(scores))
+    axis.barh(
+        places,
+        [score.t_stddev for score in scores],
+        xerr=[2 * score.error for score in scores],
+        height=0.62,
+        color=[COLOURS["quiet" if score.name == "identity" else "kd"] for score in scores],
+        error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
+    )
+    axis.set_yticks(places, [score.name for score in scores], parse_math=False)
+    axis.invert_yaxis()
+    finish(axis, "", legend=False)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlim(left=0)
+    axis.set_xlabel("T. stddev, with two standard errors: lower is better", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def draw_correlation(scores: Mapping[str, float], losses: Mapping[str, float]) -> Figure:
+    """Students' test losses against the scores of what they learned from, with the line of least squares.
+
+    Args:
+        scores: T. stddev by name.
+        losses: test loss by name; names that only one of both has are left out.
+    """
+    names = [name for name in scores if name in losses]
+    x, y = (np.array([values[name] for name in names]) for values in (scores, losses))
+    figure = new_figure(5.6, 4.2)
+    axis = figure.subplots()
+    if len(set(x)) > 1:
+        ends = np.array([x.min(), x.max()])
+        axis.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=QUIET, linewidth=1.0, linestyle="--")
+    axis.scatter(x, y, s=22, color=COLOURS["student"], zorder=3)
+    for name, place in zip(names, zip(x, y, strict=True), strict=True):
+        axis.annotate(name, place, (5, 4), textcoords="offset points", fontsize=TICK_SIZE, color=INK, parse_math=False)
+    axis.margins(x=0.18, y=0.12)
+    finish(axis, "test loss of the student", legend=False)
+    axis.set_xlabel("T. stddev", fontsize=LABEL_SIZE, color=INK)
+    axis.set_title(f"Pearson correlation {pearson(x, y):.3f}, {len(names)} augmentations", fontsize=10, color=INK)
+    return figure
