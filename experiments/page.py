@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rows import HERE, Row, read_rows
+from hard_ray.figures import save_png
+from hard_ray.score_plots import draw_correlation
+from hard_ray.scoring import pearson
 
 PAGE = HERE.parent / "docs" / "experiments.md"
 COSTS = ("seconds_per_update", "augmentor_share")
@@ -24,8 +27,10 @@ def write_page(tables: Mapping[str, Mapping[str, Any]], path: Path = PAGE) -> No
     parts = [HEAD]
     for name, table in tables.items():
         done = [row for row in read_rows({name: table}) if row.result.exists()]
-        if done:
+        if done and done[0].verb == "distill":
             parts.append(_section(table, done))
+        elif done:
+            parts.append(_ranking(name, table, done, tables, path.parent / "images"))
     notes = HERE / "notes.md"
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8"))
@@ -49,7 +54,8 @@ def _command(table: Mapping[str, Any], variant: str) -> str:
 
 def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     suites = table["suites"]
-    header = ["", *suites, "s per student update", "time in augmentor phases", "seeds"]
+    losses = ["test loss"] if table.get("test_loss") else []
+    header = ["", *suites, *losses, "s per student update", "time in augmentor phases", "seeds"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for variant in table["variants"]:
         of_variant = [result for row, result in results.items() if row.variant == variant]
@@ -58,6 +64,7 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
             if having:
                 title = label if len(table["models"]) > 1 else variant
                 cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
+                cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
                 lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
     return lines
 
@@ -92,6 +99,37 @@ def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     return lines
 
 
-def _mean_and_range(values: Sequence[float]) -> str:
-    mean = sum(values) / len(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
+def _mean_and_range(values: Sequence[float], *, digits: int = 1) -> str:
+    mean, low, high = (f"{value:.{digits}f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
+
+
+def _ranking(
+    name: str, table: Mapping[str, Any], rows: Sequence[Row], tables: Mapping[str, Mapping[str, Any]], pictures: Path
+) -> str:
+    """T. stddev of each augmentation, and the test loss of the students that learned from it."""
+    scores = json.loads(rows[0].result.read_text(encoding="utf-8"))["scores"]
+    losses = _test_losses(table["losses"], tables[table["losses"]])
+    lines = [f"## {table['title']}", "", "| second view | T. stddev | standard error | student's test loss |"]
+    lines += ["|---|---|---|---|"]
+    for augmentation, found in sorted(scores.items(), key=lambda item: item[1]["t_stddev"]):
+        loss = f"{losses[augmentation]:.3f}" if augmentation in losses else ""
+        lines.append(f"| {augmentation} | {found['t_stddev']:.5f} | {found['standard_error']:.5f} | {loss} |")
+    lines.append("")
+    values = {each: scores[each]["t_stddev"] for each in scores if each in losses}
+    if len(values) > 2:
+        correlation = pearson(values.values(), [losses[each] for each in values])
+        save_png(draw_correlation(values, losses), pictures / f"{name}.png")
+        lines += [f"Pearson correlation over {len(values)} augmentations: {correlation:.3f}", ""]
+        lines += [f"![Test loss of students against T. stddev of their second views](images/{name}.png)", ""]
+    return "\n".join([*lines, f"`hardray {_command(table, rows[0].variant)}`", ""])
+
+
+def _test_losses(name: str, table: Mapping[str, Any]) -> dict[str, float]:
+    """The students' mean test loss, by variant."""
+    found: dict[str, list[float]] = {}
+    for row in read_rows({name: table}):
+        if row.result.exists():
+            loss = json.loads(row.result.read_text(encoding="utf-8"))["test_loss"]["student"]
+            found.setdefault(row.variant, []).append(loss)
+    return {variant: sum(values) / len(values) for variant, values in found.items()}

@@ -26,6 +26,11 @@ class Row:
     """As it is typed after `hardray`, with $NAMES for folders."""
 
     @property
+    def verb(self) -> str:
+        """What hardray is told to do: `distill`, or `score-augmentations`."""
+        return self.command.split(maxsplit=1)[0]
+
+    @property
     def name(self) -> str:
         """The name of its files."""
         return f"{self.table}-{self.variant}-s{self.seed}"

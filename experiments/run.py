@@ -49,40 +49,50 @@ def _finish(row: Row, *, commit: bool) -> bool:
     print(f"{row.name}: hardray {row.command}", flush=True)
     started = time.monotonic()
     output = WORK / row.name
-    if (output / "config.yaml").exists():
-        arguments = ["distill", "--resume", str(output)]
-    else:
-        arguments = [*row.arguments(os.environ), "tracking.enabled=false", "--output", str(output)]
+    arguments = [*row.arguments(os.environ), "--output", str(output)]
+    if row.verb == "distill":
+        begun = (output / "config.yaml").exists()
+        arguments = ["distill", "--resume", str(output)] if begun else [*arguments, "tracking.enabled=false"]
     hardray = str(Path(sys.executable).with_name("hardray"))
     if subprocess.run([hardray, *arguments], check=False).returncode != 0:
         return False
-    _keep(row, output, time.monotonic() - started)
+    figures = _run_figures(output) if row.verb == "distill" else _score_figures(output)
+    _keep(row, figures, time.monotonic() - started)
     if commit:
         write_page(read_tables())
         page = ROOT / "docs" / "experiments.md"
-        subprocess.run(["git", "add", str(row.result), str(page)], check=True, cwd=ROOT)
-        message = f"Experiment {row.name}"
-        subprocess.run(
-            ["git", "commit", "--quiet", "-m", message, "--", str(row.result), str(page)], check=True, cwd=ROOT
-        )
+        pictures = sorted(str(path) for path in (ROOT / "docs" / "images").glob("*.png"))
+        paths = [str(row.result), str(page), *pictures]
+        subprocess.run(["git", "add", *paths], check=True, cwd=ROOT)
+        subprocess.run(["git", "commit", "--quiet", "-m", f"Experiment {row.name}", "--", *paths], check=True, cwd=ROOT)
     return True
 
 
-def _keep(row: Row, output: Path, seconds: float) -> None:
+def _keep(row: Row, figures: dict[str, Any], seconds: float) -> None:
     """Write the row's figures, with nothing of this machine in them."""
+    result = {"command": f"hardray {row.command}", "wall_seconds": round(seconds), **figures}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _score_figures(output: Path) -> dict[str, Any]:
+    """T. stddev of each augmentation."""
+    found = json.loads((output / "scores.json").read_text())
+    return {key: found[key] for key in ("scores", "groups", "iterations", "batch_size", "seed", "versions")}
+
+
+def _run_figures(output: Path) -> dict[str, Any]:
+    """Accuracy and loss of every model, and what it cost."""
     summary = json.loads((output / "summary.json").read_text())
     folders = {"student": output} | {path.name: path for path in sorted((output / "controls").glob("*"))}
     evaluations = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in folders.items()}
-    result = {
-        "command": f"hardray {row.command}",
-        "wall_seconds": round(seconds),
+    return {
         **{key: summary[key] for key in ("models", "steps", "switches", "seed", "versions")},
         "costs": {name: _costs(json.loads((folder / "outcome.json").read_text())) for name, folder in folders.items()},
+        "test_loss": {name: round(each["suites"]["clean"]["loss"], 5) for name, each in evaluations.items()},
         "by": {name: _by(evaluation["suites"]) for name, evaluation in evaluations.items()},
         "teacher_by": _by(evaluations["student"]["teacher"]),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _costs(outcome: dict[str, Any]) -> dict[str, float]:

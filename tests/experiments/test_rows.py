@@ -7,15 +7,16 @@ from experiments import page, rows
 from experiments.rows import read_rows, read_tables
 from hard_ray.config.loader import load_config
 
-FOLDERS = {"MNIST": "/m n", "CIFAR10": "/c", "AUTOENCODER": "/a"}
+FOLDERS = {"MNIST": "/m n", "CIFAR10": "/c", "AUTOENCODER": "/a", "TEACHER": "/t"}
 
 
 def test_every_row_is_a_valid_run_of_its_seed():
     for row in read_rows(read_tables()):
         verb, *arguments = row.arguments(FOLDERS)
-        assert verb == "distill"
+        assert verb == row.verb
+        assert verb in ("distill", "score-augmentations")
         assert arguments[0] == "--preset"
-        config = load_config(preset=arguments[1], overrides=arguments[2:])
+        config = load_config(preset=arguments[1], overrides=[word for word in arguments[2:] if "=" in word])
         assert config.seed == row.seed
         assert set(row.missing({})) <= set(FOLDERS)
         assert row.missing(FOLDERS) == []
@@ -70,3 +71,30 @@ def test_the_page_has_means_ranges_costs_and_curves(results: Path, tmp_path: Pat
         "| hard | `hardray distill --preset x seed=N` |",
     ):
         assert line in text, text
+
+
+def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentation(results: Path, tmp_path: Path):
+    values = {"identity": (0.013, 1.1), "cutmix": (0.012, 1.0), "cutmix_pick": (0.010, 0.95)}
+    tables = {
+        "students": {"command": "distill --preset x", "seeds": [0], "variants": dict.fromkeys(values, "")},
+        "t_stddev": {
+            "title": "Scores",
+            "command": "score-augmentations --preset x",
+            "seeds": [0],
+            "losses": "students",
+            "variants": {"scores": ""},
+        },
+    }
+    for name, (_, loss) in values.items():
+        (results / f"students-{name}-s0.json").write_text(json.dumps({"test_loss": {"student": loss}}))
+    scores = {name: {"t_stddev": score, "standard_error": 0.0001} for name, (score, _) in values.items()}
+    (results / "t_stddev-scores-s0.json").write_text(json.dumps({"scores": scores}))
+    text = page._ranking("t_stddev", tables["t_stddev"], read_rows({"t_stddev": tables["t_stddev"]}), tables, tmp_path)
+    lines = text.splitlines()
+    assert lines[4:7] == [
+        "| cutmix_pick | 0.01000 | 0.00010 | 0.950 |",
+        "| cutmix | 0.01200 | 0.00010 | 1.000 |",
+        "| identity | 0.01300 | 0.00010 | 1.100 |",
+    ]
+    assert "Pearson correlation over 3 augmentations: 0.929" in text
+    assert (tmp_path / "t_stddev.png").stat().st_size > 1000
