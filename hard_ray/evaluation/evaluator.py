@@ -15,12 +15,12 @@ from hard_ray.config.runtime import Suite
 from hard_ray.distributed import Ranks
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.kept import KeptChanges
+from hard_ray.evaluation.kept import Kept
 from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.precision import Precision, widen
 from hard_ray.step import BatchLike, resting
-from hard_ray.teacher import TeacherPool, Ticket
+from hard_ray.teacher import Answered, TeacherPool, Ticket
 
 CACHE_BYTES = 256 * 2**20
 """Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""
@@ -73,7 +73,7 @@ class Evaluator:
         sample: NDArray[np.int64] | None = None,
         slow_sample: NDArray[np.int64] | None = None,
         severities: Sequence[int] = (3,),
-        kept: KeptChanges | None = None,
+        kept: Kept | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Put the parts together; nothing is read before the first evaluation.
@@ -88,7 +88,7 @@ class Evaluator:
             sample: sample ids that changed images are measured on; None: all.
             slow_sample: the same for changes that take long.
             severities: of the corruptions.
-            kept: where changed images that took long are kept between runs; None: nowhere.
+            kept: where slowly changed images and the teacher's answers are kept between runs; None: nowhere.
             on_bad: hears of unreadable images.
         """
         self.batches = batches
@@ -103,6 +103,7 @@ class Evaluator:
         self.sample = sample
         self.slow_sample = slow_sample
         self.kept = kept
+        self._teacher = pool.identity() if pool is not None and kept is not None else ""
         self.on_bad = on_bad
         self._kept: list[_Measured] | None = None
         self._answers: dict[tuple[int, Change], Tensor] = {}
@@ -121,7 +122,7 @@ class Evaluator:
                         continue
                     asked = self._ask(number, change, found.images)
                     logits = self._logits(network, found.images)
-                    teacher = self._answer(number, change, asked)
+                    teacher = self._answer(number, change, found.images, asked)
                     students[change].add(logits, found.labels, teacher)
                     if teacher is not None:
                         teachers[change].add(teacher, found.labels)
@@ -162,7 +163,7 @@ class Evaluator:
     def _change(self, change: Change, given: _Measured) -> NDArray[np.uint8]:
         if self.kept is None or not change.slow:
             return change(given.images, given.sample_ids)
-        return self.kept.make(change, given.images, given.sample_ids, version=package_version())
+        return self.kept.changed(change, given.images, given.sample_ids, version=package_version())
 
     def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
         with self.precision.autocast():
@@ -173,12 +174,18 @@ class Evaluator:
         """Ask the teacher while the student computes, unless its answer is known."""
         if self.pool is None or (number, change) in self._answers:
             return None
-        return self.pool.logits(pixels)
+        found = self.kept.answer(self._teacher, pixels) if self.kept else None
+        return self.pool.logits(pixels) if found is None else Answered(found)
 
-    def _answer(self, number: int, change: Change, asked: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
+    def _answer(
+        self, number: int, change: Change, pixels: NDArray[np.uint8], asked: Ticket[NDArray[np.float32]] | None
+    ) -> Tensor | None:
         if asked is None:
             return self._answers.get((number, change))
-        answer = torch.tensor(asked.result()).to(self.precision.device)
+        logits = asked.result()
+        if self.kept:
+            self.kept.keep_answer(self._teacher, pixels, logits)
+        answer = torch.tensor(logits).to(self.precision.device)
         if (len(self._answers) + 1) * answer.nbytes <= CACHE_BYTES:
             self._answers[number, change] = answer
         return answer

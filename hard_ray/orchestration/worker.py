@@ -27,15 +27,16 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import Suite
 from hard_ray.controller import Controller
 from hard_ray.data.generated import generated_for
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, HardrayError, ModelError, suggestion
+from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
-from hard_ray.evaluation.kept import KeptChanges
+from hard_ray.evaluation.kept import LARGEST, Kept
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network
 from hard_ray.figures import save_png
@@ -276,7 +277,9 @@ class Builder:
         )
         return scheduler
 
-    def _evaluator(self, pipeline: Pipeline, split: str, suites: Sequence[Suite], precision: Precision) -> Evaluator:
+    def _evaluator(
+        self, pipeline: Pipeline, split: SplitName, suites: Sequence[Suite], precision: Precision
+    ) -> Evaluator:
         config, validation = self.config, self.config.validation
         choose = functools.partial(sample_of, self.index.rows(split), seed=config.data.split_seed)
         return Evaluator(
@@ -289,8 +292,16 @@ class Builder:
             sample=choose(validation.changed_images),
             slow_sample=choose(validation.corruption_images),
             severities=validation.corruption_severities,
-            kept=KeptChanges(cache_folder() / "changed"),
+            kept=self._kept(suites, split),
         )
+
+    def _kept(self, suites: Sequence[Suite], split: SplitName) -> Kept | None:
+        """Where an evaluation is kept for the next run, unless that would take too much room."""
+        data, images = self.config.data, len(self.index.rows(split))
+        slow = min(images, self.config.validation.corruption_images or images) if "corruptions" in suites else 0
+        pixels = slow * len(corruptions.NAMES) * len(self.config.validation.corruption_severities)
+        size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
+        return Kept(cache_folder() / "evaluations") if size <= LARGEST else None
 
     def _report(self, metrics: dict[str, Any]) -> None:
         import ray.train

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hard_ray.data.pipeline import Batch
 from hard_ray.distributed import Ranks
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.evaluator import Evaluator
+from hard_ray.evaluation.kept import Kept
 from hard_ray.evaluation.metrics import Counts
 from hard_ray.precision import Precision
 from hard_ray.teacher import Answered
@@ -186,3 +189,11 @@ def test_changed_images_are_a_sample_and_clean_ones_are_all():
     assert (student["clean"].score.n, student["shifts"].score.n) == (12, 7 * 3)
     whole, _ = evaluator(Pool(), ("shifts",)).evaluate(Brightness())
     assert whole["shifts"].score.n == 7 * 12
+
+
+def test_a_teacher_is_asked_once_for_all_runs_whose_evaluation_is_kept(tmp_path: Path):
+    kept, first, second = Kept(tmp_path), Pool(), Pool()
+    one = evaluator(first, kept=kept).evaluate(Brightness())
+    assert first.asked > 0
+    assert evaluator(second, kept=kept).evaluate(Brightness()) == one
+    assert second.asked == 0
