@@ -122,13 +122,14 @@ class Teacher:
             objective: evaluated on the teacher's logits in float32, or wider where the network computes so.
             context: one row per image under each name that the objective wants.
         """
-        pixels = self.precision.images(images).requires_grad_()
         given = {name: torch.tensor(rows).to(self.precision.device) for name, rows in context.items()}
-        with self.precision.autocast():
-            logits = self.network(pixels)
-        logits = widen(logits)
-        loss = objective(logits, given)
-        (grad,) = torch.autograd.grad(loss.sum(), pixels)
+        with torch.enable_grad():  # whoever asks from the same process may have turned gradients off
+            pixels = self.precision.images(images).requires_grad_()
+            with self.precision.autocast():
+                logits = self.network(pixels)
+            logits = widen(logits)
+            loss = objective(logits, given)
+            (grad,) = torch.autograd.grad(loss.sum(), pixels)
         return GradientAnswer(_to_numpy(loss), _to_numpy(grad), _to_numpy(logits))
 
 
