@@ -86,8 +86,8 @@ def _memory() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from hard_ray.orchestration.driver import cache_folder
     from hard_ray.orchestration.hardware import free_disk_gib
+    from hard_ray.orchestration.teachers import cache_folder
 
     here = Path.cwd()
     free = free_disk_gib(here)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 
-__all__ = ["distill", "gallery", "load_config", "report", "resume", "sync", "train_autoencoder"]
+__all__ = ["distill", "gallery", "generate", "load_config", "report", "resume", "sync", "train_autoencoder"]
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.driver import Reporter, RunResult
@@ -113,3 +113,28 @@ def train_autoencoder(
 
     run = autoencoder_run(config, training)
     return autoencoder.train_autoencoder(run, Path(output), runtime=config.runtime, say=say)
+
+
+def generate(
+    config: RunConfig, options: dict[str, Any], output: str | Path, *, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Make a set of adversarial images to train with, or go on with the one in `output`.
+
+    Args:
+        config: gives `data`, `teacher`, `runtime` and `seed`.
+        options: `autoencoder`, and what else differs from `hard_ray.config.generation.GenerationConfig`'s defaults.
+        output: the set's folder, for `augmentor.kind=generated`.
+        say: hears of progress.
+
+    Returns:
+        What `manifest.json` holds: `images`, the mean `distance`, the teacher's `top1`, `shards`, ...
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.config.generation import generation_settings
+
+    generation = generation_settings(options)
+    from hard_ray.orchestration import generate as orchestration
+
+    return orchestration.generate(config, generation, Path(output), say)

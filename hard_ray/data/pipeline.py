@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,8 @@ Columns = dict[str, NDArray[Any]]
 
 _UPDATES_PER_EXECUTION = 1000
 _LONGEST_RUN_OF_BAD_IMAGES = 100
+_STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
+_STREAM_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +237,11 @@ def configure_ray_data(share: DataShare) -> None:
     options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def await_streams() -> None:
+    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown."""
+    end = time.monotonic() + _STREAM_PATIENCE_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(_STREAM_THREADS):
+            thread.join(max(0.0, end - time.monotonic()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.loader import absolute, dump_yaml, read_layer
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import DataShare, Pipeline
+from hard_ray.data.pipeline import DataShare, Pipeline, await_streams
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import build_index
 from hard_ray.errors import RunFolderError
@@ -31,7 +30,7 @@ from hard_ray.noise import seed_of
 from hard_ray.orchestration.cluster import connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.precision import DTYPES, Precision
+from hard_ray.precision import DTYPES, Precision, to_pixels
 from hard_ray.run_folder import MetricsLog, RunFolder, make_folder, read_json, write_json, write_text
 from hard_ray.state import CheckpointStore
 from hard_ray.tracking import flatten
@@ -39,8 +38,6 @@ from hard_ray.training import Status
 
 PICTURES = 8
 EVAL_BATCH = 256
-STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
-STREAM_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def train_autoencoder(
             try:
                 return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
             finally:
-                _await_streams()
+                await_streams()
 
 
 def check_output(folder: AutoencoderFolder) -> None:
@@ -128,14 +125,6 @@ def _locked(folder: AutoencoderFolder) -> Any:
     make_folder(folder.path)
     with folder.run.locked():
         yield
-
-
-def _await_streams() -> None:
-    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown."""
-    end = time.monotonic() + STREAM_PATIENCE_S
-    for thread in threading.enumerate():
-        if thread.name.startswith(STREAM_THREADS):
-            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
@@ -258,9 +247,8 @@ class Trainer:
         (batch,) = self._spread().eval_batches("pictures", PICTURES)
         with torch.inference_mode():
             decoded = coder.reconstruct(precision.images(batch.images)).clamp(0, 1)
-        pixels = (255 * decoded).round().to(torch.uint8).cpu().numpy()
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
-        save_png(draw_reconstructions(batch.images, pixels, heading=heading), self.folder.picture)
+        save_png(draw_reconstructions(batch.images, to_pixels(decoded), heading=heading), self.folder.picture)
 
     def _spread(self) -> Pipeline:
         """The pipeline with a split of a few validation images from beginning to end: of several classes."""

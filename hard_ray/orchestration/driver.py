@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import pickle
 import shutil
@@ -36,6 +34,7 @@ from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_training
 from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.orchestration.teachers import cached_teacher, is_cached, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer, image_spec
 from hard_ray.report import markdown, summarise
 from hard_ray.run_folder import (
@@ -195,43 +194,24 @@ class _Driver:
 
     def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec, bool]:
         """What the pool's replicas become, and whether its weights are there already."""
-        config, runtime = self.config, self.config.runtime
+        config = self.config
         teacher, trained = config.teacher, True
         if not teacher.has_weights:
-            cached = self._cache_folder(index)
+            cached = cached_teacher(config, index)
             own = self.folder.part("teacher")
-            trained = (cached / "config.json").is_file() and not own.config.exists()
+            trained = is_cached(cached) and not own.config.exists()
             teacher = teacher.model_copy(update={"checkpoint": cached if trained else own.student})
             self.reporter.say(
                 f"teacher {teacher.model}: trained before, from {cached}"
                 if trained
                 else f"teacher {teacher.model}: has no weights, so it is trained first"
             )
-        spec = TeacherSpec(
-            teacher,
-            image_spec(config, index),
-            dtype=runtime.teacher.dtype or "float32",
-            channels_last=bool(runtime.channels_last),
-            threads=runtime.teacher.threads,
-        )
-        return spec, trained
-
-    def _cache_folder(self, index: ImageIndex) -> Path:
-        """Where a teacher of this recipe is kept: a hash of all that decides its weights."""
-        training = teacher_training(self.config)
-        keys = {"data", "student", "optim", "seed"}
-        recipe = training.model_dump(mode="json", include=keys) | {
-            "amp_dtype": self.config.runtime.amp_dtype,
-            "num_workers": self.config.runtime.num_workers,
-            "data_fingerprint": index.fingerprint(),
-        }
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-        return cache_folder() / "teachers" / digest
+        return teacher_spec(config, index, teacher), trained
 
     def _keep_teacher(self, index: ImageIndex) -> None:
         """Put a teacher that was trained here into the cache."""
-        own, cached = self.folder.part("teacher"), self._cache_folder(index)
-        if not own.is_finished or (cached / "config.json").is_file():
+        own, cached = self.folder.part("teacher"), cached_teacher(self.config, index)
+        if not own.is_finished or is_cached(cached):
             return
         with contextlib.suppress(OSError), replacing_folder(cached) as temporary:  # a cache is a convenience
             for path in own.student.iterdir():
@@ -373,14 +353,6 @@ def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Netwo
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")
-
-
-def cache_folder() -> Path:
-    """Where trained teachers are kept: HARDRAY_CACHE, else the user's cache folder."""
-    base = os.environ.get("HARDRAY_CACHE")
-    if base:
-        return Path(base).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
 
 
 def _worker_resources(plan: WorkerPlan, config: RunConfig) -> dict[str, float]:
