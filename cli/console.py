@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,3 +136,25 @@ def score_lines(result: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"Pearson correlation with the test losses: {result['correlation']['pearson']:.3f}")
         lines.append(f"picture  {escape(str(folder / 'correlation.png'))}")
     return [*lines, f"picture  {escape(str(folder / 'scores.png'))}", f"scores   {escape(str(folder / 'scores.json'))}"]
+
+
+def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
+    """How a generation ended, and how to train with it; `given` describes the configuration."""
+    settings, top1 = manifest["settings"], manifest["top1"]
+    lines = [
+        f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
+        f"distance {manifest['distance']:.4f} on average before the second discretisation "
+        f"({settings['norm']}, at most {settings['eps']:g})",
+        f"teacher  {top1['clean']:.1f} % right on clean images, {top1['reconstructed']:.1f} % on reconstructed ones, "
+        f"{top1['generated']:.1f} % on generated ones",
+        f"set      {escape(str(folder))}",
+        f"picture  {escape(str(folder / 'gallery.png'))}",
+    ]
+    if manifest["bad_images"]:
+        lines.append(
+            f"left out {len(manifest['bad_images'])} unreadable images: {escape(str(folder / 'bad_images.txt'))}"
+        )
+    if manifest["split"] == "train":
+        training = ["objective.kind=dad", "augmentor.kind=generated", f"augmentor.path={folder}"]
+        lines.append(f"train    {escape(shlex.join(['hardray', 'distill', *given, *training]))}")
+    return lines

@@ -225,6 +225,57 @@ def score_augmentations(
 
 
 @app.command()
+def generate(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the set; an unfinished one goes on.")],
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    method: Annotated[Literal["dad"], typer.Option("--method", help="How images are made.")] = "dad",
+    autoencoder: Annotated[
+        str | None, typer.Option("--autoencoder", help="What discretises: a folder, or hf-hub:org/name.")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option("--split", help="Whose images.")] = None,
+    shard_size: Annotated[int | None, typer.Option("--shard-size", help="Images per file.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images that are attacked together.")] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Of the ball around an image.")] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="Radius of the ball.")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of each step.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of ascent.")] = None,
+    random_start: Annotated[
+        float | None, typer.Option("--random-start", help="Probability of a random start within the ball.")
+    ] = None,
+) -> None:
+    """Make adversarial images to train with, once and for all.
+
+    Of the configuration, `data`, `teacher`, `runtime` and `seed` are used. What is not given is the paper's.
+    """
+    from .console import generation_lines
+
+    given = {
+        "method": method,
+        "autoencoder": autoencoder,
+        "split": split,
+        "shard_size": shard_size,
+        "batch_size": batch_size,
+        "norm": norm,
+        "eps": eps,
+        "step_size": step_size,
+        "steps": steps,
+        "random_start": random_start,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    with readable_errors():
+        loaded = load(config, preset, overrides, teacher=teacher, data=data)
+        console.print(f"[bold]hardray generate[/bold] -> {escape(str(output))}", highlight=False)
+        manifest = _api().generate(loaded, options, output, say=_say)
+        again = _as_given(config, preset, overrides, teacher=teacher, data=data)
+        for line in generation_lines(manifest, output, again):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     overrides: Overrides = None,
     config: Files = None,
@@ -357,6 +408,21 @@ def _usage(text: str) -> HardrayError:
 def _default_output(config: RunConfig, preset: str | None) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{config.experiment.name or preset or config.data.kind}-{stamp}"
+
+
+def _as_given(
+    files: list[Path] | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    *,
+    teacher: str | None,
+    data: Path | None,
+) -> list[str]:
+    """The options that describe a configuration, to be given again."""
+    named = {"--preset": preset, "--teacher": teacher, "--data": data}
+    given = [part for path in files or [] for part in ("-c", str(path))]
+    given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    return [*given, *(overrides or [])]
 
 
 def _without_secrets(uri: str) -> str:

@@ -17,6 +17,7 @@ from hard_ray.config.run import RunConfig
 __all__ = [
     "distill",
     "gallery",
+    "generate",
     "load_config",
     "report",
     "resume",
@@ -162,3 +163,28 @@ def score_augmentations(
     run = score_run(config, chosen, groups=groups, batch_size=batch_size, per=per)
     known = None if losses is None else read_losses(Path(losses), run.augmentors)
     return score.score_augmentations(config, run, Path(output), losses=known, say=say)
+
+
+def generate(
+    config: RunConfig, options: dict[str, Any], output: str | Path, *, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Make a set of adversarial images to train with, or go on with the one in `output`.
+
+    Args:
+        config: gives `data`, `teacher`, `runtime` and `seed`.
+        options: `autoencoder`, and what else differs from `hard_ray.config.generation.GenerationConfig`'s defaults.
+        output: the set's folder, for `augmentor.kind=generated`.
+        say: hears of progress.
+
+    Returns:
+        What `manifest.json` holds: `images`, the mean `distance`, the teacher's `top1`, `shards`, ...
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.config.generation import generation_settings
+
+    generation = generation_settings(options)
+    from hard_ray.orchestration import generate as orchestration
+
+    return orchestration.generate(config, generation, Path(output), say)

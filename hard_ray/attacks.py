@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, assert_never
 
@@ -50,7 +51,11 @@ def direction(gradient: Float[Tensor, "batch ..."], *, norm: Norm) -> Float[Tens
     """The step of length 1 that a linear loss rises most along; zero where the gradient is."""
     match norm:
         case "l2":
-            return gradient / _length(gradient).clamp_min(_TINY)
+            largest = gradient.flatten(1).abs().amax(dim=1).view(-1, *([1] * (gradient.ndim - 1)))
+            scaled = gradient / torch.where(
+                largest > 0, largest, 1.0
+            )  # a sure teacher's is below 1e-20: no squares of it
+            return scaled / _length(scaled).clamp_min(_TINY)
         case "linf":
             return gradient.sign()
         case _:
@@ -70,6 +75,15 @@ def project(
         case _:
             assert_never(norm)
     return (centre + offset).clamp(0.0, 1.0)
+
+
+def distance(
+    images: Float[Tensor, "batch ..."], centre: Float[Tensor, "batch ..."], *, norm: Norm
+) -> Float[Tensor, " batch"]:
+    """How far each image is from the centre of its ball."""
+    offset = (images - centre).flatten(1)
+    found: Tensor = torch.linalg.vector_norm(offset, ord=2 if norm == "l2" else math.inf, dim=1)
+    return found
 
 
 def _start(centre: Tensor, noise: Tensor, config: AttackConfig, eps: float) -> Tensor:

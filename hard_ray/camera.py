@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.noise import normal
-from hard_ray.precision import Precision, widen
+from hard_ray.precision import Precision, to_pixels, widen
 from hard_ray.snapshots import Guesses, Snapshot, View
 from hard_ray.step import BatchLike, resting
 from hard_ray.teacher import TeacherPool, label_gradient
@@ -70,9 +70,3 @@ class Camera:
             noise = self._noise("gallery samples", sample, np.full(len(images), number))
             rounds.append(self.augmentor.samples(self._given(images, sample, noise)))
         return {name: torch.cat([found[name] for found in rounds]).float().cpu().numpy() for name in rounds[0]}
-
-
-def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1] as bytes on the host."""
-    pixels: NDArray[np.uint8] = (images * 255.0).round().to(torch.uint8).cpu().numpy()
-    return pixels

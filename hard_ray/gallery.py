@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,12 +48,16 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
         axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
     _draw_row(axes[0], "original", original, classes)
     _draw_row(axes[1], "augmented", augmented, classes)
-    for axis, before, after in zip(axes[2], original.images, augmented.images, strict=True):
-        difference = after / 255.0 - before / 255.0
+    _draw_differences(axes[2], original.images, augmented.images)
+    return figure
+
+
+def _draw_differences(axes: Sequence[Axes], before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
+    for axis, old, new in zip(axes, before, after, strict=True):
+        difference = new / 255.0 - old / 255.0
         axis.imshow(difference.mean(axis=0), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         _bare(axis)
-    axes[2][0].set_ylabel("difference", fontsize=9, color=INK)
-    return figure
+    axes[0].set_ylabel("difference", fontsize=9, color=INK)
 
 
 def _draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[str]) -> None:
@@ -93,6 +97,32 @@ def draw_reconstructions(originals: NDArray[np.uint8], reconstructions: NDArray[
         for axis, image in zip(row, images, strict=True):
             _show(axis, image)
         row[0].set_ylabel(title, fontsize=9, color=INK)
+    return figure
+
+
+def draw_generated(
+    rows: Mapping[str, tuple[NDArray[np.uint8], Guesses]],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    heading: str,
+) -> Figure:
+    """A row for each stage of a generated image with what the teacher says, and what the last stage changed."""
+    figure = new_figure(1.45 * len(labels) + 0.9, 1.75 * (len(rows) + 1) + 0.4)
+    figure.suptitle(heading, fontsize=10, color=INK)
+    axes = figure.subplots(len(rows) + 1, len(labels), squeeze=False)
+    named = names_of(labels, classes)
+    for axis, name in zip(axes[0], named, strict=True):
+        axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
+    for line, (title, (images, guesses)) in zip(axes, rows.items(), strict=False):
+        said = Verdicts.of(guesses, classes)
+        for column, axis in enumerate(line):
+            _show(axis, images[column])
+            colour = AGREE if said.names[column] == named[column] else DIFFER
+            axis.set_xlabel(said.line("T", column), fontsize=8, color=colour, parse_math=False)
+        line[0].set_ylabel(title, fontsize=9, color=INK)
+    *_, (before, _), (after, _) = rows.values()
+    _draw_differences(axes[-1], before, after)
     return figure
 
 

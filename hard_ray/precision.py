@@ -41,6 +41,12 @@ class Precision:
         return images.contiguous(memory_format=self.memory_format)
 
 
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images in [0, 1] rounded to pixels, in memory that numpy shares."""
+    pixels: NDArray[np.uint8] = (255.0 * images).round().to(torch.uint8).cpu().contiguous().numpy()
+    return pixels
+
+
 def widen(logits: Tensor) -> Tensor:
     """Logits in float32 at least: losses are computed in it whatever the network computed in."""
     return logits if logits.dtype == torch.float64 else logits.float()

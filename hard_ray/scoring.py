@@ -20,7 +20,7 @@ from hard_ray.augmentors.pick import picked
 from hard_ray.config.scoring import CLEAN
 from hard_ray.errors import ConfigError, suggestion
 from hard_ray.noise import normal
-from hard_ray.precision import Precision
+from hard_ray.precision import Precision, to_pixels
 from hard_ray.step import BatchLike
 from hard_ray.t_stddev import ITERATIONS, t_stddev
 from hard_ray.teacher import TeacherPool, label_gradient
@@ -91,7 +91,7 @@ class Scoring:
         augmentor, count = self.augmentors[name], len(batch.images)
         with torch.no_grad():
             images = augmentor.view(self._given(augmentor, batch)).images
-        sent = self.pool.logits((images * 255.0).round().to(torch.uint8).numpy())
+        sent = self.pool.logits(to_pixels(images))
         return lambda: mean_probabilities(_kept(augmentor, torch.tensor(sent.result()), count))
 
     def _given(self, augmentor: Augmentor, batch: BatchLike) -> AugmentationInput:

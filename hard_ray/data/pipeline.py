@@ -132,10 +132,17 @@ class EvalPictures:
             "epoch": np.zeros_like(rows),
             "bad": np.array(bad, dtype=object),
         }
-        if self.generated is None:
-            return columns
-        pictures = (decode(each, in_chans=self.config.in_chans) for each in self.generated.read(rows))
-        return {**columns, "generated": np.stack([eval_view(each, self.config) for each in pictures])}
+        return columns if self.generated is None else {**columns, "generated": self._generated(rows, columns["bad"])}
+
+    def _generated(self, rows: Rows, bad: NDArray[np.object_]) -> NDArray[np.uint8]:
+        """The generated images; black where the original is unreadable, because none was made from it."""
+        assert self.generated is not None
+        side = self.config.img_size
+        views = np.zeros((len(rows), self.config.in_chans, side, side), dtype=np.uint8)
+        good = np.array([not name for name in bad], dtype=bool)
+        for position, picture in zip(np.flatnonzero(good), self.generated.read(rows[good]), strict=True):
+            views[position] = eval_view(decode(picture, in_chans=self.config.in_chans), self.config)
+        return views
 
 
 Pictures = TrainPictures | EvalPictures

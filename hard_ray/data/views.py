@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,13 @@ def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
         image = image.resize((width, height), _RESAMPLING[config.interpolation])
     left, top = (width - size) // 2, (height - size) // 2
     return _to_array(image.crop((left, top, left + size, top + size)))
+
+
+def eval_view_settings(config: DataConfig) -> dict[str, Any]:
+    """All that decides an evaluation view beside the image."""
+    keys = ("img_size", "in_chans", "interpolation", "crop_pct", "digit_size")
+    found = {key: getattr(config, key) for key in keys if hasattr(config, key)}
+    return {**found, "whole": config.crop in ("none", "padded") and config.crop_pct == 1.0}
 
 
 def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> NDArray[np.uint8]:

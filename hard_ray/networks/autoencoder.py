@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from hard_ray.config.autoencoder import HUB, LOCAL, AutoencoderConfig
 from hard_ray.errors import ModelError
+from hard_ray.networks.checkpoints import add_weights
 
 LATENTS_FILE = "latents.json"
 _SMALLEST_STD = 1e-3
@@ -78,6 +80,16 @@ class Autoencoder(nn.Module):
             mode = "reflect" if below < height and right < width else "replicate"
             images = F.pad(images, (0, right, 0, below), mode=mode)
         return images.expand(-1, 3, -1, -1) if self.is_mixed else images
+
+    def identity(self) -> str:
+        """SHA-256 over the architecture and every weight."""
+        digest = hashlib.sha256(repr((type(self).__name__, sorted(self._architecture().items()))).encode())
+        add_weights(digest, self)
+        return digest.hexdigest()
+
+    def _architecture(self) -> dict[str, Any]:
+        """What decides an image beside the weights."""
+        return {"factor": self.factor}
 
     @torch.no_grad()
     def calibrate(self, images: Float[Tensor, "batch channels height width"]) -> None:

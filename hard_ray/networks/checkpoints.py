@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def load_weights(model: nn.Module, path: Path, *, role: str) -> None:
         raise ModelError("\n  ".join(lines))
     with torch.no_grad():
         model.load_state_dict(weights)
+
+
+def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    """Hash every tensor of a module's state, with its name, type and shape."""
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def _finding(what: str, keys: list[str], detail: str = "") -> str:

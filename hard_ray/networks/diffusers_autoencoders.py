@@ -40,6 +40,9 @@ class DiffusersAutoencoder(Autoencoder):
         """Write diffusers' layout: `config.json` and `diffusion_pytorch_model.safetensors`."""
         self.model.save_pretrained(str(folder), safe_serialization=True)
 
+    def _architecture(self) -> dict[str, Any]:
+        return {name: repr(value) for name, value in self.model.config.items() if not name.startswith("_")}
+
     def _decode(self, latent: Tensor) -> Tensor:
         images: Tensor = self.model.decode(latent).sample
         return (images + 1) / 2

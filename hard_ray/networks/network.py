@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hard_ray.config.networks import NetworkConfig, TeacherConfig
 from hard_ray.errors import ModelError
-from hard_ray.networks.checkpoints import load_weights
+from hard_ray.networks.checkpoints import add_weights, load_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,7 @@ class Network(nn.Module):
         digest = hashlib.sha256()
         outputs = None if self.outputs is None else self.outputs.tolist()
         digest.update(repr((self.architecture, sorted(asdict(self.contract).items()), outputs)).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        add_weights(digest, self.model)
         return digest.hexdigest()
 
 

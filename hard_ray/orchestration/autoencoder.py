@@ -30,7 +30,7 @@ from hard_ray.noise import seed_of
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.precision import DTYPES, Precision
+from hard_ray.precision import DTYPES, Precision, to_pixels
 from hard_ray.run_folder import MetricsLog, RunFolder, make_folder, read_json, write_json, write_text
 from hard_ray.state import CheckpointStore
 from hard_ray.tracking import flatten
@@ -247,9 +247,8 @@ class Trainer:
         (batch,) = self._spread().eval_batches("pictures", PICTURES)
         with torch.inference_mode():
             decoded = coder.reconstruct(precision.images(batch.images)).clamp(0, 1)
-        pixels = (255 * decoded).round().to(torch.uint8).cpu().numpy()
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
-        save_png(draw_reconstructions(batch.images, pixels, heading=heading), self.folder.picture)
+        save_png(draw_reconstructions(batch.images, to_pixels(decoded), heading=heading), self.folder.picture)
 
     def _spread(self) -> Pipeline:
         """The pipeline with a split of a few validation images from beginning to end: of several classes."""

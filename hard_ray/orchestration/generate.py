@@ -1,0 +1,408 @@
+"""Makes a generated set: a Ray Data job in which each actor makes whole shards and asks the teacher pool."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.data import ActorPoolStrategy
+from ray.exceptions import RayError
+
+from hard_ray.config.generation import GenerationConfig
+from hard_ray.config.loader import absolute
+from hard_ray.config.run import RunConfig
+from hard_ray.data.generated import MANIFEST, open_generated
+from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import DataShare, EvalPictures, configure_ray_data
+from hard_ray.data.sources import build_index
+from hard_ray.data.views import eval_view_settings
+from hard_ray.errors import DataError, HardrayError, RunFolderError, suggestion
+from hard_ray.figures import save_png
+from hard_ray.gallery import draw_generated
+from hard_ray.generation import FORMAT, Dad, Score, spans
+from hard_ray.networks.autoencoder import Autoencoder, build_autoencoder
+from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.driver import StoppedError
+from hard_ray.orchestration.pool import PoolAddress, PoolServer, start_pool
+from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
+from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
+from hard_ray.precision import to_pixels
+from hard_ray.report import versions
+from hard_ray.run_folder import RunFolder, make_folder, read_json, write_json, write_text
+from hard_ray.snapshots import Guesses
+from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
+
+PICTURES = 8
+SAY_EVERY_S = 5.0
+KERNELS = ("threads", "amp_dtype", "channels_last")
+TEACHER_KERNELS = ("threads", "dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class SetFolder:
+    """The paths of a generated set."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the set is, and whether it is complete."""
+        return self.path / MANIFEST
+
+    @property
+    def picture(self) -> Path:
+        """Some images at every stage."""
+        return self.path / "gallery.png"
+
+    @property
+    def run(self) -> RunFolder:
+        """The paths that it shares with a run: its lock, unreadable images."""
+        return RunFolder(self.path)
+
+    def shard(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.path / shard_name(number)
+
+    def shards(self) -> dict[int, Path]:
+        """Those that are there, by number."""
+        found = (path for path in self.path.glob("shard-*.parquet"))
+        return {int(number): path for path in sorted(found) if (number := path.stem.removeprefix("shard-")).isdigit()}
+
+
+def generate(
+    config: RunConfig, generation: GenerationConfig, output: Path, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Make, or go on with, the generated set in `output`.
+
+    Args:
+        config: gives `data`, `teacher`, `runtime` and `seed`.
+        generation: how images are made.
+        output: the set's folder; what is in it is verified, and not made again.
+        say: hears of progress.
+
+    Returns:
+        What `manifest.json` holds.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the same call goes on.
+    """
+    folder = SetFolder(output.expanduser().resolve())
+    check_output(folder)
+    config, generation = absolute(config), absolute(generation)
+    index = build_index(config.data)
+    if generation.split not in index.splits:
+        known = suggestion(generation.split, list(index.splits))
+        raise DataError(f"the data has no {generation.split} split; {known}")
+    coder = build_autoencoder(generation.autoencoder, config.data.in_chans)
+    with _locked(folder):
+        begun = _read_begun(folder)
+        job = None
+        if begun:
+            config = with_kernels_of(begun, config)
+            job = prepare(config, generation, index, folder, coder)
+            if job.is_complete(begun):
+                say(f"{folder.path} is complete, with these settings: nothing is left to do")
+                return begun
+        namespace = f"hardray-{folder.path.name}-{os.getpid()}"
+        with connected(config.runtime, namespace=namespace) as cluster:
+            config = resolve_runtime(config, cluster)
+            job = job or prepare(config, generation, index, folder, coder)
+            job.config = config
+            return job.run(cluster, namespace, say)
+
+
+def check_output(folder: SetFolder) -> None:
+    """Look whether a set may be made in a folder.
+
+    Raises:
+        RunFolderError: it holds something else.
+    """
+    path = folder.path
+    if not path.exists() or (path.is_dir() and (folder.manifest.exists() or folder.shards())):
+        return
+    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunFolderError(f"{path} is there already and holds no generated set; choose another --output")
+
+
+@contextlib.contextmanager
+def _locked(folder: SetFolder) -> Iterator[None]:
+    make_folder(folder.path)
+    with folder.run.locked():
+        yield
+
+
+def _read_begun(folder: SetFolder) -> dict[str, Any]:
+    """The manifest that an earlier start left, if it did."""
+    try:
+        begun: dict[str, Any] = read_json(folder.manifest, {})
+    except ValueError:
+        raise DataError(f"{folder.manifest}: cannot be read; delete this file and give the same command") from None
+    return begun
+
+
+def with_kernels_of(begun: dict[str, Any], config: RunConfig) -> RunConfig:
+    """What was chosen from the machine when a set was begun stays, unless the user says otherwise."""
+    runtime, kept = config.runtime, begun["kernels"]
+    teacher = {key: kept["teacher"][key] for key in TEACHER_KERNELS if getattr(runtime.teacher, key) is None}
+    own = {key: kept[key] for key in KERNELS if getattr(runtime, key) is None}
+    runtime = runtime.model_copy(update={**own, "teacher": runtime.teacher.model_copy(update=teacher)})
+    return config.model_copy(update={"runtime": runtime})
+
+
+def prepare(
+    config: RunConfig, generation: GenerationConfig, index: ImageIndex, folder: SetFolder, coder: Autoencoder
+) -> Generation:
+    """Load the teacher, and put down what decides the set.
+
+    Args:
+        config: with the kernels resolved.
+        generation: how images are made.
+        index: of the data.
+        folder: the set's.
+        coder: the autoencoder.
+
+    Raises:
+        TeacherError: the teacher has no weights.
+        ModelError: they cannot be used.
+    """
+    spec = teacher_spec(config, trained_teacher(config, index), index)
+    teacher = Teacher.build(spec)
+    settings = {
+        "format": FORMAT,
+        "data_fingerprint": index.fingerprint(),
+        "view": eval_view_settings(config.data),
+        "teacher": teacher.identity(),
+        "autoencoder": coder.identity(),
+        **generation.model_dump(mode="json", exclude={"autoencoder"}),
+        "seed": config.seed,
+    }
+    return Generation(config, generation, index, folder, coder, spec, teacher, settings)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One start of a generation."""
+
+    config: RunConfig
+    generation: GenerationConfig
+    index: ImageIndex
+    folder: SetFolder
+    coder: Autoencoder
+    spec: TeacherSpec
+    teacher: Teacher
+    settings: dict[str, Any]
+    say: Callable[[str], None] = field(init=False)
+
+    @property
+    def spans(self) -> list[range]:
+        """The positions that each shard covers."""
+        return spans(len(self.index.rows(self.generation.split)), self.generation.shard_size)
+
+    def is_complete(self, manifest: dict[str, Any]) -> bool:
+        """Whether a finished set of these settings is there, with all its files."""
+        return (
+            bool(manifest.get("complete"))
+            and manifest["settings_digest"] == digest_of(self.settings)
+            and all((self.folder.path / shard["file"]).is_file() for shard in manifest["shards"])
+            and self.folder.picture.is_file()
+        )
+
+    def run(self, cluster: Cluster, namespace: str, say: Callable[[str], None]) -> dict[str, Any]:
+        """From the shards that are there to the finished set.
+
+        Raises:
+            DataError: a shard that is there does not belong to the set, or too many images cannot be read.
+            StoppedError: Ctrl-C.
+        """
+        self.say = say
+        done = self._verified()
+        write_json(self.folder.manifest, self._manifest(done, complete=False))
+        if self.config.runtime.threads is not None:
+            torch.set_num_threads(self.config.runtime.threads)
+        if len(done) < len(self.spans):
+            self._make_missing(done, cluster, namespace)
+        if not sum(header.rows for header in done.values()):
+            raise DataError(f"no image of the {self.generation.split} split can be read: {self._bad(done)[0]}")
+        manifest = self._manifest(done, complete=True)
+        if self._bad(done):
+            write_text(self.folder.run.bad_images, "".join(f"{name}\n" for name in self._bad(done)))
+        write_json(self.folder.manifest, manifest)
+        self._draw(manifest)
+        return manifest
+
+    # ------------------------------------------------------------------- shards
+
+    def _verified(self) -> dict[int, ShardHeader]:
+        """The shards that need not be made again."""
+        for path in self.folder.path.glob(".shard-*.tmp"):
+            path.unlink()
+        found = {number: verify_shard(path, number, self.settings) for number, path in self.folder.shards().items()}
+        if found:
+            self.say(f"{len(found)} of {len(self.spans)} shards are there, and intact")
+        return found
+
+    def _make_missing(self, done: dict[int, ShardHeader], cluster: Cluster, namespace: str) -> None:
+        """Make what is missing; `done` grows."""
+        pool = self._start_pool(namespace)
+        try:
+            error = self._stream(self._plan(done, pool.address if pool else None), done, cluster)
+        except RayError as failure:
+            first = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+            raise HardrayError(f"the generation failed, and the same command goes on with it: {first}") from failure
+        finally:
+            if pool is not None:
+                pool.stop()
+            await_streams()
+        if error is not None:
+            raise error
+
+    def _start_pool(self, namespace: str) -> PoolServer | None:
+        runtime = self.config.runtime.teacher
+        if runtime.placement == "colocated":
+            return None
+        return start_pool(self.spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+
+    def _plan(self, done: dict[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
+        return MakerPlan(
+            config=self.generation,
+            seed=self.config.seed,
+            in_chans=self.config.data.in_chans,
+            threads=self.config.runtime.threads,
+            folder=self.folder.path,
+            settings=self.settings,
+            missing=tuple((number, span) for number, span in enumerate(self.spans) if number not in done),
+            coder_identity=self.settings["autoencoder"],
+            teacher=self.spec,
+            teacher_identity=self.settings["teacher"],
+            pool=pool,
+        )
+
+    def _stream(self, plan: MakerPlan, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
+        """Add the headers of finished shards to `done`; what ended the job early, once nothing of it is left."""
+        progress = Progress(len(self.spans), self.say)
+        try:
+            for row in self._dataset(plan, cluster).iter_rows():
+                if row["error"]:
+                    return HardrayError(row["error"])
+                header = ShardHeader.of(json.loads(row["header"]))
+                done[header.shard] = header
+                progress.note(done, header)
+                if too_many := self._too_many_bad(done):
+                    return too_many
+        except KeyboardInterrupt:
+            return StoppedError(f"stopped; the same command goes on with {self.folder.path}")
+        return None
+
+    def _dataset(self, plan: MakerPlan, cluster: Cluster) -> ray.data.Dataset:
+        """A block for each shard, and actors that reserve what student workers would."""
+        runtime = self.config.runtime
+        left = data_shares(runtime, cluster)
+        actors = min(runtime.num_workers, len(plan.missing))
+        configure_ray_data(
+            DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
+        )
+        index, data = self.index, self.config.data
+        pictures = ray.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
+        return ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing)).map_batches(
+            ShardMaker,
+            fn_constructor_args=(plan, [pictures]),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+            num_cpus=runtime.cpus_per_worker,
+            num_gpus=runtime.gpus_per_worker or 0.0,
+        )
+
+    def _too_many_bad(self, done: dict[int, ShardHeader]) -> DataError | None:
+        bad, limit = self._bad(done), int(self.config.data.max_bad_fraction * len(self.index.labels))
+        if len(bad) <= limit:
+            return None
+        return DataError(
+            f"{len(bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; mend or "
+            f"remove them, first {bad[0]}"
+        )
+
+    def _bad(self, done: dict[int, ShardHeader]) -> list[str]:
+        return [name for number in sorted(done) for name in done[number].bad]
+
+    # ---------------------------------------------------------------------- end
+
+    def _manifest(self, done: dict[int, ShardHeader], *, complete: bool) -> dict[str, Any]:
+        generation, runtime = self.generation, self.config.runtime
+        headers = [done[number] for number in sorted(done)] if complete else []
+        score = sum((Score.of(header.score) for header in headers), Score())
+        return {
+            "complete": complete,
+            "format": FORMAT,
+            "method": generation.method,
+            "split": generation.split,
+            "view": self.settings["view"],
+            "data_fingerprint": self.settings["data_fingerprint"],
+            "teacher": {"model": self.config.teacher.model, "identity": self.settings["teacher"]},
+            "autoencoder": {"model": generation.autoencoder.model, "identity": self.settings["autoencoder"]},
+            "settings": generation.model_dump(mode="json", exclude={"method", "split", "autoencoder"}),
+            "settings_digest": digest_of(self.settings),
+            "seed": self.config.seed,
+            "kernels": {
+                **{key: getattr(runtime, key) for key in KERNELS},
+                "teacher": {key: getattr(runtime.teacher, key) for key in TEACHER_KERNELS},
+            },
+            "images": sum(header.rows for header in headers),
+            **score.means(),
+            "bad_images": self._bad(done) if complete else [],
+            "versions": versions(),
+            "shards": [
+                {"file": shard_name(h.shard), "first": h.first, "last": h.last, "rows": h.rows, "sha256": h.sha256}
+                for h in headers
+            ],
+        }
+
+    def _draw(self, manifest: dict[str, Any]) -> None:
+        """A few images from the beginning of the split to its end, so of several classes, at every stage."""
+        data, index, made = self.config.data, self.index, open_generated(self.folder.path, self.index)
+        rows = index.rows(self.generation.split)
+        rows = rows[made.place[rows] >= 0]
+        rows = rows[np.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).astype(int)]
+        columns = EvalPictures(index.reader, index.labels, data, rows, made)(np.arange(len(rows)))
+        precision, pool = coder_precision(), LocalPool(self.teacher)
+        method = Dad(self.coder.to(precision.device), pool, self.generation, self.config.seed, precision)
+        stages = {
+            "original": columns["image"],
+            "reconstructed": to_pixels(method.discretised(columns["image"])),
+            "generated": columns["generated"],
+        }
+        shown = {name: (pixels, Guesses.of(self.teacher.logits(pixels))) for name, pixels in stages.items()}
+        top1 = ", ".join(f"{name} {value:.1f} %" for name, value in manifest["top1"].items())
+        heading = f"{self.generation.method}: the teacher's top-1 on {manifest['images']:,} images: {top1}"
+        save_png(draw_generated(shown, columns["label"], index.classes, heading=heading), self.folder.picture)
+
+
+class Progress:
+    """Says every few seconds how far it is."""
+
+    def __init__(self, shards: int, say: Callable[[str], None]) -> None:
+        """`shards` are all of the set."""
+        self.shards = shards
+        self.say = say
+        self.images = 0
+        self._began = time.monotonic()
+        self._said = self._began
+
+    def note(self, done: dict[int, ShardHeader], header: ShardHeader) -> None:
+        """One more shard was made."""
+        now = time.monotonic()
+        self.images += header.rows
+        if now - self._said > SAY_EVERY_S or len(done) == self.shards:
+            self._said = now
+            speed = self.images / max(now - self._began, 1e-9)
+            self.say(f"shard {len(done):>5} of {self.shards}  {self.images:,} images made  {speed:,.0f} images/s")

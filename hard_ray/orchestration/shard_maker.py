@@ -1,0 +1,93 @@
+"""The actors that make a generated set: each holds the autoencoder and asks the teacher, and makes whole shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from hard_ray.config.generation import GenerationConfig
+from hard_ray.data.generated_shard import ShardHeader
+from hard_ray.data.pipeline import Columns, EvalPictures
+from hard_ray.errors import HardrayError, ModelError
+from hard_ray.generation import Dad, make_shard
+from hard_ray.networks.autoencoder import build_autoencoder
+from hard_ray.orchestration.pool import PoolAddress, RayPool
+from hard_ray.precision import Precision
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+
+
+@dataclass(frozen=True, slots=True)
+class MakerPlan:
+    """What every actor is told."""
+
+    config: GenerationConfig
+    seed: int
+    in_chans: int
+    threads: int | None
+    folder: Path
+    settings: dict[str, Any]
+    missing: tuple[tuple[int, range], ...]
+    """Number and positions of each shard to make."""
+    coder_identity: str
+    teacher: TeacherSpec
+    teacher_identity: str
+    pool: PoolAddress | None
+    """None: every actor holds the teacher itself."""
+
+
+class ShardMaker:
+    """Makes shards, one after the other; the autoencoder is loaded once, with the first."""
+
+    def __init__(self, plan: MakerPlan, shipped: Sequence[Any]) -> None:
+        """`shipped` holds a reference to the split's pictures."""
+        self.plan = plan
+        self.shipped = shipped
+        self._parts: tuple[Dad, EvalPictures] | None = None
+
+    def __call__(self, block: Columns) -> Columns:
+        """The headers of the shards that a block of numbers asks for, or what the user can mend."""
+        headers, errors = [], []
+        for position in block["id"]:
+            try:
+                headers.append(json.dumps(asdict(self._make(*self.plan.missing[int(position)]))))
+                errors.append("")
+            except HardrayError as error:  # as a value: Ray Data would wrap it in its own
+                headers.append("")
+                errors.append(str(error))
+        return {"header": np.array(headers, dtype=object), "error": np.array(errors, dtype=object)}
+
+    def _make(self, number: int, span: range) -> ShardHeader:
+        if self._parts is None:
+            self._parts = self._load(first=number)
+        method, pictures = self._parts
+        return make_shard(method, pictures, number, span, settings=self.plan.settings, folder=self.plan.folder)
+
+    def _load(self, *, first: int) -> tuple[Dad, EvalPictures]:
+        plan = self.plan
+        if plan.threads is not None:
+            torch.set_num_threads(plan.threads)
+        precision = coder_precision()
+        coder = build_autoencoder(plan.config.autoencoder, plan.in_chans)
+        if coder.identity() != plan.coder_identity:
+            raise ModelError(
+                f"autoencoder.model {plan.config.autoencoder.model} is another on {os.uname().nodename} than where "
+                "the command was given; every node must load the same weights"
+            )
+        pool: TeacherPool
+        pool = LocalPool(Teacher.build(plan.teacher)) if plan.pool is None else RayPool(plan.pool, first=first)
+        check_identity(pool, plan.teacher_identity)
+        pictures: EvalPictures = ray.get(self.shipped[0])
+        return Dad(coder.to(precision.device), pool, plan.config, plan.seed, precision), pictures
+
+
+def coder_precision() -> Precision:
+    """In float32 whatever the teacher computes in: codes are chosen by small differences."""
+    return Precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
