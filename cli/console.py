@@ -15,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
+    from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.plan import RunPlan
 
 LINE_EVERY_S = 5.0
@@ -158,3 +159,41 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
         training = ["objective.kind=dad", "augmentor.kind=generated", f"augmentor.path={folder}"]
         lines.append(f"train    {escape(shlex.join(['hardray', 'distill', *given, *training]))}")
     return lines
+
+
+def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
+    """What was imported, and the commands that use it."""
+    network, images = made.network, made.images
+    parameters = sum(parameter.numel() for parameter in network.model.parameters())
+    data = f"--data YOUR_IMAGES data.img_size={images.img_size}" + (" data.in_chans=1" if images.in_chans == 1 else "")
+    name = network.architecture
+    return [
+        f"[bold]{escape(name)}[/bold]  {parameters:,} parameters  {len(images.classes)} classes  "
+        f"mean {_numbers(network.contract.mean)}  std {_numbers(network.contract.std)}",
+        f"folder   {escape(str(folder))}",
+        *_names_line(made),
+        "",
+        "fine-tune it on your images first; for other classes add student.model_kwargs='{num_classes: N}':",
+        f"  hardray distill {data} objective.kind=cross_entropy augmentor.kind=identity "
+        f"student.model={escape(name)} student.checkpoint={escape(str(folder))} optim.lr=0.01 optim.epochs=10 "
+        "--output runs/teacher",
+        "and then teach with it:",
+        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "
+        "student.model=STUDENT",
+        "or teach with it as it is:",
+        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint={escape(str(folder))} "
+        "student.model=STUDENT",
+    ]
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _names_line(made: ImportedTeacher) -> list[str]:
+    if made.names is not None:
+        return [f"classes  {escape(', '.join(made.names[:10]))}{', ...' if len(made.names) > 10 else ''}"]
+    return [
+        "[yellow]classes  not named: as a teacher its outputs are taken to be in the order of your classes; give "
+        "--classes to have that checked[/yellow]"
+    ]

@@ -276,6 +276,45 @@ def generate(
 
 
 @app.command()
+def import_teacher(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights: a safetensors or torch file.")],
+    model: Annotated[str, typer.Option("--model", help="The architecture: a timm name, or one of hardray's.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the teacher, which must be new.")],
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="Text file: class names in the order of the outputs, one a line.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Subtracted per channel, of images in [0, 1]: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Divided by per channel: 0.229,0.224,0.225.")] = None,
+    img_size: Annotated[int | None, typer.Option("--img-size", help="Input size in pixels.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Regular expression and what it becomes, in every key."),
+    ] = None,
+) -> None:
+    """Make a teacher of a checkpoint that is not timm's.
+
+    Torch files are read without unpickling objects. What does not fit the architecture is listed.
+    """
+    from .console import teacher_lines
+
+    with readable_errors():
+        made = _api().import_teacher(
+            checkpoint,
+            output,
+            model=model,
+            classes=classes,
+            mean=None if mean is None else mean.split(","),
+            std=None if std is None else std.split(","),
+            img_size=img_size,
+            renames=rename or (),
+        )
+        for line in teacher_lines(made, output):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     overrides: Overrides = None,
     config: Files = None,

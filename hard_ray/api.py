@@ -7,7 +7,7 @@ result = distill(load_config(preset="digits"), "runs/digits")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ __all__ = [
     "distill",
     "gallery",
     "generate",
+    "import_teacher",
     "load_config",
     "report",
     "resume",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
 
 
@@ -188,3 +190,36 @@ def generate(
     from hard_ray.orchestration import generate as orchestration
 
     return orchestration.generate(config, generation, Path(output), say)
+
+
+def import_teacher(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    model: str,
+    classes: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    img_size: int | None = None,
+    renames: Sequence[str] = (),
+) -> ImportedTeacher:
+    """Make a teacher in timm's layout of a checkpoint that is not timm's.
+
+    Args:
+        checkpoint: a safetensors file, or a torch file that is read without unpickling objects.
+        output: the folder, which must be new; `teacher.checkpoint` takes it.
+        model: the architecture, a timm name.
+        classes: a text file with the names of the classes in the order of the outputs, one a line.
+        mean: subtracted per channel, of images in [0, 1]; None: the architecture's own.
+        std: divided by per channel; None: the architecture's own.
+        img_size: input size in pixels; None: the architecture's own.
+        renames: `OLD=NEW` with a regular expression OLD, applied to every key, one after the other.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.networks import importing
+
+    config = importing.network_config(model, mean=mean, std=std, img_size=img_size)
+    names = None if classes is None else Path(classes)
+    return importing.import_teacher(Path(checkpoint), config, Path(output), classes=names, renames=renames)

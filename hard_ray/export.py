@@ -1,8 +1,9 @@
-"""A student that timm loads: `model.safetensors`, `config.json` and a model card."""
+"""A network that timm loads: `model.safetensors`, `config.json` and a model card."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,32 @@ class ModelCard:
 
 
 def export_network(network: Network, folder: Path, *, images: ImageSpec, card: ModelCard) -> None:
-    """Write the network in timm's layout; the folder is replaced in one step.
+    """Write a student in timm's layout; the folder is replaced in one step."""
+    text = _card(network, images, card)
+    write_timm_folder(network, folder, images=images, names=images.classes, crop_pct=card.crop_pct, card=text)
+
+
+def write_timm_folder(
+    network: Network,
+    folder: Path,
+    *,
+    images: ImageSpec,
+    names: Sequence[str] | None,
+    crop_pct: float,
+    card: str,
+) -> None:
+    """Write a network in timm's layout; the folder is replaced in one step.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it. For hardray's own architectures,
     `import hard_ray.networks` comes first.
+
+    Args:
+        network: weights and input contract.
+        folder: the place.
+        images: what it is made for.
+        names: the classes in the order of the outputs; None: they are not known, and will not be compared.
+        crop_pct: the share of the shorter side that the evaluation view keeps.
+        card: what `README.md` says.
     """
     contract = network.contract
     size = contract.size or (images.img_size, images.img_size)
@@ -38,23 +61,37 @@ def export_network(network: Network, folder: Path, *, images: ImageSpec, card: M
         save_for_hf(
             plain,
             str(temporary),
-            model_config={"label_names": list(images.classes)},
+            model_config={} if names is None else {"label_names": list(names)},
             data_config={
                 "input_size": (images.in_chans, *size),
                 "mean": list(contract.mean),
                 "std": list(contract.std),
                 "interpolation": contract.interpolation,
-                "crop_pct": card.crop_pct,
+                "crop_pct": crop_pct,
             },
             safe_serialization=True,
         )
-        write_text(temporary / "README.md", _card(network, images, card))
+        write_text(temporary / "README.md", card)
 
 
 def _card(network: Network, images: ImageSpec, card: ModelCard) -> str:
+    facts = {
+        "data": card.data,
+        "teacher": card.teacher,
+        "objective": card.objective,
+        "augmentor": card.augmentor,
+        "student updates": f"{card.updates:,}",
+    }
+    what = f"An image classifier with {len(images.classes)} classes, trained by knowledge distillation with hardray."
+    return model_card(network, images, what=what, facts=facts)
+
+
+def model_card(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
+    """The text of a model card: what it is, the facts as a table, and how timm loads it."""
     own = type(network.model).__module__.startswith("hard_ray.")
     imports = "import timm\nimport hard_ray.networks  # registers the architecture\n" if own else "import timm\n"
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
+    rows = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items())
     return f"""---
 tags:
 - image-classification
@@ -63,18 +100,14 @@ library_name: timm
 ---
 # {network.architecture}
 
-An image classifier with {len(images.classes)} classes, trained by knowledge distillation with hardray.
+{what}
 
 | | |
 |---|---|
 | parameters | {parameters:,} |
 | input | {images.in_chans} x {images.img_size} x {images.img_size} |
 | mean, std | {network.contract.mean}, {network.contract.std} |
-| data | {card.data} |
-| teacher | {card.teacher} |
-| objective | {card.objective} |
-| augmentor | {card.augmentor} |
-| student updates | {card.updates:,} |
+{rows}
 
 ```python
 {imports}

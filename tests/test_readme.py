@@ -10,16 +10,23 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.loader import dump_yaml
+from hard_ray.config.run import RunConfig
+from hard_ray.config.scoring import DEFAULT_AUGMENTORS, ScoreRun
+from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources import build_index
-from hard_ray.orchestration import autoencoder
+from hard_ray.errors import HardrayError
+from hard_ray.orchestration import autoencoder, score
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
 from hard_ray.run_folder import write_json
 from tests.cli.test_main import HARDRAY, invoke
@@ -90,6 +97,36 @@ def test_train_autoencoder_commands_describe_a_training(command: str, birds: Pat
     assert done.exit_code == 0, done.stderr
     assert len(trained) == 1
     assert "20.00 dB on 8 validation images" in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray score-augmentations")])
+def test_score_augmentations_commands_describe_a_comparison(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    @contextmanager
+    def asking(config: RunConfig, run: ScoreRun, index: ImageIndex, _: object) -> Iterator[None]:
+        assert len(index.rows("train")) == 140
+        asked.append((config, run))
+        raise HardrayError("here the teacher would be asked")
+        yield
+
+    monkeypatch.chdir(birds)
+    monkeypatch.setattr(score, "asking", asking)
+    done = invoke(*runnable(command, birds))
+    assert "here the teacher would be asked" in done.stderr
+    ((config, run),) = asked
+    assert tuple(run.augmentors) == DEFAULT_AUGMENTORS
+    assert config.teacher.model == "resnet50"
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray import-teacher")])
+def test_import_teacher_commands_make_a_teacher(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    torch.save({"model": timm.create_model("resnet50", num_classes=2).state_dict()}, birds / "t.pth")
+    (birds / "names.txt").write_text("ant\nbee\n")
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    assert (birds / "teachers/birds/config.json").is_file()
 
 
 @pytest.fixture(scope="module")

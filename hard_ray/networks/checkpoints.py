@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from timm.models import load_state_dict
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from hard_ray.errors import ModelError
 
+WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
+"""Under what training scripts keep the weights; moving averages, which are evaluated, come first."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What wrappers around a module put before every key."""
+COUNTERS = (".num_batches_tracked", "n_averaged")
+"""Ends of keys that count updates; no answer depends on them."""
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; `state_dict`, `model` and `module.` wrappers are taken off.
+Weights = dict[str, Tensor]
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a state dict; what training scripts and wrappers put around it is taken off.
 
     Raises:
         ModelError: there is no such file, or it holds something other than tensors.
@@ -23,12 +36,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"checkpoint {path}: there is no such file")
     try:
-        weights = load_state_dict(str(path), use_ema=True, weights_only=True)
+        content = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise ModelError(
             f"checkpoint {path}: cannot be read as weights ({_first_sentence(error)}); "
             "want a safetensors file, or a torch file that holds tensors only"
         ) from None
+    found = _unwrapped(content)
+    if not isinstance(found, Mapping) or not found:
+        raise ModelError(f"checkpoint {path}: holds no state dict, such as torch.save(model.state_dict(), PATH) writes")
+    weights: Weights = clean_state_dict(dict(found))
     strangers = [key for key, value in weights.items() if not isinstance(value, Tensor)]
     if strangers:
         raise ModelError(
@@ -38,28 +59,74 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def _unwrapped(content: Any) -> Any:
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            return content
+        content = inner
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Where weights and a model differ; keys in the model's order, then the file's."""
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: list[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.missing or self.unexpected or self.reshaped)
+
+
+def compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Misfit:
+    """What is missing, what is too much, and what has another shape."""
+    return Misfit(
+        missing=[key for key in wanted if key not in weights],
+        unexpected=[key for key in weights if key not in wanted],
+        reshaped=[key for key in wanted if key in weights and weights[key].shape != wanted[key].shape],
+    )
+
+
+def without_prefixes(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
+    """The weights without what wrappers put before every key, unless the model itself has such keys."""
+    while prefix := _shared_prefix(weights, wanted):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def _shared_prefix(weights: Weights, wanted: Mapping[str, Tensor]) -> str | None:
+    keys = [key for key in weights if not key.endswith(COUNTERS)]
+    if any(key in wanted for key in keys):
+        return None
+    return next((prefix for prefix in PREFIXES if keys and all(key.startswith(prefix) for key in keys)), None)
+
+
+def with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
+    """The weights with the model's own counters of updates where they lack them, and without others."""
+    counters = {key: value for key, value in wanted.items() if key.endswith(COUNTERS)}  # since torch 0.4.1
+    return counters | {key: value for key, value in weights.items() if key in wanted or not key.endswith(COUNTERS)}
+
+
 def load_weights(model: nn.Module, path: Path, *, role: str) -> None:
     """Load `path` into `model`; every key must be there with its shape.
 
     Raises:
         ModelError: names the first missing, unexpected and wrongly shaped key.
     """
-    weights = read_weights(path)
     wanted = model.state_dict()
-    for key in wanted:
-        if key.endswith(".num_batches_tracked"):  # files older than torch 0.4.1 lack it; nothing depends on it
-            weights.setdefault(key, wanted[key])
-    missing = [key for key in wanted if key not in weights]
-    unexpected = [key for key in weights if key not in wanted]
-    reshaped = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
-    if missing or unexpected or reshaped:
+    weights = with_counters(without_prefixes(read_weights(path), wanted), wanted)
+    misfit = compare(weights, wanted)
+    if misfit:
         lines = [f"checkpoint {path} does not fit {role}.model:"]
-        lines += [_finding("missing", missing)] if missing else []
-        lines += [_finding("unexpected", unexpected)] if unexpected else []
-        if reshaped:
-            key = reshaped[0]
-            shapes = f"{tuple(weights[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
-            lines.append(_finding("of another shape", reshaped, shapes))
+        lines += [_finding("missing", misfit.missing)] if misfit.missing else []
+        lines += [_finding("unexpected", misfit.unexpected)] if misfit.unexpected else []
+        if misfit.reshaped:
+            lines.append(_finding("of another shape", misfit.reshaped, shapes(misfit.reshaped[0], weights, wanted)))
+        if misfit.unexpected:
+            lines.append("`hardray import-teacher` renames keys, and lists all that do not fit")
         raise ModelError("\n  ".join(lines))
     with torch.no_grad():
         model.load_state_dict(weights)
@@ -70,6 +137,11 @@ def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def shapes(key: str, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Both shapes of a key, in words."""
+    return f"{tuple(weights[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
 
 
 def _finding(what: str, keys: list[str], detail: str = "") -> str:

@@ -116,7 +116,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     Raises:
         ModelError: the model is unknown, its weights do not fit, or its classes are not the data's.
     """
-    names = _read_class_map(config.class_map) if config.class_map else None
+    names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
     model = _create(config, images, num_classes=count, role="teacher")
     outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
@@ -146,7 +146,7 @@ def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None
     if has_source:
         arguments = dict(config.model_kwargs)
     else:
-        _check_known(name, role)
+        check_known(name, role)
         arguments["num_classes"] = num_classes
         fixed = bool((get_pretrained_cfg(name) or _NoCfg).fixed_input_size)
         if fixed and (config.img_size or not config.pretrained):
@@ -166,7 +166,12 @@ class _NoCfg:
     fixed_input_size = False
 
 
-def _check_known(name: str, role: str) -> None:
+def check_known(name: str, role: str) -> None:
+    """Look whether timm has an architecture.
+
+    Raises:
+        ModelError: it has not; names those that are alike.
+    """
     if timm.is_model(name):
         return
     architecture, _ = split_model_name_tag(name)
@@ -213,15 +218,20 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values) if len(values) > 1 else (float(values[0]),) * channels
 
 
-def _read_class_map(path: Path) -> tuple[str, ...]:
+def read_names(path: Path, what: str) -> tuple[str, ...]:
+    """Class names in the order of the outputs, one a line.
+
+    Raises:
+        ModelError: `what`, as the user calls the file, cannot be read, or a name stands twice.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"teacher.class_map {path}: cannot be read: {error}") from None
+        raise ModelError(f"{what} {path}: cannot be read: {error}") from None
     names = tuple(line.strip() for line in lines if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ModelError(f"teacher.class_map {path}: the class {twice[0]!r} stands twice")
+        raise ModelError(f"{what} {path}: the class {twice[0]!r} stands twice")
     return names
 
 

@@ -1,0 +1,220 @@
+"""Makes a teacher in timm's layout of a checkpoint that is not timm's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from timm.models import get_pretrained_cfg
+from torch import Tensor
+
+from hard_ray.config.loader import describe
+from hard_ray.config.networks import NetworkConfig
+from hard_ray.errors import ConfigError, ModelError, RunFolderError
+from hard_ray.export import model_card, write_timm_folder
+from hard_ray.networks.checkpoints import (
+    Misfit,
+    Weights,
+    compare,
+    read_weights,
+    shapes,
+    with_counters,
+    without_prefixes,
+)
+from hard_ray.networks.network import ImageSpec, Network, build_student, check_known, read_names
+
+LISTED = 12
+"""Keys that a message names of each kind."""
+LARGE = 224
+"""Input size of an architecture that has none of its own, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTeacher:
+    """A folder in timm's layout, and what is in it."""
+
+    folder: Path
+    network: Network
+    images: ImageSpec
+    names: tuple[str, ...] | None
+    """The classes in the order of the outputs, where they are known."""
+
+
+def network_config(model: str, **given: Any) -> NetworkConfig:
+    """The architecture and its input contract.
+
+    Raises:
+        ConfigError: every mistake in the options, in one message.
+    """
+    values = {"model": model, **{name: value for name, value in given.items() if value is not None}}
+    try:
+        return NetworkConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
+        raise ConfigError(problems, "the options") from None
+
+
+def import_teacher(
+    checkpoint: Path, config: NetworkConfig, output: Path, *, classes: Path | None = None, renames: Sequence[str] = ()
+) -> ImportedTeacher:
+    """Read weights, fit them to an architecture, and write both with the input contract.
+
+    Args:
+        checkpoint: a safetensors file, or a torch file that is read without unpickling objects.
+        config: the architecture, and mean, standard deviation and size of its input.
+        output: the folder, which must be new.
+        classes: a text file with the names of the classes in the order of the outputs, one a line.
+        renames: `OLD=NEW`: what the regular expression OLD finds in a key becomes NEW, one after the other; a key of
+            which nothing is left is dropped.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    output = output.expanduser()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RunFolderError(f"{output} is there already; choose another --output")
+    check_known(config.model, "teacher")
+    names = read_names(classes, "--classes") if classes is not None else None
+    rules = [_rule(rename) for rename in renames]
+    weights = read_weights(checkpoint.expanduser())
+    images = _image_spec(config, weights, names)
+    network = build_student(config, images, role="teacher")
+    wanted = network.model.state_dict()
+    weights = without_prefixes(renamed(without_prefixes(weights, wanted), rules), wanted)
+    weights = with_counters(weights, wanted)
+    misfit = compare(weights, wanted)
+    if misfit:
+        raise ModelError(_explained(misfit, weights, wanted, checkpoint, config.model))
+    network.model.load_state_dict(weights)
+    card = _card(network, images, checkpoint, names)
+    write_timm_folder(network, output, images=images, names=names, crop_pct=1.0, card=card)
+    return ImportedTeacher(output, network, images, names)
+
+
+def _card(network: Network, images: ImageSpec, checkpoint: Path, names: Sequence[str] | None) -> str:
+    digest = hashlib.sha256(checkpoint.expanduser().read_bytes()).hexdigest()
+    facts = {"weights": f"{checkpoint.name}, SHA-256 {digest}", "classes": ", ".join(names) if names else "not named"}
+    what = (
+        f"An image classifier with {len(images.classes)} classes, imported by hardray from weights in another layout."
+    )
+    return model_card(network, images, what=what, facts=facts)
+
+
+# ------------------------------------------------------------------------ the fit
+
+
+def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] | None) -> ImageSpec:
+    """What the weights were made for: as many classes and channels as their last and first layers have.
+
+    Raises:
+        ModelError: the names or the input contract contradict them.
+    """
+    known = get_pretrained_cfg(config.model)
+    last = _layer(weights, getattr(known, "classifier", None))
+    first = _layer(weights, getattr(known, "first_conv", None))
+    default = tuple(getattr(known, "input_size", None) or (3, LARGE, LARGE))
+    outputs = len(names or ()) if last is None else len(last)
+    if names is not None and len(names) != outputs:
+        raise ModelError(
+            f"--classes names {len(names)} classes, the checkpoint has {outputs} outputs; one line for each"
+        )
+    if not outputs:
+        raise ModelError("the number of classes cannot be told from the checkpoint; name them with --classes")
+    channels = default[0] if first is None or first.ndim != 4 else first.shape[1]
+    for name, values in (("--mean", config.mean), ("--std", config.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise ModelError(f"{name} has {len(values)} values for {channels} channels; give 1 or {channels}")
+    return ImageSpec(config.img_size or default[-1], channels, names or tuple(map(str, range(outputs))))
+
+
+def _layer(weights: Weights, names: str | Sequence[str] | None) -> Tensor | None:
+    """The weight of a layer, whatever stands before its name; of several the first."""
+    if not names:
+        return None
+    wanted = f"{names if isinstance(names, str) else names[0]}.weight"
+    return next((value for key, value in weights.items() if f".{key}".endswith(f".{wanted}")), None)
+
+
+def _rule(rename: str) -> tuple[re.Pattern[str], str]:
+    old, equals, new = rename.rpartition("=")
+    if not equals or not old:
+        raise ConfigError([f"{rename!r}: want OLD=NEW, for example '^backbone\\.='"], "--rename")
+    try:
+        return re.compile(old), new
+    except re.error as error:
+        raise ConfigError([f"{old!r} is no regular expression: {error}"], "--rename") from None
+
+
+def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> Weights:
+    """The weights under their new keys; those of which nothing is left are dropped.
+
+    Raises:
+        ModelError: two keys become one, or a rule finds nothing.
+    """
+    found = {key: key for key in weights}
+    for pattern, new in rules:
+        if not any(pattern.search(key) for key in found.values()):
+            raise ModelError(
+                f"--rename {pattern.pattern!r} finds nothing in keys such as {_listed(list(found.values())[:3])}"
+            )
+        try:
+            found = {old: pattern.sub(new, key) for old, key in found.items()}
+        except (re.error, IndexError) as error:
+            raise ConfigError([f"{new!r} cannot stand for {pattern.pattern!r}: {error}"], "--rename") from None
+    taken: dict[str, str] = {}
+    for old, key in found.items():
+        if key and taken.setdefault(key, old) != old:
+            raise ModelError(f"--rename makes one key {key!r} of {taken[key]!r} and {old!r}")
+    return {key: weights[old] for key, old in taken.items()}
+
+
+# ------------------------------------------------------------------- explanations
+
+
+def _explained(misfit: Misfit, weights: Weights, wanted: Mapping[str, Tensor], checkpoint: Path, model: str) -> str:
+    """All that does not fit, and what can be done about it."""
+    reshaped = [f"{key} ({shapes(key, weights, wanted)})" for key in misfit.reshaped]
+    kinds = {"missing": misfit.missing, "unexpected": misfit.unexpected, "of another shape": reshaped}
+    lines = [f"checkpoint {checkpoint} does not fit --model {model}:"]
+    lines += [
+        f"{len(keys)} {'keys' if len(keys) > 1 else 'key'} {what}: {_listed(keys)}"
+        for what, keys in kinds.items()
+        if keys
+    ]
+    return "\n  ".join([*lines, _advice(misfit)])
+
+
+def _advice(misfit: Misfit) -> str:
+    prefix = _prefix_between(misfit)
+    if prefix is not None:
+        return f"what to do: --rename '^{re.escape(prefix)}=' takes off what stands before every key"
+    if misfit.missing and misfit.unexpected:
+        return (
+            "what to do: --rename 'OLD=NEW' turns unexpected keys into missing ones (OLD is a regular expression; give "
+            "it as often as needed), or name another --model"
+        )
+    if misfit.missing:
+        return "what to do: the file is of a smaller model or of a part of one; name another --model or checkpoint"
+    if misfit.unexpected:
+        return "what to do: name another --model, or drop keys that play no part in answers: --rename '^KEY.*='"
+    return "what to do: name another --model: the layers are the same, their widths are not"
+
+
+def _prefix_between(misfit: Misfit) -> str | None:
+    """What stands before every missing key in the unexpected ones; None where that is not so."""
+    unexpected = set(misfit.unexpected)
+    if not misfit.missing:
+        return None
+    first = misfit.missing[0]
+    prefixes = [key.removesuffix(first) for key in misfit.unexpected if key.endswith(f".{first}")]
+    return next((p for p in prefixes if all(p + key in unexpected for key in misfit.missing)), None)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+    return f"{', '.join(keys[:LISTED])}{more}"
