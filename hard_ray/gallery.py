@@ -52,10 +52,12 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_differences(axes: Sequence[Axes], before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
-    for axis, old, new in zip(axes, before, after, strict=True):
-        difference = new / 255.0 - old / 255.0
-        axis.imshow(difference.mean(axis=0), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+def _draw_differences(
+    axes: Sequence[Axes], before: NDArray[np.uint8], after: NDArray[np.uint8], *, largest: float = 1.0
+) -> None:
+    """Means over channels; `largest` has the full colour."""
+    for axis, difference in zip(axes, (after / 255.0 - before / 255.0).mean(axis=1), strict=True):
+        axis.imshow(difference, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         _bare(axis)
     axes[0].set_ylabel("difference", fontsize=9, color=INK)
 
@@ -122,7 +124,9 @@ def draw_generated(
             axis.set_xlabel(said.line("T", column), fontsize=8, color=colour, parse_math=False)
         line[0].set_ylabel(title, fontsize=9, color=INK)
     *_, (before, _), (after, _) = rows.values()
-    _draw_differences(axes[-1], before, after)
+    largest = max(float(np.abs(after / 255.0 - before / 255.0).mean(axis=1).max()), 1 / 255)
+    _draw_differences(axes[-1], before, after, largest=largest)
+    axes[-1][0].set_ylabel(f"difference, ±{largest:.2f}", fontsize=9, color=INK)
     return figure
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hard_ray.figures import save_png
-from hard_ray.gallery import AGREE, DIFFER, Verdicts, draw_gallery, draw_strip, names_of, shortened
+from hard_ray.gallery import AGREE, DIFFER, Verdicts, draw_gallery, draw_generated, draw_strip, names_of, shortened
 from hard_ray.snapshots import Guesses
 from tests.test_snapshots import snapshot
 
@@ -75,3 +75,18 @@ def test_verdicts_are_the_top_class_and_its_probability():
     verdicts = Verdicts.of(Guesses(np.array([1, 0]), np.array([0.88, 0.5], dtype=np.float32)), ("ant", "bee"))
     assert verdicts.names == ("bee", "ant")
     assert verdicts.line("T", 0) == "T bee 88%"
+
+
+def test_a_generated_gallery_is_a_row_for_each_stage_and_what_the_last_one_changed():
+    random = np.random.default_rng(0)
+    first, second, third = (random.integers(0, 256, (4, 3, 6, 6)).astype(np.uint8) for _ in range(3))
+    right = Guesses(np.array([0, 1, 2, 0]), np.full(4, 0.9, np.float32))
+    wrong = Guesses(np.array([0, 1, 2, 1]), np.full(4, 0.6, np.float32))
+    rows = {"original": (first, right), "reconstructed": (second, right), "generated": (third, wrong)}
+    figure = draw_generated(rows, right.classes, CLASSES, heading="heading")
+    shown = pictures_of(figure)
+    assert len(shown) == 16
+    np.testing.assert_array_equal(shown[4], second[0].transpose(1, 2, 0))
+    np.testing.assert_allclose(shown[13], (third[1] / 255.0 - second[1] / 255.0).mean(axis=0))
+    colours = [axis.xaxis.label.get_color() for axis in figure.axes[8:12]]
+    assert colours == [AGREE, AGREE, AGREE, DIFFER]

@@ -20,14 +20,18 @@ import torch
 from safetensors.torch import save_file
 
 from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS, ScoreRun
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError
+from hard_ray.networks.network import build_teacher
 from hard_ray.orchestration import autoencoder, score
+from hard_ray.orchestration import generate as orchestration_generate
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
+from hard_ray.orchestration.worker import image_spec
 from hard_ray.run_folder import write_json
 from tests.cli.test_main import HARDRAY, invoke
 from tests.helpers import make_image_folder, run_here, tiny_config
@@ -127,6 +131,28 @@ def test_import_teacher_commands_make_a_teacher(command: str, birds: Path, monke
     done = invoke(*runnable(command, birds))
     assert done.exit_code == 0, done.stderr
     assert (birds / "teachers/birds/config.json").is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray generate")])
+def test_generate_commands_describe_a_set(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+
+    def make(config: RunConfig, generation: GenerationConfig, output: Path, say: object) -> dict:
+        made.append(generation)
+        index = build_index(config.data)
+        assert len(index.rows("train")) == 140
+        assert build_teacher(config.teacher, image_spec(config, index)).model.num_classes == 2
+        top1 = {"clean": 90.0, "reconstructed": 80.0, "generated": 70.0}
+        manifest = {"images": 140, "shards": [{}], "distance": 0.04, "top1": top1, "bad_images": [], "split": "train"}
+        return {**manifest, "settings": {"norm": "l2", "eps": 0.1}}
+
+    monkeypatch.chdir(birds)
+    monkeypatch.setattr(orchestration_generate, "generate", make)
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    assert made[0].autoencoder.model == "local-dir:autoencoders/birds"
+    assert "140 images in 1 shards" in done.stdout
+    assert "augmentor.kind=generated augmentor.path=generated/birds" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 import torch
 from ray.data import ActorPoolStrategy
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
@@ -31,7 +31,14 @@ from hard_ray.figures import save_png
 from hard_ray.gallery import draw_generated
 from hard_ray.generation import FORMAT, Dad, Score, spans
 from hard_ray.networks.autoencoder import Autoencoder, build_autoencoder
-from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.cluster import (
+    Cluster,
+    await_streams,
+    connected,
+    data_shares,
+    quiet_ray,
+    resolve_runtime,
+)
 from hard_ray.orchestration.driver import StoppedError
 from hard_ray.orchestration.pool import PoolAddress, PoolServer, start_pool
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
@@ -256,16 +263,29 @@ class Generation:
         """Make what is missing; `done` grows."""
         pool = self._start_pool(namespace)
         try:
-            error = self._stream(self._plan(done, pool.address if pool else None), done, cluster)
-        except RayError as failure:
-            first = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            raise HardrayError(f"the generation failed, and the same command goes on with it: {first}") from failure
+            error = self._survive(pool.address if pool else None, done, cluster)
         finally:
             if pool is not None:
                 pool.stop()
             await_streams()
         if error is not None:
             raise error
+
+    def _survive(self, pool: PoolAddress | None, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
+        """Start the job anew for what is missing, when an actor died; what ended it early, if something did.
+
+        Raises:
+            HardrayError: actors died more often than `runtime.max_failures`, or something else failed.
+        """
+        for left in range(self.config.runtime.max_failures, -1, -1):
+            try:
+                return self._stream(self._plan(done, pool), done, cluster)
+            except RayError as failure:
+                reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+                if isinstance(failure, RayTaskError) or not left:
+                    raise HardrayError(f"the same command goes on, but this one failed: {reason}") from failure
+            self.say(f"an actor died ({reason}); the shards that are missing are started anew")
+        return None
 
     def _start_pool(self, namespace: str) -> PoolServer | None:
         runtime = self.config.runtime.teacher
@@ -312,6 +332,7 @@ class Generation:
         configure_ray_data(
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
+        quiet_ray()
         index, data = self.index, self.config.data
         pictures = ray.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
         return ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing)).map_batches(
@@ -321,6 +342,7 @@ class Generation:
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
             num_cpus=runtime.cpus_per_worker,
             num_gpus=runtime.gpus_per_worker or 0.0,
+            max_restarts=0,  # a job of what is missing takes its place
         )
 
     def _too_many_bad(self, done: dict[int, ShardHeader]) -> DataError | None:
@@ -388,21 +410,24 @@ class Generation:
 
 
 class Progress:
-    """Says every few seconds how far it is."""
+    """Says every few seconds how far it is; speed is measured from the first shard on, actors start before."""
 
     def __init__(self, shards: int, say: Callable[[str], None]) -> None:
         """`shards` are all of the set."""
         self.shards = shards
         self.say = say
-        self.images = 0
-        self._began = time.monotonic()
-        self._said = self._began
+        self._images = 0
+        self._began: float | None = None
+        self._said = time.monotonic()
 
     def note(self, done: dict[int, ShardHeader], header: ShardHeader) -> None:
         """One more shard was made."""
         now = time.monotonic()
-        self.images += header.rows
+        if self._began is None:
+            self._began = now
+        else:
+            self._images += header.rows
         if now - self._said > SAY_EVERY_S or len(done) == self.shards:
             self._said = now
-            speed = self.images / max(now - self._began, 1e-9)
-            self.say(f"shard {len(done):>5} of {self.shards}  {self.images:,} images made  {speed:,.0f} images/s")
+            speed = f"  {self._images / (now - self._began):,.0f} images/s" if self._images else ""
+            self.say(f"shard {len(done):>5} of {self.shards}{speed}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from ray.exceptions import ActorDiedError
 
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute, dump_yaml
@@ -17,12 +18,14 @@ from hard_ray.config.run import RunConfig
 from hard_ray.data.generated import open_generated
 from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
-from hard_ray.errors import DataError, RunFolderError, TeacherError
+from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
 from hard_ray.export import ModelCard, export_network
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoder import build_autoencoder
 from hard_ray.orchestration import generate as module
+from hard_ray.orchestration.cluster import Cluster
 from hard_ray.orchestration.generate import Generation, SetFolder, check_output, generate, prepare, with_kernels_of
+from hard_ray.orchestration.shard_maker import MakerPlan
 from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.precision import Precision
@@ -142,6 +145,28 @@ def test_a_damaged_shard_and_one_of_other_settings_are_refused_by_name(place: Pa
     (place / "foreign/.shard-00009.parquet.tmp").write_bytes(b"half of one")
     assert len(job_of(place, "foreign")._verified()) == 7
     assert not list((place / "foreign").glob(".shard*"))
+
+
+def test_the_death_of_an_actor_starts_anew_what_is_missing_as_often_as_allowed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = job_of(place, "x", "runtime.max_failures=2")
+    deaths = iter([ActorDiedError(), ActorDiedError(), None])
+    asked = []
+
+    def stream(self: Generation, plan: MakerPlan, done: dict, cluster: Cluster) -> None:
+        asked.append([number for number, _ in plan.missing])
+        done[len(asked)] = None
+        if death := next(deaths):
+            raise death
+
+    monkeypatch.setattr(Generation, "_stream", stream)
+    cluster = Cluster(is_own=True, resources={})
+    assert job._survive(None, {}, cluster) is None
+    assert asked == [[0, 1, 2, 3, 4, 5, 6], [0, 2, 3, 4, 5, 6], [0, 3, 4, 5, 6]]
+    deaths = iter([ActorDiedError()] * 3)
+    with pytest.raises(HardrayError, match="the same command goes on, but this one failed"):
+        job._survive(None, {}, cluster)
 
 
 def test_all_that_decides_the_images_is_in_the_settings_and_threads_are_not(place: Path):
