@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def draw_scores(scores: Sequence[Score]) -> Figure:
-    """A bar for each augmentation, the lowest on top, with two standard errors either way."""
+    """A bar for each augmentation, the lowest on top, with two standard errors of the difference to it."""
     figure = new_figure(7.2, 0.32 * len(scores) + 1.0)
     axis = figure.subplots()
     places = range(len(scores))
     axis.barh(
         places,
         [score.t_stddev for score in scores],
-        xerr=[2 * score.error for score in scores],
+        xerr=[2 * score.behind_error for score in scores],
         height=0.62,
         color=[COLOURS["quiet" if score.name == "identity" else "kd"] for score in scores],
         error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
@@ -33,7 +33,11 @@ def draw_scores(scores: Sequence[Score]) -> Figure:
     finish(axis, "", legend=False)
     axis.grid(visible=False, axis="y")
     axis.set_xlim(left=0)
-    axis.set_xlabel("T. stddev, with two standard errors: lower is better", fontsize=LABEL_SIZE, color=INK)
+    axis.set_xlabel(
+        "T. stddev, with two standard errors of the difference to the lowest: lower is better",
+        fontsize=LABEL_SIZE,
+        color=INK,
+    )
     return figure
 
 

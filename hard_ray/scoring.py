@@ -212,8 +212,8 @@ def read_losses(path: Path, names: Collection[str]) -> dict[str, float]:
     if not isinstance(losses, dict) or not all(_is_number(loss) for loss in losses.values()):
         raise ConfigError(['want names and numbers, such as {"identity": 1.1, "cutmix": 1.03}'], str(path))
     problems = [f"{name!r} is not scored; {suggestion(name, sorted(names))}" for name in losses if name not in names]
-    if not problems and len(losses) < FEWEST_LOSSES:
-        problems = [f"{len(losses)} losses say nothing of a correlation; give {FEWEST_LOSSES} or more"]
+    if not problems and (len(losses) < FEWEST_LOSSES or len(set(losses.values())) == 1):
+        problems = [f"{len(losses)} losses say nothing of a correlation; give {FEWEST_LOSSES} or more that differ"]
     if problems:
         raise ConfigError(problems, str(path))
     return {name: float(loss) for name, loss in losses.items()}

@@ -13,7 +13,7 @@ def test_bars_are_the_scores_the_lowest_on_top():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["cutmix_pick", "identity"]
     assert axis.yaxis_inverted()
     (whiskers,) = [lines for lines in axis.collections if len(lines.get_segments()) == 2]
-    assert whiskers.get_segments()[1][:, 0] == pytest.approx([0.006 - 0.0004, 0.006 + 0.0004])
+    assert whiskers.get_segments()[1][:, 0] == pytest.approx([0.006 - 0.0002, 0.006 + 0.0002])
 
 
 def test_losses_are_drawn_against_scores_with_their_names():

@@ -172,6 +172,7 @@ def test_losses_are_correlated_with_the_scores(teacher: Path, here: list[int], t
         ('{"cutout": "low"}', "want names and numbers"),
         ('{"cutout": 1, "cutmixx": 2, "flip": 3}', "'cutmixx' is not scored; did you mean cutmix"),
         ('{"cutout": 1, "flip": 3}', "2 losses say nothing"),
+        ('{"cutout": 1, "flip": 1, "cutmix": 1}', "3 losses say nothing"),
     ],
 )
 def test_losses_that_say_nothing_are_refused(tmp_path: Path, text: str, words: str):
