@@ -57,12 +57,14 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     losses = ["test loss"] if table.get("test_loss") else []
     header = ["", *suites, *losses, "s per student update", "time in augmentor phases", "seeds"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    told: set[str] = set()
     for variant in table["variants"]:
         of_variant = [result for row, result in results.items() if row.variant == variant]
         for model, label in table["models"].items():
             having = [result for result in of_variant if model in result["models"]]
-            if having:
-                title = label if len(table["models"]) > 1 else variant
+            title = variant if model == "student" and len(table["variants"]) > 1 else label
+            if having and title not in told:  # the teacher is the same in every row
+                told.add(title)
                 cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
                 cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
                 lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
