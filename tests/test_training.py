@@ -186,7 +186,7 @@ def test_evaluation_json_has_the_promised_keys(straight: Path):
     evaluation = json.loads((straight / "evaluation.json").read_text())
     assert evaluation["split"] == "test"
     clean = evaluation["suites"]["clean"]
-    assert set(clean) == {"top1", "agreement", "ece", "n"}
+    assert set(clean) == {"top1", "agreement", "ece", "n", "loss"}
     assert clean["n"] == 300
     assert RunFolder(straight).is_finished
 
@@ -272,7 +272,7 @@ def test_final_suites_are_measured_at_the_end_alone_on_the_final_split(tmp_path:
     run_here(config, tmp_path)
     points = [point for _, point in read_points(tmp_path / "metrics.jsonl")]
     validated = {key for point in points if point["kind"] == "val" for key in point if key.startswith("val")}
-    assert validated == {"val/top1", "val/ece", "val/agreement"}
+    assert validated == {"val/top1", "val/ece", "val/agreement", "val/loss"}
     evaluation = read_json(tmp_path / "evaluation.json")
     assert evaluation["split"] == "test"
     for who in ("suites", "teacher"):
