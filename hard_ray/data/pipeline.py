@@ -236,7 +236,7 @@ def configure_ray_data(share: DataShare) -> None:
     options.verbose_progress = False
     options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
     for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised as well
 
 
 def await_streams() -> None:
