@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,6 @@ from hard_ray.orchestration.cluster import (
     await_streams,
     connected,
     data_shares,
-    quiet_ray,
     resolve_runtime,
 )
 from hard_ray.orchestration.driver import StoppedError
@@ -332,18 +332,20 @@ class Generation:
         configure_ray_data(
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
-        quiet_ray()
         index, data = self.index, self.config.data
         pictures = ray.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
-        return ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing)).map_batches(
-            ShardMaker,
-            fn_constructor_args=(plan, [pictures]),
-            batch_size=1,
-            compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-            num_cpus=runtime.cpus_per_worker,
-            num_gpus=runtime.gpus_per_worker or 0.0,
-            max_restarts=0,  # a job of what is missing takes its place
-        )
+        numbers = ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing))
+        with warnings.catch_warnings():  # Ray 2.64 will have another way to say max_restarts; there is none yet
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return numbers.map_batches(
+                ShardMaker,
+                fn_constructor_args=(plan, [pictures]),
+                batch_size=1,
+                compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+                num_cpus=runtime.cpus_per_worker,
+                num_gpus=runtime.gpus_per_worker or 0.0,
+                max_restarts=0,  # a job of what is missing takes the place of one whose actor died
+            )
 
     def _too_many_bad(self, done: dict[int, ShardHeader]) -> DataError | None:
         bad, limit = self._bad(done), int(self.config.data.max_bad_fraction * len(self.index.labels))

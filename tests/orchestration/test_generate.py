@@ -87,12 +87,15 @@ def command(output: str) -> tuple[str, ...]:
 
 def test_a_set_that_was_killed_midway_goes_on_to_the_same_bytes(place: Path, expected: Path):
     process = start(*command("killed"), cwd=place)
-    end = time.monotonic() + 200
-    while len(contents(place / "killed")) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    kill_everything(process)
+    try:
+        end = time.monotonic() + 240
+        while len(contents(place / "killed")) < 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        if process.poll() is None:
+            kill_everything(process)
     there = contents(place / "killed")
     assert 2 <= len(there) < 7
     assert read_json(place / "killed/manifest.json")["complete"] is False
