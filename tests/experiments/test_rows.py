@@ -7,9 +7,9 @@ from experiments import page, rows
 from experiments.rows import read_rows, read_tables
 from hard_ray.config.loader import load_config
 
-FOLDERS = {name: f"/{name.lower()}" for name in ("CIFAR10", "AUTOENCODER", "TEACHER", "STUDENT", "VQ", "DAD")} | {
-    "MNIST": "/m n"
-}
+FOLDERS = {
+    name: f"/{name.lower()}" for name in ("CIFAR10", "CIFAR10_5K", "AUTOENCODER", "TEACHER", "STUDENT", "VQ", "DAD")
+} | {"MNIST": "/m n"}
 
 
 def test_every_row_is_a_valid_run_of_its_seed():
