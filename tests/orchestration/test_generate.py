@@ -85,6 +85,8 @@ def command(output: str) -> tuple[str, ...]:
     return ("generate", "-c", "config.yaml", "--autoencoder", "coder", *options, "--output", output)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_set_that_was_killed_midway_goes_on_to_the_same_bytes(place: Path, expected: Path):
     process = start(*command("killed"), cwd=place)
     try:
