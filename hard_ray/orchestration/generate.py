@@ -312,10 +312,11 @@ class Generation:
         """Add the headers of finished shards to `done`; what ended the job early, once nothing of it is left."""
         progress = Progress(len(self.spans), self.say)
         try:
-            for row in self._dataset(plan, cluster).iter_rows():
-                if row["error"]:
-                    return HardrayError(row["error"])
-                header = ShardHeader.of(json.loads(row["header"]))
+            # nothing is fetched ahead: a shard would be told of when the next is there
+            for told in self._dataset(plan, cluster).iter_batches(batch_size=1, prefetch_batches=0):
+                if error := str(told["error"][0]):
+                    return HardrayError(error)
+                header = ShardHeader.of(json.loads(str(told["header"][0])))
                 done[header.shard] = header
                 progress.note(done, header)
                 if too_many := self._too_many_bad(done):
