@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def check_installed() -> None:
         ) from None
 
 
+@functools.cache
 def package_version() -> str:
     """The installed version of the package: another one may draw otherwise."""
     return version("imagecorruptions-imaug")
