@@ -30,6 +30,7 @@ from .common import (
     say,
     usage,
 )
+from .evaluate import evaluate
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -274,6 +275,9 @@ def import_teacher(
         )
         for line in teacher_lines(made, output):
             console.print(line, highlight=False, soft_wrap=True)
+
+
+app.command()(evaluate)
 
 
 @app.command()
