@@ -7,17 +7,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from hard_ray.errors import HardrayError
+from .common import (
+    Data,
+    Files,
+    Output,
+    Overrides,
+    Preset,
+    Teacher,
+    api,
+    as_given,
+    console,
+    default_output,
+    load,
+    readable_errors,
+    say,
+    usage,
+)
+from .evaluate import evaluate
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -31,56 +44,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=True,
 )
-console = Console()
-errors = Console(stderr=True)
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
-]
-Files = Annotated[
-    list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be given again, later ones win.")
-]
-Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
-Output = Annotated[Path | None, typer.Option("--output", help="Run folder; by default runs/NAME-TIME.")]
-Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Short for data.path=..., with data.kind=image_folder unless said.")
-]
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """A user's mistake is a message and an exit code, not a traceback."""
-    try:
-        yield
-    except HardrayError as error:
-        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        errors.print("stopped", highlight=False)
-        raise typer.Exit(130) from None
-
-
-def load(
-    files: list[Path] | None,
-    preset: str | None,
-    overrides: list[str] | None,
-    *,
-    teacher: str | None = None,
-    data: Path | None = None,
-) -> RunConfig:
-    """The configuration that a command line describes."""
-    from hard_ray.config.loader import load_config
-
-    short = []
-    given = overrides or []
-    if data is not None:
-        short.append(f"data.path={json.dumps(str(data))}")
-        if not files and not any(item.startswith("data.kind=") for item in given):
-            short.append("data.kind=image_folder")
-    if teacher is not None:
-        short.append(f"teacher.model={json.dumps(teacher)}")
-    return load_config(files or [], preset=preset, overrides=[*short, *given])
 
 
 @app.command()
@@ -101,16 +64,16 @@ def distill(
     with readable_errors():
         if resume is not None:
             if overrides or config or preset or output or teacher or data:
-                raise _usage("--resume takes the configuration from the run folder; give nothing beside it")
-            _run(lambda reporter: _api().resume(resume, reporter=reporter))
+                raise usage("--resume takes the configuration from the run folder; give nothing beside it")
+            _run(lambda reporter: api().resume(resume, reporter=reporter))
             return
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         if dry_run:
             _print_plan(loaded)
             return
-        folder = output or _default_output(loaded, preset)
+        folder = output or default_output(loaded, preset)
         console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
-        _run(lambda reporter: _api().distill(loaded, folder, reporter=reporter))
+        _run(lambda reporter: api().distill(loaded, folder, reporter=reporter))
 
 
 def _run(start: Callable[[Any], RunResult]) -> None:
@@ -173,7 +136,7 @@ def train_autoencoder(
     with readable_errors():
         loaded = load(config, preset, overrides, data=data)
         console.print(f"[bold]hardray train-autoencoder[/bold] -> {escape(str(output))}", highlight=False)
-        result = _api().train_autoencoder(loaded, training, output, say=_say)
+        result = api().train_autoencoder(loaded, training, output, say=say)
         for line in autoencoder_lines(result, output):
             console.print(line, highlight=False, soft_wrap=True)
 
@@ -216,8 +179,8 @@ def score_augmentations(
         named = None if augmentors is None else read_augmentors(augmentors)
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         console.print(f"[bold]hardray score-augmentations[/bold] -> {escape(str(output))}", highlight=False)
-        result = _api().score_augmentations(
-            loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=_say
+        result = api().score_augmentations(
+            loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
         )
         console.print(score_table(result))
         for line in score_lines(result, output):
@@ -269,8 +232,8 @@ def generate(
     with readable_errors():
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         console.print(f"[bold]hardray generate[/bold] -> {escape(str(output))}", highlight=False)
-        manifest = _api().generate(loaded, options, output, say=_say)
-        again = _as_given(config, preset, overrides, teacher=teacher, data=data)
+        manifest = api().generate(loaded, options, output, say=say)
+        again = as_given(config, preset, overrides, teacher=teacher, data=data)
         for line in generation_lines(manifest, output, again):
             console.print(line, highlight=False, soft_wrap=True)
 
@@ -300,7 +263,7 @@ def import_teacher(
     from .console import teacher_lines
 
     with readable_errors():
-        made = _api().import_teacher(
+        made = api().import_teacher(
             checkpoint,
             output,
             model=model,
@@ -312,6 +275,9 @@ def import_teacher(
         )
         for line in teacher_lines(made, output):
             console.print(line, highlight=False, soft_wrap=True)
+
+
+app.command()(evaluate)
 
 
 @app.command()
@@ -387,7 +353,7 @@ def ui(
 def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Send to MLflow what a run could not send."""
     with readable_errors():
-        _api().sync(run, say=_say)
+        api().sync(run, say=say)
 
 
 @app.command()
@@ -400,7 +366,7 @@ def gallery(
     From the run folder alone, while the run goes on or after it.
     """
     with readable_errors():
-        for path in _api().gallery(run, to=to):
+        for path in api().gallery(run, to=to):
             console.print(escape(str(path)), highlight=False, soft_wrap=True)
 
 
@@ -414,7 +380,7 @@ def report(
     From the run folder alone, while the run goes on or after it.
     """
     with readable_errors():
-        console.print(escape(str(_api().report(run, to=to))), highlight=False, soft_wrap=True)
+        console.print(escape(str(api().report(run, to=to))), highlight=False, soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -426,42 +392,6 @@ def _root(
 
         console.print(f"hardray {installed('hardray')}", highlight=False)
         raise typer.Exit
-
-
-def _say(text: str) -> None:
-    console.print(escape(text), highlight=False, soft_wrap=True)
-
-
-def _api() -> Any:
-    from hard_ray import api
-
-    return api
-
-
-def _usage(text: str) -> HardrayError:
-    error = HardrayError(text)
-    error.exit_code = 2
-    return error
-
-
-def _default_output(config: RunConfig, preset: str | None) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.experiment.name or preset or config.data.kind}-{stamp}"
-
-
-def _as_given(
-    files: list[Path] | None,
-    preset: str | None,
-    overrides: list[str] | None,
-    *,
-    teacher: str | None,
-    data: Path | None,
-) -> list[str]:
-    """The options that describe a configuration, to be given again."""
-    named = {"--preset": preset, "--teacher": teacher, "--data": data}
-    given = [part for path in files or [] for part in ("-c", str(path))]
-    given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
-    return [*given, *(overrides or [])]
 
 
 def _without_secrets(uri: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hard_ray.config.loader import parse_yaml
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "experiments"
@@ -51,7 +51,7 @@ class Row:
 
 def read_tables(path: Path = HERE / "rows.yaml") -> dict[str, dict[str, Any]]:
     """The tables, in the order of the file."""
-    tables: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["tables"]
+    tables: dict[str, dict[str, Any]] = parse_yaml(path.read_text(encoding="utf-8"), str(path))["tables"]
     return tables
 
 

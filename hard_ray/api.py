@@ -16,6 +16,7 @@ from hard_ray.config.run import RunConfig
 
 __all__ = [
     "distill",
+    "evaluate",
     "gallery",
     "generate",
     "import_teacher",
@@ -223,3 +224,45 @@ def import_teacher(
     config = importing.network_config(model, mean=mean, std=std, img_size=img_size)
     names = None if classes is None else Path(classes)
     return importing.import_teacher(Path(checkpoint), config, Path(output), classes=names, renames=renames)
+
+
+def evaluate(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    config: RunConfig | None = None,
+    overrides: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+    best: bool = False,
+    with_teacher: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure how accurate, how robust and how well calibrated a model is.
+
+    Args:
+        model: a run folder, a folder in timm's layout, or a timm model name.
+        output: the folder of the results, by default `evaluation` in the run's folder; suites that are there with the
+            same settings are not measured again.
+        config: gives `data`, `teacher` and `runtime`; None: the run's own.
+        overrides: `dotted.key=value` texts over the run's configuration.
+        options: what differs from `hard_ray.config.evaluation.EvaluationConfig`'s defaults.
+        best: the run's best student on the validation split instead of its last.
+        with_teacher: whether the teacher is measured beside it, where there is one.
+        say: hears of progress.
+
+    Returns:
+        What `evaluation.json` holds: `suites` by name with `top1`, `ece`, `agreement`, `by` condition and severity.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.config.evaluation import evaluation_settings
+
+    evaluation = evaluation_settings(options or {})
+    from hard_ray.orchestration import evaluate as orchestration
+    from hard_ray.orchestration.target import target_of
+
+    target = target_of(str(model), config, overrides, best=best)
+    folder = target.default_output if output is None else Path(output)
+    result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
+    return {**result, "folder": str(folder)}

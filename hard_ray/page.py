@@ -15,6 +15,7 @@ import numpy as np
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
+from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import COLOURS, INK, PALETTE, to_svg
 from hard_ray.pictures import Pictures, read_pictures
 from hard_ray.plots import draw_robustness, draw_training, draw_validation, is_curve
@@ -56,6 +57,7 @@ def page(record: RunRecord, pictures: Pictures | None) -> Html:
         _section("Training", _training(record)),
         _section("Validation", _validation(record)),
         _section("Robustness", _robustness(record)),
+        _section("Evaluation", _evaluation(record)),
         _section("What the augmentor learned", _augmentor(record, pictures, drawn)),
         _section("Pictures", _gallery(record, drawn)),
         _section("Where the time went", _time(record)),
@@ -177,6 +179,31 @@ def _conditions(parts: dict[str, By], config: RunConfig) -> Html:
         for name in names
     ]
     return _table(["top-1, %", *(label(name, config) for name in parts)], body)
+
+
+def _evaluation(record: RunRecord) -> Html:
+    """What `hardray evaluate` measured after the run: a row for each suite, and its figures."""
+    found = record.later
+    if not found:
+        return ""
+    header = ["suite", "top-1", "teacher's top-1", "agreement", "ECE", "mCE", "mCE against the teacher", "images"]
+    body = [
+        [
+            suite,
+            *map(_tenths, (result["top1"], found["teacher"].get(suite, {}).get("top1"), result.get("agreement"))),
+            *map(_tenths, (result["ece"], result.get("mce"), result.get("mce_vs_teacher"))),
+            f"{result['n']:,}",
+        ]
+        for suite, result in found["suites"].items()
+    ]
+    figures = "".join(
+        _figure(to_svg(figure), caption=name.replace("_", " ")) for name, figure in draw_evaluation(found).items()
+    )
+    return _table(header, body) + _note(f"On the {found['split']} split, percent.") + figures
+
+
+def _tenths(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Html]) -> Html:

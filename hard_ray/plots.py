@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SERIES = tuple(COLOURS[name] for name in ("student", "kd", "teacher", "agree", "labels_only", "differ"))
 POINTS = 500
 """Points of a curve that a reader can tell apart."""
-SEVERITIES = {"shift": "shift, pixels", "rotation": "rotation, degrees"}
+SEVERITIES = {"shift": "shift, pixels", "rotation": "rotation, degrees", "scale": "scale, factor"}
 """What the numbers of a condition count."""
 STRIP_CELLS = 480
 BINS = 48

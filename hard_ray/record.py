@@ -32,6 +32,8 @@ class RunRecord:
     """Suites in detail by model, in the order of the table: teacher, controls, student."""
     split: str | None
     """What the evaluations were made on."""
+    later: dict[str, Any]
+    """What `hardray evaluate` measured, as `evaluation.json` has it; empty where it did not."""
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ def read_record(path: Path) -> RunRecord:
             outcome=read_json(folder.outcome, {}),
             evaluations=evaluations,
             split=split,
+            later=read_json(folder.later_evaluation / "evaluation.json", {}),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path}: a file of the run is damaged ({error})") from None

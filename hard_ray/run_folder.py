@@ -42,6 +42,16 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def later_evaluation(self) -> Path:
+        """The folder of what `hardray evaluate` measured."""
+        return self.path / "evaluation"
+
+    @property
+    def main(self) -> RunFolder:
+        """The run that this one is a control of, or itself."""
+        return RunFolder(self.path.parents[1]) if self.path.parent.name == "controls" else self
+
+    @property
     def outcome(self) -> Path:
         """How training ended, and its counters."""
         return self.path / "outcome.json"

@@ -207,6 +207,44 @@ class Follower:
         write_json(self.folder.tracking, asdict(self.sent))
 
 
+def log_evaluation(run: RunFolder, config: RunConfig, result: Mapping[str, Any], folder: Path) -> str | None:
+    """Tell a run's MLflow run what was measured later: a metric for each number, and the folder's files.
+
+    Args:
+        run: the run, or a control of one.
+        config: its configuration.
+        result: what `evaluation.json` holds.
+        folder: where that lies, beside its pictures.
+
+    Returns:
+        Why MLflow was not told; None where it was, or where it does not know the run.
+    """
+    from mlflow.entities import Metric
+
+    sent = Sent(**read_json(run.tracking, {}))
+    if sent.run_id is None:
+        return None
+    stamp, step = int(1000 * time.time()), max(sent.steps.get("metrics.jsonl", 0), 0)
+    values = {
+        _metric_name(suite, key, result["split"]): value
+        for suite, found in result["suites"].items()
+        for key, value in found.items()
+        if isinstance(value, int | float) and key != "n"
+    }
+    try:
+        client = _client(tracking_uri(config.tracking, run.main))
+        client.log_batch(sent.run_id, metrics=[Metric(key, value, stamp, step) for key, value in values.items()])
+        for path in sorted(folder.glob("*.*")):
+            client.log_artifact(sent.run_id, str(path), "evaluation")
+    except Exception as error:  # a server may answer anything; the folder has it all
+        return _readable(error)
+    return None
+
+
+def _metric_name(suite: str, key: str, split: str) -> str:
+    return f"{split}/{key}" if suite == "clean" else f"ood/{suite.replace('-', '_')}/{key}"
+
+
 class Tracking:
     """A thread that follows the folders of a run, and waits longer while the server does not answer."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.data import DataConfig, DigitsData
-from hard_ray.config.loader import describe
+from hard_ray.config.loader import of_options
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import Dtype
-from hard_ray.errors import ConfigError
 
 
 class _Training(Config):
@@ -88,8 +87,4 @@ def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderR
         "amp_dtype": config.runtime.amp_dtype,
         "channels_last": config.runtime.channels_last,
     }
-    try:
-        return AutoencoderRun.model_validate(values)
-    except ValidationError as error:
-        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
-        raise ConfigError(problems, "the options") from None
+    return of_options(AutoencoderRun, values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 
 from hard_ray.config.augmentor import AttackConfig
 from hard_ray.config.autoencoder import AutoencoderConfig
-from hard_ray.config.loader import describe
+from hard_ray.config.loader import of_options
 from hard_ray.errors import ConfigError
 
 
@@ -42,8 +42,4 @@ def generation_settings(options: dict[str, Any]) -> GenerationConfig:
         )
     coder = options["autoencoder"]
     values = {**options, "autoencoder": {"model": coder} if isinstance(coder, str) else coder}
-    try:
-        return GenerationConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
-        raise ConfigError(problems, "the options") from None
+    return of_options(GenerationConfig, values)

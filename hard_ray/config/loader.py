@@ -161,6 +161,19 @@ def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:
         raise ConfigError(_all_problems(error, merged), source) from None
 
 
+def of_options(model: type[ConfigT], values: Layer) -> ConfigT:
+    """What the options of a command describe.
+
+    Raises:
+        ConfigError: every mistake in them, in one message.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
+        raise ConfigError(problems, "the options") from None
+
+
 def _all_problems(error: ValidationError, merged: Layer) -> list[str]:
     """What is wrong, and what would still be wrong with those keys taken out.
 

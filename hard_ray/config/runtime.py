@@ -10,7 +10,7 @@ from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
 
 Dtype = Literal["float32", "bfloat16"]
-Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "corruptions"]
+Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales", "corruptions", "extra_corruptions"]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Control = Literal["labels_only", "kd", "random"]
 
@@ -81,13 +81,13 @@ class ValidateConfig(Config):
     every: Epochs = 1.0
     """Epochs between evaluations on the validation split; there is always one at the end."""
     suites: tuple[Suite, ...] = ("clean",)
-    """What is measured: clean images, shifted or turned ones, and the common corruptions."""
+    """What is measured: clean images, shifted, turned or scaled ones, and the common corruptions."""
     final: tuple[Suite, ...] = ()
     """What is measured in addition at the end, on the final split alone."""
     batch_size: PositiveInt = 256
     """Images per evaluated batch and worker."""
     changed_images: PositiveInt | None = None
-    """Images of a split that shifts and rotations are measured on, chosen by `data.split_seed`; unset: all."""
+    """Images of a split that shifts, rotations and scales are measured on, chosen by `data.split_seed`; unset: all."""
     corruption_severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
     """Severities that each of the corruptions is made at, from 1 to 5."""
     corruption_images: PositiveInt | None = 2000

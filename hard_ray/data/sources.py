@@ -98,19 +98,19 @@ def _image_folder(config: ImageFolderData) -> ImageIndex:
     names = find_splits(config, [entry.name for entry in os.scandir(root) if entry.is_dir()])
     if names:
         folders = {split: root / name for split, name in names.items()}
-        classes = _class_names(folders["train"])
+        classes = class_folders(folders["train"])
     else:
         folders = {"train": root}
-        classes = _class_names(root)
+        classes = class_folders(root)
     paths: list[str] = []
     labels: list[int] = []
     splits: dict[str, Rows] = {}
     for split, folder in folders.items():
         start = len(paths)
-        for name in _class_names(folder):
+        for name in class_folders(folder):
             if name not in classes:
-                raise DataError(f"{folder / name}: the training split has no class {name!r}; it has {_some(classes)}")
-            found = sorted(_images_below(folder / name))
+                raise DataError(f"{folder / name}: the training split has no class {name!r}; it has {some(classes)}")
+            found = sorted(images_below(folder / name))
             paths += [os.path.relpath(path, root) for path in found]
             labels += [classes.index(name)] * len(found)
         splits[split] = np.arange(start, len(paths))
@@ -157,24 +157,26 @@ def find_splits(
     if config.train_split not in present:
         for key in ("val_split", "test_split"):
             if getattr(config, key) is not None:
-                raise DataError(f"data.train_split {config.train_split!r} is not among {_some(sorted(present))}")
+                raise DataError(f"data.train_split {config.train_split!r} is not among {some(sorted(present))}")
         return {}
     found = {"train": config.train_split}
     for split, usual in SPLIT_NAMES.items():
         named = getattr(config, f"{split}_split")
         if named is not None and named not in present:
-            raise DataError(f"data.{split}_split {named!r} is not among {_some(sorted(present))}")
+            raise DataError(f"data.{split}_split {named!r} is not among {some(sorted(present))}")
         name = named or next((name for name in usual if name in present), None)
         if name is not None:
             found[split] = name
     return found
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder, sorted; hidden ones are none."""
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def images_below(folder: Path) -> Iterator[str]:
+    """The image files in a folder and below, by their suffix."""
     for where, _, names in os.walk(folder, followlinks=True):
         yield from (os.path.join(where, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
 
@@ -192,6 +194,7 @@ def _refuse_empty(root: Path, classes: Sequence[str], paths: Sequence[str]) -> N
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first ten names, for a message."""
     shown = ", ".join(repr(name) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "nothing"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import rotate
+from torchvision.transforms.v2.functional import affine, rotate
 
 from hard_ray.noise import uniform
 
@@ -91,6 +91,27 @@ class Rotation:
             torch.tensor(images), self.degrees, interpolation=InterpolationMode.BILINEAR
         ).numpy()
         return turned
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """All images enlarged about their centre by a factor; bilinear, zeros come in from outside."""
+
+    factor: float
+    slow: ClassVar[bool] = False
+
+    def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The enlarged images; a factor below 1 makes them smaller."""
+        del sample_ids
+        scaled: NDArray[np.uint8] = affine(
+            torch.tensor(images),
+            angle=0.0,
+            translate=[0, 0],
+            scale=self.factor,
+            shear=[0.0, 0.0],
+            interpolation=InterpolationMode.BILINEAR,
+        ).numpy()
+        return scaled
 
 
 def corners_of(sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -32,6 +32,8 @@ NAMES = (
     "pixelate",
     "jpeg_compression",
 )
+EXTRA_NAMES = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Four more, which the paper holds out for choosing hyper-parameters; they are not part of mCE."""
 SMALLEST_SIDE = 32
 """Pixels that the package wants on either axis."""
 WITH_OWN_SEED = ("impulse_noise", "glass_blur")
@@ -84,9 +86,9 @@ def check_installed() -> None:
         import imagecorruptions  # noqa: F401
     except ImportError as error:  # the package, or a system library of OpenCV's
         raise HardrayError(
-            f"the suite corruptions needs the package imagecorruptions-imaug, which cannot be imported ({error}); "
-            "install it with `pip install 'hardray[corruptions]'`, or take the suite out of validate.suites and "
-            "validate.final"
+            f"the common corruptions need the package imagecorruptions-imaug, which cannot be imported ({error}); "
+            "install it with `pip install 'hardray[corruptions]'`, or leave out the suites corruptions and "
+            "extra_corruptions (validate.suites, validate.final)"
         ) from None
 
 

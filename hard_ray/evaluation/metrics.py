@@ -52,6 +52,17 @@ class Counts:
         counted = torch.stack([correct.new_tensor(len(labels)), correct.sum(), agreeing.sum(), entropy])
         self.values += torch.cat([counted, histogram.flatten()]).cpu()
 
+    def plus(self, other: Counts) -> Counts:
+        """The sums of both."""
+        together = Counts()
+        together.values = self.values + other.values
+        return together
+
+    def reliability(self) -> list[list[float]]:
+        """For each bin of confidence with images in it: how many, their mean confidence and accuracy, in percent."""
+        bins = self.values[4:].view(3, ECE_BINS).T.tolist()
+        return [[n, 100.0 * confidence / n, 100.0 * right / n] for n, right, confidence in bins if n]
+
     def score(self, *, with_teacher: bool) -> Score:
         """What the counts amount to.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 from hard_ray.config.runtime import Suite
 from hard_ray.evaluation import corruptions
-from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Shift, Unchanged
+from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Scale, Shift, Unchanged
 from hard_ray.evaluation.corruptions import Corruption
 
 SHIFT_SHARES = (1 / 14, 1 / 7)
@@ -19,6 +19,9 @@ SHIFTS = range(7)
 """Pixels of 28 by which `shifts` moves images."""
 ROTATIONS = (-45, -30, -15, 0, 15, 30, 45)
 """Degrees by which `rotations` turns images."""
+
+SCALES = (0.5, 0.65, 0.8, 1, 1.25, 1.5, 2)
+"""Factors by which `scales` enlarges images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,13 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
-    `corruptions` has 15 at each of `severities`. Where changed images are `sampled`, the unchanged point of a curve
-    is measured on the sample, and else once for all. `shifted` moves all images diagonally, by two distances, to each
-    of the four corners. `translate` moves each image once, by 3 pixels of 28 on both axes, to a corner of its own;
-    `shifts` is the curve over such distances. `translate` is the corruption of that name of MNIST-C (Mu and Gilmer
-    2019, arXiv:1906.02337; severity 3 of its released code: whole pixels, zeros from outside, a random sign on either
-    axis). MNIST-C drew its signs once, without a seed; here the sample id decides them, so single images move
-    elsewhere than in its files.
+    `corruptions` has 15 at each of `severities`, `extra_corruptions` four more. Where changed images are `sampled`, the
+    unchanged point of a curve is measured on the sample, and else once for all. `shifted` moves all images diagonally,
+    by two distances, to each of the four corners. `translate` moves each image once, by 3 pixels of 28 on both axes, to
+    a corner of its own; `shifts` is the curve over such distances. `translate` is the corruption of that name of
+    MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of its released code: whole pixels, zeros from outside, a
+    random sign on either axis). MNIST-C drew its signs once, without a seed; here the sample id decides them, so single
+    images move elsewhere than in its files.
     """
     match suite:
         case "clean":
@@ -54,21 +57,32 @@ def conditions(
             )
         case "translate":
             return (_shifted(max(1, _pixels(TRANSLATION, img_size)), sampled),)
-        case "shifts":
+        case "shifts" | "rotations" | "scales":
+            return tuple(_sweep(suite, img_size, sampled))
+        case "corruptions" | "extra_corruptions":
             return tuple(
+                Condition(name, str(severity), Corruption(name, severity))
+                for name in (corruptions.NAMES if suite == "corruptions" else corruptions.EXTRA_NAMES)
+                for severity in severities
+            )
+        case _:
+            assert_never(suite)
+
+
+def _sweep(suite: Literal["shifts", "rotations", "scales"], img_size: int, sampled: bool) -> Iterator[Condition]:
+    """The points of a curve, among them the images as they are."""
+    still = Unchanged(whole=not sampled)
+    match suite:
+        case "shifts":
+            yield from (
                 _shifted(distance, sampled) for distance in sorted({_pixels(step, img_size) for step in SHIFTS})
             )
         case "rotations":
-            return tuple(
-                Condition("rotation", str(degrees), Rotation(degrees) if degrees else Unchanged(whole=not sampled))
-                for degrees in ROTATIONS
-            )
-        case "corruptions":
-            return tuple(
-                Condition(name, str(severity), Corruption(name, severity))
-                for name in corruptions.NAMES
-                for severity in severities
-            )
+            for degrees in ROTATIONS:
+                yield Condition("rotation", str(degrees), Rotation(degrees) if degrees else still)
+        case "scales":
+            for factor in SCALES:
+                yield Condition("scale", str(factor), Scale(factor) if factor != 1 else still)
         case _:
             assert_never(suite)
 
@@ -79,7 +93,7 @@ def check_suites(suites: Sequence[Suite]) -> None:
     Raises:
         HardrayError: one needs a package that is not installed.
     """
-    if "corruptions" in suites:
+    if {"corruptions", "extra_corruptions"} & set(suites):
         corruptions.check_installed()
 
 

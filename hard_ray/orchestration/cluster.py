@@ -31,6 +31,9 @@ MOST_TOKENS_PER_CORE = 4
 
 CONNECT_TIMEOUT_S = 5.0
 
+START_TRIES, SLOW_START = 4, "timed out during startup"
+"""Ray gives a node 30 s to start, which a busy machine may not keep; then it is asked again."""
+
 STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
 STREAM_PATIENCE_S = 20.0
 
@@ -161,20 +164,25 @@ def _start(runtime: RuntimeConfig, namespace: str) -> None:
             f"the run reserves {wanted:g} CPUs and this machine has {cores} cores; lower runtime.num_workers or "
             "runtime.teacher.replicas, or give runtime.address to use a cluster"
         )
-    try:
-        ray.init(
-            address="local",
-            namespace=namespace,
-            num_cpus=int(max(cores, wanted)),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except Exception as error:  # as above
-        raise ClusterError(
-            f"Ray cannot start on this machine ({type(error).__name__}: {_first_line(error)}); "
-            "`hardray doctor` looks for the reason"
-        ) from None
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local",
+                namespace=namespace,
+                num_cpus=int(max(cores, wanted)),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # as above
+            ray.shutdown()
+            if left and SLOW_START in str(error):
+                continue
+            raise ClusterError(
+                f"Ray cannot start on this machine ({type(error).__name__}: {_first_line(error)}); "
+                "`hardray doctor` looks for the reason"
+            ) from None
 
 
 def quiet_ray() -> None:

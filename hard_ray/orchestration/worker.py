@@ -298,8 +298,10 @@ class Builder:
     def _kept(self, suites: Sequence[Suite], split: SplitName) -> Kept | None:
         """Where an evaluation is kept for the next run, unless that would take too much room."""
         data, images = self.config.data, len(self.index.rows(split))
-        slow = min(images, self.config.validation.corruption_images or images) if "corruptions" in suites else 0
-        pixels = slow * len(corruptions.NAMES) * len(self.config.validation.corruption_severities)
+        slow = min(images, self.config.validation.corruption_images or images)
+        made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
+        kinds = sum(count for suite, count in made.items() if suite in suites)
+        pixels = slow * kinds * len(self.config.validation.corruption_severities)
         size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
         return Kept(cache_folder() / "evaluations") if size <= LARGEST else None
 

@@ -6,6 +6,7 @@ from hard_ray.errors import ClusterError
 from hard_ray.orchestration.cluster import (
     Cluster,
     _resolve_gpus,
+    _start,
     check_demand,
     connected,
     data_shares,
@@ -79,3 +80,22 @@ def test_a_worker_and_a_teacher_share_a_gpu_where_they_are_few(
     resolved = _resolve_gpus(given, cluster(GPU=gpus))
     assert (resolved.gpus_per_worker, resolved.teacher.num_gpus) == (worker_share, teacher_share)
     check_demand(resolved, cluster(GPU=gpus))
+
+
+def test_a_machine_too_busy_to_start_ray_in_time_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    answers = [RuntimeError("The current node timed out during startup. This could happen ..."), None]
+    asked: list[str] = []
+
+    def init(**arguments: object) -> None:
+        asked.append(str(arguments["address"]))
+        if (answer := answers[len(asked) - 1]) is not None:
+            raise answer
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    _start(runtime(), "tests")
+    assert asked == ["local", "local"]
+    answers[1] = RuntimeError("no shared memory")
+    asked.clear()
+    with pytest.raises(ClusterError, match="no shared memory"):
+        _start(runtime(), "tests")

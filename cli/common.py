@@ -1,0 +1,110 @@
+"""What the verbs of the command line share: options, loading a configuration, errors as messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from hard_ray.errors import HardrayError
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+
+console = Console()
+errors = Console(stderr=True)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
+]
+Files = Annotated[
+    list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be given again, later ones win.")
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
+Output = Annotated[Path | None, typer.Option("--output", help="Run folder; by default runs/NAME-TIME.")]
+Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Short for data.path=..., with data.kind=image_folder unless said.")
+]
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """A user's mistake is a message and an exit code, not a traceback."""
+    try:
+        yield
+    except HardrayError as error:
+        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        errors.print("stopped", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def load(
+    files: list[Path] | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    *,
+    teacher: str | None = None,
+    data: Path | None = None,
+) -> RunConfig:
+    """The configuration that a command line describes."""
+    from hard_ray.config.loader import load_config
+
+    short = []
+    given = overrides or []
+    if data is not None:
+        short.append(f"data.path={json.dumps(str(data))}")
+        if not files and not any(item.startswith("data.kind=") for item in given):
+            short.append("data.kind=image_folder")
+    if teacher is not None:
+        short.append(f"teacher.model={json.dumps(teacher)}")
+    return load_config(files or [], preset=preset, overrides=[*short, *given])
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def api() -> Any:
+    """The Python API, imported when a command runs."""
+    from hard_ray import api
+
+    return api
+
+
+def usage(text: str) -> HardrayError:
+    """A mistake in how a command was called: exit code 2."""
+    error = HardrayError(text)
+    error.exit_code = 2
+    return error
+
+
+def default_output(config: RunConfig, preset: str | None) -> Path:
+    """A new run folder below `runs`."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{config.experiment.name or preset or config.data.kind}-{stamp}"
+
+
+def as_given(
+    files: list[Path] | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    *,
+    teacher: str | None,
+    data: Path | None,
+) -> list[str]:
+    """The options that describe a configuration, to be given again."""
+    named = {"--preset": preset, "--teacher": teacher, "--data": data}
+    given = [part for path in files or [] for part in ("-c", str(path))]
+    given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    return [*given, *(overrides or [])]

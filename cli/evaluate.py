@@ -1,0 +1,119 @@
+"""`hardray evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .common import Data, Files, Overrides, Preset, Teacher, api, console, load, readable_errors, say, usage
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a folder in timm's layout, or a timm name.")
+    ],
+    overrides: Overrides = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME[=FOLDER]",
+            help="What is measured; may be given again. Published sets take their folder: imagenet-c=FOLDER.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the results; by default RUN/evaluation.")
+    ] = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option("--split", help="Whose images.")] = None,
+    images: Annotated[
+        str, typer.Option("--images", metavar="N|all", help="Images of the split that changed images are made of.")
+    ] = "2000",
+    severities: Annotated[
+        str, typer.Option("--severities", help="Of the corruptions, for example 1,3,5.")
+    ] = "1,2,3,4,5",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch of the networks.")] = 256,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Of the attack's ball.")] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="Radius of the attack's ball.")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of each step of the attack.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the attack.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
+    no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Measure the model alone.")] = False,
+) -> None:
+    """Measure how accurate, robust and well calibrated a model is.
+
+    Beside its teacher, where there is one. Suites that were measured before are not measured again.
+    """
+    from hard_ray.config.evaluation import read_suites
+
+    attack = {"norm": norm, "eps": eps, "step_size": step_size, "steps": steps}
+    with readable_errors():
+        options: dict[str, Any] = {
+            **(read_suites(suite) if suite else {}),
+            "split": split,
+            "images": None if images == "all" else images,
+            "severities": severities.split(","),
+            "attack": {name: value for name, value in attack.items() if value is not None},
+            "batch_size": batch_size,
+        }
+        loaded = _config(config, preset, overrides, teacher=teacher, data=data)
+        console.print(f"[bold]hardray evaluate[/bold] {escape(model)}", highlight=False, soft_wrap=True)
+        result = api().evaluate(
+            model,
+            output,
+            config=loaded,
+            overrides=overrides or [],
+            options=options,
+            best=best,
+            with_teacher=not no_teacher,
+            say=say,
+        )
+        console.print(result_table(result))
+        console.print(f"results  {escape(result['folder'])}", highlight=False, soft_wrap=True)
+
+
+def _config(
+    files: list[Path] | None, preset: str | None, overrides: list[str] | None, *, teacher: str | None, data: Path | None
+) -> RunConfig | None:
+    """The configuration that is given; None: a run's own, with the overrides."""
+    if files or preset or data is not None:
+        return load(files, preset, overrides, teacher=teacher, data=data)
+    if teacher is not None:
+        raise usage("--teacher goes with --data, --preset or -c; for a run folder give teacher.model=... itself")
+    return None
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """A row for each suite."""
+    with_teacher = bool(result["teacher"])
+    table = Table(box=None, pad_edge=False, title=f"{result['split']} split, percent", title_justify="left")
+    table.add_column("suite", style="bold")
+    names = ["top-1", *(["teacher", "agreement"] if with_teacher else []), "ECE", "mCE", "images"]
+    for name in names:
+        table.add_column(name, justify="right")
+    for suite, found in result["suites"].items():
+        beside = result["teacher"].get(suite)
+        cells = [_percent(found["top1"])]
+        cells += [_percent(beside and beside["top1"]), _percent(found.get("agreement"))] if with_teacher else []
+        table.add_row(suite, *cells, _percent(found["ece"]), _mce(found), f"{found['n']:,}")
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _mce(found: dict[str, Any]) -> str:
+    if "mce" in found:
+        return f"{found['mce']:.1f}"
+    return f"{found['mce_vs_teacher']:.1f} of the teacher's" if "mce_vs_teacher" in found else "-"

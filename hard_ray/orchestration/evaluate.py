@@ -1,0 +1,333 @@
+"""`hardray evaluate`: a Ray Data job for each suite; tasks make images, actors hold the networks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy
+from ray.exceptions import RayError
+from torch import Tensor
+
+from hard_ray.config.evaluation import EvaluationConfig
+from hard_ray.config.loader import absolute
+from hard_ray.config.networks import NetworkConfig, TeacherConfig
+from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.pipeline import DataShare, configure_ray_data
+from hard_ray.data.sources import build_index, describe
+from hard_ray.data.views import eval_view_settings
+from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
+from hard_ray.evaluation.corruptions import package_version
+from hard_ray.evaluation.measuring import suite_results
+from hard_ray.evaluation.metrics import Counts
+from hard_ray.evaluation.suites import check_suites
+from hard_ray.evaluation_plots import draw_evaluation
+from hard_ray.figures import save_png
+from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.driver import StoppedError
+from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
+from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
+from hard_ray.orchestration.target import Target
+from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
+from hard_ray.orchestration.worker import image_spec
+from hard_ray.report import versions
+from hard_ray.run_folder import RunFolder, make_folder, read_json, write_json, write_text
+from hard_ray.tracking import log_evaluation
+
+IMAGENET_C_SIZE = 224
+SAY_EVERY_S = 5.0
+MEASURED_FROM_S = 1.0
+
+
+def evaluate(
+    target: Target,
+    evaluation: EvaluationConfig,
+    output: Path,
+    *,
+    with_teacher: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure a model on every suite that `output` has not, and write the results and their pictures.
+
+    Args:
+        target: model and data.
+        evaluation: what is measured.
+        output: the folder; suites that are there with the same settings are not measured again.
+        with_teacher: whether the teacher is measured beside it, where there is one.
+        say: hears of progress.
+
+    Returns:
+        What `evaluation.json` holds.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the same command goes on.
+    """
+    config = absolute(target.config)
+    check_suites([name for name in evaluation.suites if name != "adversarial"])
+    index = build_index(config.data)
+    split = evaluation.split or index.final_split
+    folder = RunFolder(output.expanduser().resolve())
+    _check_output(folder)
+    plans = {
+        name: plan_suite(
+            name, evaluation, index, config.data, split=split, block_bytes=config.runtime.data_block_mb * 2**20
+        )
+        for name in evaluation.names
+    }
+    make_folder(folder.path)
+    with folder.locked(), _networks_only(config, folder) as (config, cluster):
+        teacher = _teacher(target, config, index, say) if with_teacher else None
+        networks = _networks(target.model, config, index, teacher, evaluation.batch_size)
+        result = Job(config, evaluation, index, split, folder, networks, cluster, say).run(plans)
+    if target.run is not None and config.tracking.enabled:
+        problem = log_evaluation(target.run, config, result, folder.path)
+        if problem is not None:
+            say(f"MLflow has not been told ({problem}); nothing is lost: the same command tells it again")
+    return result
+
+
+@contextlib.contextmanager
+def _networks_only(config: RunConfig, folder: RunFolder) -> Iterator[tuple[RunConfig, Cluster]]:
+    """A cluster, and the configuration resolved for it: the actors hold the teacher, so no pool is wanted."""
+    teacher = config.runtime.teacher.model_copy(update={"placement": "colocated"})
+    alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
+    with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
+        try:
+            yield resolve_runtime(alone, cluster), cluster
+        finally:
+            await_streams()
+
+
+def _check_output(folder: RunFolder) -> None:
+    """Look whether an evaluation may be written to a folder.
+
+    Raises:
+        RunFolderError: it holds something else.
+    """
+    path = folder.path
+    if not path.exists() or (path.is_dir() and folder.evaluation.exists()):
+        return
+    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunFolderError(f"{path} is there already and holds no evaluation; choose another --output")
+
+
+def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:
+    """The teacher with its weights, where there are any."""
+    own = target.run.part("teacher") if target.run is not None else None
+    if own is not None and own.is_finished and not config.teacher.has_weights:
+        return config.teacher.model_copy(update={"checkpoint": own.student})
+    try:
+        return trained_teacher(config, index)
+    except TeacherError:
+        say(f"teacher {config.teacher.model} has no weights: the model is measured without one beside it")
+        return None
+
+
+def _networks(
+    model: NetworkConfig, config: RunConfig, index: ImageIndex, teacher: TeacherConfig | None, batch_size: int
+) -> NetworksSpec:
+    runtime = config.runtime
+    return NetworksSpec(
+        student=model,
+        images=image_spec(config, index),
+        dtype=runtime.amp_dtype or "float32",
+        channels_last=bool(runtime.channels_last),
+        threads=runtime.threads,
+        teacher=None if teacher is None else teacher_spec(config, teacher, index),
+        batch_size=batch_size,
+    )
+
+
+@dataclass(slots=True)
+class Job:
+    """One start of an evaluation."""
+
+    config: RunConfig
+    evaluation: EvaluationConfig
+    index: ImageIndex
+    split: str
+    folder: RunFolder
+    networks: NetworksSpec
+    cluster: Cluster
+    say: Callable[[str], None]
+    identities: dict[str, str] = field(init=False, default_factory=dict)
+    bad: set[str] = field(init=False, default_factory=set)
+
+    def run(self, plans: Mapping[str, SuitePlan]) -> dict[str, Any]:
+        """Every suite that is not there yet, each written as soon as it is measured."""
+        measuring = self.networks.build()
+        self.identities = {"student": measuring.student.identity()}
+        if measuring.teacher is not None:
+            self.identities["teacher"] = measuring.teacher.identity()
+        self.say(f"{self.networks.student.model} on {describe(self.config.data)}, {self.split} split")
+        result = self._begun()
+        for name, plan in plans.items():
+            digest = self._digest(name)
+            if result["measured"].get(name, {}).get("digest") == digest:
+                self.say(f"{name}: measured before, with the same settings")
+                continue
+            student, teacher, seconds = self._measure(plan)
+            result["suites"][name] = student
+            if teacher:
+                result["teacher"][name] = teacher
+            result["measured"][name] = {"digest": digest, "images": plan.images, "seconds": round(seconds, 3)}
+            write_json(self.folder.evaluation, result)
+        self._finish(result)
+        return result
+
+    def _begun(self) -> dict[str, Any]:
+        """What an earlier start measured of the same networks and data; of others, nothing is kept."""
+        head = {
+            "split": self.split,
+            "data": {"what": describe(self.config.data), "fingerprint": self.index.fingerprint()},
+            "networks": self.identities,
+        }
+        empty: dict[str, Any] = {"suites": {}, "teacher": {}, "measured": {}, "versions": versions()}
+        found = read_json(self.folder.evaluation, {})
+        same = all(found.get(key) == value for key, value in head.items())
+        if found and not same:
+            raise RunFolderError(
+                f"{self.folder.evaluation} is of another model, teacher, split or data; choose another --output, or "
+                "delete it"
+            )
+        return {**head, **(found or empty)}
+
+    def _digest(self, name: str) -> str:
+        """A hash of all that decides a suite's numbers beside networks and data."""
+        evaluation = self.evaluation
+        settings: dict[str, Any] = {"suite": name, "view": eval_view_settings(self.config.data)}
+        if name != "clean" and name in evaluation.suites:
+            settings |= {"images": evaluation.images, "split_seed": self.config.data.split_seed}
+        if name in ("corruptions", "extra_corruptions"):
+            settings |= {"severities": evaluation.severities, "package": package_version()}
+        if name == "adversarial":
+            settings["attack"] = evaluation.attack.model_dump(mode="json")
+        if name in evaluation.published:
+            settings["folder"] = str(evaluation.published[name].expanduser().resolve())
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    # ---------------------------------------------------------------------- job
+
+    def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
+        """One suite: numbers of the student and of the teacher, and the seconds it took."""
+        students, teachers = ([Counts() for _ in plan.parts] for _ in range(2))
+        progress = Progress(plan, self.say)
+        try:
+            for told in self._dataset(plan).iter_batches(batch_size=None, prefetch_batches=0):
+                for row, part in enumerate(told["part"].tolist()):
+                    students[part].values += _tensor(told["student"][row])
+                    teachers[part].values += _tensor(told["teacher"][row])
+                    progress.note(int(told["student"][row][0]))
+                self._note_bad(map(str, told["bad"]))
+        except KeyboardInterrupt:
+            raise StoppedError(
+                f"stopped; what was measured is in {self.folder.evaluation}, and the same command goes on"
+            ) from None
+        except RayError as failure:
+            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+            raise HardrayError(f"{plan.suite}: the same command goes on, but this one failed: {reason}") from failure
+        has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
+        with_teacher = self.networks.teacher is not None
+        found = suite_results(plan.parts, students, teachers if with_teacher else None, has_mce=has_mce)
+        progress.close(found[0]["top1"])
+        return *found, time.monotonic() - progress.started
+
+    def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
+        """Tasks read, decode and change images; actors, which reserve what student workers would, answer."""
+        runtime, pieces = self.config.runtime, plan.pieces()
+        left = data_shares(runtime, self.cluster)
+        workers = min(runtime.num_workers, len(pieces))
+        configure_ray_data(
+            DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
+        )
+        shipped = ray.put(plan)
+        views = ray.data.range(len(pieces), override_num_blocks=len(pieces)).map_batches(
+            make_views(pieces),
+            batch_size=None,
+            fn_args=([shipped],),
+            scheduling_strategy="SPREAD",  # whatever differs from the actors' keeps Ray Data from making both in one
+        )
+        return views.map_batches(
+            Measurer,
+            fn_constructor_args=(self.networks, plan.parts),
+            batch_size=None,
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=runtime.cpus_per_worker,
+            num_gpus=runtime.gpus_per_worker or 0.0,
+        )
+
+    def _note_bad(self, told: Iterable[str]) -> None:
+        """Remember unreadable images.
+
+        Raises:
+            DataError: there are more than allowed.
+        """
+        self.bad.update(name for names in told if names for name in names.split("\n"))
+        limit = int(self.config.data.max_bad_fraction * len(self.index.labels))
+        if len(self.bad) > limit:
+            raise DataError(
+                f"{len(self.bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; mend "
+                f"or remove them, first {min(self.bad)}"
+            )
+
+    # ---------------------------------------------------------------------- end
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        """Write what was met on the way, and draw."""
+        if self.bad:
+            write_text(self.folder.bad_images, "".join(f"{name}\n" for name in sorted(self.bad)))
+        write_json(self.folder.evaluation, result)
+        for name, figure in draw_evaluation(result).items():
+            save_png(figure, self.folder.path / f"{name}.png")
+
+
+class Progress:
+    """Says every few seconds how far a suite is; speed is measured from the first answer on, actors start before."""
+
+    def __init__(self, plan: SuitePlan, say: Callable[[str], None]) -> None:
+        """Nothing is answered yet."""
+        self.suite, self.images, self.say = plan.suite, plan.images, say
+        self.done = self._first = 0
+        self._began: float | None = None
+        self.started = self._said = self._last = time.monotonic()
+
+    @property
+    def images_per_s(self) -> float | None:
+        """From the first answer on; None before that says something."""
+        seconds = self._last - (self._began or self._last)
+        return (self.done - self._first) / seconds if seconds > MEASURED_FROM_S else None
+
+    def note(self, images: int) -> None:
+        """So many more were answered."""
+        self._last = now = time.monotonic()
+        self.done += images
+        if self._began is None:
+            self._began, self._first = now, self.done
+        elif now - self._said > SAY_EVERY_S and self.images_per_s:
+            self._said = now
+            left = (self.images - self.done) / self.images_per_s
+            self.say(f"{self.suite}: {self.done:,} of {self.images:,} images  about {left:.0f} s left")
+
+    def close(self, top1: float) -> None:
+        """The suite is measured."""
+        speed = f", {self.images_per_s:,.0f} images/s" if self.images_per_s else ""
+        self.say(f"{self.suite}: top-1 {top1:.2f} % of {self.done:,} images{speed}")
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float64))  # a copy: Ray's arrays are read-only

@@ -1,0 +1,85 @@
+"""The actors of an evaluation: each holds the student, and the teacher beside it, and counts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from hard_ray.config.networks import NetworkConfig
+from hard_ray.data.pipeline import Columns
+from hard_ray.evaluation.measuring import Measuring, Part
+from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.orchestration.suite_plan import SuitePlan
+from hard_ray.teacher import Teacher, TeacherSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NetworksSpec:
+    """The networks of an evaluation, as every actor is told of them."""
+
+    student: NetworkConfig
+    images: ImageSpec
+    dtype: str
+    channels_last: bool
+    threads: int | None
+    teacher: TeacherSpec | None
+    batch_size: int
+
+    def build(self) -> Measuring:
+        """Load them.
+
+        Raises:
+            ModelError: one of them cannot be used.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        network = build_student(self.student, self.images, role="the model")
+        student = Teacher(network, dtype=self.dtype, channels_last=self.channels_last)
+        teacher = None if self.teacher is None else Teacher.build(self.teacher)
+        return Measuring(student, teacher, self.batch_size)
+
+
+class Measurer:
+    """Counts what the networks answer to blocks of images; they are loaded once."""
+
+    def __init__(self, networks: NetworksSpec, parts: Sequence[Part]) -> None:
+        """`parts` are the suite's."""
+        self.measuring = networks.build()
+        self.parts = parts
+
+    def __call__(self, block: Columns) -> Columns:
+        """One row for each part that the block has images of."""
+        starts = np.flatnonzero(np.diff(block["part"], prepend=-1))
+        rows = [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(block["part"])], strict=True)]
+        counted = [
+            self.measuring.counts(
+                self.parts[int(block["part"][row.start])],
+                block["image"][row],
+                block["label"][row],
+                block["sample_id"][row],
+            )
+            for row in rows
+        ]
+        return {
+            "part": block["part"][starts],
+            "student": np.stack([student.values.numpy() for student, _ in counted]),
+            "teacher": np.stack([teacher.values.numpy() for _, teacher in counted]),
+            "bad": np.array(["\n".join(name for name in block["bad"][row] if name) for row in rows], dtype=object),
+        }
+
+
+def make_views(pieces: Sequence[tuple[int, int, int]]) -> Callable[..., Iterator[Columns]]:
+    """A function of a block of piece numbers and a reference to the plan; runs in Ray Data's tasks."""
+    return functools.partial(_views, tuple(pieces))
+
+
+def _views(pieces: Sequence[tuple[int, int, int]], block: Columns, shipped: Sequence[Any]) -> Iterator[Columns]:
+    plan: SuitePlan = ray.get(shipped[0])
+    for number in block["id"]:
+        yield from plan.views(*pieces[int(number)])

@@ -1,0 +1,134 @@
+"""A suite as work for a Ray Data job: whose images are read, what is done to them, in which pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.config.data import DataConfig
+from hard_ray.config.evaluation import EvaluationConfig, Published
+from hard_ray.config.runtime import Suite
+from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.pipeline import Columns, EvalPictures
+from hard_ray.evaluation.corruptions import sample_of
+from hard_ray.evaluation.measuring import Part
+from hard_ray.evaluation.published import PublishedImages, open_published
+from hard_ray.evaluation.suites import conditions
+
+LARGEST_PIECE = 1024
+"""Images that are read together: few enough that progress is seen, and that several processes have work."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """All that is measured for one suite."""
+
+    suite: str
+    sources: tuple[EvalPictures, ...]
+    parts: tuple[Part, ...]
+    piece: int
+    """Images that are read together."""
+
+    @property
+    def images(self) -> int:
+        """Images that the networks see, counted once per part."""
+        return sum(len(self.sources[part.source].rows) for part in self.parts)
+
+    def pieces(self) -> list[tuple[int, int, int]]:
+        """The work: a source, and the positions in it from a first to a last."""
+        return [
+            (number, start, min(start + self.piece, len(source.rows)))
+            for number, source in enumerate(self.sources)
+            for start in range(0, len(source.rows), self.piece)
+        ]
+
+    def views(self, source: int, start: int, stop: int) -> Iterator[Columns]:
+        """The readable images of a piece, decoded once, under each part of their source."""
+        columns = self.sources[source](np.arange(start, stop))
+        bad = "\n".join(name for name in columns["bad"] if name)
+        good = np.array([not name for name in columns["bad"]], dtype=bool)
+        images, labels, rows = columns["image"][good], columns["label"][good], columns["sample_id"][good]
+        for number, part in enumerate(self.parts):
+            if part.source == source and len(rows):
+                named = np.array([bad, *[""] * (len(rows) - 1)], dtype=object)
+                yield {
+                    "image": part.change(images, rows),
+                    "label": labels,
+                    "sample_id": rows,
+                    "part": np.full(len(rows), number),
+                    "bad": named,
+                }
+
+
+def plan_suite(
+    name: str, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, *, split: str, block_bytes: float
+) -> SuitePlan:
+    """What a suite reads and does.
+
+    Args:
+        name: one of `evaluation.names`.
+        evaluation: its settings.
+        index: of the data set.
+        data: the view of it.
+        split: whose images are changed.
+        block_bytes: images that are read together are smaller than this.
+
+    Raises:
+        DataError: a published set is not what it should be.
+    """
+    row_bytes = data.in_chans * data.img_size**2
+    piece = max(1, min(LARGEST_PIECE, int(block_bytes // row_bytes)))
+    if name in get_args(Published):
+        sources, parts = _published(cast(Published, name), evaluation, index, data, split)
+        return SuitePlan(name, sources, parts, piece)
+    rows = index.rows(split)
+    if name != "clean":
+        rows = np.sort(sample_of(rows, evaluation.images, seed=data.split_seed))
+    pictures = EvalPictures(index.reader, index.labels, data, rows)
+    return SuitePlan(name, (pictures,), _changes(name, evaluation, data), piece)
+
+
+def _changes(name: str, evaluation: EvaluationConfig, data: DataConfig) -> tuple[Part, ...]:
+    if name == "adversarial":
+        attack = evaluation.attack
+        return (Part(f"pgd_{attack.norm}", f"{attack.eps:.4g}", attack=attack),)
+    found = conditions(cast(Suite, name), img_size=data.img_size, sampled=True, severities=evaluation.severities)
+    return tuple(Part(each.name, each.severity, change=each.change) for each in found)
+
+
+def _published(
+    name: Published, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, split: str
+) -> tuple[tuple[EvalPictures, ...], tuple[Part, ...]]:
+    """A source for each condition; beside a subset of the classes, the clean images of the same."""
+    if name == "imagenet-c":
+        data = data.model_copy(update={"crop_pct": 1.0})  # its images were cropped when they were made
+    found = open_published(name, evaluation.published[name], index.classes)
+    sources = [EvalPictures(each.reader, each.labels, data, np.arange(len(each.labels))) for each in found]
+    parts = [
+        Part(each.condition, each.severity, source=number, outputs=each.outputs) for number, each in enumerate(found)
+    ]
+    for each in found:
+        rows = _rows_of(each, index, split)
+        if each.outputs is not None and len(rows):
+            labels = _positions(each.outputs, index.labels)
+            parts.append(Part("clean", "0", source=len(sources), outputs=each.outputs, is_aside=True))
+            sources.append(EvalPictures(index.reader, labels, data, rows))
+    return tuple(sources), tuple(parts)
+
+
+def _rows_of(images: PublishedImages, index: ImageIndex, split: str) -> Rows:
+    """The split's rows of the classes that a published set has."""
+    rows = index.rows(split)
+    return rows[np.isin(index.labels[rows], images.outputs or ())]
+
+
+def _positions(outputs: Sequence[int], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels as positions among the outputs that are compared; -1 for other classes."""
+    place = np.full(max(int(labels.max()), *outputs) + 1, -1)
+    place[list(outputs)] = np.arange(len(outputs))
+    found: NDArray[np.int64] = place[labels]
+    return found
