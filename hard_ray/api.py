@@ -11,24 +11,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 
 __all__ = [
+    "compare",
     "distill",
     "evaluate",
     "gallery",
     "generate",
     "import_teacher",
     "load_config",
+    "load_teacher_config",
     "report",
     "resume",
     "score_augmentations",
     "sync",
     "train_autoencoder",
+    "train_teacher",
 ]
 
 if TYPE_CHECKING:
+    from hard_ray.comparison_page import WrittenComparison
     from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
 
@@ -102,6 +107,46 @@ def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     from hard_ray import page
 
     return page.write_page(Path(output), None if to is None else Path(to))
+
+
+def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> WrittenComparison:
+    """Compare runs from their folders alone, and write a page and its numbers.
+
+    Args:
+        runs: at least two folders of runs, or of controls such as `RUN/controls/kd`; runs may still be going on.
+        to: the HTML file, by default `compare.html` beside the runs; the numbers are beside it as JSON.
+
+    Returns:
+        Where both files are, and the comparison: runs grouped over seeds, the configuration keys in which the groups
+        differ, t-tests of every pair of groups, and what makes numbers incomparable.
+
+    Raises:
+        HardrayError: a folder holds no run, or fewer than two are given.
+    """
+    from hard_ray import comparison_page
+
+    return comparison_page.write_comparison([Path(run) for run in runs], None if to is None else Path(to))
+
+
+def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
+    """Train or fine-tune the teacher of a configuration on its data, by `teacher.recipe`.
+
+    A teacher without weights becomes the one that `distill` would train and cache. One with weights, named by
+    `teacher.pretrained`, `teacher.checkpoint` or its source, is fine-tuned, and gets a new class head where its own was
+    made for other classes. The folder is a run's, for `resume` and `report`; `teacher.checkpoint` takes its `student`.
+
+    Args:
+        config: gives `data`, `teacher`, `validate`, `runtime`, ...; `load_teacher_config` reads one whose recipe is for
+            fine-tuning where the teacher has weights.
+        output: the run's folder, which must be new.
+        reporter: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.orchestration import driver
+
+    return driver.train_teacher(config, Path(output), reporter)
 
 
 def train_autoencoder(

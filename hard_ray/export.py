@@ -20,6 +20,7 @@ class ModelCard:
 
     data: str
     teacher: str
+    """Its model, or "none"."""
     objective: str
     augmentor: str
     updates: int
@@ -82,7 +83,8 @@ def _card(network: Network, images: ImageSpec, card: ModelCard) -> str:
         "augmentor": card.augmentor,
         "student updates": f"{card.updates:,}",
     }
-    what = f"An image classifier with {len(images.classes)} classes, trained by knowledge distillation with hardray."
+    how = "on labels" if card.teacher == "none" else "by knowledge distillation"
+    what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
     return model_card(network, images, what=what, facts=facts)
 
 

@@ -128,13 +128,20 @@ def preset_description(name: str) -> str:
     return preset_text(name).splitlines()[0].lstrip("# ").rstrip()
 
 
-def load_config(files: Sequence[Path] = (), *, preset: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    files: Sequence[Path] = (),
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    beneath: Layer | None = None,
+) -> RunConfig:
     """Merge and validate.
 
     Args:
         files: YAML files, the later ones win.
         preset: a shipped configuration that lies below the files.
         overrides: `dotted.key=value` texts that lie above them.
+        beneath: what lies between the preset and the files.
 
     Raises:
         ConfigError: every mistake found, in one message.
@@ -142,6 +149,7 @@ def load_config(files: Sequence[Path] = (), *, preset: str | None = None, overri
     layers: list[Layer] = []
     if preset is not None:
         layers.append(parse_yaml(preset_text(preset), f"preset {preset}"))
+    layers += [beneath] if beneath is not None else []
     layers += [read_layer(path) for path in files]
     layers.append(parse_overrides(overrides))
     sources = [f"preset {preset}"] if preset else []

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -18,7 +18,7 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
-from hard_ray.config.networks import NetworkConfig, TeacherConfig
+from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError
 from hard_ray.networks.checkpoints import add_weights, load_weights
 
@@ -49,6 +49,8 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
     outputs: Tensor | None
+    has_new_head: bool
+    """Whether the class head was not taken over from the weights that the rest has."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
         """`outputs` picks and orders the model's classes; None keeps them."""
@@ -59,6 +61,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
+        self.has_new_head = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
@@ -100,6 +103,8 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
     Raises:
         ModelError: the model is unknown, or its weights do not fit.
     """
+    if isinstance(config, StudentConfig) and config.new_head:
+        return _with_fitting_head(config, images, role=role)
     model = _create(config, images, num_classes=len(images.classes), role=role)
     if model.num_classes != len(images.classes):
         raise ModelError(
@@ -108,6 +113,29 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
         )
     _check_order(model, images.classes, role=role)
     return Network(model, _contract(model, config, images))
+
+
+def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
+    """A network that keeps the head of its weights only where that was made for these classes.
+
+    That is, for as many of them, and where the head's classes have names, for the same in the same order.
+    """
+    count = len(images.classes)
+    kwargs = {**config.model_kwargs, "num_classes": count}
+    model = _make(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
+    network = Network(model, _contract(model, config, images))
+    saved = pretrained_cfg(model)
+    if config.checkpoint is not None and not config.checkpoint.is_dir():
+        named = saved.get("classifier") or ()
+        heads = (named,) if isinstance(named, str) else tuple(named)
+        network.has_new_head = load_weights(model, config.checkpoint, role=role, head=heads)
+        return network
+    network.has_new_head = saved.get("num_classes") != count
+    names = _label_names(model)
+    if not network.has_new_head and names and names != list(images.classes):
+        cast(Any, model).reset_classifier(count)  # for as many classes as before, timm keeps the head
+        network.has_new_head = True
+    return network
 
 
 def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
@@ -137,6 +165,15 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
 
 
 def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+    """The architecture with all of its weights."""
+    model = _make(config, images, num_classes=num_classes, role=role)
+    if config.checkpoint is not None and not config.checkpoint.is_dir():
+        load_weights(model, config.checkpoint, role=role)
+    return model
+
+
+def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+    """The architecture, with its weights unless they are in a file."""
     name, checkpoint = config.model, config.checkpoint
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
@@ -157,8 +194,6 @@ def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None
         raise ModelError(f"{role}.model {name} cannot be made: {type(error).__name__}: {error}") from error
     if from_folder:
         _check_architecture(model, config, role)
-    elif checkpoint is not None:
-        load_weights(model, checkpoint, role=role)
     return model
 
 
@@ -245,12 +280,17 @@ def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path |
     return [names.index(name) for name in classes]
 
 
+def _label_names(model: nn.Module) -> list[str]:
+    """The classes that the weights were made for, in the order of the outputs; empty where they have no names."""
+    saved = pretrained_cfg(model).get("label_names") or ()
+    return [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
+
+
 def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:
     """Refuse a model whose saved label names contradict the data's order."""
-    saved = pretrained_cfg(model).get("label_names")
-    if not saved:
+    names = _label_names(model)
+    if not names:
         return
-    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
     moved = [name for index, name in enumerate(classes) if name in names and names.index(name) != index]
     if moved:
         remedy = "name its outputs in teacher.class_map" if role == "teacher" else "retrain it in this order"

@@ -32,7 +32,7 @@ from hard_ray.networks.network import ImageSpec, Network, build_student, build_t
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_training
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_run, teacher_training
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer, image_spec
@@ -102,13 +102,16 @@ class StoppedError(HardrayError):
     exit_code = 130
 
 
-def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
+def distill(
+    config: RunConfig, output: Path, reporter: Reporter | None = None, *, learner: str = "student"
+) -> RunResult:
     """Train a student, from nothing to a summary.
 
     Args:
         config: what to do.
         output: the run's folder, which must be new.
         reporter: hears of progress.
+        learner: what messages call the network that is trained.
 
     Raises:
         HardrayError: something the user can mend.
@@ -116,10 +119,20 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -
     """
     check_new(output)
     config = absolute(config)
-    index, _, _ = examine(config)
+    index, _, _ = examine(config, learner=learner)
     folder = create(output)
     with folder.locked():
         return _Driver(config, index, folder, reporter or Silent()).run()
+
+
+def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
+    """Train or fine-tune the teacher of a configuration by its recipe, as a run of its own.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the run can be resumed.
+    """
+    return distill(teacher_run(config), output, reporter, learner="teacher")
 
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
@@ -329,15 +342,19 @@ def asks_teacher(config: RunConfig) -> bool:
     )
 
 
-def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
+def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:
     """Look at suites and data and build student and teacher, before anything is started or written.
+
+    Args:
+        config: the run.
+        learner: what messages call the network that is trained.
 
     Raises:
         HardrayError: something about suites, data or networks that the user can mend.
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config, index))
+    student, teacher = check_networks(config, image_spec(config, index), learner=learner)
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     generated_for(config.augmentor, index)
@@ -345,13 +362,13 @@ def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
     return index, student, teacher
 
 
-def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:
+def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "student") -> tuple[Network, Network]:
     """Build student and teacher once, where an error costs nothing yet.
 
     Raises:
         ModelError: one of them cannot be made, or does not fit the data.
     """
-    student = build_student(config.student, images)
+    student = build_student(config.student, images, role=learner)
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")

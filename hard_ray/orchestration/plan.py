@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from hard_ray.config.augmentor import IdentityAugmentor
-from hard_ray.config.networks import NetworkConfig, StudentConfig
+from hard_ray.config.loader import dump_yaml, parse_yaml, validate
+from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.config.objective import CrossEntropyObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
@@ -67,3 +68,22 @@ def teacher_training(config: RunConfig) -> RunConfig:
             "seed": recipe.seed,
         }
     )
+
+
+def teacher_run(config: RunConfig) -> RunConfig:
+    """The teacher's training as a run of its own: what `teacher_training` trains, or weights fine-tuned by the recipe.
+
+    Raises:
+        ConfigError: the recipe does not fit the rest.
+    """
+    training = teacher_training(config)
+    fine_tunes = config.teacher.has_weights
+    run = training.model_copy(
+        update={
+            "teacher": TeacherConfig(),  # is asked nothing, because the objective is cross-entropy with the labels
+            "student": training.student.model_copy(update={"new_head": fine_tunes}),
+            "validation": config.validation,
+            "experiment": training.experiment.model_copy(update={"name": config.experiment.name}),
+        }
+    )
+    return validate([parse_yaml(dump_yaml(run), "teacher.recipe")], source="teacher.recipe")

@@ -342,7 +342,7 @@ class Builder:
         config = self.config
         return ModelCard(
             data=f"{describe(config.data)}, {len(self.index.rows('train')):,} training images",
-            teacher="none" if self.plan.role == "teacher" else config.teacher.model,
+            teacher="none" if config.objective.kind == "cross_entropy" else config.teacher.model,
             objective=config.objective.kind,
             augmentor=config.augmentor.kind,
             updates=progress.student_steps,
