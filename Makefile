@@ -35,7 +35,7 @@ quick: setup  ## the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
 
 docs: setup  ## the site of docs/, in build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-reference: setup  ## docs/reference/ anew from the code: configuration, command line, Python API
 	$(BIN)/python -m documentation.reference

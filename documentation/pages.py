@@ -18,6 +18,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- run in: (?P<folder>[\w-]+) -->\n)?(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
     flags=re.MULTILINE | re.DOTALL,
 )
+_SETTING = re.compile(r"[A-Z_]+=")
 _SPAN = re.compile(r"`(hardray [^`\n]+)`")
 
 
@@ -85,6 +86,17 @@ def mentions(page: str) -> list[str]:
 
 
 def hardray_arguments(command: str) -> list[str] | None:
-    """What is given to `hardray`; None for another command."""
-    words = shlex.split(command, comments=True)
-    return words[1:] if words and words[0] == "hardray" else None
+    """What is given to `hardray`, without settings of the environment before and redirections after it.
+
+    None for another command, and for a line of a text that a block writes.
+    """
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return None
+    while words and _SETTING.match(words[0]):
+        words.pop(0)
+    if not words or words[0] != "hardray":
+        return None
+    end = next((place for place, word in enumerate(words) if word in (">", "|", "&&")), len(words))
+    return words[1:end]

@@ -51,16 +51,8 @@ def main(names: Sequence[str]) -> int:
 def to_come(block: Block) -> str | None:
     """The first verb of a block that the command line does not have yet."""
     known = commands()
-    verbs = [words[0] for command in block.commands if (words := hardray_arguments_or_none(command))]
+    verbs = [words[0] for command in block.commands if (words := hardray_arguments(command))]
     return next((verb for verb in verbs if verb in VERBS_TO_COME and verb not in known), None)
-
-
-def hardray_arguments_or_none(command: str) -> list[str] | None:
-    """Of a line that is a part of something else, such as a program on standard input, nothing."""
-    try:
-        return hardray_arguments(command)
-    except ValueError:
-        return None
 
 
 def _run(block: Block, folder: Path) -> bool:
