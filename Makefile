@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quick experiments bench check fix lock clean
+.PHONY: help setup demo test test-slow quick docs docs-reference docs-test experiments bench check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,15 @@ test-slow: setup  ## the long end-to-end tests that `make test` leaves out
 
 quick: setup  ## the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
+
+docs: setup  ## the site of docs/, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-reference: setup  ## docs/reference/ anew from the code: configuration, command line, Python API
+	$(BIN)/python -m documentation.reference
+
+docs-test: setup  ## run the commands of docs/ that are marked so; PAGES= names some
+	$(BIN)/python -m documentation.run $(PAGES)
 
 experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
 	$(BIN)/python -m experiments.run
