@@ -94,6 +94,15 @@ def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
+def label_names(model: nn.Module) -> tuple[str, ...] | None:
+    """The classes that a model was saved with, in the order of its outputs; None where it has no names."""
+    saved = pretrained_cfg(model).get("label_names")
+    if not saved:
+        return None
+    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else saved
+    return tuple(str(name) for name in names)
+
+
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
     """A network with one output per class of the data.
 
@@ -107,7 +116,7 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
             f"{len(images.classes)} classes; use a model trained on these classes, or its architecture's name"
         )
     _check_order(model, images.classes, role=role)
-    return Network(model, _contract(model, config, images))
+    return Network(model, input_contract(model, config, images))
 
 
 def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
@@ -133,7 +142,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
         )
     if not names:
         _check_order(model, images.classes, role="teacher")
-    return Network(model, _contract(model, config, images), outputs).freeze()
+    return Network(model, input_contract(model, config, images), outputs).freeze()
 
 
 def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
@@ -190,7 +199,12 @@ def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> N
         )
 
 
-def _contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+    """How a model wants its images, as its configuration says, and otherwise as it does itself.
+
+    Raises:
+        ModelError: it takes another number of channels than the images have.
+    """
     arguments = {
         "mean": list(config.mean) if config.mean else None,
         "std": list(config.std) if config.std else None,
@@ -247,10 +261,9 @@ def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path |
 
 def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:
     """Refuse a model whose saved label names contradict the data's order."""
-    saved = pretrained_cfg(model).get("label_names")
-    if not saved:
+    names = label_names(model)
+    if names is None:
         return
-    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
     moved = [name for index, name in enumerate(classes) if name in names and names.index(name) != index]
     if moved:
         remedy = "name its outputs in teacher.class_map" if role == "teacher" else "retrain it in this order"
