@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from . import take_home
 from .common import (
     Data,
     Files,
@@ -377,6 +378,10 @@ def report(
     """
     with readable_errors():
         console.print(escape(str(api().report(run, to=to))), highlight=False, soft_wrap=True)
+
+
+app.command()(take_home.export)
+app.command()(take_home.predict)
 
 
 @app.callback(invoke_without_command=True)
