@@ -224,6 +224,10 @@ def _limits(saved: SavedModel) -> list[str]:
             f"It was measured on pictures resized to {side} pixels that the network then resized to {size[0]}; timm "
             f"resizes a picture to {size[0]} pixels at once, so its figures may be others."
         )
+    if saved.record is not None and saved.eval_view.crop_mode == "center":
+        limits.append(
+            "Of pictures that are not square, timm may cut out what lies one pixel beside what hardray measured on."
+        )
     return limits if saved.record is None else [*limits, *_limits_of_run(saved.record, saved)]
 
 
