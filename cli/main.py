@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from . import take_home
 from .common import (
     Data,
     Files,
@@ -361,6 +362,8 @@ def report(
 
 app.command()(train_teacher)
 app.command()(compare)
+app.command()(take_home.export)
+app.command()(take_home.predict)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,7 @@ result = distill(load_config(preset="digits"), "runs/digits")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,11 +19,13 @@ __all__ = [
     "compare",
     "distill",
     "evaluate",
+    "export",
     "gallery",
     "generate",
     "import_teacher",
     "load_config",
     "load_teacher_config",
+    "predict",
     "report",
     "resume",
     "score_augmentations",
@@ -34,8 +36,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hard_ray.comparison_page import WrittenComparison
+    from hard_ray.exporting import Exported
     from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
+    from hard_ray.predicting import Prediction
 
 
 def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -311,3 +315,64 @@ def evaluate(
     folder = target.default_output if output is None else Path(output)
     result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
     return {**result, "folder": str(folder)}
+
+
+def export(
+    run: str | Path, to: str | Path, *, best: bool = False, onnx: bool = False, torch_export: bool = False
+) -> Exported:
+    """Take a student out of its run: timm's layout, and a model card with what was measured.
+
+    Args:
+        run: a run's folder, or a folder in timm's layout.
+        to: the folder, which must be new or an earlier export; it is replaced in one step.
+        best: of a run the best on the validation split, instead of the last.
+        onnx: whether `model.onnx` is written; needs the extra `onnx`.
+        torch_export: whether `model.pt2` is written.
+
+    Returns:
+        The folder, and how far the files' logits were from the network's on real images; one that is not the network
+        is an error, and nothing is left of it.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray import exporting
+
+    return exporting.export(Path(run), Path(to), best=best, onnx=onnx, torch_export=torch_export)
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    best: bool = False,
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> Iterator[Prediction]:
+    """Ask a model about image files.
+
+    Args:
+        model: a run's folder, an export, a folder in timm's layout, or a timm name.
+        images: files, and folders that stand for every image below them.
+        top: how many classes are named for each.
+        best: of a run the best on the validation split, instead of the last.
+        batch_size: images that are read and asked about together.
+        threads: of the network's kernels, in the whole process; None leaves them as they are.
+
+    Returns:
+        One prediction for each image, in their order, made as they are asked for; one that cannot be read has a
+        `problem`.
+
+    Raises:
+        HardrayError: there is no such model, or it cannot be used.
+    """
+    import torch
+
+    from hard_ray.predicting import predictions
+    from hard_ray.saved_model import open_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    saved = open_model(str(model), best=best)
+    return predictions(saved, [Path(image) for image in images], top=top, batch_size=batch_size)

@@ -205,6 +205,17 @@ def test_compare(birds: Path, monkeypatch: pytest.MonkeyPatch):
     assert (birds / "runs/compare.html").is_file()
 
 
+def test_export_and_predict(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    exporting, predicting = (next(c for c in commands() if c.startswith(f"hardray {v}")) for v in ("export", "predict"))
+    done = invoke(*runnable(exporting, birds))
+    assert done.exit_code == 0, done.stderr
+    assert (birds / "exports/birds/model.onnx").is_file()
+    done = invoke(*runnable(predicting, birds))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count(" %  ") == 3 * 8
+
+
 @pytest.mark.slow
 def test_ui(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(birds)

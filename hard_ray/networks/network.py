@@ -97,6 +97,15 @@ def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
+def label_names(model: nn.Module) -> tuple[str, ...] | None:
+    """The classes that a model was saved with, in the order of its outputs; None where it has no names."""
+    saved = pretrained_cfg(model).get("label_names")
+    if not saved:
+        return None
+    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else saved
+    return tuple(str(name) for name in names)
+
+
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
     """A network with one output per class of the data.
 
@@ -112,7 +121,7 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
             f"{len(images.classes)} classes; use a model trained on these classes, or its architecture's name"
         )
     _check_order(model, images.classes, role=role)
-    return Network(model, _contract(model, config, images))
+    return Network(model, input_contract(model, config, images))
 
 
 def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
@@ -123,7 +132,7 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     count = len(images.classes)
     kwargs = {**config.model_kwargs, "num_classes": count}
     model = _make(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
-    network = Network(model, _contract(model, config, images))
+    network = Network(model, input_contract(model, config, images))
     saved = pretrained_cfg(model)
     if config.checkpoint is not None and not config.checkpoint.is_dir():
         named = saved.get("classifier") or ()
@@ -131,8 +140,8 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
         network.has_new_head = load_weights(model, config.checkpoint, role=role, head=heads)
         return network
     network.has_new_head = saved.get("num_classes") != count
-    names = _label_names(model)
-    if not network.has_new_head and names and names != list(images.classes):
+    names = label_names(model)
+    if not network.has_new_head and names and names != images.classes:
         cast(Any, model).reset_classifier(count)  # for as many classes as before, timm keeps the head
         network.has_new_head = True
     return network
@@ -161,7 +170,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
         )
     if not names:
         _check_order(model, images.classes, role="teacher")
-    return Network(model, _contract(model, config, images), outputs).freeze()
+    return Network(model, input_contract(model, config, images), outputs).freeze()
 
 
 def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
@@ -225,7 +234,12 @@ def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> N
         )
 
 
-def _contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+    """How a model wants its images, as its configuration says, and otherwise as it does itself.
+
+    Raises:
+        ModelError: it takes another number of channels than the images have.
+    """
     arguments = {
         "mean": list(config.mean) if config.mean else None,
         "std": list(config.std) if config.std else None,
@@ -280,16 +294,10 @@ def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path |
     return [names.index(name) for name in classes]
 
 
-def _label_names(model: nn.Module) -> list[str]:
-    """The classes that the weights were made for, in the order of the outputs; empty where they have no names."""
-    saved = pretrained_cfg(model).get("label_names") or ()
-    return [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
-
-
 def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:
     """Refuse a model whose saved label names contradict the data's order."""
-    names = _label_names(model)
-    if not names:
+    names = label_names(model)
+    if names is None:
         return
     moved = [name for index, name in enumerate(classes) if name in names and names.index(name) != index]
     if moved:
