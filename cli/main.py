@@ -30,6 +30,7 @@ from .common import (
     say,
     usage,
 )
+from .tune import tune
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -98,6 +99,9 @@ def _run(start: Callable[[Any], RunResult]) -> None:
         console.print(
             f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
         )
+
+
+app.command()(tune)
 
 
 @app.command()

@@ -9,9 +9,9 @@ from hard_ray.orchestration.cluster import (
     check_demand,
     connected,
     data_shares,
-    demand,
     resolve_runtime,
 )
+from hard_ray.orchestration.demand import demand
 
 
 def runtime(*overrides: str):
@@ -79,3 +79,26 @@ def test_a_worker_and_a_teacher_share_a_gpu_where_they_are_few(
     resolved = _resolve_gpus(given, cluster(GPU=gpus))
     assert (resolved.gpus_per_worker, resolved.teacher.num_gpus) == (worker_share, teacher_share)
     check_demand(resolved, cluster(GPU=gpus))
+
+
+def test_trials_at_the_same_time_need_workers_and_data_each_and_one_pool():
+    given = runtime("runtime.num_workers=2", "runtime.teacher.replicas=3")
+    wanted = demand(given, trials=4)
+    assert wanted.parts["student workers"]["CPU"] == 4 * 2
+    assert wanted.parts["teacher pool"]["CPU"] == 3
+    assert wanted.total["CPU"] == pytest.approx(4 * 2 + 4 * 1 + 3 + 4 * 0.1)
+    with pytest.raises(ClusterError, match="the search reserves 15.4 CPU .* lower concurrency, runtime.num_workers"):
+        check_demand(given, cluster(), trials=4)
+    assert data_shares(runtime(), cluster(), trials=2).cpus == pytest.approx((8 - 2 - 1 - 0.2) / 2)
+
+
+def test_trials_share_the_cores_and_gpus_of_a_machine():
+    config = load_config(preset="digits")
+    alone, four = (
+        resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 32.0}), trials=trials).runtime
+        for trials in (None, 4)
+    )
+    assert four.threads <= alone.threads
+    assert four.threads == 1 or four.threads * 5 <= alone.threads * 2
+    assert _resolve_gpus(config.runtime, cluster(GPU=2), 2).gpus_per_worker == 0.5
+    assert _resolve_gpus(config.runtime, cluster(GPU=3), 2).gpus_per_worker == 1.0
