@@ -150,9 +150,46 @@ def _amounts(resources: dict[str, float]) -> str:
 
 
 def _print_result(result: SearchResult) -> None:
-    raise NotImplementedError
+    console.print()
+    console.print(result_table(result.board, result.results))
+    for line in result_lines(result):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def result_table(rows: list[dict[str, Any]]) -> Table:
-    """The leader board."""
-    raise NotImplementedError
+def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
+    """The leader board; of several metrics, those that no other trial beats in all are bold."""
+    metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
+    table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")
+    columns = board["columns"][:-1]  # why a trial failed is a line of its own
+    for name in columns:
+        table.add_column(escape(name), justify="left" if name in ("trial", "status") else "right")
+    chosen = results["pareto"] or [results["best"]]
+    for row in board["data"]:
+        style = "bold" if row[0] in chosen else None
+        table.add_row(*(escape(_cell(value)) for value in row[: len(columns)]), style=style)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def result_lines(result: SearchResult) -> list[str]:
+    """What stands beside the table: failures, what mattered, and where everything is."""
+    lines = [
+        f"[yellow]trial {escape(trial['id'])} failed: {escape(trial['reason'])}[/yellow]"
+        for trial in result.results["trials"]
+        if trial["status"] == "failed"
+    ]
+    for metric, shares in result.importance.items():
+        if shares:
+            said = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
+            lines.append(f"matters  {escape(said)} of the variance of {escape(metric)}")
+    folder = result.folder
+    lines.append(f"search   {escape(str(folder))}")
+    lines.append(f"best     hardray distill -c {escape(str(folder / 'best.yaml'))}")
+    if result.tracking_problem is not None:
+        lines.append(f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)})[/yellow]")
+    return lines

@@ -56,7 +56,7 @@ class Base(Config):
     """A shipped configuration; give this or `config`."""
     config: Path | None = None
     """A configuration file, relative to the space's; give this or `preset`."""
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default={})
     """Values by dotted key that lie above it."""
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class SpaceConfig(Config):
     """What is optimised, on the validation split; a list: the trade-off between them (Pareto)."""
     mode: Mode | tuple[Mode, ...] | None = None
     """Whether less or more of the metric is better; unset: what is better for it."""
-    stop: dict[str, PositiveFloat] = {}
+    stop: dict[str, PositiveFloat] = Field(default={})
     """Ends a trial that reaches a value: `epoch`, `step`, or a metric."""
     grace_epochs: PositiveInt = 1
     """Epochs that `asha` gives every trial."""
@@ -262,9 +262,10 @@ def _parse(raw: Layer, source: str) -> SpaceConfig:
 
 def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
     """Lines for one of pydantic's findings; the keys of a distribution stand twice in its locations."""
-    location = [
-        part for part, after in itertools.pairwise((*problem["loc"], None)) if part not in KINDS or part != after
-    ]
+    parts = problem["loc"]
+    location = tuple(
+        part for part, after in zip(parts, (*parts[1:], None), strict=True) if part not in KINDS or part != after
+    )
     where = ".".join(str(part) for part in location)
     kinds = ", ".join(KINDS)
     if problem["type"] == "union_tag_not_found":
@@ -275,7 +276,7 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
     elif problem["type"] == "value_error" and not location:
         yield from str(problem["msg"]).removeprefix("Value error, ").splitlines()
     else:
-        yield describe({**problem, "loc": tuple(location)}, raw, SpaceConfig)
+        yield describe({**problem, "loc": location}, raw, SpaceConfig)
 
 
 def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> RunConfig:
