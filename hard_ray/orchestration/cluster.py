@@ -55,8 +55,7 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
     Args:
         runtime: what is reserved, and where.
         namespace: of named actors.
-        trials: as in `demand`; a cluster that is started for a search has Ray's dashboard, because Ray frees what a
-            trial that was ended early had reserved only with it.
+        trials: as in `demand`.
 
     Raises:
         ClusterError: the address does not answer.
@@ -72,7 +71,7 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
             _join(address, namespace)
         else:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-            _start(demand(runtime, trials=trials), namespace, dashboard=trials is not None)
+            _start(demand(runtime, trials=trials), namespace)
         yield Cluster(is_own=not address, resources=ray.cluster_resources())
     finally:
         ray.shutdown()
@@ -122,7 +121,7 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _start(reserved: Demand, namespace: str, *, dashboard: bool) -> None:
+def _start(reserved: Demand, namespace: str) -> None:
     """A cluster of this machine. CPUs are tokens: a small machine gives as many as the run asks for."""
     if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one to the home folder
@@ -137,7 +136,7 @@ def _start(reserved: Demand, namespace: str, *, dashboard: bool) -> None:
             address="local",
             namespace=namespace,
             num_cpus=int(max(cores, wanted)),
-            include_dashboard=dashboard,
+            include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -148,6 +148,7 @@ def build_tuner(space: SpaceConfig, order: bytes, index: ImageIndex, path: Path,
             stop=Ends(),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folders have them
         ),
     )
 
@@ -176,7 +177,7 @@ def domain(drawn: Distribution, *, grid: bool) -> Any:
 def searcher(space: SpaceConfig) -> SearchAlgorithm | Searcher:
     """How settings are chosen."""
     if space.search != "optuna":
-        return BasicVariantGenerator(random_state=space.seed)
+        return BasicVariantGenerator(max_concurrent=space.concurrency, random_state=space.seed)
     if len(space.metrics) == 1:
         return OptunaSearch(seed=space.seed)
     return OptunaSearch(metric=list(space.metrics), mode=list(space.modes), seed=space.seed)
