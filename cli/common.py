@@ -62,16 +62,18 @@ def load(
     from hard_ray.config.fine_tuning import load_teacher_config
     from hard_ray.config.loader import load_config
 
-    short = []
+    short = shorthands(teacher=teacher, data=data)
     given = overrides or []
-    if data is not None:
-        short.append(f"data.path={json.dumps(str(data))}")
-        if not files and not any(item.startswith("data.kind=") for item in given):
-            short.append("data.kind=image_folder")
-    if teacher is not None:
-        short.append(f"teacher.model={json.dumps(teacher)}")
+    if data is not None and not files and not any(item.startswith("data.kind=") for item in given):
+        short.append("data.kind=image_folder")
     made = load_teacher_config if trains_teacher else load_config
     return made(files or [], preset=preset, overrides=[*short, *given])
+
+
+def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:
+    """The overrides that `--teacher` and `--data` are short for."""
+    short = {"data.path": data, "teacher.model": teacher}
+    return [f"{key}={json.dumps(str(value))}" for key, value in short.items() if value is not None]
 
 
 def say(text: str) -> None:

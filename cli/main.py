@@ -34,6 +34,7 @@ from .common import (
 from .compare import compare
 from .evaluate import evaluate
 from .teacher import train_teacher
+from .tune import tune
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -76,6 +77,9 @@ def distill(
         folder = output or default_output(loaded, preset)
         console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
         run_to_end(lambda reporter: api().distill(loaded, folder, reporter=reporter))
+
+
+app.command()(tune)
 
 
 @app.command()

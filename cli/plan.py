@@ -28,7 +28,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     """
     from hard_ray.data.schedule import train_schedule
     from hard_ray.data.sources import describe
-    from hard_ray.orchestration.cluster import demand
+    from hard_ray.orchestration.demand import demand
     from hard_ray.orchestration.driver import asks_teacher, examine
 
     index, student, teacher = examine(config, learner=learner)

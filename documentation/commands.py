@@ -9,7 +9,7 @@ from documentation.pages import hardray_arguments
 from hard_ray.config.loader import known_keys
 from hard_ray.config.run import RunConfig
 
-VERBS_TO_COME = frozenset({"tune"})
+VERBS_TO_COME = frozenset[str]()
 """Verbs that pages show and the command line does not have yet; take each out when it is there."""
 
 

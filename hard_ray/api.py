@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
+from hard_ray.config.space import Search, load_space
 
 __all__ = [
     "compare",
@@ -24,14 +25,17 @@ __all__ = [
     "generate",
     "import_teacher",
     "load_config",
+    "load_space",
     "load_teacher_config",
     "predict",
     "report",
     "resume",
+    "resume_tune",
     "score_augmentations",
     "sync",
     "train_autoencoder",
     "train_teacher",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from hard_ray.exporting import Exported
     from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
+    from hard_ray.orchestration.tune import SearchResult
     from hard_ray.predicting import Prediction
 
 
@@ -67,6 +72,34 @@ def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult
     from hard_ray.orchestration import driver
 
     return driver.resume(Path(output), reporter)
+
+
+def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
+    """Search settings: trials by Ray Tune, which share one teacher pool.
+
+    Args:
+        search: see `load_space`; or a space's file or name.
+        output: the search's folder, which must be new.
+        say: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    checked = load_space(search) if isinstance(search, str) else search
+    from hard_ray.orchestration import tune as orchestration
+
+    return orchestration.tune_space(checked, Path(output), say)
+
+
+def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
+    """Go on with a search: trials that have ended are kept, the others go on from their checkpoints.
+
+    Raises:
+        HardrayError: there is no search in the folder, or something else the user can mend.
+    """
+    from hard_ray.orchestration import tune as orchestration
+
+    return orchestration.resume(Path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:

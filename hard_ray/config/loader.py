@@ -75,25 +75,47 @@ def read_layer(path: Path) -> Layer:
 
 def parse_overrides(overrides: Iterable[str]) -> Layer:
     """Turn `dotted.key=value` texts into one layer; values are YAML."""
-    layer: Layer = {}
+    values: list[tuple[str, str, Any]] = []
     problems = []
     for override in overrides:
         dotted, sep, text = override.partition("=")
-        keys = dotted.strip().split(".")
-        if not sep or not all(keys):
+        if not sep or not all(dotted.strip().split(".")):
             problems.append(f"{override!r}: want dotted.key=value, for example optim.lr=0.1")
             continue
+        values.append((override, dotted.strip(), parse_yaml(text, f"the override {override!r}")))
+    layer, conflicts = _nested(values)
+    if problems or conflicts:
+        raise ConfigError([*problems, *conflicts], "the overrides")
+    return layer
+
+
+def layer_of(values: Mapping[str, Any], source: str) -> Layer:
+    """One layer of values by their dotted keys.
+
+    Raises:
+        ConfigError: a key is a part of another one; the message names `source`.
+    """
+    layer, conflicts = _nested((key, key, value) for key, value in values.items())
+    if conflicts:
+        raise ConfigError(conflicts, source)
+    return layer
+
+
+def _nested(values: Iterable[tuple[str, str, Any]]) -> tuple[Layer, list[str]]:
+    """Blocks in blocks, of what was said, a dotted key and a value; and what contradicts what was said before."""
+    layer: Layer = {}
+    conflicts = []
+    for said, dotted, value in values:
+        *blocks, last = dotted.split(".")
         block = layer
-        for key in keys[:-1]:
+        for key in blocks:
             block = block.setdefault(key, {})
             if not isinstance(block, dict):
-                problems.append(f"{override!r}: {key} was already given a value")
+                conflicts.append(f"{said!r}: {key} was already given a value")
                 break
         else:
-            block[keys[-1]] = parse_yaml(text, f"the override {override!r}")
-    if problems:
-        raise ConfigError(problems, "the overrides")
-    return layer
+            block[last] = value
+    return layer, conflicts
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Layer:
@@ -216,13 +238,13 @@ def _remove(raw: Any, location: Sequence[str | int]) -> bool:
     return False
 
 
-def describe(problem: ErrorDetails, raw: Any) -> str:
+def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig) -> str:
     """One line for one of pydantic's findings: where, what is wrong, what was got."""
     where = dotted_location(problem["loc"], raw)
     if problem["type"] == "extra_forbidden":
-        if where in set(known_keys(RunConfig)):
+        if where in set(known_keys(model)):
             return f"{where}: unknown key here; another kind of {where.rpartition('.')[0]} has it"
-        return f"{where}: unknown key{_suggestion(where)}"
+        return f"{where}: unknown key{_suggestion(where, model)}"
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")
         return f"{where}: {text}" if where else text
@@ -249,10 +271,10 @@ def dotted_location(location: Sequence[str | int], raw: Any) -> str:
     return ".".join(keys)
 
 
-def _suggestion(dotted: str) -> str:
+def _suggestion(dotted: str, model: type[BaseModel]) -> str:
     """`; did you mean ...?`: a sibling that looks alike, else the same last word elsewhere."""
     block, _, last = dotted.rpartition(".")
-    known = sorted(set(known_keys(RunConfig)))
+    known = sorted(set(known_keys(model)))
     siblings = [key for key in known if key.rpartition(".")[0] == block]
     close = difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.7)
     words = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in known], n=1, cutoff=0.8)

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -122,7 +123,7 @@ def distill(
     index, _, _ = examine(config, learner=learner)
     folder = create(output)
     with folder.locked():
-        return _Driver(config, index, folder, reporter or Silent()).run()
+        return Driver(config, index, folder, reporter or Silent()).run()
 
 
 def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
@@ -146,11 +147,11 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     with folder.locked():
         config = validate([read_layer(folder.config)], source=str(folder.config))
         index, _, _ = examine(config)
-        return _Driver(config, index, folder, reporter or Silent()).run()
+        return Driver(config, index, folder, reporter or Silent()).run()
 
 
-class _Driver:
-    """One start of a run."""
+class Driver:
+    """One start of a run, or of a trial, which brings a teacher pool and Ray along."""
 
     def __init__(self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
         self.config = config
@@ -159,37 +160,53 @@ class _Driver:
         self.reporter = reporter
 
     def run(self) -> RunResult:
+        """From a connection to Ray to a summary."""
         index = self.index
-        self._check_classes()
-        self._check_disk()
-        self.folder.stop_request.unlink(missing_ok=True)
+        self.check()
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
         with connected(self.config.runtime, namespace=namespace) as cluster:
             self.config = resolve_runtime(self.config, cluster)
-            teacher, trained = self._teacher(index)
-            runs = self._plans(train_teacher=not trained)
-            self._write_configs(runs)
+            teacher, trained = self.teacher(index)
+            runs = self.plans(train_teacher=not trained)
+            self.write_configs(runs)
             tracking = self._tracking(runs)
             if tracking:
                 tracking.start()
-            pool = self._start_pool(teacher, namespace)
+            pool = self.start_pool(teacher, namespace)
             plan = WorkerPlan(runs, teacher, pool.address if pool else None, data_shares(self.config.runtime, cluster))
-            status = "FAILED"
-            try:
-                self._fit(plan, index)
-                status = "FINISHED"
-            except StoppedError:
-                status = "KILLED"
-                raise
-            finally:
-                self.reporter.close()
-                if pool is not None:
-                    pool.stop()
-                problem = self._close(tracking, runs, status)
+            problem = self.carry_out(plan, tracking, pool)
         uri = tracking_uri(self.config.tracking, self.folder) if tracking else None
         return RunResult(self.folder.path, self.config, read_json(self.folder.summary), uri, problem)
 
+    def carry_out(
+        self, plan: WorkerPlan, tracking: Tracking | None = None, pool: PoolServer | None = None
+    ) -> str | None:
+        """Make the trainings of a plan and write what came out; what MLflow could not be told, if anything."""
+        status = "FAILED"
+        try:
+            self.fit(plan)
+            status = "FINISHED"
+        except StoppedError:
+            status = "KILLED"
+            raise
+        finally:
+            self.reporter.close()
+            if pool is not None:
+                pool.stop()
+            problem = self._close(tracking, plan.runs, status)
+        return problem
+
     # ------------------------------------------------------------------- checks
+
+    def check(self) -> None:
+        """Look at what an earlier start left, and forget its request to stop.
+
+        Raises:
+            RunFolderError: the data's classes changed, or no disk is free.
+        """
+        self._check_classes()
+        self._check_disk()
+        self.folder.stop_request.unlink(missing_ok=True)
 
     def _check_classes(self) -> None:
         """The class order is saved with the run, and must be the same after a resume."""
@@ -205,7 +222,7 @@ class _Driver:
 
     # ------------------------------------------------------------------ teacher
 
-    def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec | None, bool]:
+    def teacher(self, index: ImageIndex) -> tuple[TeacherSpec | None, bool]:
         """What the pool's replicas become, and whether its weights are there already; None where none is wanted."""
         config = self.config
         teacher, trained = config.teacher, True
@@ -232,7 +249,8 @@ class _Driver:
             for path in own.student.iterdir():
                 shutil.copy2(path, temporary)
 
-    def _start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
+    def start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
+        """The pool's actors, unless the student workers hold the teacher themselves."""
         runtime = self.config.runtime.teacher
         if spec is None or runtime.placement == "colocated" or not asks_teacher(self.config):
             return None
@@ -240,7 +258,8 @@ class _Driver:
 
     # -------------------------------------------------------------------- plans
 
-    def _plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
+    def plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
+        """The trainings of the run, one after the other."""
         config, folder = self.config, self.folder
         plans = []
         if train_teacher and asks_teacher(self.config):
@@ -251,7 +270,7 @@ class _Driver:
         plans.append(RunPlan(config.experiment.name or folder.path.name, "main", config, folder.path))
         return tuple(plans)
 
-    def _write_configs(self, runs: tuple[RunPlan, ...]) -> None:
+    def write_configs(self, runs: tuple[RunPlan, ...]) -> None:
         """From here on the folder is a run; a mistake that was found before leaves it as it was."""
         write_text(self.folder.classes, "".join(f"{name}\n" for name in self.index.classes))
         for run in runs:
@@ -273,17 +292,22 @@ class _Driver:
 
     # ----------------------------------------------------------------- training
 
-    def _fit(self, plan: WorkerPlan, index: ImageIndex) -> None:
-        """Train in a thread, so that this one can watch, and hear Ctrl-C."""
+    def fit(self, plan: WorkerPlan) -> None:
+        """Train in a thread, so that this one can watch, and hear Ctrl-C.
+
+        Raises:
+            HardrayError: training failed.
+            StoppedError: it was asked to stop, and wrote a checkpoint.
+        """
         runtime = self.config.runtime
-        shipped = ray.put(index)
+        shipped = ray.put(self.index)
         trainer = TorchTrainer(
             cast(Any, train_worker),
             train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=bool(runtime.gpus_per_worker),
-                resources_per_worker=_worker_resources(plan, self.config),
+                resources_per_worker=worker_resources(self.config.runtime),
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
@@ -298,11 +322,11 @@ class _Driver:
             while thread.is_alive():
                 thread.join(WATCH_EVERY_S)
                 self.reporter.watch(plan.runs)
-        self._judge(outcome, index)
+        self._judge(outcome)
 
-    def _judge(self, outcome: dict[str, Any], index: ImageIndex) -> None:
+    def _judge(self, outcome: dict[str, Any]) -> None:
         """Turn what the workers returned, or how they failed, into a result or an error."""
-        self._keep_teacher(index)
+        self._keep_teacher(self.index)
         if "error" in outcome:
             raise _readable(outcome["error"], self.folder) from outcome["error"]
         told = outcome["value"] or {}
@@ -374,10 +398,11 @@ def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "stud
     return student, build_student(config.teacher, images, role="teacher")
 
 
-def _worker_resources(plan: WorkerPlan, config: RunConfig) -> dict[str, float]:
-    resources = {"CPU": config.runtime.cpus_per_worker}
-    if config.runtime.gpus_per_worker:
-        resources["GPU"] = config.runtime.gpus_per_worker
+def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:
+    """What Ray reserves for each student worker."""
+    resources = {"CPU": runtime.cpus_per_worker}
+    if runtime.gpus_per_worker:
+        resources["GPU"] = runtime.gpus_per_worker
     return resources
 
 

@@ -51,6 +51,10 @@ class WorkerPlan:
     pool: PoolAddress | None
     """None: every worker holds the teacher itself."""
     data: DataShares
+    teacher_identity: str | None = None
+    """Whom a new training must learn from; None: whoever answers first."""
+    group_note: Path | None = None
+    """Where the first worker writes which placement group it is in; None: nowhere."""
 
 
 def teacher_training(config: RunConfig) -> RunConfig:
