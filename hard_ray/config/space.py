@@ -264,7 +264,7 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
     """Lines for one of pydantic's findings; the keys of a distribution stand twice in its locations."""
     parts = problem["loc"]
     location = tuple(
-        part for part, after in zip(parts, (*parts[1:], None), strict=True) if part not in KINDS or part != after
+        part for part, after in zip(parts, (*parts, None)[1:], strict=True) if part not in KINDS or part != after
     )
     where = ".".join(str(part) for part in location)
     kinds = ", ".join(KINDS)
