@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quick experiments bench check fix lock clean
+.PHONY: help setup demo test test-slow quick docs docs-reference docs-test experiments bench check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,15 @@ test-slow: setup  ## the long end-to-end tests that `make test` leaves out
 quick: setup  ## the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
 
+docs: setup  ## the site of docs/, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-reference: setup  ## docs/reference/ anew from the code: configuration, command line, Python API
+	$(BIN)/python -m documentation.reference
+
+docs-test: setup  ## run the commands of docs/ that are marked so; PAGES= names some
+	$(BIN)/python -m documentation.run $(PAGES)
+
 experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
 	$(BIN)/python -m experiments.run
 
@@ -52,7 +61,8 @@ fix: setup  ## format, and mend what lint can mend
 
 lock: setup  ## compile requirements.txt anew from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --extra huggingface --extra corruptions --group dev --output-file requirements.txt pyproject.toml
+	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --group dev --output-file requirements.txt \
+	  pyproject.toml
 
 clean:  ## remove what can be made again
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from hard_ray.errors import HardrayError
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
+    from hard_ray.orchestration.driver import RunResult
 
 console = Console()
 errors = Console(stderr=True)
@@ -55,19 +56,24 @@ def load(
     *,
     teacher: str | None = None,
     data: Path | None = None,
+    trains_teacher: bool = False,
 ) -> RunConfig:
     """The configuration that a command line describes."""
+    from hard_ray.config.fine_tuning import load_teacher_config
     from hard_ray.config.loader import load_config
 
-    short = []
+    short = shorthands(teacher=teacher, data=data)
     given = overrides or []
-    if data is not None:
-        short.append(f"data.path={json.dumps(str(data))}")
-        if not files and not any(item.startswith("data.kind=") for item in given):
-            short.append("data.kind=image_folder")
-    if teacher is not None:
-        short.append(f"teacher.model={json.dumps(teacher)}")
-    return load_config(files or [], preset=preset, overrides=[*short, *given])
+    if data is not None and not files and not any(item.startswith("data.kind=") for item in given):
+        short.append("data.kind=image_folder")
+    made = load_teacher_config if trains_teacher else load_config
+    return made(files or [], preset=preset, overrides=[*short, *given])
+
+
+def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:
+    """The overrides that `--teacher` and `--data` are short for."""
+    short = {"data.path": data, "teacher.model": teacher}
+    return [f"{key}={json.dumps(str(value))}" for key, value in short.items() if value is not None]
 
 
 def say(text: str) -> None:
@@ -108,3 +114,35 @@ def as_given(
     given = [part for path in files or [] for part in ("-c", str(path))]
     given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
     return [*given, *(overrides or [])]
+
+
+def run_to_end(start: Callable[[Any], RunResult], *, learner: str | None = None) -> RunResult:
+    """Make a run and print its progress, its results and where everything is.
+
+    Args:
+        start: makes it, and tells a reporter of it.
+        learner: what the table calls the network that was trained; None: by what it learned from.
+    """
+    from hard_ray.run_folder import RunFolder
+
+    from .console import ConsoleReporter, result_table
+
+    result = start(ConsoleReporter(console))
+    console.print()
+    console.print(result_table(result.summary, result.config, learner=learner))
+    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    pictures = RunFolder(result.folder).pictures
+    if pictures:
+        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
+    if result.tracking_problem is not None:
+        console.print(
+            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
+            f"hardray sync {escape(str(result.folder))}[/yellow]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif result.tracking_uri is not None:
+        console.print(
+            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
+        )
+    return result

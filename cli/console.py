@@ -85,11 +85,12 @@ def _validation(point: dict[str, Any]) -> list[str]:
     return [f"[bold]{name.removesuffix('/top1')} {value:.1f} %[/bold]" for name, value in tops.items()]
 
 
-def result_table(summary: dict[str, Any], config: RunConfig) -> Table:
-    """Teacher, controls and student on each suite."""
+def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | None = None) -> Table:
+    """Teacher, controls and student on each suite; `learner` is another name for the last."""
     from hard_ray.report import rows
 
     header, body = rows(summary, config)
+    body[-1][0] = learner or body[-1][0]
     table = Table(title=f"top-1 on the {summary['split']} split, %", title_justify="left", title_style="bold")
     for position, name in enumerate(header):
         table.add_column(name, justify="right" if position else "left")
@@ -173,9 +174,8 @@ def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
         f"folder   {escape(str(folder))}",
         *_names_line(made),
         "",
-        "fine-tune it on your images first; for other classes add student.model_kwargs='{num_classes: N}':",
-        f"  hardray distill {data} objective.kind=cross_entropy augmentor.kind=identity "
-        f"student.model={escape(name)} student.checkpoint={escape(str(folder))} optim.lr=0.01 optim.epochs=10 "
+        "fine-tune it on your images first:",
+        f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "
         "--output runs/teacher",
         "and then teach with it:",
         f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "

@@ -132,7 +132,8 @@ def _tracking() -> Iterator[Finding]:
 
 def _cluster(address: str | None) -> Iterator[Finding]:
     from hard_ray.config.runtime import RuntimeConfig
-    from hard_ray.orchestration.cluster import connected, demand
+    from hard_ray.orchestration.cluster import connected
+    from hard_ray.orchestration.demand import demand
 
     runtime = RuntimeConfig(address=address)
     where = address or os.environ.get("RAY_ADDRESS") or "this machine"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
+from . import take_home
 from .common import (
     Data,
     Files,
@@ -27,14 +27,17 @@ from .common import (
     default_output,
     load,
     readable_errors,
+    run_to_end,
     say,
     usage,
 )
+from .compare import compare
 from .evaluate import evaluate
+from .teacher import train_teacher
+from .tune import tune
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
-    from hard_ray.orchestration.driver import RunResult
 
 app = typer.Typer(
     name="hardray",
@@ -65,7 +68,7 @@ def distill(
         if resume is not None:
             if overrides or config or preset or output or teacher or data:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
-            _run(lambda reporter: api().resume(resume, reporter=reporter))
+            run_to_end(lambda reporter: api().resume(resume, reporter=reporter))
             return
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         if dry_run:
@@ -73,32 +76,10 @@ def distill(
             return
         folder = output or default_output(loaded, preset)
         console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
-        _run(lambda reporter: api().distill(loaded, folder, reporter=reporter))
+        run_to_end(lambda reporter: api().distill(loaded, folder, reporter=reporter))
 
 
-def _run(start: Callable[[Any], RunResult]) -> None:
-    from hard_ray.run_folder import RunFolder
-
-    from .console import ConsoleReporter, result_table
-
-    result = start(ConsoleReporter(console))
-    console.print()
-    console.print(result_table(result.summary, result.config))
-    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
-    pictures = RunFolder(result.folder).pictures
-    if pictures:
-        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
-    if result.tracking_problem is not None:
-        console.print(
-            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
-            f"hardray sync {escape(str(result.folder))}[/yellow]",
-            highlight=False,
-            soft_wrap=True,
-        )
-    elif result.tracking_uri is not None:
-        console.print(
-            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
-        )
+app.command()(tune)
 
 
 @app.command()
@@ -381,6 +362,12 @@ def report(
     """
     with readable_errors():
         console.print(escape(str(api().report(run, to=to))), highlight=False, soft_wrap=True)
+
+
+app.command()(train_teacher)
+app.command()(compare)
+app.command()(take_home.export)
+app.command()(take_home.predict)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
 
 
-def print_plan(console: Console, config: RunConfig) -> None:
+def print_plan(console: Console, config: RunConfig, *, learner: str = "student") -> None:
     """Look at data and networks, and print the steps, resources and memory of the run."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for what, text in plan_lines(config):
+    for what, text in plan_lines(config, learner=learner):
         table.add_row(what, escape(text))
     console.print(table)
 
 
-def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
-    """The plan, as pairs of a heading and a text.
+def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str, str]]:
+    """The plan, as pairs of a heading and a text; `learner` is what the network that is trained is called.
 
     Raises:
         HardrayError: the run would fail, and why.
     """
     from hard_ray.data.schedule import train_schedule
     from hard_ray.data.sources import describe
-    from hard_ray.orchestration.cluster import demand
-    from hard_ray.orchestration.driver import examine
+    from hard_ray.orchestration.demand import demand
+    from hard_ray.orchestration.driver import asks_teacher, examine
 
-    index, student, teacher = examine(config)
+    index, student, teacher = examine(config, learner=learner)
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     per_epoch = schedule.batches_per_epoch
     updates = config.optim.total_updates(per_epoch)
@@ -44,12 +44,17 @@ def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
     weights = _mib(student)
     lines = [
         ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
-        ("student", f"{config.student.model}, {_millions(student)} parameters"),
-        ("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{_teacher_note(config)}"),
+        (learner, f"{config.student.model}, {_millions(student)} parameters{_head_note(student, len(index.classes))}"),
+    ]
+    has_teacher = config.teacher.has_weights or asks_teacher(config)
+    if has_teacher:
+        lines.append(("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{_teacher_note(config)}"))
+    lines += [
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
+        ("optimiser", _optimiser(config)),
         (
             "length",
-            f"{updates:,} student updates of {config.optim.batch_size} images = {updates / per_epoch:.4g} epochs",
+            f"{updates:,} {learner} updates of {config.optim.batch_size} images = {updates / per_epoch:.4g} epochs",
         ),
     ]
     if config.experiment.controls:
@@ -58,13 +63,26 @@ def plan_lines(config: RunConfig) -> list[tuple[str, str]]:
         ("reserved", parts),
         (
             "memory",
-            f"student, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
-            f"teacher {_mib(teacher):,.0f} MiB a replica; activations come on top",
+            f"{learner}, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
+            + (f"teacher {_mib(teacher):,.0f} MiB a replica; " if has_teacher else "")
+            + "activations come on top",
         ),
         ("checkpoints", f"about {3 * weights:,.0f} MiB each, the newest {config.checkpoints.keep} are kept"),
         ("estimated", _estimate(config, student, teacher, updates)),
     ]
     return lines
+
+
+def _head_note(network: object, classes: int) -> str:
+    return f"; with a new head for {classes} classes" if getattr(network, "has_new_head", False) else ""
+
+
+def _optimiser(config: RunConfig) -> str:
+    optim = config.optim
+    parts = [optim.opt, f"lr {optim.lr:g}", f"weight decay {optim.weight_decay:g}", f"schedule {optim.sched}"]
+    parts += [f"warm-up {optim.warmup_epochs:g} epochs"] if optim.warmup_epochs else []
+    parts += [f"label smoothing {optim.smoothing:g}"] if optim.smoothing else []
+    return ", ".join([*parts, f"seed {config.seed}"])
 
 
 def _teacher_note(config: RunConfig) -> str:
@@ -105,7 +123,7 @@ def _estimate(config: RunConfig, student: object, teacher: object, updates: int)
         if seconds < 7200
         else f"{seconds / 3600:.0f} h"
     )
-    return f"{shown} of student updates at this machine's speed; start, controls and augmentor phases come on top"
+    return f"{shown} of updates at this machine's speed; start, controls and augmentor phases come on top"
 
 
 def _seconds_per_image(config: RunConfig, network: object) -> float:

@@ -7,30 +7,44 @@ result = distill(load_config(preset="digits"), "runs/digits")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
+from hard_ray.config.space import Search, load_space
 
 __all__ = [
+    "compare",
     "distill",
     "evaluate",
+    "export",
     "gallery",
     "generate",
     "import_teacher",
     "load_config",
+    "load_space",
+    "load_teacher_config",
+    "predict",
     "report",
     "resume",
+    "resume_tune",
     "score_augmentations",
     "sync",
     "train_autoencoder",
+    "train_teacher",
+    "tune",
 ]
 
 if TYPE_CHECKING:
+    from hard_ray.comparison_page import WrittenComparison
+    from hard_ray.exporting import Exported
     from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
+    from hard_ray.orchestration.tune import SearchResult
+    from hard_ray.predicting import Prediction
 
 
 def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -58,6 +72,34 @@ def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult
     from hard_ray.orchestration import driver
 
     return driver.resume(Path(output), reporter)
+
+
+def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
+    """Search settings: trials by Ray Tune, which share one teacher pool.
+
+    Args:
+        search: see `load_space`; or a space's file or name.
+        output: the search's folder, which must be new.
+        say: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    checked = load_space(search) if isinstance(search, str) else search
+    from hard_ray.orchestration import tune as orchestration
+
+    return orchestration.tune_space(checked, Path(output), say)
+
+
+def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
+    """Go on with a search: trials that have ended are kept, the others go on from their checkpoints.
+
+    Raises:
+        HardrayError: there is no search in the folder, or something else the user can mend.
+    """
+    from hard_ray.orchestration import tune as orchestration
+
+    return orchestration.resume(Path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
@@ -102,6 +144,46 @@ def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     from hard_ray import page
 
     return page.write_page(Path(output), None if to is None else Path(to))
+
+
+def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> WrittenComparison:
+    """Compare runs from their folders alone, and write a page and its numbers.
+
+    Args:
+        runs: at least two folders of runs, or of controls such as `RUN/controls/kd`; runs may still be going on.
+        to: the HTML file, by default `compare.html` beside the runs; the numbers are beside it as JSON.
+
+    Returns:
+        Where both files are, and the comparison: runs grouped over seeds, the configuration keys in which the groups
+        differ, t-tests of every pair of groups, and what makes numbers incomparable.
+
+    Raises:
+        HardrayError: a folder holds no run, or fewer than two are given.
+    """
+    from hard_ray import comparison_page
+
+    return comparison_page.write_comparison([Path(run) for run in runs], None if to is None else Path(to))
+
+
+def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
+    """Train or fine-tune the teacher of a configuration on its data, by `teacher.recipe`.
+
+    A teacher without weights becomes the one that `distill` would train and cache. One with weights, named by
+    `teacher.pretrained`, `teacher.checkpoint` or its source, is fine-tuned, and gets a new class head where its own was
+    made for other classes. The folder is a run's, for `resume` and `report`; `teacher.checkpoint` takes its `student`.
+
+    Args:
+        config: gives `data`, `teacher`, `validate`, `runtime`, ...; `load_teacher_config` reads one whose recipe is for
+            fine-tuning where the teacher has weights.
+        output: the run's folder, which must be new.
+        reporter: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray.orchestration import driver
+
+    return driver.train_teacher(config, Path(output), reporter)
 
 
 def train_autoencoder(
@@ -266,3 +348,64 @@ def evaluate(
     folder = target.default_output if output is None else Path(output)
     result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
     return {**result, "folder": str(folder)}
+
+
+def export(
+    run: str | Path, to: str | Path, *, best: bool = False, onnx: bool = False, torch_export: bool = False
+) -> Exported:
+    """Take a student out of its run: timm's layout, and a model card with what was measured.
+
+    Args:
+        run: a run's folder, or a folder in timm's layout.
+        to: the folder, which must be new or an earlier export; it is replaced in one step.
+        best: of a run the best on the validation split, instead of the last.
+        onnx: whether `model.onnx` is written; needs the extra `onnx`.
+        torch_export: whether `model.pt2` is written.
+
+    Returns:
+        The folder, and how far the files' logits were from the network's on real images; one that is not the network
+        is an error, and nothing is left of it.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    from hard_ray import exporting
+
+    return exporting.export(Path(run), Path(to), best=best, onnx=onnx, torch_export=torch_export)
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    best: bool = False,
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> Iterator[Prediction]:
+    """Ask a model about image files.
+
+    Args:
+        model: a run's folder, an export, a folder in timm's layout, or a timm name.
+        images: files, and folders that stand for every image below them.
+        top: how many classes are named for each.
+        best: of a run the best on the validation split, instead of the last.
+        batch_size: images that are read and asked about together.
+        threads: of the network's kernels, in the whole process; None leaves them as they are.
+
+    Returns:
+        One prediction for each image, in their order, made as they are asked for; one that cannot be read has a
+        `problem`.
+
+    Raises:
+        HardrayError: there is no such model, or it cannot be used.
+    """
+    import torch
+
+    from hard_ray.predicting import predictions
+    from hard_ray.saved_model import open_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    saved = open_model(str(model), best=best)
+    return predictions(saved, [Path(image) for image in images], top=top, batch_size=batch_size)

@@ -92,8 +92,8 @@ def draw_reliability(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> F
         axis.plot([0, 100], [0, 100], color=QUIET, linewidth=1.0, linestyle="--")
         for model, found in models.items():
             _bins(axis, found["reliability"], model, f"{model}, ECE {found['ece']:.1f} %")
-        axis.set_xlim(0, 100)
-        axis.set_ylim(0, 100)
+        axis.set_xlim(-3, 103)
+        axis.set_ylim(-3, 103)
         finish(axis, "", legend=False)
         axis.legend(**LEGEND, loc="upper left")
         axis.set_title(suite, fontsize=LABEL_SIZE, color=INK, parse_math=False)

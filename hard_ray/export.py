@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from timm.models import save_for_hf
 
+from hard_ray.config.data import DataConfig
+from hard_ray.model_card import model_card
 from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.run_folder import replacing_folder, write_text
 
@@ -20,16 +22,36 @@ class ModelCard:
 
     data: str
     teacher: str
+    """Its model, or "none"."""
     objective: str
     augmentor: str
     updates: int
     crop_pct: float
 
 
+@dataclass(frozen=True, slots=True)
+class EvalView:
+    """The evaluation view in timm's words: how a picture becomes the network's input."""
+
+    crop_pct: float = 1.0
+    """The share of the shorter side that is kept."""
+    crop_mode: str | None = None
+    """`center` keeps the shape of what is seen, `squash` the whole picture; None: the architecture's own."""
+    interpolation: str | None = None
+    """How pictures are resized; None: the architecture's own."""
+
+
+def timm_view(data: DataConfig) -> EvalView:
+    """What `hard_ray.data.views.eval_view` does, as timm's evaluation transform does it too."""
+    is_whole = data.crop in ("none", "padded") and data.crop_pct == 1.0
+    return EvalView(data.crop_pct, "squash" if is_whole else "center", data.interpolation)
+
+
 def export_network(network: Network, folder: Path, *, images: ImageSpec, card: ModelCard) -> None:
     """Write a student in timm's layout; the folder is replaced in one step."""
     text = _card(network, images, card)
-    write_timm_folder(network, folder, images=images, names=images.classes, crop_pct=card.crop_pct, card=text)
+    view = EvalView(card.crop_pct)
+    write_timm_folder(network, folder, images=images, names=images.classes, view=view, card=text)
 
 
 def write_timm_folder(
@@ -38,7 +60,7 @@ def write_timm_folder(
     *,
     images: ImageSpec,
     names: Sequence[str] | None,
-    crop_pct: float,
+    view: EvalView,
     card: str,
 ) -> None:
     """Write a network in timm's layout; the folder is replaced in one step.
@@ -51,27 +73,38 @@ def write_timm_folder(
         folder: the place.
         images: what it is made for.
         names: the classes in the order of the outputs; None: they are not known, and will not be compared.
-        crop_pct: the share of the shorter side that the evaluation view keeps.
+        view: how a picture becomes the network's input.
         card: what `README.md` says.
     """
-    contract = network.contract
-    size = contract.size or (images.img_size, images.img_size)
-    plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
     with replacing_folder(folder) as temporary:
-        save_for_hf(
-            plain,
-            str(temporary),
-            model_config={} if names is None else {"label_names": list(names)},
-            data_config={
-                "input_size": (images.in_chans, *size),
-                "mean": list(contract.mean),
-                "std": list(contract.std),
-                "interpolation": contract.interpolation,
-                "crop_pct": crop_pct,
-            },
-            safe_serialization=True,
-        )
+        write_timm_files(network, temporary, images=images, names=names, view=view)
         write_text(temporary / "README.md", card)
+
+
+def write_timm_files(
+    network: Network, folder: Path, *, images: ImageSpec, names: Sequence[str] | None, view: EvalView
+) -> None:
+    """Write `model.safetensors` and `config.json` into a folder that is there."""
+    contract = network.contract
+    seen = (images.img_size, images.img_size)
+    size = contract.size or seen
+    # of images of another size, the network resizes tensors, and only its own way of doing so gives its answers
+    interpolation = (view.interpolation if size == seen else None) or contract.interpolation
+    plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
+    save_for_hf(
+        plain,
+        str(folder),
+        model_config={} if names is None else {"label_names": list(names)},
+        data_config={
+            "input_size": (images.in_chans, *size),
+            "mean": list(contract.mean),
+            "std": list(contract.std),
+            "interpolation": interpolation,
+            "crop_pct": view.crop_pct,
+            "crop_mode": view.crop_mode,
+        },
+        safe_serialization=True,
+    )
 
 
 def _card(network: Network, images: ImageSpec, card: ModelCard) -> str:
@@ -82,35 +115,6 @@ def _card(network: Network, images: ImageSpec, card: ModelCard) -> str:
         "augmentor": card.augmentor,
         "student updates": f"{card.updates:,}",
     }
-    what = f"An image classifier with {len(images.classes)} classes, trained by knowledge distillation with hardray."
+    how = "on labels" if card.teacher == "none" else "by knowledge distillation"
+    what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
     return model_card(network, images, what=what, facts=facts)
-
-
-def model_card(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
-    """The text of a model card: what it is, the facts as a table, and how timm loads it."""
-    own = type(network.model).__module__.startswith("hard_ray.")
-    imports = "import timm\nimport hard_ray.networks  # registers the architecture\n" if own else "import timm\n"
-    parameters = sum(parameter.numel() for parameter in network.model.parameters())
-    rows = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items())
-    return f"""---
-tags:
-- image-classification
-- timm
-library_name: timm
----
-# {network.architecture}
-
-{what}
-
-| | |
-|---|---|
-| parameters | {parameters:,} |
-| input | {images.in_chans} x {images.img_size} x {images.img_size} |
-| mean, std | {network.contract.mean}, {network.contract.std} |
-{rows}
-
-```python
-{imports}
-model = timm.create_model("local-dir:PATH", pretrained=True).eval()
-```
-"""

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
-from hard_ray.errors import RunFolderError
+from hard_ray.elements import Html, details, document, figure_of, note, number, section, table_of, write_document
 from hard_ray.evaluation_plots import draw_evaluation
-from hard_ray.figures import COLOURS, INK, PALETTE, to_svg
+from hard_ray.figures import COLOURS, INK, to_svg
 from hard_ray.pictures import Pictures, read_pictures
 from hard_ray.plots import draw_robustness, draw_training, draw_validation, is_curve
-from hard_ray.record import RunRecord, read_record
+from hard_ray.record import RunRecord, read_record, shareable
 from hard_ray.report import label, table, top1
-from hard_ray.run_folder import write_text
 from hard_ray.snapshots import why_none
 from hard_ray.units import bounds_in_unit, unit_of
 
-Html = str
-"""Text that is markup already; every other text goes through `escape`."""
 By = dict[str, dict[str, float]]
 """Accuracy by condition and severity."""
 
@@ -40,11 +34,7 @@ def write_page(run: Path, to: Path | None = None) -> Path:
     record = read_record(run)
     path = record.folder.report if to is None else to.expanduser()
     text = page(record, read_pictures(record))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be written: {error.strerror}") from None
+    write_document(path, text)
     return path
 
 
@@ -53,39 +43,17 @@ def page(record: RunRecord, pictures: Pictures | None) -> Html:
     drawn = {name: to_svg(figure) for name, figure in pictures.figures().items()} if pictures else {}
     parts = [
         _head(record),
-        _section("Results", _results(record)),
-        _section("Training", _training(record)),
-        _section("Validation", _validation(record)),
-        _section("Robustness", _robustness(record)),
-        _section("Evaluation", _evaluation(record)),
-        _section("What the augmentor learned", _augmentor(record, pictures, drawn)),
-        _section("Pictures", _gallery(record, drawn)),
-        _section("Where the time went", _time(record)),
-        _section("How it was made", _origin(record)),
+        section("Results", _results(record)),
+        section("Training", _training(record)),
+        section("Validation", _validation(record)),
+        section("Robustness", _robustness(record)),
+        section("Evaluation", _evaluation(record)),
+        section("What the augmentor learned", _augmentor(record, pictures, drawn)),
+        section("Pictures", _gallery(record, drawn)),
+        section("Where the time went", _time(record)),
+        section("How it was made", _origin(record)),
     ]
-    return _document(f"{record.name} - hardray", "\n".join(parts))
-
-
-def _document(title: str, body: Html) -> Html:
-    style = files("hard_ray").joinpath("page.css").read_text(encoding="utf-8")
-    light, dark = ("".join(f"--{name}: {pair[which]};" for name, pair in PALETTE.items()) for which in (0, 1))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>
-:root {{ {light} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
-{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    return document(f"{record.name} - hardray", "\n".join(parts))
 
 
 # ----------------------------------------------------------------------- sections
@@ -94,7 +62,8 @@ def _document(title: str, body: Html) -> Html:
 def _head(record: RunRecord) -> Html:
     config = record.config
     steps = record.outcome.get("steps")
-    facts = [f"{config.student.model} from {config.teacher.model}", f"objective {config.objective.kind}"]
+    source = "labels" if config.objective.kind == "cross_entropy" else config.teacher.model
+    facts = [f"{config.student.model} from {source}", f"objective {config.objective.kind}"]
     facts += [f"augmentor {config.augmentor.kind}"]
     facts += [f"{steps['student']:,} student and {steps['augmentor']:,} augmentor updates"] if steps else []
     state = "" if record.outcome else f'<p class="notice">{escape(_unfinished(record))}</p>'
@@ -112,13 +81,13 @@ def _results(record: RunRecord) -> Html:
     if models:
         header, body = table(models, record.config)
         split = (record.summary or {}).get("split") or record.split
-        parts += [_table(header, body, strong="student" in models), _note(f"Top-1 on the {split} split, percent.")]
+        parts += [table_of(header, body, strong="student" in models), note(f"Top-1 on the {split} split, percent.")]
     points = record.of_kind("val")
     if "student" not in models and points:
         last = points[-1]
         scores = ", ".join(f"{suite} {value:.1f} %" for suite, value in _validated(last).items())
-        parts.append(_note(f"The student so far, on the validation split after {last['step']:,} updates: {scores}."))
-    return "".join(parts) or _note("Nothing has been measured yet.")
+        parts.append(note(f"The student so far, on the validation split after {last['step']:,} updates: {scores}."))
+    return "".join(parts) or note("Nothing has been measured yet.")
 
 
 def _validated(point: dict[str, Any]) -> dict[str, float]:
@@ -129,8 +98,8 @@ def _validated(point: dict[str, Any]) -> dict[str, float]:
 def _training(record: RunRecord) -> Html:
     points = record.of_kind("train")
     if not points:
-        return _note("No update has been logged yet.")
-    return _figure(to_svg(draw_training(points, record.phases()))) + _switches(record)
+        return note("No update has been logged yet.")
+    return figure_of(to_svg(draw_training(points, record.phases()))) + _switches(record)
 
 
 def _switches(record: RunRecord) -> Html:
@@ -138,16 +107,16 @@ def _switches(record: RunRecord) -> Html:
     if not switches:
         return ""
     body = [
-        [f"{point['from_update']:,}", str(point["to"]), str(point["reason"]), _number(point["switch/disagreement"])]
+        [f"{point['from_update']:,}", str(point["to"]), str(point["reason"]), number(point["switch/disagreement"])]
         for point in switches
     ]
     header = ["from update", "to", "reason", "disagreement, moving average"]
-    return _details(f"{len(switches):,} phase switches and their reasons", _table(header, body))
+    return details(f"{len(switches):,} phase switches and their reasons", table_of(header, body))
 
 
 def _validation(record: RunRecord) -> Html:
     points = record.of_kind("val")
-    return _figure(to_svg(draw_validation(points))) if points else ""
+    return figure_of(to_svg(draw_validation(points))) if points else ""
 
 
 def _robustness(record: RunRecord) -> Html:
@@ -159,7 +128,7 @@ def _robustness(record: RunRecord) -> Html:
         if parts and all(is_curve(by) for by in parts.values()):
             figures.append(_severities(suite, parts, record.config))
         elif parts:
-            tables.append(_details(f"Suite {suite} by condition", _conditions(parts, record.config)))
+            tables.append(details(f"Suite {suite} by condition", _conditions(parts, record.config)))
     beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
     return beside + "".join(tables)
 
@@ -168,7 +137,7 @@ def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
     condition = next(iter(next(iter(parts.values()))))
     lines = {label(name, config): next(iter(by.values())) for name, by in parts.items()}
     colours = {label(name, config): COLOURS.get(name, INK) for name in parts}
-    return _figure(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}")
+    return figure_of(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}")
 
 
 def _conditions(parts: dict[str, By], config: RunConfig) -> Html:
@@ -178,7 +147,7 @@ def _conditions(parts: dict[str, By], config: RunConfig) -> Html:
         [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
         for name in names
     ]
-    return _table(["top-1, %", *(label(name, config) for name in parts)], body)
+    return table_of(["top-1, %", *(label(name, config) for name in parts)], body)
 
 
 def _evaluation(record: RunRecord) -> Html:
@@ -197,9 +166,9 @@ def _evaluation(record: RunRecord) -> Html:
         for suite, result in found["suites"].items()
     ]
     figures = "".join(
-        _figure(to_svg(figure), caption=name.replace("_", " ")) for name, figure in draw_evaluation(found).items()
+        figure_of(to_svg(figure), caption=name.replace("_", " ")) for name, figure in draw_evaluation(found).items()
     )
-    return _table(header, body) + _note(f"On the {found['split']} split, percent.") + figures
+    return table_of(header, body) + note(f"On the {found['split']} split, percent.") + figures
 
 
 def _tenths(value: float | None) -> str:
@@ -208,9 +177,9 @@ def _tenths(value: float | None) -> str:
 
 def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Html]) -> Html:
     if pictures is None:
-        return _note(f"There is nothing to show: {why_none(record.config)}.")
+        return note(f"There is nothing to show: {why_none(record.config)}.")
     if "distribution" not in drawn:
-        return _note("This augmentor does not say what it draws.")
+        return note("This augmentor does not say what it draws.")
     first, last = pictures.snapshots[0], pictures.snapshots[-1]
     header = ["parameter", "bounds", f"update {first.step:,}", f"update {last.step:,}"]
     body = [
@@ -218,9 +187,9 @@ def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Ht
         for name in last.samples
     ]
     for row, name in zip(body, last.samples, strict=True):
-        row[1] = " to ".join(map(_number, bounds_in_unit(name, last.bounds[name]))) if name in last.bounds else "-"
-    note = _note("Mean ± standard deviation of what the augmentor draws.")
-    return _table(header, body) + note + _figure(drawn["distribution"])
+        row[1] = " to ".join(map(number, bounds_in_unit(name, last.bounds[name]))) if name in last.bounds else "-"
+    explained = note("Mean ± standard deviation of what the augmentor draws.")
+    return table_of(header, body) + explained + figure_of(drawn["distribution"])
 
 
 def _spread(name: str, values: Any) -> str:
@@ -234,10 +203,10 @@ def _spread(name: str, values: Any) -> str:
 def _gallery(record: RunRecord, drawn: dict[str, Html]) -> Html:
     if not drawn:
         return ""
-    return _figure(
+    return figure_of(
         drawn["grid"],
         caption="The newest pictures. T: what the teacher says, S: the student; red where they differ.",
-    ) + _details("The same images through training", _figure(drawn["strip"]), is_open=True)
+    ) + details("The same images through training", figure_of(drawn["strip"]), is_open=True)
 
 
 def _time(record: RunRecord) -> Html:
@@ -260,67 +229,21 @@ def _time(record: RunRecord) -> Html:
     )
     body = [[text, f"{value:,.1f} s", f"{100 * value / total:.0f} %"] for text, value in parts.items()]
     speed = record.outcome.get("images_per_s")
-    note = f"{total:,.1f} s of updates" + (f", {speed:,.0f} images/s." if speed else ".")
-    return f'<div class="bar">{bar}</div>' + _table(["", "time", "share"], body, keys=colours) + _note(note)
+    sums = f"{total:,.1f} s of updates" + (f", {speed:,.0f} images/s." if speed else ".")
+    return f'<div class="bar">{bar}</div>' + table_of(["", "time", "share"], body, keys=colours) + note(sums)
 
 
 def _origin(record: RunRecord) -> Html:
     summary, config = record.summary or {}, record.config
+    identity = summary.get("teacher_identity") or record.outcome.get("teacher_identity")
     facts = {
         "seed": str(config.seed),
         "data": config.data.kind,
-        "teacher": str(config.teacher.model),
-        "teacher's identity": summary.get("teacher_identity") or record.outcome.get("teacher_identity"),
+        "teacher": config.teacher.model if identity or config.objective.kind != "cross_entropy" else "",
+        "teacher's identity": identity,
         "images that could not be read": str(record.outcome.get("bad_images", "")),
         **summary.get("versions", {}),
     }
     rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items() if value)
-    yaml = f"<pre>{escape(dump_yaml(_shareable(config)))}</pre>"
-    return f"<dl>{rows}</dl>" + _details("The resolved configuration", yaml)
-
-
-def _shareable(config: RunConfig) -> RunConfig:
-    """The configuration without the user and password of a tracking server: pages are passed on."""
-    uri = config.tracking.uri
-    if uri is None or "@" not in urlsplit(uri).netloc:
-        return config
-    parts = urlsplit(uri)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": bare})})
-
-
-# ------------------------------------------------------------------------ elements
-
-
-def _section(title: str, content: Html) -> Html:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _figure(svg: Html, *, caption: str = "") -> Html:
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><div class="scroll">{svg}</div>{below}</figure>'
-
-
-def _details(summary: str, content: Html, *, is_open: bool = False) -> Html:
-    return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def _note(text: str) -> Html:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _table(
-    header: Sequence[str], body: Iterable[Sequence[str]], *, strong: bool = False, keys: Sequence[str] = ()
-) -> Html:
-    """A table; `strong` stresses the last row, `keys` are colours before the first cells."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    rows = [[escape(cell) for cell in row] for row in body]
-    for row, key in zip(rows, keys, strict=False):
-        row[0] = f'<i style="background: var(--{key})"></i>{row[0]}'
-    text = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-    kind = ' class="strong"' if strong else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table></div>'
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    yaml = f"<pre>{escape(dump_yaml(shareable(config)))}</pre>"
+    return f"<dl>{rows}</dl>" + details("The resolved configuration", yaml)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hard_ray.config.loader import read_layer, validate
 from hard_ray.config.run import RunConfig
@@ -104,3 +105,13 @@ def _evaluations(folder: RunFolder, config: RunConfig) -> tuple[dict[str, dict[s
     suites = {name: found["suites"] for name, found in every.items()}
     split = next((found["split"] for found in every.values()), None)
     return ({"teacher": teacher} if teacher else {}) | suites, split
+
+
+def shareable(config: RunConfig) -> RunConfig:
+    """The configuration without the user and password of a tracking server: pages are passed on."""
+    uri = config.tracking.uri
+    if uri is None or "@" not in urlsplit(uri).netloc:
+        return config
+    parts = urlsplit(uri)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": bare})})

@@ -74,7 +74,8 @@ def table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[
 
 def label(name: str, config: RunConfig) -> str:
     """What a model of the run is called."""
-    method = {"hard": f"HARD ({config.augmentor.kind})"}.get(config.objective.kind, config.objective.kind)
+    methods = {"hard": f"HARD ({config.augmentor.kind})", "cross_entropy": "labels only"}
+    method = methods.get(config.objective.kind, config.objective.kind)
     return f"student, {method}" if name == "student" else LABELS[name]
 
 

@@ -87,6 +87,11 @@ class RunFolder:
         return sorted(self.gallery.glob("step-*.png"))
 
     @property
+    def records(self) -> list[Path]:
+        """The files that MLflow is given as they are."""
+        return [self.config, self.summary, self.evaluation, self.bad_images]
+
+    @property
     def report(self) -> Path:
         """The run's page, where `hardray report` writes it."""
         return self.path / "report.html"

@@ -71,7 +71,9 @@ class Follower:
     name: str
     uri: str
     parent: Follower | None = None
-    """The run that this one is a control of."""
+    """The run that this one is a control of, or the search that it is a trial of."""
+    ended: str | None = None
+    """MLflow's word for how the run ended, once it has; None: it goes on."""
     sent: Sent = field(init=False)
     _known: bool = field(init=False, default=False)
     _places: dict[str, _Place] = field(init=False, default_factory=dict)
@@ -104,6 +106,13 @@ class Follower:
         finally:
             self._remember()
 
+    def follow(self) -> None:
+        """Send what is new; where the run has ended, end the MLflow run too. Raises as `sync` does."""
+        if self.ended is None:
+            self.sync()
+        elif self.sent.status != self.ended:
+            self.close(self.ended)
+
     def close(self, status: str, description: str | None = None) -> None:
         """Send the rest, the description and the model, and end the MLflow run.
 
@@ -119,7 +128,7 @@ class Follower:
             client.set_tag(self.sent.run_id, "mlflow.note.content", description)
         if self.folder.metrics.is_file():  # the reasons of the phase switches are texts
             client.log_artifact(self.sent.run_id, str(self.folder.metrics))
-        if status == "FINISHED" and self.parent is None and not self.sent.model:
+        if status == "FINISHED" and self.parent is None and self.folder.student.is_dir() and not self.sent.model:
             log_model(self.folder, self.config, self.uri, self.sent.run_id)
             self.sent.model = True
             self._remember()
@@ -129,7 +138,7 @@ class Follower:
 
     def reopen(self) -> None:
         """The run goes on: after a resume it is the same MLflow run."""
-        if self.sent.run_id is not None and self.sent.status is not None:
+        if self.ended is None and self.sent.run_id is not None and self.sent.status is not None:
             _client(self.uri).update_run(self.sent.run_id, status="RUNNING")
             self.sent.status = None
             self._remember()
@@ -193,9 +202,8 @@ class Follower:
         self.sent.steps[path.name] = max(sent, last)
 
     def _send_files(self, client: MlflowClient) -> None:
-        single = [self.folder.config, self.folder.summary, self.folder.evaluation, self.folder.bad_images]
         pictures = [(path, "gallery") for path in self.folder.pictures]
-        for path, where in [*((path, None) for path in single), *pictures]:
+        for path, where in [*((path, None) for path in self.folder.records), *pictures]:
             if not path.is_file():
                 continue
             changed = path.stat().st_mtime
@@ -260,6 +268,11 @@ class Tracking:
         """Follow in the background."""
         self._thread.start()
 
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
+
     def stop(self, closing: Callable[[], None], *, patience_s: float) -> bool:
         """End the thread, then close the runs; whether all was sent within `patience_s` seconds."""
         self._stopping.set()
@@ -290,7 +303,7 @@ class Tracking:
                 if self._sampler is not None:
                     self._sampler.sample()
                 for follower in self.followers:
-                    follower.sync()
+                    follower.follow()
                 self.problem, pause = None, FOLLOW_EVERY_S
             except Exception as error:  # see above
                 self.problem, reopened = _readable(error), True
@@ -380,6 +393,12 @@ def _tracking_to(uri: str) -> Iterator[None]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def show_table(uri: str, run_id: str, name: str) -> None:
+    """Show an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
+    shown = json.dumps([{"path": name, "type": "table"}])
+    _client(uri).set_tag(run_id, "mlflow.loggedArtifacts", shown)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,12 +2,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
+from hard_ray.config.data import ImageFolderData
 from hard_ray.config.networks import StudentConfig
-from hard_ray.export import ModelCard, export_network
+from hard_ray.data.views import eval_view
+from hard_ray.export import ModelCard, export_network, timm_view, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
 SMALL = ImageSpec(32, 3, ("ant", "bee"))
@@ -75,3 +79,26 @@ def test_the_model_card_says_how_to_load_it_and_that_works(tmp_path: Path):
 def test_a_native_timm_student_needs_no_import(tmp_path: Path):
     exported(tmp_path / "student", ImageSpec(32, 3, ("ant", "bee")), model="resnet18")
     assert "hard_ray" not in (tmp_path / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.8])
+def test_timms_view_of_a_square_picture_is_the_runs(tmp_path: Path, crop_pct: float):
+    data = ImageFolderData(path=tmp_path, img_size=32, crop="none", crop_pct=crop_pct, interpolation="bilinear")
+    network = build_student(StudentConfig(model="resnet10t"), SMALL)
+    view = timm_view(data)
+    write_timm_folder(network, tmp_path / "s", images=SMALL, names=None, view=view, card="")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 's'}", pretrained=True)
+    settings = timm.data.resolve_model_data_config(loaded, use_test_size=True)  # as timm's validate.py asks
+    transform = timm.data.create_transform(**settings, is_training=False, normalize=False)
+    wide = (60, 60) if crop_pct < 1.0 else (75, 60)  # where the whole picture is seen, of any shape
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*wide, 3), dtype=np.uint8))
+    assert np.array_equal(transform(picture).numpy(), eval_view(picture, data))
+    assert "label_names" not in loaded.pretrained_cfg or not loaded.pretrained_cfg["label_names"]
+
+
+def test_the_architectures_own_test_size_gives_way_to_the_runs(tmp_path: Path):
+    network = exported(tmp_path / "student", ImageSpec(64, 3, ("ant", "bee")), model="resnet10t")
+    assert network.model.pretrained_cfg["test_input_size"] == (3, 224, 224)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
+    settings = timm.data.resolve_model_data_config(loaded, use_test_size=True)
+    assert (settings["input_size"], settings["crop_pct"]) == ((3, 64, 64), 1.0)

@@ -12,8 +12,9 @@ import yaml
 
 from hard_ray.config.loader import dump_yaml
 from hard_ray.errors import RunFolderError
-from hard_ray.page import _shareable, _spread, write_page
+from hard_ray.page import _spread, write_page
 from hard_ray.pictures import write_pictures
+from hard_ray.record import shareable
 from hard_ray.run_folder import RunFolder, read_json, read_points, write_json, write_text
 from hard_ray.snapshots import read_snapshot, snapshot_paths
 from tests.helpers import finished_run, tiny_config
@@ -184,7 +185,7 @@ def test_a_control_has_a_page_of_its_own(run: RunFolder):
 
 def test_a_server_is_named_without_its_password(tmp_path: Path):
     config = tiny_config("tracking.uri=https://me:secret@host:5000/x")
-    assert _shareable(config).tracking.uri == "https://host:5000/x"
+    assert shareable(config).tracking.uri == "https://host:5000/x"
     run = run_at(tmp_path / "run", "tracking.uri=https://me:secret@host:5000/x")
     text = write_page(run).read_text()
     assert "secret" not in text

@@ -34,6 +34,7 @@ from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.run_folder import write_json
 from tests.cli.test_main import HARDRAY, invoke
+from tests.compared import finished
 from tests.helpers import make_image_folder, run_here, tiny_config
 
 ROOT = Path(__file__).parents[1]
@@ -70,12 +71,15 @@ def runnable(command: str, place: Path) -> list[str]:
     return shlex.split(command.replace("/data/birds", str(place / "data/birds")))[1:]
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("hardray distill") and "--resume" not in c])
-def test_distill_commands_pass_every_check(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
+TRAININGS = [c for c in commands() if re.match(r"hardray (distill|train-teacher)", c) and "--resume" not in c]
+
+
+@pytest.mark.parametrize("command", TRAININGS)
+def test_trainings_pass_every_check(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(birds)
     done = invoke(*runnable(command, birds), "--dry-run")
     assert done.exit_code == 0, done.stderr
-    assert "student updates" in done.stdout
+    assert re.search("(student|teacher) updates", done.stdout)
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if re.match(r"hardray (show|presets|doctor)", c)])
@@ -188,6 +192,28 @@ def test_report_and_gallery(command: str, made: list[str], tracked: Path, birds:
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [str(tracked / name) for name in made]
     assert all((tracked / name).stat().st_size > 10_000 for name in made)
+
+
+def test_compare(birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    (command,) = [c for c in commands() if c.startswith("hardray compare")]
+    for name, seed, lr in (("hard", 0, 1), ("hard", 1, 1), ("kd", 0, 2), ("kd", 1, 2)):
+        finished(birds / f"runs/{name}-s{seed}", f"seed={seed}", f"optim.lr={lr}", clean=90.0 + seed * lr)
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    assert "kd - hard" in done.stdout
+    assert (birds / "runs/compare.html").is_file()
+
+
+def test_export_and_predict(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    exporting, predicting = (next(c for c in commands() if c.startswith(f"hardray {v}")) for v in ("export", "predict"))
+    done = invoke(*runnable(exporting, birds))
+    assert done.exit_code == 0, done.stderr
+    assert (birds / "exports/birds/model.onnx").is_file()
+    done = invoke(*runnable(predicting, birds))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count(" %  ") == 3 * 8
 
 
 @pytest.mark.slow

@@ -75,25 +75,47 @@ def read_layer(path: Path) -> Layer:
 
 def parse_overrides(overrides: Iterable[str]) -> Layer:
     """Turn `dotted.key=value` texts into one layer; values are YAML."""
-    layer: Layer = {}
+    values: list[tuple[str, str, Any]] = []
     problems = []
     for override in overrides:
         dotted, sep, text = override.partition("=")
-        keys = dotted.strip().split(".")
-        if not sep or not all(keys):
+        if not sep or not all(dotted.strip().split(".")):
             problems.append(f"{override!r}: want dotted.key=value, for example optim.lr=0.1")
             continue
+        values.append((override, dotted.strip(), parse_yaml(text, f"the override {override!r}")))
+    layer, conflicts = _nested(values)
+    if problems or conflicts:
+        raise ConfigError([*problems, *conflicts], "the overrides")
+    return layer
+
+
+def layer_of(values: Mapping[str, Any], source: str) -> Layer:
+    """One layer of values by their dotted keys.
+
+    Raises:
+        ConfigError: a key is a part of another one; the message names `source`.
+    """
+    layer, conflicts = _nested((key, key, value) for key, value in values.items())
+    if conflicts:
+        raise ConfigError(conflicts, source)
+    return layer
+
+
+def _nested(values: Iterable[tuple[str, str, Any]]) -> tuple[Layer, list[str]]:
+    """Blocks in blocks, of what was said, a dotted key and a value; and what contradicts what was said before."""
+    layer: Layer = {}
+    conflicts = []
+    for said, dotted, value in values:
+        *blocks, last = dotted.split(".")
         block = layer
-        for key in keys[:-1]:
+        for key in blocks:
             block = block.setdefault(key, {})
             if not isinstance(block, dict):
-                problems.append(f"{override!r}: {key} was already given a value")
+                conflicts.append(f"{said!r}: {key} was already given a value")
                 break
         else:
-            block[keys[-1]] = parse_yaml(text, f"the override {override!r}")
-    if problems:
-        raise ConfigError(problems, "the overrides")
-    return layer
+            block[last] = value
+    return layer, conflicts
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Layer:
@@ -128,13 +150,20 @@ def preset_description(name: str) -> str:
     return preset_text(name).splitlines()[0].lstrip("# ").rstrip()
 
 
-def load_config(files: Sequence[Path] = (), *, preset: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    files: Sequence[Path] = (),
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    beneath: Layer | None = None,
+) -> RunConfig:
     """Merge and validate.
 
     Args:
         files: YAML files, the later ones win.
         preset: a shipped configuration that lies below the files.
         overrides: `dotted.key=value` texts that lie above them.
+        beneath: what lies between the preset and the files.
 
     Raises:
         ConfigError: every mistake found, in one message.
@@ -142,6 +171,7 @@ def load_config(files: Sequence[Path] = (), *, preset: str | None = None, overri
     layers: list[Layer] = []
     if preset is not None:
         layers.append(parse_yaml(preset_text(preset), f"preset {preset}"))
+    layers += [beneath] if beneath is not None else []
     layers += [read_layer(path) for path in files]
     layers.append(parse_overrides(overrides))
     sources = [f"preset {preset}"] if preset else []
@@ -208,13 +238,13 @@ def _remove(raw: Any, location: Sequence[str | int]) -> bool:
     return False
 
 
-def describe(problem: ErrorDetails, raw: Any) -> str:
+def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig) -> str:
     """One line for one of pydantic's findings: where, what is wrong, what was got."""
     where = dotted_location(problem["loc"], raw)
     if problem["type"] == "extra_forbidden":
-        if where in set(known_keys(RunConfig)):
+        if where in set(known_keys(model)):
             return f"{where}: unknown key here; another kind of {where.rpartition('.')[0]} has it"
-        return f"{where}: unknown key{_suggestion(where)}"
+        return f"{where}: unknown key{_suggestion(where, model)}"
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")
         return f"{where}: {text}" if where else text
@@ -241,10 +271,10 @@ def dotted_location(location: Sequence[str | int], raw: Any) -> str:
     return ".".join(keys)
 
 
-def _suggestion(dotted: str) -> str:
+def _suggestion(dotted: str, model: type[BaseModel]) -> str:
     """`; did you mean ...?`: a sibling that looks alike, else the same last word elsewhere."""
     block, _, last = dotted.rpartition(".")
-    known = sorted(set(known_keys(RunConfig)))
+    known = sorted(set(known_keys(model)))
     siblings = [key for key in known if key.rpartition(".")[0] == block]
     close = difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.7)
     words = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in known], n=1, cutoff=0.8)

@@ -63,3 +63,5 @@ class StudentConfig(NetworkConfig):
     """The network that is trained."""
 
     model: str = "hardray_mlp"
+    new_head: bool = False
+    """Give weights that were made for other classes a new class head; otherwise they are refused."""

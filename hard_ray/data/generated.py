@@ -104,9 +104,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DataError: there is no set.
     """
     try:
-        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        manifest: dict[str, Any] | None = read_json(folder / MANIFEST)
     except (RunFolderError, OSError, ValueError):
-        raise DataError(f"{folder}: holds no {MANIFEST} of a generated set; make one with `hardray generate`") from None
+        manifest = None
+    if manifest is None:
+        raise DataError(f"{folder}: holds no {MANIFEST} of a generated set; make one with `hardray generate`")
     return manifest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,14 +110,25 @@ def with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
     return counters | {key: value for key, value in weights.items() if key in wanted or not key.endswith(COUNTERS)}
 
 
-def load_weights(model: nn.Module, path: Path, *, role: str) -> None:
+def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str] = ()) -> bool:
     """Load `path` into `model`; every key must be there with its shape.
+
+    Args:
+        model: the architecture.
+        path: the file.
+        role: what messages call the model.
+        head: layers that keep the model's own weights where the file's are of another shape.
+
+    Returns:
+        Whether they did.
 
     Raises:
         ModelError: names the first missing, unexpected and wrongly shaped key.
     """
     wanted = model.state_dict()
     weights = with_counters(without_prefixes(read_weights(path), wanted), wanted)
+    own = {key: wanted[key] for key in compare(weights, wanted).reshaped if key.rpartition(".")[0] in head}
+    weights |= own
     misfit = compare(weights, wanted)
     if misfit:
         lines = [f"checkpoint {path} does not fit {role}.model:"]
@@ -130,6 +141,7 @@ def load_weights(model: nn.Module, path: Path, *, role: str) -> None:
         raise ModelError("\n  ".join(lines))
     with torch.no_grad():
         model.load_state_dict(weights)
+    return bool(own)
 
 
 def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from hard_ray.config.loader import describe
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
-from hard_ray.export import model_card, write_timm_folder
+from hard_ray.export import EvalView, write_timm_folder
+from hard_ray.model_card import model_card
 from hard_ray.networks.checkpoints import (
     Misfit,
     Weights,
@@ -92,7 +93,7 @@ def import_teacher(
         raise ModelError(_explained(misfit, weights, wanted, checkpoint, config.model))
     network.model.load_state_dict(weights)
     card = _card(network, images, checkpoint, names)
-    write_timm_folder(network, output, images=images, names=names, crop_pct=1.0, card=card)
+    write_timm_folder(network, output, images=images, names=names, view=EvalView(), card=card)
     return ImportedTeacher(output, network, images, names)
 
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -18,7 +18,7 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
-from hard_ray.config.networks import NetworkConfig, TeacherConfig
+from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError
 from hard_ray.networks.checkpoints import add_weights, load_weights
 
@@ -49,6 +49,8 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
     outputs: Tensor | None
+    has_new_head: bool
+    """Whether the class head was not taken over from the weights that the rest has."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
         """`outputs` picks and orders the model's classes; None keeps them."""
@@ -59,6 +61,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
+        self.has_new_head = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
@@ -94,12 +97,23 @@ def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
+def label_names(model: nn.Module) -> tuple[str, ...] | None:
+    """The classes that a model was saved with, in the order of its outputs; None where it has no names."""
+    saved = pretrained_cfg(model).get("label_names")
+    if not saved:
+        return None
+    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else saved
+    return tuple(str(name) for name in names)
+
+
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
     """A network with one output per class of the data.
 
     Raises:
         ModelError: the model is unknown, or its weights do not fit.
     """
+    if isinstance(config, StudentConfig) and config.new_head:
+        return _with_fitting_head(config, images, role=role)
     model = _create(config, images, num_classes=len(images.classes), role=role)
     if model.num_classes != len(images.classes):
         raise ModelError(
@@ -107,7 +121,30 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
             f"{len(images.classes)} classes; use a model trained on these classes, or its architecture's name"
         )
     _check_order(model, images.classes, role=role)
-    return Network(model, _contract(model, config, images))
+    return Network(model, input_contract(model, config, images))
+
+
+def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
+    """A network that keeps the head of its weights only where that was made for these classes.
+
+    That is, for as many of them, and where the head's classes have names, for the same in the same order.
+    """
+    count = len(images.classes)
+    kwargs = {**config.model_kwargs, "num_classes": count}
+    model = _make(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
+    network = Network(model, input_contract(model, config, images))
+    saved = pretrained_cfg(model)
+    if config.checkpoint is not None and not config.checkpoint.is_dir():
+        named = saved.get("classifier") or ()
+        heads = (named,) if isinstance(named, str) else tuple(named)
+        network.has_new_head = load_weights(model, config.checkpoint, role=role, head=heads)
+        return network
+    network.has_new_head = saved.get("num_classes") != count
+    names = label_names(model)
+    if not network.has_new_head and names and names != images.classes:
+        cast(Any, model).reset_classifier(count)  # for as many classes as before, timm keeps the head
+        network.has_new_head = True
+    return network
 
 
 def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
@@ -133,10 +170,19 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
         )
     if not names:
         _check_order(model, images.classes, role="teacher")
-    return Network(model, _contract(model, config, images), outputs).freeze()
+    return Network(model, input_contract(model, config, images), outputs).freeze()
 
 
 def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+    """The architecture with all of its weights."""
+    model = _make(config, images, num_classes=num_classes, role=role)
+    if config.checkpoint is not None and not config.checkpoint.is_dir():
+        load_weights(model, config.checkpoint, role=role)
+    return model
+
+
+def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+    """The architecture, with its weights unless they are in a file."""
     name, checkpoint = config.model, config.checkpoint
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
@@ -157,8 +203,6 @@ def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None
         raise ModelError(f"{role}.model {name} cannot be made: {type(error).__name__}: {error}") from error
     if from_folder:
         _check_architecture(model, config, role)
-    elif checkpoint is not None:
-        load_weights(model, checkpoint, role=role)
     return model
 
 
@@ -190,7 +234,12 @@ def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> N
         )
 
 
-def _contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
+    """How a model wants its images, as its configuration says, and otherwise as it does itself.
+
+    Raises:
+        ModelError: it takes another number of channels than the images have.
+    """
     arguments = {
         "mean": list(config.mean) if config.mean else None,
         "std": list(config.std) if config.std else None,
@@ -247,10 +296,9 @@ def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path |
 
 def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:
     """Refuse a model whose saved label names contradict the data's order."""
-    saved = pretrained_cfg(model).get("label_names")
-    if not saved:
+    names = label_names(model)
+    if names is None:
         return
-    names = [saved[key] for key in sorted(saved, key=int)] if isinstance(saved, dict) else list(saved)
     moved = [name for index, name in enumerate(classes) if name in names and names.index(name) != index]
     if moved:
         remedy = "name its outputs in teacher.class_map" if role == "teacher" else "retrain it in this order"

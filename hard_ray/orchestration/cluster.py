@@ -20,11 +20,9 @@ import ray
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
+from hard_ray.orchestration.demand import DATA_CPUS, Demand, demand
 from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
 from hard_ray.orchestration.plan import DataShares
-
-DATA_CPUS = 1.0
-"""Whole CPUs that Ray Data needs beyond all that is reserved; without one it waits for ever."""
 
 MOST_TOKENS_PER_CORE = 4
 """How many processes may share a core of this machine; beyond that a run is refused."""
@@ -50,45 +48,17 @@ class Cluster:
     resources: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one run reserves."""
-
-    parts: dict[str, dict[str, float]]
-    """Resources by who needs them."""
-
-    @property
-    def total(self) -> dict[str, float]:
-        """Resources of all parts together."""
-        total: dict[str, float] = {}
-        for part in self.parts.values():
-            for name, amount in part.items():
-                total[name] = total.get(name, 0.0) + amount
-        return total
-
-
-def demand(runtime: RuntimeConfig) -> Demand:
-    """What a run with this runtime reserves, and the CPU that Ray Data needs beside it."""
-    workers = {
-        "CPU": runtime.num_workers * runtime.cpus_per_worker,
-        "GPU": runtime.num_workers * (runtime.gpus_per_worker or 0.0),
-    }
-    parts = {"student workers": workers, "Ray Data": {"CPU": DATA_CPUS}}
-    teacher = runtime.teacher
-    if teacher.placement == "pool":
-        parts["teacher pool"] = {
-            "CPU": teacher.replicas * teacher.num_cpus,
-            "GPU": teacher.replicas * (teacher.num_gpus or 0.0),
-        }
-    return Demand(parts)
-
-
 @contextlib.contextmanager
-def connected(runtime: RuntimeConfig, *, namespace: str) -> Iterator[Cluster]:
+def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = None) -> Iterator[Cluster]:
     """A connection to Ray for as long as the block lasts.
 
     With an address (or RAY_ADDRESS) that cluster is joined and left; otherwise one is started on this machine
     and stopped. A session that this process has already is used and kept.
+
+    Args:
+        runtime: what is reserved, and where.
+        namespace: of named actors.
+        trials: as in `demand`.
 
     Raises:
         ClusterError: the address does not answer.
@@ -104,7 +74,7 @@ def connected(runtime: RuntimeConfig, *, namespace: str) -> Iterator[Cluster]:
             _join(address, namespace)
         else:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-            _start(runtime, namespace)
+            _start(demand(runtime, trials=trials), namespace)
         yield Cluster(is_own=not address, resources=ray.cluster_resources())
     finally:
         ray.shutdown()
@@ -154,15 +124,15 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _start(runtime: RuntimeConfig, namespace: str) -> None:
+def _start(reserved: Demand, namespace: str) -> None:
     """A cluster of this machine. CPUs are tokens: a small machine gives as many as the run asks for."""
     if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one to the home folder
-    cores, wanted = usable_cores(), -(-demand(runtime).total["CPU"] // 1)
+    cores, wanted = usable_cores(), -(-reserved.total["CPU"] // 1)
     if wanted > MOST_TOKENS_PER_CORE * cores:
         raise ClusterError(
-            f"the run reserves {wanted:g} CPUs and this machine has {cores} cores; lower runtime.num_workers or "
-            "runtime.teacher.replicas, or give runtime.address to use a cluster"
+            f"{reserved.whose} reserves {wanted:g} CPUs and this machine has {cores} cores; lower {reserved.knobs}, "
+            "or give runtime.address to use a cluster"
         )
     for left in reversed(range(START_TRIES)):
         try:
@@ -193,13 +163,13 @@ def quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def check_demand(runtime: RuntimeConfig, cluster: Cluster) -> None:
-    """Compare what the run reserves with what the cluster has, before anything waits for it.
+def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> None:
+    """Compare what is reserved with what the cluster has, before anything waits for it.
 
     Raises:
         ClusterError: says what is missing.
     """
-    wanted = demand(runtime)
+    wanted = demand(runtime, trials=trials)
     missing = [
         f"{amount:g} {name} (the cluster has {cluster.resources.get(name, 0.0):g})"
         for name, amount in wanted.total.items()
@@ -208,34 +178,40 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster) -> None:
     if missing:
         parts = "; ".join(f"{who}: {_amounts(part)}" for who, part in wanted.parts.items())
         raise ClusterError(
-            f"the run reserves {' and '.join(missing)}: {parts}; lower runtime.num_workers or "
-            "runtime.teacher.replicas, or add nodes"
+            f"{wanted.whose} reserves {' and '.join(missing)}: {parts}; lower {wanted.knobs}, or add nodes"
         )
 
 
-def data_shares(runtime: RuntimeConfig, cluster: Cluster) -> DataShares:
-    """What is left for Ray Data once workers and teachers have theirs."""
-    reserved = demand(runtime).total["CPU"] - DATA_CPUS
+def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> DataShares:
+    """What is left for Ray Data of one run once workers and teachers have theirs; see `demand` for `trials`."""
+    runs = trials or 1
+    reserved = demand(runtime, trials=trials).total["CPU"] - runs * DATA_CPUS
     return DataShares(
-        cpus=max(DATA_CPUS, cluster.resources.get("CPU", 0.0) - reserved),
-        object_store_bytes=0.5 * cluster.resources.get("object_store_memory", 2**30),
+        cpus=max(DATA_CPUS, (cluster.resources.get("CPU", 0.0) - reserved) / runs),
+        object_store_bytes=0.5 * cluster.resources.get("object_store_memory", 2**30) / runs,
     )
 
 
-def resolve_runtime(config: RunConfig, cluster: Cluster) -> RunConfig:
+def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None = None) -> RunConfig:
     """Fill in what is chosen from the hardware; what the user or an earlier start chose stays.
+
+    Args:
+        config: of the run.
+        cluster: where it runs.
+        trials: as in `demand`.
 
     Raises:
         ClusterError: the cluster lacks what the run reserves.
     """
-    reserved = _resolve_gpus(config.runtime, cluster)
-    check_demand(reserved, cluster)
-    return config.model_copy(update={"runtime": _resolve_kernels(reserved, cluster)})
+    runs = trials or 1
+    reserved = _resolve_gpus(config.runtime, cluster, runs)
+    check_demand(reserved, cluster, trials=trials)
+    return config.model_copy(update={"runtime": _resolve_kernels(reserved, cluster, runs)})
 
 
-def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
+def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> RuntimeConfig:
     """GPUs are used where the cluster has them; where they are few, a worker and a teacher share one."""
-    there, workers = cluster.resources.get("GPU", 0.0), runtime.num_workers
+    there, workers = cluster.resources.get("GPU", 0.0), runs * runtime.num_workers
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
     shared = replicas > 0 and workers <= there < workers + replicas
     gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
@@ -245,12 +221,12 @@ def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
     return runtime.model_copy(update={"gpus_per_worker": gpus, "teacher": teacher})
 
 
-def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster) -> RuntimeConfig:
+def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> RuntimeConfig:
     """Precision, memory layout and threads follow from the machine that student workers run on."""
     gpus = runtime.gpus_per_worker or 0.0
     hardware = probe() if cluster.is_own and not gpus else remote_probe(gpus)
     dtype = hardware.fast_dtype(on_gpu=bool(gpus))
-    threads = _threads(runtime, hardware, is_own=cluster.is_own)
+    threads = _threads(runtime, hardware, runs, is_own=cluster.is_own)
     amp_dtype = _chosen(runtime.amp_dtype, dtype)
     teacher = runtime.teacher.model_copy(
         update={
@@ -273,12 +249,12 @@ def remote_probe(num_gpus: float) -> Hardware:
     return ray.get(ray.remote(probe).options(num_cpus=0, num_gpus=num_gpus).remote())
 
 
-def _threads(runtime: RuntimeConfig, hardware: Hardware, *, is_own: bool) -> int:
+def _threads(runtime: RuntimeConfig, hardware: Hardware, runs: int, *, is_own: bool) -> int:
     """On a cluster what is reserved; on one machine an equal part for every process that computes."""
     if not is_own:
         return max(1, int(runtime.cpus_per_worker))
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
-    return max(1, hardware.cores // (runtime.num_workers + replicas))
+    return max(1, hardware.cores // (runs * runtime.num_workers + replicas))
 
 
 def _chosen(given: Any, otherwise: Any) -> Any:

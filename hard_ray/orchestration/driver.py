@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -32,7 +33,7 @@ from hard_ray.networks.network import ImageSpec, Network, build_student, build_t
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_training
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_run, teacher_training
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer, image_spec
@@ -102,13 +103,16 @@ class StoppedError(HardrayError):
     exit_code = 130
 
 
-def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
+def distill(
+    config: RunConfig, output: Path, reporter: Reporter | None = None, *, learner: str = "student"
+) -> RunResult:
     """Train a student, from nothing to a summary.
 
     Args:
         config: what to do.
         output: the run's folder, which must be new.
         reporter: hears of progress.
+        learner: what messages call the network that is trained.
 
     Raises:
         HardrayError: something the user can mend.
@@ -116,10 +120,20 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None) -
     """
     check_new(output)
     config = absolute(config)
-    index, _, _ = examine(config)
+    index, _, _ = examine(config, learner=learner)
     folder = create(output)
     with folder.locked():
-        return _Driver(config, index, folder, reporter or Silent()).run()
+        return Driver(config, index, folder, reporter or Silent()).run()
+
+
+def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
+    """Train or fine-tune the teacher of a configuration by its recipe, as a run of its own.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the run can be resumed.
+    """
+    return distill(teacher_run(config), output, reporter, learner="teacher")
 
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
@@ -133,11 +147,11 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     with folder.locked():
         config = validate([read_layer(folder.config)], source=str(folder.config))
         index, _, _ = examine(config)
-        return _Driver(config, index, folder, reporter or Silent()).run()
+        return Driver(config, index, folder, reporter or Silent()).run()
 
 
-class _Driver:
-    """One start of a run."""
+class Driver:
+    """One start of a run, or of a trial, which brings a teacher pool and Ray along."""
 
     def __init__(self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
         self.config = config
@@ -146,37 +160,53 @@ class _Driver:
         self.reporter = reporter
 
     def run(self) -> RunResult:
+        """From a connection to Ray to a summary."""
         index = self.index
-        self._check_classes()
-        self._check_disk()
-        self.folder.stop_request.unlink(missing_ok=True)
+        self.check()
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
         with connected(self.config.runtime, namespace=namespace) as cluster:
             self.config = resolve_runtime(self.config, cluster)
-            teacher, trained = self._teacher(index)
-            runs = self._plans(train_teacher=not trained)
-            self._write_configs(runs)
+            teacher, trained = self.teacher(index)
+            runs = self.plans(train_teacher=not trained)
+            self.write_configs(runs)
             tracking = self._tracking(runs)
             if tracking:
                 tracking.start()
-            pool = self._start_pool(teacher, namespace)
+            pool = self.start_pool(teacher, namespace)
             plan = WorkerPlan(runs, teacher, pool.address if pool else None, data_shares(self.config.runtime, cluster))
-            status = "FAILED"
-            try:
-                self._fit(plan, index)
-                status = "FINISHED"
-            except StoppedError:
-                status = "KILLED"
-                raise
-            finally:
-                self.reporter.close()
-                if pool is not None:
-                    pool.stop()
-                problem = self._close(tracking, runs, status)
+            problem = self.carry_out(plan, tracking, pool)
         uri = tracking_uri(self.config.tracking, self.folder) if tracking else None
         return RunResult(self.folder.path, self.config, read_json(self.folder.summary), uri, problem)
 
+    def carry_out(
+        self, plan: WorkerPlan, tracking: Tracking | None = None, pool: PoolServer | None = None
+    ) -> str | None:
+        """Make the trainings of a plan and write what came out; what MLflow could not be told, if anything."""
+        status = "FAILED"
+        try:
+            self.fit(plan)
+            status = "FINISHED"
+        except StoppedError:
+            status = "KILLED"
+            raise
+        finally:
+            self.reporter.close()
+            if pool is not None:
+                pool.stop()
+            problem = self._close(tracking, plan.runs, status)
+        return problem
+
     # ------------------------------------------------------------------- checks
+
+    def check(self) -> None:
+        """Look at what an earlier start left, and forget its request to stop.
+
+        Raises:
+            RunFolderError: the data's classes changed, or no disk is free.
+        """
+        self._check_classes()
+        self._check_disk()
+        self.folder.stop_request.unlink(missing_ok=True)
 
     def _check_classes(self) -> None:
         """The class order is saved with the run, and must be the same after a resume."""
@@ -192,7 +222,7 @@ class _Driver:
 
     # ------------------------------------------------------------------ teacher
 
-    def _teacher(self, index: ImageIndex) -> tuple[TeacherSpec | None, bool]:
+    def teacher(self, index: ImageIndex) -> tuple[TeacherSpec | None, bool]:
         """What the pool's replicas become, and whether its weights are there already; None where none is wanted."""
         config = self.config
         teacher, trained = config.teacher, True
@@ -219,7 +249,8 @@ class _Driver:
             for path in own.student.iterdir():
                 shutil.copy2(path, temporary)
 
-    def _start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
+    def start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
+        """The pool's actors, unless the student workers hold the teacher themselves."""
         runtime = self.config.runtime.teacher
         if spec is None or runtime.placement == "colocated" or not asks_teacher(self.config):
             return None
@@ -227,7 +258,8 @@ class _Driver:
 
     # -------------------------------------------------------------------- plans
 
-    def _plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
+    def plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
+        """The trainings of the run, one after the other."""
         config, folder = self.config, self.folder
         plans = []
         if train_teacher and asks_teacher(self.config):
@@ -238,7 +270,7 @@ class _Driver:
         plans.append(RunPlan(config.experiment.name or folder.path.name, "main", config, folder.path))
         return tuple(plans)
 
-    def _write_configs(self, runs: tuple[RunPlan, ...]) -> None:
+    def write_configs(self, runs: tuple[RunPlan, ...]) -> None:
         """From here on the folder is a run; a mistake that was found before leaves it as it was."""
         write_text(self.folder.classes, "".join(f"{name}\n" for name in self.index.classes))
         for run in runs:
@@ -260,17 +292,22 @@ class _Driver:
 
     # ----------------------------------------------------------------- training
 
-    def _fit(self, plan: WorkerPlan, index: ImageIndex) -> None:
-        """Train in a thread, so that this one can watch, and hear Ctrl-C."""
+    def fit(self, plan: WorkerPlan) -> None:
+        """Train in a thread, so that this one can watch, and hear Ctrl-C.
+
+        Raises:
+            HardrayError: training failed.
+            StoppedError: it was asked to stop, and wrote a checkpoint.
+        """
         runtime = self.config.runtime
-        shipped = ray.put(index)
+        shipped = ray.put(self.index)
         trainer = TorchTrainer(
             cast(Any, train_worker),
             train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=bool(runtime.gpus_per_worker),
-                resources_per_worker=_worker_resources(plan, self.config),
+                resources_per_worker=worker_resources(self.config.runtime),
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
@@ -285,11 +322,11 @@ class _Driver:
             while thread.is_alive():
                 thread.join(WATCH_EVERY_S)
                 self.reporter.watch(plan.runs)
-        self._judge(outcome, index)
+        self._judge(outcome)
 
-    def _judge(self, outcome: dict[str, Any], index: ImageIndex) -> None:
+    def _judge(self, outcome: dict[str, Any]) -> None:
         """Turn what the workers returned, or how they failed, into a result or an error."""
-        self._keep_teacher(index)
+        self._keep_teacher(self.index)
         if "error" in outcome:
             raise _readable(outcome["error"], self.folder) from outcome["error"]
         told = outcome["value"] or {}
@@ -329,15 +366,19 @@ def asks_teacher(config: RunConfig) -> bool:
     )
 
 
-def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
+def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:
     """Look at suites and data and build student and teacher, before anything is started or written.
+
+    Args:
+        config: the run.
+        learner: what messages call the network that is trained.
 
     Raises:
         HardrayError: something about suites, data or networks that the user can mend.
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config, index))
+    student, teacher = check_networks(config, image_spec(config, index), learner=learner)
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     generated_for(config.augmentor, index)
@@ -345,22 +386,23 @@ def examine(config: RunConfig) -> tuple[ImageIndex, Network, Network]:
     return index, student, teacher
 
 
-def check_networks(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:
+def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "student") -> tuple[Network, Network]:
     """Build student and teacher once, where an error costs nothing yet.
 
     Raises:
         ModelError: one of them cannot be made, or does not fit the data.
     """
-    student = build_student(config.student, images)
+    student = build_student(config.student, images, role=learner)
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")
 
 
-def _worker_resources(plan: WorkerPlan, config: RunConfig) -> dict[str, float]:
-    resources = {"CPU": config.runtime.cpus_per_worker}
-    if config.runtime.gpus_per_worker:
-        resources["GPU"] = config.runtime.gpus_per_worker
+def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:
+    """What Ray reserves for each student worker."""
+    resources = {"CPU": runtime.cpus_per_worker}
+    if runtime.gpus_per_worker:
+        resources["GPU"] = runtime.gpus_per_worker
     return resources
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from hard_ray.config.augmentor import IdentityAugmentor
-from hard_ray.config.networks import NetworkConfig, StudentConfig
+from hard_ray.config.loader import dump_yaml, parse_yaml, validate
+from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.config.objective import CrossEntropyObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
@@ -50,6 +51,10 @@ class WorkerPlan:
     pool: PoolAddress | None
     """None: every worker holds the teacher itself."""
     data: DataShares
+    teacher_identity: str | None = None
+    """Whom a new training must learn from; None: whoever answers first."""
+    group_note: Path | None = None
+    """Where the first worker writes which placement group it is in; None: nowhere."""
 
 
 def teacher_training(config: RunConfig) -> RunConfig:
@@ -67,3 +72,22 @@ def teacher_training(config: RunConfig) -> RunConfig:
             "seed": recipe.seed,
         }
     )
+
+
+def teacher_run(config: RunConfig) -> RunConfig:
+    """The teacher's training as a run of its own: what `teacher_training` trains, or weights fine-tuned by the recipe.
+
+    Raises:
+        ConfigError: the recipe does not fit the rest.
+    """
+    training = teacher_training(config)
+    fine_tunes = config.teacher.has_weights
+    run = training.model_copy(
+        update={
+            "teacher": TeacherConfig(),  # is asked nothing, because the objective is cross-entropy with the labels
+            "student": training.student.model_copy(update={"new_head": fine_tunes}),
+            "validation": config.validation,
+            "experiment": training.experiment.model_copy(update={"name": config.experiment.name}),
+        }
+    )
+    return validate([parse_yaml(dump_yaml(run), "teacher.recipe")], source="teacher.recipe")

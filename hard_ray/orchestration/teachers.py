@@ -43,7 +43,8 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     """Where a teacher of this recipe is kept: a hash of all that decides its weights."""
     training = teacher_training(config)
     keys = {"data", "student", "optim", "seed"}
-    recipe = training.model_dump(mode="json", include=keys) | {
+    without = {"student": {"new_head"}}  # says nothing where there are no weights to begin with
+    recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
         "amp_dtype": config.runtime.amp_dtype,
         "num_workers": config.runtime.num_workers,
         "data_fingerprint": index.fingerprint(),

@@ -44,6 +44,7 @@ from hard_ray.gallery import draw_gallery
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.noise import seed_of
 from hard_ray.objectives import HardAugmentation, StudentObjective
+from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import RayPool
 from hard_ray.precision import DTYPES, Precision
@@ -67,6 +68,8 @@ def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
 
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if plan.group_note is not None and ranks.is_first:
+        note_group(plan.group_note)
     try:
         return {"status": train_all(plan, index, ranks)}
     except HardrayError as error:
@@ -86,7 +89,7 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
             continue
         if pool is None and run.asks_teacher and plan.teacher is not None:
             pool = connect(plan, plan.teacher, ranks)
-        builder = Builder(run, index, ranks, device, plan.data, pool)
+        builder = Builder(run, index, ranks, device, plan.data, pool, plan.teacher_identity)
         status = builder.train()
         if status is not Status.FINISHED:
             return status
@@ -110,6 +113,8 @@ class Builder:
     device: torch.device
     data: DataShares
     pool: TeacherPool | None
+    teacher_identity: str | None = None
+    """Whom a new training must learn from; None: whoever answers first."""
 
     @property
     def config(self) -> RunConfig:
@@ -134,7 +139,8 @@ class Builder:
         checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
         progress = checkpoints.restore(weights, say=logger.warning) or Progress()
         if self.pool is not None:
-            progress.teacher_identity = check_identity(self.pool, progress.teacher_identity)
+            expected = progress.teacher_identity or self.teacher_identity
+            progress.teacher_identity = check_identity(self.pool, expected)
         updater = self._updater(learner)
         evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
         network: nn.Module = ema.module if ema is not None else learner.network
@@ -342,7 +348,7 @@ class Builder:
         config = self.config
         return ModelCard(
             data=f"{describe(config.data)}, {len(self.index.rows('train')):,} training images",
-            teacher="none" if self.plan.role == "teacher" else config.teacher.model,
+            teacher="none" if config.objective.kind == "cross_entropy" else config.teacher.model,
             objective=config.objective.kind,
             augmentor=config.augmentor.kind,
             updates=progress.student_steps,

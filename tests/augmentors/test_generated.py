@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from hard_ray.augmentors.boxes import boxes
 from hard_ray.augmentors.generated import Generated
 from hard_ray.augmentors.partners import beta, partners
 from hard_ray.config.augmentor import GeneratedAugmentor
+from hard_ray.data.generated import read_manifest
+from hard_ray.errors import DataError
 
 JOINS = ["mixup", "cutmix", "either"]
 
@@ -112,3 +116,8 @@ def test_a_batch_without_generated_images_is_refused():
     given = batch(made())
     with pytest.raises(RuntimeError, match="has no generated images"):
         made()(AugmentationInput(given.images, given.noise))
+
+
+def test_a_folder_without_a_set_says_how_to_make_one(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no manifest.json of a generated set; make one with `hardray generate`"):
+        read_manifest(tmp_path)

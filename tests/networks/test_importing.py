@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 import hard_ray.networks  # noqa: F401
 from hard_ray.api import import_teacher
+from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration.driver import examine
+from hard_ray.orchestration.plan import teacher_run
 from tests.helpers import make_image_folder, run_here, student_weights
 
 CLASSES = ("ant", "bee", "cat")
@@ -205,8 +207,8 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
 
 def command_of(text: str, word: str) -> list[str]:
     """The arguments of the printed command that has `word`."""
-    (line,) = [line for line in text.splitlines() if line.startswith("  hardray distill") and word in line]
-    return line.split()[2:]
+    (line,) = [line for line in text.splitlines() if line.startswith("  hardray ") and word in line]
+    return line.split()[1:]
 
 
 @pytest.mark.parametrize("names", [("ant", "bee"), ("ant", "bee", "cat", "dog")])
@@ -221,13 +223,14 @@ def test_fine_tuning_by_the_printed_command_starts_from_the_imported_weights(nam
     )
     assert done.exit_code == 0, done.stderr
     data = make_image_folder(tmp_path / "data")  # of ants and bees
-    fine_tune = command_of(done.stdout, "cross_entropy")
-    overrides = [item for item in fine_tune if "=" in item]
-    overrides += [f"data.path={data}", "data.kind=image_folder"]
-    overrides += [] if len(names) == 2 else ["student.model_kwargs={num_classes: 2}"]
+    verb, *fine_tune = command_of(done.stdout, "--output runs/teacher")
+    assert verb == "train-teacher"
+    overrides = [f"teacher.model={fine_tune[fine_tune.index('--model') + 1]}"]
+    overrides += [item for item in fine_tune if "=" in item] + [f"data.path={data}", "data.kind=image_folder"]
     # an update that moves nothing leaves what training starts from
-    still = ["optim.lr=1e-20", "optim.steps=1", "optim.epochs=null", "optim.batch_size=8", "runtime.threads=1"]
-    config = load_config(overrides=[*overrides, *still, "tracking.enabled=false", "runtime.amp_dtype=float32"])
+    still = ["lr=1e-20", "warmup_lr=1e-20", "steps=1", "batch_size=8"]
+    overrides += [*(f"teacher.recipe.{item}" for item in still), "runtime.threads=1", "runtime.amp_dtype=float32"]
+    config = teacher_run(load_teacher_config(overrides=[*overrides, "tracking.enabled=false"]))
     examine(config)
     run_here(config, tmp_path / "run")
     trained = student_weights(tmp_path / "run")

@@ -116,9 +116,9 @@ def test_a_missing_checkpoint_is_a_message(tmp_path: Path):
         student(model="cifar_resnet8", checkpoint=tmp_path / "w.pt")
 
 
-def saved_by_timm(folder: Path, labels: list[str], name: str = "cifar_resnet8") -> Path:
+def saved_by_timm(folder: Path, labels: list[str], name: str = "cifar_resnet8", **arguments: object) -> Path:
     torch.manual_seed(1)
-    model = timm.create_model(name, num_classes=len(labels))
+    model = timm.create_model(name, num_classes=len(labels), **arguments)
     save_for_hf(model, str(folder), model_config={"label_names": labels}, safe_serialization=True)
     return folder
 

@@ -10,9 +10,9 @@ from hard_ray.orchestration.cluster import (
     check_demand,
     connected,
     data_shares,
-    demand,
     resolve_runtime,
 )
+from hard_ray.orchestration.demand import demand
 
 
 def runtime(*overrides: str):
@@ -93,9 +93,32 @@ def test_a_machine_too_busy_to_start_ray_in_time_is_asked_again(monkeypatch: pyt
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    _start(runtime(), "tests")
+    _start(demand(runtime()), "tests")
     assert asked == ["local", "local"]
     answers[1] = RuntimeError("no shared memory")
     asked.clear()
     with pytest.raises(ClusterError, match="no shared memory"):
-        _start(runtime(), "tests")
+        _start(demand(runtime()), "tests")
+
+
+def test_trials_at_the_same_time_need_workers_and_data_each_and_one_pool():
+    given = runtime("runtime.num_workers=2", "runtime.teacher.replicas=3")
+    wanted = demand(given, trials=4)
+    assert wanted.parts["student workers"]["CPU"] == 4 * 2
+    assert wanted.parts["teacher pool"]["CPU"] == 3
+    assert wanted.total["CPU"] == pytest.approx(4 * 2 + 4 * 1 + 3 + 4 * 0.1)
+    with pytest.raises(ClusterError, match="the search reserves 15.4 CPU .* lower concurrency, runtime.num_workers"):
+        check_demand(given, cluster(), trials=4)
+    assert data_shares(runtime(), cluster(), trials=2).cpus == pytest.approx((8 - 2 - 1 - 0.2) / 2)
+
+
+def test_trials_share_the_cores_and_gpus_of_a_machine():
+    config = load_config(preset="digits")
+    alone, four = (
+        resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 32.0}), trials=trials).runtime
+        for trials in (None, 4)
+    )
+    assert four.threads <= alone.threads
+    assert four.threads == 1 or four.threads * 5 <= alone.threads * 2
+    assert _resolve_gpus(config.runtime, cluster(GPU=2), 2).gpus_per_worker == 0.5
+    assert _resolve_gpus(config.runtime, cluster(GPU=3), 2).gpus_per_worker == 1.0

@@ -7,7 +7,7 @@ import pytest
 
 from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError
-from hard_ray.orchestration.driver import Silent, _Driver, asks_teacher, examine
+from hard_ray.orchestration.driver import Driver, Silent, asks_teacher, examine
 from hard_ray.orchestration.plan import teacher_training
 from hard_ray.run_folder import RunFolder
 from tests.helpers import tiny_config
@@ -25,11 +25,11 @@ def test_a_teacher_is_needed_where_the_run_or_a_control_asks_one(controls: str, 
 
 def test_labels_alone_want_no_teacher_where_none_has_weights(tmp_path: Path):
     config = teacher_training(tiny_config())
-    driver = _Driver(config, build_index(config.data), RunFolder(tmp_path), Silent())
-    assert driver._teacher(driver.index) == (None, True)
-    assert driver._start_pool(None, "none") is None
-    asking = _Driver(tiny_config(), driver.index, RunFolder(tmp_path), Silent())
-    assert asking._teacher(driver.index)[0] is not None
+    driver = Driver(config, build_index(config.data), RunFolder(tmp_path), Silent())
+    assert driver.teacher(driver.index) == (None, True)
+    assert driver.start_pool(None, "none") is None
+    asking = Driver(tiny_config(), driver.index, RunFolder(tmp_path), Silent())
+    assert asking.teacher(driver.index)[0] is not None
 
 
 def test_a_suite_that_cannot_be_measured_is_found_before_the_start(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,60 @@
+"""`hardray compare`: runs side by side, from their folders alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .common import api, console, errors, readable_errors
+
+if TYPE_CHECKING:
+    from hard_ray.comparison import Comparison
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders, or RUN/controls/NAME.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The HTML file; by default compare.html beside the runs.")
+    ] = None,
+) -> None:
+    """Compare runs: accuracy, cost, configuration, and whether seeds explain the difference.
+
+    From the run folders alone, while runs go on or after them. Runs that differ in their seeds only are one row. The
+    page holds the curves too, and a JSON file beside it all numbers.
+    """
+    with readable_errors():
+        written = api().compare(runs, to=to)
+        for warning in written.comparison.warnings:
+            errors.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+        for table in tables_of(written.comparison):
+            console.print(table)
+        made = written.comparison
+        for line in (*made.states, *made.cautions, f"page     {written.page}", f"numbers  {written.numbers}"):
+            console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def tables_of(comparison: Comparison) -> list[Table]:
+    """Results, differing keys and tests, where there are any."""
+    from hard_ray.comparison_tables import differences, results, t_tests
+
+    header, body = results(comparison)
+    narrow = [[cell.replace(" (", "\n(") for cell in row] for row in body]
+    shown = {
+        "top-1, agreement and calibration error in %; of several seeds the mean and the range": (header, narrow),
+        "in what the configurations differ": differences(comparison),
+        "differences of top-1 in points, by t-tests over seeds": t_tests(comparison),
+    }
+    return [_table(title, header, body) for title, (header, body) in shown.items() if body]
+
+
+def _table(title: str, header: list[str], body: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if position else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(escape, row))
+    return table

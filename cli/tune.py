@@ -1,0 +1,195 @@
+"""`hardray tune`: searches settings, or says what a search would do."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .common import Data, Overrides, Teacher, api, console, readable_errors, say, shorthands, usage
+
+if TYPE_CHECKING:
+    from hard_ray.config.space import Search
+    from hard_ray.orchestration.tune import SearchResult
+
+
+def tune(
+    overrides: Overrides = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="YAML file, or the name of a shipped space such as digits.yaml.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder; by default runs/tune-SPACE-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the search in this folder.")] = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
+) -> None:
+    """Search settings of a distillation.
+
+    Trials share one teacher pool. KEY=VALUE overrides lie above the space's base configuration.
+    """
+    with readable_errors():
+        if resume is not None:
+            if overrides or space or output or teacher or data or dry_run:
+                raise usage("--resume takes the space from the folder; give nothing beside it")
+            _print_result(api().resume_tune(resume, say=say))
+            return
+        if space is None:
+            raise usage(f"give --space FILE, or one of the shipped spaces: {', '.join(_shipped())}")
+        search = _load(space, overrides or [], teacher=teacher, data=data)
+        if dry_run:
+            console.print(plan_table(search))
+            return
+        folder = output or Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        console.print(f"[bold]hardray tune[/bold] -> {escape(str(folder))}", highlight=False)
+        _print_result(api().tune(search, folder, say=say))
+
+
+def _shipped() -> list[str]:
+    from hard_ray.config.space import space_names
+
+    return space_names()
+
+
+def _load(space: str, overrides: list[str], *, teacher: str | None, data: Path | None) -> Search:
+    from hard_ray.config.space import load_space
+
+    # the kind of the data stands in the space's base configuration
+    return load_space(space, [*shorthands(teacher=teacher, data=data), *overrides])
+
+
+# ---------------------------------------------------------------------------- plan
+
+
+def plan_table(search: Search) -> Table:
+    """What a search would do, from its configuration alone."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for what, text in plan_lines(search):
+        table.add_row(what, escape(text))
+    return table
+
+
+def plan_lines(search: Search) -> list[tuple[str, str]]:
+    """The plan, as pairs of a heading and a text."""
+    from hard_ray.orchestration.demand import demand
+
+    space, base, runtime = search.space, search.base, search.base.runtime
+    concurrency = min(space.concurrency, space.count)
+    needed = demand(runtime, trials=concurrency)
+    return [
+        ("space", search.source),
+        ("base", f"{base.teacher.model} teaches {base.student.model} on {base.data.kind}, {base.objective.kind}"),
+        *(("parameter", f"{key}: {drawn}") for key, drawn in space.parameters.items()),
+        ("search", _search(search)),
+        ("metric", ", ".join(f"{name} ({mode})" for name, mode in zip(space.metrics, space.modes, strict=True))),
+        ("scheduler", _scheduler(search)),
+        ("trials", f"{space.count}, {concurrency} at a time, {_length(search)} each"),
+        ("a trial", _trial(search)),
+        ("teacher", _pool(search)),
+        ("Ray Data", f"{_amounts(needed.parts['Ray Data'])}, shared by the trials at the time"),
+        ("cluster", f"needs {_amounts(needed.total)} in all{_gpu_note(search)}"),
+    ]
+
+
+def _search(search: Search) -> str:
+    names = {"optuna": "Optuna, TPE", "random": "at random", "grid": "every combination"}
+    return f"{names[search.space.search]}, seed {search.space.seed}"
+
+
+def _scheduler(search: Search) -> str:
+    space = search.space
+    stops = ", ".join(f"{name} {value:g}" for name, value in space.stop.items())
+    ends = f"; a trial ends at {stops}" if stops else ""
+    if space.scheduler == "none":
+        return f"none: every trial runs to its end{ends}"
+    return (
+        f"{space.scheduler}: {space.grace_epochs} epochs for every trial, then one in {space.reduction_factor} goes on"
+        f"{ends}"
+    )
+
+
+def _length(search: Search) -> str:
+    optim = search.base.optim
+    return f"{optim.steps:,} updates" if optim.steps is not None else f"{optim.epochs:g} epochs"
+
+
+def _trial(search: Search) -> str:
+    from hard_ray.orchestration.demand import TRIAL_CPUS
+
+    runtime = search.base.runtime
+    workers = f"{runtime.num_workers} student worker{'s' if runtime.num_workers > 1 else ''}"
+    each = {"CPU": runtime.cpus_per_worker, "GPU": runtime.gpus_per_worker or 0.0}
+    return f"{workers} of {_amounts(each)}; its driver {TRIAL_CPUS:g} CPU"
+
+
+def _pool(search: Search) -> str:
+    config, pool = search.base.teacher, search.base.runtime.teacher
+    note = "" if config.has_weights else "; without weights: trained once, before the trials"
+    if pool.placement == "colocated":
+        return f"{config.model}, a copy in every student worker{note}"
+    each = {"CPU": pool.num_cpus, "GPU": pool.num_gpus or 0.0}
+    replicas = f"{pool.replicas} replica{'s' if pool.replicas > 1 else ''} of {_amounts(each)}"
+    return f"{config.model}, one pool for all trials: {replicas}{note}"
+
+
+def _gpu_note(search: Search) -> str:
+    if search.base.runtime.gpus_per_worker is not None:
+        return ""
+    return "; where it has GPUs, one more for every worker and replica, or a shared one"
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return " + ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
+
+
+# -------------------------------------------------------------------------- result
+
+
+def _print_result(result: SearchResult) -> None:
+    console.print()
+    console.print(result_table(result.board, result.results))
+    for line in result_lines(result):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
+    """The leader board; of several metrics, those that no other trial beats in all are bold."""
+    metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
+    table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")
+    columns = board["columns"][:-1]  # why a trial failed is a line of its own
+    for name in columns:
+        table.add_column(escape(name), justify="left" if name in ("trial", "status") else "right")
+    chosen = results["pareto"] or [results["best"]]
+    for row in board["data"]:
+        style = "bold" if row[0] in chosen else None
+        table.add_row(*(escape(_cell(value)) for value in row[: len(columns)]), style=style)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def result_lines(result: SearchResult) -> list[str]:
+    """What stands beside the table: failures, what mattered, and where everything is."""
+    lines = [
+        f"[yellow]trial {escape(trial['id'])} failed: {escape(trial['reason'])}[/yellow]"
+        for trial in result.results["trials"]
+        if trial["status"] == "failed"
+    ]
+    for metric, shares in result.importance.items():
+        if shares:
+            said = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
+            lines.append(f"matters  {escape(said)} of the variance of {escape(metric)}")
+    folder = result.folder
+    lines.append(f"search   {escape(str(folder))}")
+    lines.append(f"best     hardray distill -c {escape(str(folder / 'best.yaml'))}")
+    if result.tracking_problem is not None:
+        lines.append(f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)})[/yellow]")
+    return lines

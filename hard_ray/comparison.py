@@ -1,0 +1,278 @@
+"""Runs side by side, from their folders: what they measured, in what they differ, and whether seeds explain it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hard_ray.errors import RunFolderError
+from hard_ray.record import RunRecord, read_record, shareable
+from hard_ray.run_folder import RunFolder
+from hard_ray.significance import Difference, cautions, compare_means
+
+NAMES_A_RUN = ("seed", "experiment.name")
+"""Keys in which runs of one group may differ."""
+VIEWS_OF_TRAINING = (
+    "crop",
+    "crop_padding",
+    "scale",
+    "ratio",
+    "hflip",
+    "max_bad_fraction",
+    "shuffle_window",
+    "download",
+)
+"""Keys of `data` that change no measured image."""
+SEED_AT_THE_END = re.compile(r"(^|[-_.])(seed|s)?[-_.]?\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRun:
+    """One run, or one control of a run."""
+
+    name: str
+    record: RunRecord
+
+    @property
+    def suites(self) -> dict[str, dict[str, Any]]:
+        """What its student was measured on at the end; empty while it goes on."""
+        return self.record.evaluations.get("student", {})
+
+    @property
+    def updates(self) -> int:
+        """Updates of student and augmentor, as far as they were logged."""
+        steps = self.record.outcome.get("steps")
+        return sum(steps.values()) if steps else self.record.updates
+
+    def values(self) -> dict[str, float]:
+        """Every number that is compared: `top1/SUITE`, and of clean images `agreement` and `ece`."""
+        found = {f"top1/{suite}": float(result["top1"]) for suite, result in self.suites.items()}
+        first = self.suites.get("clean") or next(iter(self.suites.values()), {})
+        found |= {key: float(first[key]) for key in ("agreement", "ece") if key in first}
+        seconds = self.record.seconds()["total"]
+        if self.updates:
+            found |= {"seconds_per_update": seconds / self.updates} if seconds else {}
+            found["updates"] = float(self.updates)
+        return found
+
+    def measured_on(self) -> dict[str, Any]:
+        """What decides the images that were measured; a data set's folder may stand anywhere, so its name counts."""
+        config = self.record.config
+        data = {
+            key: value for key, value in config.data.model_dump(mode="json").items() if key not in VIEWS_OF_TRAINING
+        }
+        facts = {f"data.{key}": Path(value).name if key == "path" else value for key, value in data.items()}
+        if self.record.split is not None:
+            facts["split"] = self.record.split
+        if "corruptions" in self.suites:
+            facts["validate.corruption_severities"] = list(config.validation.corruption_severities)
+        return facts | {f"number of images of suite {suite}": result["n"] for suite, result in self.suites.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A number over the runs of a group that have it."""
+
+    mean: float
+    smallest: float
+    largest: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs that differ in nothing but their seeds."""
+
+    name: str
+    runs: tuple[ComparedRun, ...]
+
+    def sample(self, metric: str) -> list[tuple[int, float]]:
+        """Seed and value of each run that has the number."""
+        found = ((run.record.config.seed, run.values()) for run in self.runs)
+        return [(seed, values[metric]) for seed, values in found if metric in values]
+
+    def spread(self, metric: str) -> Spread | None:
+        """Mean, smallest and largest; None where no run has the number."""
+        values = [value for _, value in self.sample(metric)]
+        return Spread(sum(values) / len(values), min(values), max(values), len(values)) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two groups on one suite: the second's top-1 minus the first's."""
+
+    first: str
+    second: str
+    suite: str
+    found: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that a comparison says, without a picture."""
+
+    groups: tuple[Group, ...]
+    suites: tuple[str, ...]
+    """Measured in some run, in the order of the runs."""
+    differing: dict[str, tuple[Any, ...]]
+    """The value of each group by dotted key, of keys in which they differ; None where a group has no such key."""
+    pairs: tuple[Pair, ...]
+    warnings: tuple[str, ...]
+    """What makes numbers incomparable."""
+    states: tuple[str, ...]
+    """Which runs are not finished, and what they have so far; which groups have one run."""
+    cautions: tuple[str, ...]
+    """What to know before believing the tests."""
+
+    @property
+    def runs(self) -> tuple[ComparedRun, ...]:
+        """Every run, group by group."""
+        return tuple(run for group in self.groups for run in group.runs)
+
+
+def read_comparison(paths: Sequence[Path]) -> Comparison:
+    """Compare runs from their folders; nothing is written.
+
+    Raises:
+        RunFolderError: fewer than two runs, one of them twice, or a folder that holds none.
+    """
+    if len(paths) < 2:
+        raise RunFolderError(f"a comparison wants at least two runs, got {len(paths)}; name their folders")
+    records = [read_record(path) for path in paths]
+    folders = [record.folder.path for record in records]
+    twice = next((path for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise RunFolderError(f"{twice} is given twice; name each run once")
+    groups = grouped([ComparedRun(name, record) for name, record in zip(_names(records), records, strict=True)])
+    suites = tuple(dict.fromkeys(suite for group in groups for run in group.runs for suite in run.suites))
+    pairs = tuple(_tested(groups, suites))
+    return Comparison(
+        groups,
+        suites,
+        differing=differences(groups),
+        pairs=pairs,
+        warnings=tuple(_warnings(groups)),
+        states=tuple(_states(groups)),
+        cautions=tuple(cautions([pair.found for pair in pairs])),
+    )
+
+
+# ------------------------------------------------------------------ names and groups
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """Each run's name, with its run's folder before that of a control; the folder where names are not enough."""
+    names = [_name(record) for record in records]
+    return [
+        name if names.count(name) == 1 else str(record.folder.path) for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _name(record: RunRecord) -> str:
+    path = record.folder.path
+    above = path.parent.parent if path.parent.name == "controls" else path.parent
+    return f"{above.name}/{path.name}" if RunFolder(above).config.is_file() else record.name
+
+
+def grouped(runs: Iterable[ComparedRun]) -> tuple[Group, ...]:
+    """Runs whose resolved configurations differ in seed and name alone stand together, in the order of the first."""
+    found: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(settings(run.record), sort_keys=True), []).append(run)
+    names = [_group_name([run.name for run in members]) for members in found.values()]
+    firsts = [members[0].name for members in found.values()]
+    unique = [name if names.count(name) == 1 else first for name, first in zip(names, firsts, strict=True)]
+    return tuple(Group(name, tuple(members)) for name, members in zip(unique, found.values(), strict=True))
+
+
+def _group_name(names: Sequence[str]) -> str:
+    """The name without its seed, where that is the same of all: `mnist` of `mnist-s0` and `mnist-s1`."""
+    if len(names) == 1:
+        return names[0]
+    stems = {"/".join(SEED_AT_THE_END.sub("", part) for part in name.split("/")).strip("/") for name in names}
+    shared = stems.pop()
+    return shared if shared and not stems else f"{names[0]} and {len(names) - 1} more"
+
+
+def settings(record: RunRecord) -> dict[str, Any]:
+    """The resolved configuration by dotted keys, without what tells runs of one group apart."""
+    found = _flat(shareable(record.config).model_dump(mode="json"))
+    return {key: value for key, value in found.items() if key not in NAMES_A_RUN}
+
+
+def _flat(block: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in block.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
+    """The keys in which groups differ, and the value of each."""
+    every = [settings(group.runs[0].record) for group in groups]
+    keys = dict.fromkeys(key for found in every for key in found)
+    values = {key: tuple(found.get(key) for found in every) for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+# ------------------------------------------------------------------------ what holds
+
+
+def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:
+    """Every pair of groups on every suite that both measured on the same images."""
+    for (first, second), suite in itertools.product(itertools.combinations(groups, 2), suites):
+        contradicted = contradictions([*first.runs, *second.runs])
+        if any(not key.startswith("number of images") or key.endswith(f" {suite}") for key in contradicted):
+            continue
+        found = compare_means(first.sample(f"top1/{suite}"), second.sample(f"top1/{suite}"))
+        if found is not None:
+            yield Pair(first.name, second.name, suite, found)
+
+
+def contradictions(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[str]]]:
+    """What was measured differently: by key, the names of the runs with each value."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        for key, value in run.measured_on().items():
+            found.setdefault(key, {}).setdefault(plain(value), []).append(run.name)
+    return {key: values for key, values in found.items() if len(values) > 1}
+
+
+def plain(value: Any) -> str:
+    """A value of a configuration as a reader writes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _warnings(groups: Sequence[Group]) -> Iterable[str]:
+    runs = [run for group in groups for run in group.runs]
+    for key, values in contradictions(runs).items():
+        told = ", but ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+        yield f"The runs were measured on different images, so their numbers are not comparable: {key} is {told}."
+    teachers: dict[str, list[str]] = {}
+    for run in runs:
+        if run.record.outcome.get("teacher_identity"):
+            teachers.setdefault(run.record.outcome["teacher_identity"], []).append(run.name)
+    if len(teachers) > 1:
+        told = "; ".join(", ".join(names) for names in teachers.values())
+        yield f"The runs had different teachers, so their agreements are not comparable: {told}."
+    for group in groups:
+        seeds = [run.record.config.seed for run in group.runs]
+        if len(set(seeds)) < len(seeds):
+            yield f"{group.name}: runs with the same seed are counted as if they were independent."
+
+
+def _states(groups: Sequence[Group]) -> Iterable[str]:
+    for run in (run for group in groups for run in group.runs):
+        if not run.record.outcome:
+            points = run.record.of_kind("val")
+            top1 = points[-1].get("val/top1") if points else None
+            so_far = "" if top1 is None else f"; {top1:.1f} % on clean images of the validation split"
+            yield f"{run.name} is not finished: {run.updates:,} updates have been logged{so_far}."
+    single = [group.name for group in groups if len(group.runs) == 1]
+    if single:
+        yield f"One run says nothing of what another seed would give, and takes part in no test: {', '.join(single)}."

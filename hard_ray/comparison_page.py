@@ -1,0 +1,208 @@
+"""The page of a comparison, and its numbers beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hard_ray.comparison import ComparedRun, Comparison, read_comparison
+from hard_ray.comparison_plots import colours_of, draw_accuracy, draw_curves, validated_suites
+from hard_ray.comparison_tables import By, by_condition, differences, mean_by_severity, results, t_tests
+from hard_ray.elements import Html, details, document, figure_of, note, section, table_of, write_document
+from hard_ray.errors import RunFolderError
+from hard_ray.figures import COLOURS, to_svg
+from hard_ray.plots import draw_robustness, is_curve
+from hard_ray.run_folder import write_json
+
+METRICS = ("agreement", "ece", "seconds_per_update", "updates")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenComparison:
+    """A comparison, and where it was written."""
+
+    comparison: Comparison
+    page: Path
+    numbers: Path
+
+
+def write_comparison(runs: list[Path], to: Path | None = None) -> WrittenComparison:
+    """Compare runs and write the page, by default `compare.html` beside them, and the numbers as JSON beside it.
+
+    Raises:
+        RunFolderError: a folder holds no run, fewer than two are given, or a file cannot be written.
+    """
+    comparison = read_comparison(runs)
+    page = _default_page(comparison) if to is None else to.expanduser()
+    numbers = page.with_suffix(".json")
+    if page.is_dir() or page == numbers:
+        raise RunFolderError(f"{page} cannot be the page; give the name of an HTML file")
+    write_document(page, document("Comparison - hardray", _body(comparison)))
+    try:
+        write_json(numbers, as_json(comparison))
+    except OSError as error:
+        raise RunFolderError(f"{numbers} cannot be written: {error.strerror}") from None
+    return WrittenComparison(comparison, page, numbers)
+
+
+def _default_page(comparison: Comparison) -> Path:
+    above = os.path.commonpath([run.record.folder.path.parent for run in comparison.runs])
+    return Path(above) / "compare.html"
+
+
+def _body(comparison: Comparison) -> Html:
+    parts = [
+        _head(comparison),
+        section("Results", _results(comparison)),
+        section("In what they differ", _differing(comparison)),
+        section("Do the seeds explain it?", _tests(comparison)),
+        section("Validation", _validation(comparison)),
+        section("Robustness", _robustness(comparison)),
+        section("The runs", _runs(comparison)),
+    ]
+    return "\n".join(parts)
+
+
+# ----------------------------------------------------------------------- sections
+
+
+def _head(comparison: Comparison) -> Html:
+    names = [group.name for group in comparison.groups]
+    title = " / ".join(names) if len(names) <= 4 else f"{len(names)} ways of training"
+    facts = [f"{len(names)} ways of training", f"{len(comparison.runs)} runs"]
+    facts += sorted({f"{run.record.split} split" for run in comparison.runs if run.record.split})
+    chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+    told = (*comparison.warnings, *comparison.states)
+    notices = "".join(f'<p class="notice">{escape(text)}</p>' for text in told)
+    return f'<header><p class="kicker">hardray compare</p><h1>{escape(title)}</h1><ul>{chips}</ul>{notices}</header>'
+
+
+def _results(comparison: Comparison) -> Html:
+    header, body = results(comparison)
+    keys = [_colour_name(colour) for colour in colours_of(comparison).values()]
+    explained = note(
+        "Top-1 by suite, agreement with the teacher and expected calibration error in percent, the latter two on clean "
+        "images. Of several seeds: the mean, and the smallest and largest."
+    )
+    drawn = figure_of(to_svg(draw_accuracy(comparison))) if comparison.suites else ""
+    return table_of(header, body, keys=keys) + explained + drawn
+
+
+def _colour_name(colour: str) -> str:
+    return next(name for name, light in COLOURS.items() if light == colour)
+
+
+def _differing(comparison: Comparison) -> Html:
+    header, body = differences(comparison)
+    if not body:
+        return note("In nothing but seed and name.")
+    return table_of(header, body) + note("Keys of the resolved configuration; - where a kind has no such key.")
+
+
+def _tests(comparison: Comparison) -> Html:
+    if not comparison.pairs:
+        return note("A test wants two ways of training with at least two seeds each, measured on the same images.")
+    header, body = t_tests(comparison)
+    explained = note(
+        "Differences of top-1 in points of percent, with 95 % confidence intervals and two-sided p. Paired: a paired "
+        "t-test over the seeds that both have. Welch: the seeds do not coincide, and variances may differ."
+    )
+    return table_of(header, body) + explained + "".join(map(note, comparison.cautions))
+
+
+def _validation(comparison: Comparison) -> Html:
+    if not validated_suites(comparison):
+        return ""
+    return figure_of(to_svg(draw_curves(comparison)), caption="A line for each run, on the validation split.")
+
+
+def _robustness(comparison: Comparison) -> Html:
+    """Suites by severity as curves, and those of several conditions as tables too."""
+    figures, tables = [], []
+    for suite in comparison.suites:
+        parts = by_condition(comparison, suite)
+        if parts and all(is_curve(by) for by in parts.values()):
+            condition = next(iter(next(iter(parts.values()))))
+            figures.append(_curve(comparison, suite, condition, {name: by[condition] for name, by in parts.items()}))
+        elif parts:
+            tables.append(details(f"Suite {suite} by condition, mean over severities", _conditions(parts)))
+            lines = {name: mean_by_severity(by) for name, by in parts.items()}
+            if is_curve({suite: next(iter(lines.values()))}):
+                figures.append(_curve(comparison, suite, suite, lines))
+    beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
+    return beside + "".join(tables)
+
+
+def _curve(comparison: Comparison, suite: str, condition: str, lines: dict[str, dict[str, float]]) -> Html:
+    drawn = draw_robustness(condition, lines, colours_of(comparison))
+    return figure_of(to_svg(drawn), caption=f"Suite {suite}, means over seeds")
+
+
+def _conditions(parts: dict[str, By]) -> Html:
+    names = dict.fromkeys(condition for by in parts.values() for condition in by)
+    body = [
+        [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
+        for name in names
+    ]
+    return table_of(["top-1, %", *parts], body)
+
+
+def _runs(comparison: Comparison) -> Html:
+    header = ["run", "seed", *comparison.suites, "updates", "folder"]
+    body = [_run_row(comparison, run) for run in comparison.runs]
+    return details(f"{len(body)} runs one by one", table_of(header, body))
+
+
+def _run_row(comparison: Comparison, run: ComparedRun) -> list[str]:
+    values, record = run.values(), run.record
+    tops = [f"{values[key]:.1f}" if (key := f"top1/{suite}") in values else "-" for suite in comparison.suites]
+    return [run.name, str(record.config.seed), *tops, f"{run.updates:,}", str(record.folder.path)]
+
+
+# ------------------------------------------------------------------------ numbers
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All numbers, as `compare.json` holds them."""
+    metrics = [*(f"top1/{suite}" for suite in comparison.suites), "agreement", "ece", "seconds_per_update", "updates"]
+    names = [group.name for group in comparison.groups]
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "runs": [_run_as_json(run) for run in group.runs],
+                "metrics": {metric: asdict(found) for metric in metrics if (found := group.spread(metric)) is not None},
+            }
+            for group in comparison.groups
+        ],
+        "differing": {key: dict(zip(names, values, strict=True)) for key, values in comparison.differing.items()},
+        "pairs": [
+            {"first": pair.first, "second": pair.second, "suite": pair.suite, **asdict(pair.found)}
+            for pair in comparison.pairs
+        ],
+        "warnings": list(comparison.warnings),
+        "states": list(comparison.states),
+        "cautions": list(comparison.cautions),
+    }
+
+
+def _run_as_json(run: ComparedRun) -> dict[str, Any]:
+    kept = ("step", "student_step", "epoch")
+    return {
+        "name": run.name,
+        "folder": str(run.record.folder.path),
+        "seed": run.record.config.seed,
+        "finished": bool(run.record.outcome),
+        "split": run.record.split,
+        "values": run.values(),
+        "suites": run.suites,
+        "validation": [
+            {key: value for key, value in point.items() if key in kept or key.startswith("val/")}
+            for point in run.record.of_kind("val")
+        ],
+    }

@@ -1,0 +1,100 @@
+"""The tables of a comparison as texts, for a screen and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from hard_ray.comparison import Comparison, Group, Spread, plain
+from hard_ray.significance import Difference
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+By = dict[str, dict[str, float]]
+"""Accuracy by condition and severity."""
+
+
+def results(comparison: Comparison) -> Table:
+    """A row for each group: top-1 of every suite, agreement, calibration error, time and length."""
+    header = ["runs", "seeds", *comparison.suites, "agreement", "ECE", "s/update", "updates"]
+    return header, [_result(group, comparison.suites) for group in comparison.groups]
+
+
+def _result(group: Group, suites: Sequence[str]) -> list[str]:
+    percents = [*(f"top1/{suite}" for suite in suites), "agreement", "ece"]
+    cells = [_cell(group, metric, ".1f") for metric in percents]
+    cells += [_cell(group, "seconds_per_update", ".3g"), _cell(group, "updates", ",.0f")]
+    return [group.name, str(len(group.runs)), *cells]
+
+
+def _cell(group: Group, metric: str, form: str) -> str:
+    """The mean, and where the runs differ, the smallest and largest."""
+    spread = group.spread(metric)
+    if spread is None:
+        return "-"
+    mean, smallest, largest = (format(value, form) for value in (spread.mean, spread.smallest, spread.largest))
+    parts = [f"{smallest} to {largest}"] if smallest != largest else []
+    parts += [_how_many(spread)] if spread.n < len(group.runs) else []
+    return f"{mean} ({', '.join(parts)})" if parts else mean
+
+
+def _how_many(spread: Spread) -> str:
+    return f"of {spread.n} seed{'s' if spread.n > 1 else ''}"
+
+
+def differences(comparison: Comparison) -> Table:
+    """A row for each key of the configuration in which groups differ."""
+    header = ["key", *(group.name for group in comparison.groups)]
+    rows = [[key, *map(_value, values)] for key, values in sorted(comparison.differing.items())]
+    return header, rows
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else plain(value)
+
+
+def t_tests(comparison: Comparison) -> Table:
+    """A row for each pair of groups and suite."""
+    header = ["difference of top-1", "suite", "points", "95 % interval", "p", "test", "n"]
+    rows = [
+        [f"{pair.second} - {pair.first}", pair.suite, f"{pair.found.difference:+.2f}", *_test(pair.found)]
+        for pair in comparison.pairs
+    ]
+    return header, rows
+
+
+def _test(found: Difference) -> list[str]:
+    interval = "-" if found.low is None or found.high is None else f"{found.low:+.2f} to {found.high:+.2f}"
+    p = "-" if found.p is None else "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    n = str(found.n[0]) if found.test == "paired" else f"{found.n[0]} and {found.n[1]}"
+    return [interval, p, found.test, n]
+
+
+# --------------------------------------------------------------------- severities
+
+
+def by_condition(comparison: Comparison, suite: str) -> dict[str, By]:
+    """Accuracy by condition and severity of each group that has it, means over its runs."""
+    found = {}
+    for group in comparison.groups:
+        parts = [run.suites[suite]["by"] for run in group.runs if "by" in run.suites.get(suite, {})]
+        if parts:
+            found[group.name] = _mean_of(parts)
+    return found
+
+
+def _mean_of(parts: Sequence[By]) -> By:
+    names = dict.fromkeys(name for by in parts for name in by)
+    return {name: _means([by[name] for by in parts if name in by]) for name in names}
+
+
+def mean_by_severity(by: By) -> dict[str, float]:
+    """Means over conditions."""
+    return _means(by.values())
+
+
+def _means(lines: Iterable[dict[str, float]]) -> dict[str, float]:
+    lines = list(lines)
+    keys = dict.fromkeys(key for line in lines for key in line)
+    return {key: fmean(line[key] for line in lines if key in line) for key in keys}

@@ -1,0 +1,337 @@
+"""What a search tries: a base configuration, the settings that are drawn, and how they are chosen.
+
+A space is checked to the last value before anything is scheduled: each end of each distribution is put into the
+base configuration, which then must be one that `hardray distill` takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from hard_ray.config.base import Config, Seed
+from hard_ray.config.distribution import KINDS, Choice, Distribution, Value
+from hard_ray.config.loader import (
+    DISCRIMINATORS,
+    Layer,
+    absolute,
+    describe,
+    layer_of,
+    parse_overrides,
+    parse_yaml,
+    preset_text,
+    read_layer,
+    validate,
+)
+from hard_ray.config.run import RunConfig
+from hard_ray.errors import ConfigError, suggestion
+
+SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")
+"""What all trials have in common: they see the same data, ask one teacher pool and are measured alike."""
+
+BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min"}
+"""What an evaluation measures, and which way is better."""
+
+DEFAULT_TRIALS = 20
+PBT_REFUSED = (
+    "pbt copies one trial's Tune checkpoint into another, which a trial of one worker in a plain function could offer; "
+    "a trial here trains in a Ray Train worker group and keeps its checkpoints in its own run folder, so that Tune has "
+    "none to copy; use asha or none"
+)
+
+Mode = Literal["min", "max"]
+
+
+class Base(Config):
+    """The configuration that trials start from."""
+
+    preset: str | None = None
+    """A shipped configuration; give this or `config`."""
+    config: Path | None = None
+    """A configuration file, relative to the space's; give this or `preset`."""
+    overrides: dict[str, Any] = Field(default={})
+    """Values by dotted key that lie above it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Base:
+        if (self.preset is None) == (self.config is None):
+            raise ValueError("give exactly one of preset and config, for example base: {preset: digits}")
+        return self
+
+
+class SpaceConfig(Config):
+    """One search."""
+
+    base: Base
+    """The configuration that trials start from."""
+    parameters: Annotated[dict[str, Distribution], Field(min_length=1)]
+    """What is searched: a distribution by dotted configuration key."""
+    search: Literal["optuna", "random", "grid"] = "optuna"
+    """How settings are chosen: by Optuna's TPE, at random, or every combination of choices."""
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    """`asha` ends trials early that are behind others at the same epoch; `none` lets all run to their end."""
+    trials: PositiveInt | None = None
+    """How many settings are tried; unset: 20, and for `grid` every combination."""
+    concurrency: PositiveInt = 1
+    """Trials at the same time."""
+    metric: str | Annotated[tuple[str, ...], Field(min_length=1)] = "val/top1"
+    """What is optimised, on the validation split; a list: the trade-off between them (Pareto)."""
+    mode: Mode | tuple[Mode, ...] | None = None
+    """Whether less or more of the metric is better; unset: what is better for it."""
+    stop: dict[str, PositiveFloat] = Field(default={})
+    """Ends a trial that reaches a value: `epoch`, `step`, or a metric."""
+    grace_epochs: PositiveInt = 1
+    """Epochs that `asha` gives every trial."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 4
+    """Of the trials that reach a decision of `asha`, one in so many goes on."""
+    seed: Seed = 0
+    """Decides the settings; those of `random` and `grid` alone, those of `optuna` with what trials report."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is optimised, the first one first."""
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Which way each metric is better."""
+        if self.mode is None:
+            return tuple(_better(name) for name in self.metrics)
+        return (self.mode,) * len(self.metrics) if isinstance(self.mode, str) else self.mode
+
+    @property
+    def count(self) -> int:
+        """Trials of the whole search."""
+        if self.search != "grid":
+            return self.trials or DEFAULT_TRIALS
+        sizes = [len(drawn.choice) for drawn in self.parameters.values() if isinstance(drawn, Choice)]
+        count = 1
+        for size in sizes:
+            count *= size
+        return count
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        problems = [*self._search_problems(), *self._parameter_problems()]
+        problems += self._metric_problems() or self._mode_problems()
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _search_problems(self) -> Iterator[str]:
+        if self.scheduler == "pbt":
+            yield f"scheduler: {PBT_REFUSED}"
+        if self.scheduler == "asha" and len(self.metrics) > 1:
+            yield "scheduler: asha compares trials by one metric, and metric names several; use scheduler: none"
+        if self.search != "grid":
+            return
+        for key, drawn in self.parameters.items():
+            if not isinstance(drawn, Choice):
+                yield f"parameters.{key}: search: grid tries every value, and {drawn} has no list of them; use choice"
+        if self.trials is not None and self.trials != self.count:
+            yield f"trials: search: grid makes {self.count} trials, one for each combination, got {self.trials}"
+
+    def _parameter_problems(self) -> Iterator[str]:
+        for key in self.parameters:
+            block = key.partition(".")[0]
+            if block in SHARED_BLOCKS:
+                yield (
+                    f"parameters.{key}: {block} is the same for all trials, which see the same data, ask one teacher "
+                    "pool and are measured alike; set it in base"
+                )
+
+    def _metric_problems(self) -> list[str]:
+        names = [*self.metrics, *(name for name in self.stop if name not in ("epoch", "step"))]
+        return [f"{_said(name, self.stop)}: {problem}" for name in names if (problem := _metric_problem(name))]
+
+    def _mode_problems(self) -> Iterator[str]:
+        if isinstance(self.mode, tuple) and len(self.mode) != len(self.metrics):
+            yield f"mode: want one for each metric, got {len(self.mode)} for {len(self.metrics)}"
+            return
+        for name, mode in zip(self.metrics, self.modes, strict=True):
+            if mode != _better(name):
+                yield f"mode: {mode} of {name} would look for the worst; use {_better(name)}, or leave mode out"
+
+
+def _said(name: str, stop: Mapping[str, float]) -> str:
+    return f"stop.{name}" if name in stop else "metric"
+
+
+def _better(name: str) -> Mode:
+    return "min" if BETTER[name.rpartition("/")[2]] == "min" else "max"
+
+
+def _metric_problem(name: str) -> str | None:
+    """What is wrong with the name of a metric."""
+    parts = name.split("/")
+    split, last = parts[0], parts[-1]
+    if split in ("test", "ood"):
+        return f"{name} is measured on the test split, which is never used to choose anything; use val/{last}"
+    if split != "val" or len(parts) < 2 or last not in BETTER:
+        known = ", ".join(f"val/{key}" for key in BETTER)
+        return f"{name!r} is not what an evaluation reports; there are {known}, and val/SUITE/... of each"
+    return None
+
+
+# ------------------------------------------------------------------------- loading
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A space that was checked, with its base configuration."""
+
+    space: SpaceConfig
+    base: RunConfig
+    source: str
+    """The file, for messages."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return Path(self.source).stem
+
+    def with_values(self, values: Mapping[str, Any]) -> RunConfig:
+        """The base configuration with a trial's settings.
+
+        Raises:
+            ConfigError: they cannot be used together.
+        """
+        return _with_values(self.base, values, self.source)
+
+
+def _with_values(base: RunConfig, values: Mapping[str, Any], source: str) -> RunConfig:
+    below = base.model_dump(mode="json")
+    return validate([below, layer_of(values, source)], source=source)
+
+
+def space_names() -> list[str]:
+    """The shipped spaces."""
+    folder = resources.files("hard_ray_spaces")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
+    """Read a space and check it to the last value.
+
+    Args:
+        name: a file, or a shipped space, with or without `.yaml`; the working directory comes first.
+        overrides: `dotted.key=value` texts that lie above the base configuration.
+
+    Raises:
+        ConfigError: every mistake found, in one message.
+    """
+    raw, source, folder = _read(name)
+    space = _parse(raw, source)
+    base = _base(space.base, folder, overrides, source)
+    search = Search(space, absolute(base), source)
+    problems = [*_suite_problems(search), *_value_problems(search)]
+    if problems:
+        raise ConfigError(problems, source)
+    return search
+
+
+def _read(name: str) -> tuple[Layer, str, Path]:
+    """What stands in a space's file, what the file is called, and the folder that its paths start from."""
+    path = Path(name).expanduser()
+    for here in (path, path.with_name(f"{path.name}.yaml")):
+        if here.is_file():
+            return read_layer(here), str(here), here.parent
+    shipped = name.removesuffix(".yaml")
+    if shipped not in space_names():
+        problem = f"there is no such file, and no shipped space of that name; {suggestion(shipped, space_names())}"
+        raise ConfigError([problem], f"--space {name}")
+    source = f"{shipped}.yaml"
+    text = (resources.files("hard_ray_spaces") / source).read_text(encoding="utf-8")
+    return parse_yaml(text, source), source, Path()
+
+
+def _parse(raw: Layer, source: str) -> SpaceConfig:
+    try:
+        return SpaceConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [line for problem in error.errors(include_url=False) for line in _describe(problem, raw)]
+        raise ConfigError(problems, source) from None
+
+
+def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
+    """Lines for one of pydantic's findings; the keys of a distribution stand twice in its locations."""
+    parts = problem["loc"]
+    location = tuple(
+        part for part, after in zip(parts, (*parts, None)[1:], strict=True) if part not in KINDS or part != after
+    )
+    where = ".".join(str(part) for part in location)
+    kinds = ", ".join(KINDS)
+    if problem["type"] == "union_tag_not_found":
+        yield f"{where}: want one distribution, such as {{uniform: [0, 1]}}; there are {kinds}"
+    elif problem["type"] == "union_tag_invalid":
+        got = problem["ctx"]["tag"]
+        yield f"{where}: {got!r} is no distribution; {suggestion(got, list(KINDS))}"
+    elif problem["type"] == "value_error" and not location:
+        yield from str(problem["msg"]).removeprefix("Value error, ").splitlines()
+    else:
+        yield describe({**problem, "loc": location}, raw, SpaceConfig)
+
+
+def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> RunConfig:
+    """The base configuration, before anything is drawn."""
+    if base.preset is not None:
+        layers, below = [parse_yaml(preset_text(base.preset), f"preset {base.preset}")], f"preset {base.preset}"
+    else:
+        path = folder / (base.config or "")
+        layers, below = [read_layer(path)], str(path)
+    layers += [layer_of(base.overrides, f"base.overrides of {source}"), parse_overrides(overrides)]
+    above = [f"base.overrides of {source}"] if base.overrides else []
+    above += ["the overrides"] if overrides else []
+    return validate(layers, source=" + ".join([below, *above]))
+
+
+def _suite_problems(search: Search) -> Iterator[str]:
+    """A metric must be one that the evaluations of the base configuration report."""
+    space, suites = search.space, search.base.validation.suites
+    for name in dict.fromkeys([*space.metrics, *space.stop]):
+        suite = "/".join(name.split("/")[1:-1]) or "clean"
+        if name not in ("epoch", "step") and suite not in suites:
+            yield (
+                f"{_said(name, space.stop)}: {name} is of the suite {suite}, and validate.suites of the base "
+                f"configuration are {', '.join(suites)}; add it there"
+            )
+
+
+def _value_problems(search: Search) -> Iterator[str]:
+    """Every end of every distribution, within the base configuration and every choice of kinds."""
+    parameters = search.space.parameters
+    kinds = {key: drawn.choice for key, drawn in parameters.items() if _names_kind(key) and isinstance(drawn, Choice)}
+    found: dict[str, None] = {}
+    for chosen in itertools.product(*kinds.values()):
+        given = dict(zip(kinds, chosen, strict=True))
+        for key, drawn in parameters.items():
+            ends = (given[key],) if key in kinds else drawn.ends()
+            problems = [problem for value in ends for problem in _refused(search, key, value, given)]
+            problems = problems or list(_refused(search, key, ends[0] if key in kinds else drawn.between(), given))
+            found |= dict.fromkeys(problems)
+    yield from found
+
+
+def _refused(search: Search, key: str, value: Value, given: Mapping[str, Value]) -> Iterator[str]:
+    """What the configuration has against one value of one key."""
+    try:
+        search.with_values({**given, key: value})
+    except ConfigError as error:
+        said = f"{value:g}" if isinstance(value, float) else str(value)
+        for problem in error.problems:
+            text = problem.removeprefix(f"{key}: ")
+            if text.startswith("unknown key"):
+                yield f"parameters.{key}: {text}"
+            else:
+                yield f"parameters.{key}: {said} of {search.space.parameters[key]} is refused: {text}"
+
+
+def _names_kind(key: str) -> bool:
+    return key.rpartition(".")[2] in DISCRIMINATORS

@@ -1,0 +1,90 @@
+"""What pages are made of: the document and its style, sections, figures, tables, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from hard_ray.errors import RunFolderError
+from hard_ray.figures import PALETTE
+from hard_ray.run_folder import write_text
+
+Html = str
+"""Text that is markup already; every other text goes through `escape`."""
+
+
+def write_document(path: Path, text: Html) -> None:
+    """Write a page in one step, and the folders above it.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def document(title: str, body: Html) -> Html:
+    """The whole page; nothing is loaded from elsewhere."""
+    style = files("hard_ray").joinpath("page.css").read_text(encoding="utf-8")
+    light, dark = ("".join(f"--{name}: {pair[which]};" for name, pair in PALETTE.items()) for which in (0, 1))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>
+:root {{ {light} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def section(title: str, content: Html) -> Html:
+    """A card with a heading; none where there is no content."""
+    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+
+
+def figure_of(svg: Html, *, caption: str = "") -> Html:
+    """A drawing that scrolls where the page is narrow."""
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><div class="scroll">{svg}</div>{below}</figure>'
+
+
+def details(summary: str, content: Html, *, is_open: bool = False) -> Html:
+    """What a reader opens who wants it."""
+    return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def note(text: str) -> Html:
+    """A quiet sentence."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def table_of(
+    header: Sequence[str], body: Iterable[Sequence[str]], *, strong: bool = False, keys: Sequence[str] = ()
+) -> Html:
+    """A table; `strong` stresses the last row, `keys` are colours before the first cells."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    rows = [[escape(cell) for cell in row] for row in body]
+    for row, key in zip(rows, keys, strict=False):
+        row[0] = f'<i style="background: var(--{key})"></i>{row[0]}'
+    text = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+    kind = ' class="strong"' if strong else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table></div>'
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,173 @@
+"""Takes a run's student out of its run: timm's layout, a model card, ONNX and pt2."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hard_ray.data.readers import Picture
+from hard_ray.data.sources import build_index
+from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.errors import DataError, HardrayError, RunFolderError
+from hard_ray.export import write_timm_files
+from hard_ray.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
+from hard_ray.record import RunRecord
+from hard_ray.run_card import export_card
+from hard_ray.run_folder import make_folder, read_json, replacing_folder, write_json, write_text
+from hard_ray.saved_model import SavedModel, open_folder
+
+NOTE = "export.json"
+"""Marks a folder as an export, and says what of it was checked."""
+CHECKED = 64
+"""Real images that a file is compared with the network on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A folder that was written, and what of it was checked."""
+
+    folder: Path
+    model: SavedModel
+    checks: tuple[GraphCheck, ...]
+
+
+def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, torch_export: bool = False) -> Exported:
+    """Write a folder that stands alone, and check what is in it.
+
+    Args:
+        source: a run, or a folder in timm's layout.
+        to: the folder, which must be new or an earlier export; it is replaced in one step.
+        best: of a run the best on the validation split, instead of the last.
+        onnx: whether `model.onnx` is written.
+        torch_export: whether `model.pt2` is written.
+
+    Raises:
+        HardrayError: something the user can mend; its text says what to do.
+    """
+    if onnx:
+        check_packages()
+    source, to = source.expanduser(), to.expanduser().resolve()
+    if source.resolve() == to:
+        raise RunFolderError(f"{to} cannot be the export of itself; choose another --to")
+    check_place(to)
+    saved = open_folder(source, best=best)
+    wanted: tuple[tuple[Kind, bool], ...] = (("onnx", onnx), ("pt2", torch_export))
+    kinds = [kind for kind, is_wanted in wanted if is_wanted]
+    images = real_images(saved) if kinds else None
+    make_folder(to.parent)
+    try:
+        with replacing_folder(to) as temporary:
+            write_timm_files(saved.network, temporary, images=saved.images, names=saved.names, view=saved.eval_view)
+            checks = tuple(_graph(kind, saved, temporary, images) for kind in kinds if images is not None)
+            _write_texts(saved, temporary, checks)
+    except OSError as error:
+        raise RunFolderError(f"{to} cannot be written: {error.strerror or error}") from None
+    return Exported(to, saved, checks)
+
+
+def check_place(to: Path) -> None:
+    """Look whether an export may have this folder.
+
+    Raises:
+        RunFolderError: it holds something other than an export.
+    """
+    if not to.exists():
+        return
+    if not to.is_dir():
+        raise RunFolderError(f"{to} is a file; give the export a folder of its own with --to")
+    strange = sorted({path.name for path in to.iterdir()} - set(_files_of(to)))
+    if strange:
+        raise RunFolderError(
+            f"{to} is there already and holds {strange[0]!r}, which no export wrote; choose another --to, or empty it"
+        )
+
+
+def _files_of(export: Path) -> list[str]:
+    """The names that an export wrote; none where the folder is no export."""
+    try:
+        return list(read_json(export / NOTE, {})["files"])
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _graph(kind: Kind, saved: SavedModel, folder: Path, images: Tensor) -> GraphCheck:
+    path = folder / FILES[kind]
+    write_graph(kind, saved.network, path, saved.images)
+    source = "images of the run" if saved.record else "parts of photographs"
+    return check_graph(kind, path, saved.network, images, source=source)
+
+
+def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]) -> None:
+    write_text(folder / "README.md", export_card(saved, checks))
+    if saved.names is not None:
+        write_text(folder / "classes.txt", "".join(f"{name}\n" for name in saved.names))
+    files = sorted([*(path.name for path in folder.iterdir()), NOTE])
+    facts = {
+        "hardray": version("hardray"),
+        "of": saved.title if saved.record else Path(saved.title).name,
+        "weights": "best" if saved.is_best else "last",
+        "identity": saved.network.identity(),
+        "checks": [asdict(check) for check in checks],
+        "files": files,
+    }
+    write_json(folder / NOTE, facts)
+
+
+# -------------------------------------------------------------------- real images
+
+
+def real_images(saved: SavedModel) -> Tensor:
+    """Evaluation views in [0, 1]: of the run's final split, or where there is no run of photographs.
+
+    Raises:
+        HardrayError: the run's images cannot be read.
+    """
+    pictures = _photographs() if saved.record is None else _of_the_run(saved.record)
+    views = list(itertools.islice(_views(saved, pictures), CHECKED))
+    if not views:
+        raise DataError("none of the run's images can be read, so that no file can be checked; mend the data")
+    return torch.from_numpy(np.stack(views)).float() / 255.0
+
+
+def _of_the_run(record: RunRecord) -> Iterator[Picture]:
+    """The final split, from one end to the other in large steps: sources are often sorted by class."""
+    try:
+        index = build_index(record.config.data)
+    except HardrayError as error:
+        raise DataError(
+            f"a file is checked on the run's images, and they are not where the run had them: {error}; put them "
+            f"back, or export {record.folder.student}, which is checked on photographs"
+        ) from None
+    rows = index.rows(index.final_split)
+    step = max(1, len(rows) // CHECKED)
+    for start in range(step):
+        for row in rows[start::step]:
+            yield index.reader.read([int(row)])[0]
+
+
+def _photographs() -> Iterator[Picture]:
+    """Parts of the two photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    side = 100
+    for photograph in load_sample_images().images:
+        height, width = photograph.shape[:2]
+        for top in range(0, height - side, side):
+            for left in range(0, width - side, side):
+                yield photograph[top : top + side, left : left + side]
+
+
+def _views(saved: SavedModel, pictures: Iterator[Picture]) -> Iterator[NDArray[np.uint8]]:
+    for picture in pictures:
+        try:
+            yield saved.view(decode(picture, in_chans=saved.images.in_chans))
+        except UnreadableImageError:
+            continue

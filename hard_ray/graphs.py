@@ -1,0 +1,164 @@
+"""A network as one file that needs none of its Python code: ONNX, and torch.export's pt2.
+
+Both take images in [0, 1], shape (batch, channels, height, width) with any batch, and give logits: what the network
+does to its input (resizing, mean, standard deviation) is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hard_ray.errors import ModelError
+from hard_ray.networks.network import ImageSpec, Network
+
+Kind = Literal["onnx", "pt2"]
+Run = Callable[[Tensor], Tensor]
+"""From images in [0, 1] to logits."""
+
+FILES: dict[Kind, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
+INPUT, OUTPUT = "images", "logits"
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit where that is above 1."""
+BATCHES = (1, 7)
+"""Sizes of the first batches that a file is asked with: any must do."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCheck:
+    """How near a file came to the network that it was made of."""
+
+    file: str
+    images: int
+    source: str
+    """Where the images are from."""
+    max_difference: float
+    """The largest difference of any logit of any image."""
+
+
+def check_packages() -> None:
+    """Look whether an ONNX file can be made and asked here.
+
+    Raises:
+        ModelError: names the packages that are missing.
+    """
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"an ONNX file needs {' and '.join(missing)}, which cannot be imported; "
+            "install what is missing with `pip install 'hardray[onnx]'`"
+        )
+
+
+def write_graph(kind: Kind, network: Network, path: Path, images: ImageSpec) -> None:
+    """Write a network, which is in evaluation mode.
+
+    Raises:
+        ModelError: this architecture cannot be written so.
+    """
+    example = torch.zeros(2, images.in_chans, images.img_size, images.img_size)  # 1 would be taken for a constant
+    shapes = ({0: torch.export.Dim("batch")},)
+    try:
+        if kind == "onnx":
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamic_shapes=shapes,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(path, external_data=False)  # one file, as long as it is below protobuf's 2 GB
+        else:
+            torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), path)
+    except Exception as error:  # the exporters raise whatever an operator that they lack does
+        raise ModelError(
+            f"{network.architecture} cannot be written as {path.name}: {type(error).__name__}: {_first_line(error)}; "
+            "the folder in timm's layout needs no such file"
+        ) from error
+
+
+def _onnx(path: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _pt2(path: Path) -> Run:
+    module: Any = torch.export.load(path).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = module(images)
+        return logits
+
+    return run
+
+
+def check_graph(kind: Kind, path: Path, network: Network, images: Tensor, *, source: str) -> GraphCheck:
+    """Compare a file with the network that it was made of, on real images, in batches of several sizes.
+
+    Args:
+        kind: of the file.
+        path: the file.
+        network: in evaluation mode.
+        images: in [0, 1], shape (batch, channels, height, width).
+        source: where the images are from.
+
+    Raises:
+        ModelError: the file does not run, a logit differs by more than `TOLERANCE`, or an image gets another class.
+    """
+    with torch.no_grad():
+        wanted = network(images)
+    try:
+        run = _onnx(path) if kind == "onnx" else _pt2(path)
+        got = torch.cat([run(batch) for batch in images.split(_sizes(len(images)))])
+    except Exception as error:  # whatever the runtime raises at an operator or a shape
+        raise ModelError(f"{path.name} was written, but does not run: {_first_line(error)}; it was removed") from error
+    return GraphCheck(path.name, len(images), source, compare(got, wanted, file=path.name))
+
+
+def compare(got: Tensor, wanted: Tensor, *, file: str) -> float:
+    """The largest difference of a file's logits from the network's.
+
+    Raises:
+        ModelError: it is larger than rounding explains, or an image gets another class.
+    """
+    difference = float((got - wanted).abs().max())
+    moved = int((got.argmax(dim=1) != wanted.argmax(dim=1)).sum())
+    if moved or not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):  # `not <=`: nan is no number at all
+        raise ModelError(
+            f"{file} was written, but is not the network: on {len(wanted)} images its logits differ by up to "
+            f"{difference:.2g}, and {moved} images get another class; it was removed"
+        )
+    return difference
+
+
+def _sizes(count: int) -> list[int]:
+    """The batches that so many images are divided into."""
+    sizes: list[int] = []
+    for size in (*BATCHES, count):
+        sizes.append(min(size, count - sum(sizes)))
+    return [size for size in sizes if size]
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

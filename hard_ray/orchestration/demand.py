@@ -1,0 +1,67 @@
+"""What a run or a search reserves of a cluster: known from its configuration, before Ray is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hard_ray.config.runtime import RuntimeConfig
+
+DATA_CPUS = 1.0
+"""Whole CPUs that Ray Data needs beyond all that is reserved; without one it waits for ever."""
+
+TRIAL_CPUS = 0.1
+"""CPUs reserved for the driver of each trial of a search; it waits most of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one run reserves, or a search with its trials."""
+
+    parts: dict[str, dict[str, float]]
+    """Resources by who needs them."""
+    trials: int | None = None
+    """Runs at the same time, trials of a search; None: one run."""
+
+    @property
+    def whose(self) -> str:
+        """Who reserves it."""
+        return "the run" if self.trials is None else "the search"
+
+    @property
+    def knobs(self) -> str:
+        """What can be lowered."""
+        fewer = "runtime.num_workers or runtime.teacher.replicas"
+        return fewer if self.trials is None else f"concurrency, {fewer}"
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Resources of all parts together."""
+        total: dict[str, float] = {}
+        for part in self.parts.values():
+            for name, amount in part.items():
+                total[name] = total.get(name, 0.0) + amount
+        return total
+
+
+def demand(runtime: RuntimeConfig, *, trials: int | None = None) -> Demand:
+    """What a run with this runtime reserves, and the CPU that Ray Data needs beside it.
+
+    Args:
+        runtime: of the run.
+        trials: so many runs at the same time, trials of a search, which share the teacher pool; None: one run.
+    """
+    runs = trials or 1
+    workers = {
+        "CPU": runs * runtime.num_workers * runtime.cpus_per_worker,
+        "GPU": runs * runtime.num_workers * (runtime.gpus_per_worker or 0.0),
+    }
+    parts = {"student workers": workers, "Ray Data": {"CPU": runs * DATA_CPUS}}
+    if trials is not None:
+        parts["trial drivers"] = {"CPU": trials * TRIAL_CPUS}
+    teacher = runtime.teacher
+    if teacher.placement == "pool":
+        parts["teacher pool"] = {
+            "CPU": teacher.replicas * teacher.num_cpus,
+            "GPU": teacher.replicas * (teacher.num_gpus or 0.0),
+        }
+    return Demand(parts, trials)

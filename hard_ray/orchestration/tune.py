@@ -1,0 +1,419 @@
+"""The driver of a search: one teacher, one pool, trials by Ray Tune, and what came of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from hard_ray.config.loader import dump_yaml, read_layer, validate
+from hard_ray.config.run import RunConfig
+from hard_ray.config.space import Base, Search, load_space
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.schedule import train_schedule
+from hard_ray.errors import HardrayError
+from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.driver import (
+    TRACKING_PATIENCE_S,
+    Driver,
+    StoppedError,
+    examine,
+    stop_on_signal,
+    worker_resources,
+)
+from hard_ray.orchestration.placement_groups import LeftGroups, this_job
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan
+from hard_ray.orchestration.pool import PoolServer, RayPool
+from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
+from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
+from hard_ray.run_folder import RunFolder, make_folder, write_text
+from hard_ray.search_folder import SearchFolder, check_new_search, open_search
+from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
+from hard_ray.teacher import TeacherSpec, check_identity
+from hard_ray.tracking import Follower, Tracking, show_table, tracking_uri
+from hard_ray.trials import Ledger, Trial, TrialStatus
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A finished search."""
+
+    folder: Path
+    results: dict[str, Any]
+    """What `results.json` holds."""
+    board: dict[str, list[Any]]
+    """The trials as a table: `columns` and `data`, the best on top."""
+    importance: dict[str, dict[str, float]]
+    """The share of each metric's variance that each setting explains."""
+    tracking_problem: str | None
+    """Why MLflow has not been told everything; None where it has."""
+
+
+def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> SearchResult:
+    """Search, from nothing to a best configuration.
+
+    Args:
+        search: what is searched.
+        output: the search's folder, which must be new.
+        say: hears of progress.
+
+    Raises:
+        HardrayError: something the user can mend.
+        StoppedError: Ctrl-C; the search can be resumed.
+    """
+    check_new_search(output)
+    index, _, _ = examine(without_extras(search.base))
+    folder = SearchFolder(output.expanduser().resolve())
+    make_folder(folder.path)
+    with folder.locked():
+        write_text(folder.base, dump_yaml(search.base))
+        saved = search.space.model_copy(update={"base": Base(config=Path(folder.base.name))})
+        write_text(folder.config, dump_yaml(saved))
+        return SearchDriver(search, index, folder, say).run()
+
+
+def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
+    """Go on with a search: trials that have ended are kept, those that were running go on from their checkpoints.
+
+    Raises:
+        HardrayError: there is no search, or something the user can mend.
+        StoppedError: Ctrl-C; the search can be resumed.
+    """
+    folder = open_search(output)
+    with folder.locked():
+        search = load_space(str(folder.config))
+        index, _, _ = examine(without_extras(search.base))
+        return SearchDriver(search, index, folder, say).run()
+
+
+class SearchDriver:
+    """One start of a search."""
+
+    def __init__(self, search: Search, index: ImageIndex, folder: SearchFolder, say: Say) -> None:
+        self.search = search
+        self.index = index
+        self.folder = folder
+        self.say = say
+        self.ledger, self.before = read_ledger(folder, goals(search.space))
+        self.identity: str | None = self.before.get("teacher_identity")
+        self._began = time.monotonic()
+
+    @property
+    def trials_at_once(self) -> int:
+        """Trials at the same time."""
+        return min(self.search.space.concurrency, self.search.space.count)
+
+    def run(self) -> SearchResult:
+        """Start what is needed, let Tune run the trials, and write what came out."""
+        self.folder.stop_request.unlink(missing_ok=True)
+        namespace = f"hardray-tune-{self.folder.path.name}-{os.getpid()}"
+        tracking = self._tracking()
+        status = "FAILED"
+        try:
+            with connected(self.search.base.runtime, namespace=namespace, trials=self.trials_at_once) as cluster:
+                self._search(cluster, namespace, tracking)
+            status = "FINISHED"
+        except StoppedError:
+            status = "KILLED"
+            raise
+        finally:
+            shares = self._write("stopped" if status == "KILLED" else status.lower(), plots=True)
+            problem = self._close(tracking, status)
+        results = self._results("finished")
+        return SearchResult(self.folder.path, results, leader_board(self.ledger, self.search.space), shares, problem)
+
+    # ------------------------------------------------------------------ the phases
+
+    def _search(self, cluster: Cluster, namespace: str, tracking: Tracking | None) -> None:
+        base = self._resolved(cluster)
+        if tracking is not None:
+            tracking.start()
+        driver = Driver(base, self.index, self.folder, TeacherTraining(self.folder, self.say))
+        teacher, pool = self._teacher(driver, namespace)
+        try:
+            self.identity = self._check_teacher(pool)
+            order = TrialOrder(
+                base,
+                self.search.source,
+                self.folder.path,
+                teacher,
+                pool.address if pool else None,
+                self.identity,
+                data_shares(base.runtime, cluster, trials=self.trials_at_once),
+            )
+            self._run_trials(order, tracking)
+        finally:
+            if pool is not None:
+                pool.stop()
+
+    def _resolved(self, cluster: Cluster) -> RunConfig:
+        """The base configuration as trials have it; what an earlier start chose from the hardware stays."""
+        base = without_extras(self.search.base)
+        if self.folder.trial_base.exists():
+            base = validate([read_layer(self.folder.trial_base)], source=str(self.folder.trial_base))
+        base = resolve_runtime(base, cluster, trials=self.trials_at_once)
+        write_text(self.folder.trial_base, dump_yaml(base))
+        return base
+
+    def _teacher(self, driver: Driver, namespace: str) -> tuple[TeacherSpec | None, PoolServer | None]:
+        """The teacher that all trials learn from, trained first where it has no weights, and its pool."""
+        spec, trained = driver.teacher(self.index)
+        own = self.folder.part("teacher")
+        if spec is not None and not trained and not own.is_finished:
+            runs = driver.plans(train_teacher=True)[:1]
+            driver.write_configs(runs)
+            shares = data_shares(driver.config.runtime, Cluster(is_own=False, resources=ray.cluster_resources()))
+            try:
+                driver.fit(WorkerPlan(runs, None, None, shares))
+            except StoppedError:
+                raise self._stopped() from None
+        return spec, driver.start_pool(spec, namespace)
+
+    def _check_teacher(self, pool: PoolServer | None) -> str | None:
+        """Whom trials learn from: known before the first one, and the same after a resume."""
+        return self.identity if pool is None else check_identity(RayPool(pool.address), self.identity)
+
+    def _run_trials(self, order: TrialOrder, tracking: Tracking | None) -> None:
+        space, runtime = self.search.space, order.base.runtime
+        config = order.base
+        schedule = train_schedule(self.index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
+        epochs = config.optim.total_updates(schedule.batches_per_epoch) / schedule.batches_per_epoch
+        left = LeftGroups([worker_resources(runtime)] * runtime.num_workers, this_job())
+        listener = TrialListener(self, left, tracking)
+        tuner = build_tuner(space, pickle.dumps(order), self.index, self.folder.tuner, epochs=epochs)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it calls every trial that failed an error
+        LISTENERS.append(listener)
+        try:
+            with stop_on_signal(self.folder, self.say):
+                tuner.fit()
+        except tune.TuneError as error:
+            raise HardrayError(f"the search failed: {str(error).strip()}; {self._go_on()}") from error
+        finally:
+            LISTENERS.remove(listener)
+        self._judge(listener)
+
+    def _judge(self, listener: TrialListener) -> None:
+        if listener.interrupted:
+            raise self._stopped()
+        if self.ledger.hopeless is not None:
+            raise HardrayError(f"the first trials all failed the same way, so the search ended: {self.ledger.hopeless}")
+        forget_lost(self.ledger)
+        if self.ledger.best is None:
+            reasons = {trial.reason for trial in self.ledger.trials.values()}
+            raise HardrayError(f"no trial was evaluated: {'; '.join(str(reason) for reason in reasons)}")
+
+    def _stopped(self) -> StoppedError:
+        return StoppedError(f"stopped; {self._go_on()}")
+
+    def _go_on(self) -> str:
+        return f"continue with `hardray tune --resume {self.folder.path}`"
+
+    # ------------------------------------------------------------------ what it leaves
+
+    def _results(self, status: str) -> dict[str, Any]:
+        seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began
+        return write_results(
+            self.folder, self.search, self.ledger, status=status, identity=self.identity, seconds=seconds
+        )
+
+    def _write(self, status: str, *, plots: bool = False) -> dict[str, dict[str, float]]:
+        self._results(status)
+        return draw_plots(self.folder, self.ledger, self.search.space) if plots else {}
+
+    def trial_ended(self) -> None:
+        """Write what is known so far."""
+        self._write("running")
+
+    def _tracking(self) -> Tracking | None:
+        config = self.search.base.tracking
+        if not config.enabled:
+            return None
+        main = Follower(self.folder, self.search.base, self.folder.path.name, tracking_uri(config, self.folder))
+        tracking = Tracking([main], sample_system=config.system_metrics)
+        for trial in self.ledger.trials.values():
+            self.follow(tracking, trial)
+        return tracking
+
+    def follow(self, tracking: Tracking, trial: Trial) -> None:
+        """Send a trial's run to MLflow too, as a child of the search's."""
+        main = tracking.followers[0]
+        name = f"{main.name}/{trial.id}"
+        found = next((follower for follower in tracking.followers if follower.name == name), None)
+        if found is None:
+            found = Follower(self.folder.trial(trial.id), self.search.base, name, main.uri, parent=main)
+            tracking.followers.append(found)
+        found.ended = MLFLOW_WORDS[trial.status]
+
+    def _close(self, tracking: Tracking | None, status: str) -> str | None:
+        """End the MLflow runs; what could not be sent, if anything."""
+        if tracking is None or not tracking.is_started:
+            return None
+        main, *children = tracking.followers
+
+        def close() -> None:
+            for follower in children:
+                follower.close(follower.ended or status)
+            main.close(status, markdown(self.ledger, self.search.space))
+            if self.folder.leader_board.is_file():
+                show_table(main.uri, main.run_id, self.folder.leader_board.name)
+
+        if tracking.stop(close, patience_s=TRACKING_PATIENCE_S[status]):
+            return None
+        return tracking.problem or f"it did not answer within {TRACKING_PATIENCE_S[status]:g} s"
+
+
+MLFLOW_WORDS = {
+    TrialStatus.RUNNING: None,
+    TrialStatus.FINISHED: "FINISHED",
+    TrialStatus.STOPPED: "KILLED",
+    TrialStatus.FAILED: "FAILED",
+}
+
+
+class TrialListener:
+    """Writes down what Tune tells of trials, and says what is worth a line."""
+
+    def __init__(self, driver: SearchDriver, left: LeftGroups, tracking: Tracking | None) -> None:
+        self.driver = driver
+        self.left = left
+        self.tracking = tracking
+        self.interrupted = False
+        self._ends: dict[str, str] = {}
+        self._asked: float | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The search's trials."""
+        return self.driver.ledger
+
+    def began(self, name: str, config: dict[str, Any]) -> None:
+        """A trial starts or goes on."""
+        trial = self.ledger.begin(name, config)
+        self.left.begin(name, self.driver.folder.trial(name).group, time.monotonic())
+        self._follow(trial)
+        self.driver.say(f"trial {self._number(name)} starts: {settings(config)}")
+
+    def heard(self, name: str, result: Mapping[str, Any]) -> None:
+        """A trial was evaluated."""
+        measured = {key: value for key, value in result.items() if key.startswith("val/") or key in ("epoch", "step")}
+        if measured and not self.interrupted:
+            self.ledger.report(name, measured)
+
+    def ended(self, name: str) -> None:
+        """A trial ended by itself, or was ended early."""
+        self.left.end(name, time.monotonic())
+        if self.interrupted:
+            return
+        if self.driver.folder.trial(name).is_finished:
+            self._end(name, TrialStatus.FINISHED, None)
+        else:
+            epoch = self.ledger.trials[name].metrics.get("epoch", 0)
+            reason = self._ends.get(name) or ("the search ended" if self.is_hopeless() else "behind others")
+            self._end(name, TrialStatus.STOPPED, f"{reason}, at epoch {epoch:g}")
+
+    def failed(self, name: str, error: str) -> None:
+        """A trial failed."""
+        self.left.end(name, time.monotonic())
+        _, said = state_of(self.driver.folder.trial(name))
+        self._end(name, TrialStatus.FAILED, said or error or "its process ended")
+
+    def reached(self, name: str, result: Mapping[str, Any]) -> bool:
+        """Whether the trial ends here: the space's `stop`."""
+        for key, value in self.driver.search.space.stop.items():
+            if key in result and (result[key] <= value if _falls(key) else result[key] >= value):
+                self._ends[name] = f"{key} reached {value:g}"
+                return True
+        return False
+
+    def is_hopeless(self) -> bool:
+        """Whether the first trials all failed the same way."""
+        return self.ledger.hopeless is not None
+
+    def tick(self) -> None:
+        """Give back what early-stopped trials left, and end the search once it was asked to stop and trials rest."""
+        self.left.sweep()
+        if not self.driver.folder.stop_request.exists() or self.interrupted:
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        running = self.ledger.running
+        resting = all(state_of(self.driver.folder.trial(trial.id))[0] == RESTING for trial in running)
+        if resting or now - self._asked > STOP_PATIENCE_S:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Have Tune save where it stands and end."""
+        self.interrupted = True
+        for trial in self.ledger.running:
+            self.ledger.rest(trial.id)
+        self.driver.folder.stop_request.unlink(missing_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGUSR1)  # Tune listens to it
+
+    def _end(self, name: str, status: TrialStatus, reason: str | None) -> None:
+        self.ledger.end(name, status, reason)
+        trial = self.ledger.trials[name]
+        self._follow(trial)
+        self.driver.trial_ended()
+        measured = "  ".join(
+            f"{goal.metric} {trial.metrics[goal.metric]:.4g}"
+            for goal in self.ledger.goals
+            if goal.metric in trial.metrics
+        )
+        why = f": {reason.partition(chr(10))[0]}" if reason else ""
+        self.driver.say(f"trial {self._number(name)} {status}{why}  {measured}".rstrip())
+
+    def _follow(self, trial: Trial) -> None:
+        if self.tracking is not None:
+            self.driver.follow(self.tracking, trial)
+
+    def _number(self, name: str) -> str:
+        number = list(self.ledger.trials).index(name) + 1
+        return f"{number}/{self.driver.search.space.count} ({name})"
+
+
+class TeacherTraining:
+    """Passes a stop of the search on to the training of its teacher."""
+
+    def __init__(self, folder: SearchFolder, say: Say) -> None:
+        self.folder = folder
+        self.tell = say
+
+    def say(self, text: str) -> None:
+        """A sentence for the user."""
+        self.tell(text)
+
+    def watch(self, plans: tuple[RunPlan, ...]) -> None:
+        """Called about twice a second."""
+        for plan in plans:
+            stop = RunFolder(plan.folder).stop_request
+            if self.folder.stop_request.exists():
+                stop.touch()
+            else:
+                stop.unlink(missing_ok=True)  # of an earlier start
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+def _falls(key: str) -> bool:
+    return key.rpartition("/")[2] in ("loss", "ece")
+
+
+def settings(config: Mapping[str, Any]) -> str:
+    """A trial's settings on one line."""
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in config.items()
+    )

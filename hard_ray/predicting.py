@@ -1,0 +1,97 @@
+"""What a saved model says of image files, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hard_ray.data.sources import IMAGE_SUFFIXES
+from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.precision import Precision
+from hard_ray.saved_model import SavedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A class and its probability."""
+
+    name: str
+    """The class; its number where it has no name."""
+    output: int
+    """The number of the output, from 0."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image."""
+
+    image: Path
+    top: tuple[Guess, ...]
+    """The most probable class first; empty where the image cannot be read."""
+    problem: str | None = None
+    """Why it cannot be read."""
+
+
+def predictions(saved: SavedModel, images: Sequence[Path], *, top: int, batch_size: int) -> Iterator[Prediction]:
+    """Ask a model about files, in their order.
+
+    Args:
+        saved: the model.
+        images: files, and folders that stand for every image below them.
+        top: how many classes are named, of those that there are.
+        batch_size: images that are asked about together.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    saved.network.to(device)
+    paths = [path for given in images for path in _files(given)]
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        views = [_view(saved, path) for path in batch]
+        good = [view for view in views if not isinstance(view, str)]
+        answers = iter(probabilities(saved, np.stack(good), Precision(device)) if good else ())
+        for path, view in zip(batch, views, strict=True):
+            if isinstance(view, str):
+                yield Prediction(path, (), view)
+            else:
+                yield Prediction(path, _most_probable(saved, next(answers), top))
+
+
+def probabilities(saved: SavedModel, pixels: NDArray[np.uint8], precision: Precision) -> Tensor:
+    """Probabilities of the classes, shape (batch, classes), of evaluation views."""
+    with torch.inference_mode():
+        logits: Tensor = saved.network(precision.images(pixels))
+    return logits.softmax(dim=1).cpu()
+
+
+def _files(path: Path) -> list[Path]:
+    """The path, or the images below a folder by name."""
+    path = path.expanduser()
+    if not path.is_dir():
+        return [path]
+    found = sorted(below for below in path.rglob("*") if below.suffix.lower() in IMAGE_SUFFIXES and below.is_file())
+    return found or [path]
+
+
+def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
+    """The evaluation view of a file, or why there is none."""
+    if path.is_dir():
+        return "the folder holds no image"
+    try:
+        return saved.view(decode(path.read_bytes(), in_chans=saved.images.in_chans))
+    except (UnreadableImageError, OSError) as error:
+        return getattr(error, "strerror", None) or str(error).partition(" <_io.")[0]  # Pillow names the stream
+
+
+def _most_probable(saved: SavedModel, row: Tensor, count: int) -> tuple[Guess, ...]:
+    values, outputs = row.topk(min(count, len(row)))
+    return tuple(
+        Guess(saved.images.classes[output], output, value)
+        for value, output in zip(values.tolist(), outputs.tolist(), strict=True)
+    )

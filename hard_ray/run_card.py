@@ -1,0 +1,261 @@
+"""The model card of an export: how the network was trained, what was measured, and what was not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hard_ray.config.base import Config
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import Suite
+from hard_ray.graphs import GraphCheck
+from hard_ray.model_card import input_rows, is_own, parameter_count, table, timm_code, title
+from hard_ray.record import RunRecord
+from hard_ray.saved_model import SavedModel
+
+SUITES: dict[Suite, str] = {
+    "clean": "images as they are",
+    "shifted": "moved to the four corners, by 1/14 and 1/7 of the side",
+    "translate": "moved to a corner, by 3/28 of the side",
+    "shifts": "moved to a corner, by 0 to 6/28 of the side",
+    "rotations": "turned by up to 45 degrees either way",
+    "corruptions": "the 15 common corruptions: noise, blur, weather, digital",
+}
+
+
+def export_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
+    """The card of a run's student, or of a folder that is in no run."""
+    images, record = saved.images, saved.record
+    sections = [
+        title(saved.network.architecture),
+        _what(saved),
+        table(["", ""], [*_network_rows(saved), *(_recipe_rows(record, saved) if record else [])]),
+        "## Use\n\n" + _use(saved, checks),
+        "## Measured\n\n" + _measured(saved),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(saved)),
+        "## Classes\n\n" + _classes(images.classes, saved.names is not None),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what(saved: SavedModel) -> str:
+    kind = f"An image classifier with {len(saved.images.classes)} classes"
+    if saved.record is None:
+        return f"{kind}, exported by hardray from a folder in timm's layout."
+    how = "on labels" if saved.record.config.objective.kind == "cross_entropy" else "by knowledge distillation"
+    return f"{kind}, trained {how} with hardray."
+
+
+# ----------------------------------------------------------------------- training
+
+
+def _network_rows(saved: SavedModel) -> list[list[str]]:
+    view = saved.eval_view
+    is_whole = view.crop_mode == "squash" and view.crop_pct == 1.0
+    seen = "the whole picture" if is_whole else f"{view.crop_mode}, {100 * view.crop_pct:g} % of the shorter side"
+    return [
+        ["parameters", f"{parameter_count(saved.network):,}"],
+        *input_rows(saved.network, saved.images),
+        ["evaluation view", f"{seen}, resized to {saved.images.img_size} pixels ({view.interpolation})"],
+    ]
+
+
+def _recipe_rows(record: RunRecord, saved: SavedModel) -> list[list[str]]:
+    config, steps = record.config, record.outcome.get("steps", {})
+    augmentor = f" (and {steps['augmentor']:,} of the augmentor)" if steps.get("augmentor") else ""
+    optim = config.optim
+    return [
+        ["run", record.name],
+        ["weights", "the best on the validation split" if saved.is_best else "after the last update"],
+        ["data", _data(record)],
+        ["teacher", _teacher(record)],
+        ["objective", settings(config.objective)],
+        ["augmentor", settings(config.augmentor)],
+        ["optimiser", f"{optim.opt}, momentum {optim.momentum:g}, weight decay {optim.weight_decay:g}"],
+        ["learning rate", f"{optim.lr:g} at its peak, {optim.sched}"],
+        ["batch size", f"{optim.batch_size:,}"],
+        ["updates", f"{steps.get('student', record.updates):,}{augmentor}"],
+        ["seed", str(config.seed)],
+        [
+            "versions",
+            ", ".join(f"{name} {found}" for name, found in (record.summary or {}).get("versions", {}).items()),
+        ],
+    ]
+
+
+def _data(record: RunRecord) -> str:
+    """Kind, name and size; of a folder the name alone, because cards are passed on."""
+    data = record.config.data
+    path = getattr(data, "path", None)
+    name = getattr(data, "name", None) or (path.name if path is not None else None)
+    card = next((folder / "README.md" for folder in (record.folder.student, record.folder.best)), None)
+    text = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
+    count = re.search(r"[\d,]+ training images", text)  # the training counted them, and its card says how many
+    return ", ".join(filter(None, [f"{data.kind} {name}" if name else data.kind, count.group() if count else None]))
+
+
+def _teacher(record: RunRecord) -> str:
+    config, teacher = record.config, record.config.teacher
+    if config.objective.kind == "cross_entropy":
+        return "none: the labels alone taught"
+    source, colon, place = teacher.model.partition(":")
+    model = f"{source}:{Path(place).name}" if colon and source == "local-dir" else teacher.model
+    if teacher.checkpoint is not None:
+        model += f" with the weights {teacher.checkpoint.name}"
+    elif not teacher.has_weights:
+        recipe = teacher.recipe
+        model += f", trained on the same data ({recipe.opt}, learning rate {recipe.lr:g}, seed {recipe.seed})"
+    identity = record.outcome.get("teacher_identity")
+    return f"{model}, identity {identity[:12]}" if identity else model
+
+
+def settings(block: Config) -> str:
+    """A block of a configuration on one line: its kind, and all that is set."""
+    return _line(block.model_dump())
+
+
+def _line(values: dict[str, Any]) -> str:
+    rest = {key: value for key, value in values.items() if key != "kind" and value is not None}
+    text = ", ".join(f"{key} {_value(value)}" for key, value in rest.items())
+    return f"{values['kind']}: {text}" if "kind" in values and text else str(values.get("kind", text))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_line(value)})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return value.name if isinstance(value, Path) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---------------------------------------------------------------------------- use
+
+
+def _use(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
+    contract = saved.network.contract
+    texts = [timm_code(saved.network), f"Its input: images in [0, 1], less {contract.mean}, divided by {contract.std}."]
+    if is_own(saved.network):
+        texts.append("timm's own scripts know the architecture once they `import hard_ray.networks`.")
+    if saved.names is not None:
+        texts.append(
+            "`classes.txt` is the order of the outputs, one class a line. timm's scripts order the folders of a data "
+            "set by the numbers in their names; `--class-map classes.txt` gives them this order."
+        )
+    texts += [_graph(saved, check) for check in checks]
+    return "\n\n".join(texts)
+
+
+def _graph(saved: SavedModel, check: GraphCheck) -> str:
+    channels, side = saved.images.in_chans, saved.images.img_size
+    call = (
+        'onnxruntime.InferenceSession("model.onnx").run(["logits"], {"images": images})'
+        if check.file.endswith(".onnx")
+        else 'torch.export.load("model.pt2").module()(images)'
+    )
+    return (
+        f"`{check.file}` takes **images in [0, 1]**, float32, shape (batch, {channels}, {side}, {side}) with any "
+        f"batch, and gives logits: mean and standard deviation are inside, so do not normalise before.\n\n"
+        f"```python\n{call}\n```\n\n"
+        f"On {check.images} {check.source} its logits differed from the network's by at most "
+        f"{check.max_difference:.1e}, and every image got the same class."
+    )
+
+
+# ----------------------------------------------------------------------- measured
+
+
+def _measured(saved: SavedModel) -> str:
+    record = saved.record
+    if record is None:
+        return "Nothing: of a folder alone, hardray knows neither the data nor the training."
+    if saved.is_best:
+        top1 = _best_top1(record)
+        said = f": top-1 {top1:.2f} %" if top1 is not None else ""
+        return (
+            f"On the validation split alone, which chose these weights{said}. The run's suites were measured with the "
+            "weights after its last update, which these are not."
+        )
+    student, teacher = (record.evaluations.get(name, {}) for name in ("student", "teacher"))
+    if not student:
+        return "Nothing: the run has no evaluation.json."
+    header = ["suite", "", "images", "top-1", "agreement", "ECE", *(["teacher's top-1", "its ECE"] if teacher else [])]
+    body = [
+        [
+            suite,
+            SUITES.get(suite, ""),  # type: ignore[call-overload]
+            f"{found['n']:,}",
+            *(_percent(found, key) for key in ("top1", "agreement", "ece")),
+            *((_percent(teacher.get(suite, {}), key) for key in ("top1", "ece")) if teacher else ()),
+        ]
+        for suite, found in student.items()
+    ]
+    return (
+        f"On the {record.split} split, in percent; images are counted once for each condition. Agreement is the share "
+        "on which student and teacher name the same class, ECE the expected calibration error over 15 bins.\n\n"
+        + table(header, body)
+    )
+
+
+def _best_top1(record: RunRecord) -> float | None:
+    """The best accuracy that a validation found."""
+    found = [point["val/top1"] for point in record.of_kind("val") if "val/top1" in point]
+    return max(found, default=None)
+
+
+def _percent(result: dict[str, Any], key: str) -> str:
+    return f"{result[key]:.2f}" if key in result else "-"
+
+
+# ------------------------------------------------------------------------- limits
+
+
+def _limits(saved: SavedModel) -> list[str]:
+    side = saved.images.img_size
+    limits = [
+        "It names one of its classes for every image, also for one that shows none of them.",
+        f"It is made for images of {side} x {side} pixels; what it does with others that were enlarged or cut "
+        "otherwise was not measured.",
+    ]
+    size = saved.network.contract.size
+    if size is not None and size != (side, side):
+        limits.append(
+            f"It was measured on pictures resized to {side} pixels that the network then resized to {size[0]}; timm "
+            f"resizes a picture to {size[0]} pixels at once, so its figures may be others."
+        )
+    if saved.record is not None and saved.eval_view.crop_mode == "center":
+        limits.append(
+            "Of pictures that are not square, timm may cut out what lies one pixel beside what hardray measured on."
+        )
+    return limits if saved.record is None else [*limits, *_limits_of_run(saved.record, saved)]
+
+
+def _limits_of_run(record: RunRecord, saved: SavedModel) -> list[str]:
+    measured = {} if saved.is_best else record.evaluations.get("student", {})
+    absent = [f"{name} ({text})" for name, text in SUITES.items() if name not in measured]
+    limits = [
+        f"It was trained on {_data(record)}, and nothing is known of images from elsewhere.",
+        f"One training with the seed {record.config.seed}: how far another seed would differ was not measured.",
+        f"Not measured: {'; '.join(absent)}{'; ' if absent else ''}attacks, other data sets, groups of images.",
+    ]
+    if not saved.is_best and record.split == "val":
+        limits.append("The data has no test split: the figures are of the validation split, which was looked at often.")
+    return [*limits, *_limits_of_suites(record.config, list(measured))]
+
+
+def _limits_of_suites(config: RunConfig, measured: list[str]) -> list[str]:
+    validation = config.validation
+    limits = []
+    if "corruptions" in measured:
+        severities = ", ".join(map(str, validation.corruption_severities))
+        limits.append(f"Corruptions were measured at severity {severities} of 1 to 5.")
+    if validation.changed_images is not None and set(measured) - {"clean", "corruptions"}:
+        limits.append(f"Moved and turned images were measured on {validation.changed_images:,} of the split at most.")
+    return limits
+
+
+def _classes(classes: Sequence[str], named: bool) -> str:
+    if not named:
+        return f"{len(classes)}, without names: outputs are numbered from 0."
+    return "\n".join(f"{number}. {name}" for number, name in enumerate(classes))

@@ -1,0 +1,107 @@
+"""The folder of a search: what is where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hard_ray.errors import RunFolderError
+from hard_ray.run_folder import RunFolder, check_new
+
+PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFolder(RunFolder):
+    """The paths of one search, which a follower sends to MLflow as it does a run."""
+
+    @property
+    def config(self) -> Path:
+        """The space, resolved; its base configuration is `base.yaml` beside it."""
+        return self.path / "space.yaml"
+
+    @property
+    def base(self) -> Path:
+        """The base configuration, resolved."""
+        return self.path / "base.yaml"
+
+    @property
+    def trial_base(self) -> Path:
+        """The base configuration as trials of this search have it: with what was chosen from the hardware."""
+        return self.path / "trial_base.yaml"
+
+    @property
+    def results(self) -> Path:
+        """All trials, and which is best."""
+        return self.path / "results.json"
+
+    @property
+    def best_config(self) -> Path:
+        """The base configuration with the best settings; `hardray distill -c` takes it."""
+        return self.path / "best.yaml"
+
+    @property
+    def leader_board(self) -> Path:
+        """The trials as a table, the best on top, as MLflow shows tables."""
+        return self.path / "leader_board.json"
+
+    @property
+    def tuner(self) -> Path:
+        """What Ray Tune needs to go on."""
+        return self.path / "tuner"
+
+    @property
+    def records(self) -> list[Path]:
+        """The files that MLflow is given as they are."""
+        return [self.config, self.base, self.results, self.best_config, self.leader_board, *self.plots]
+
+    @property
+    def plots(self) -> list[Path]:
+        """The figures that there are."""
+        return [path for name in PLOTS if (path := self.path / name).is_file()]
+
+    def trial(self, name: str) -> TrialFolder:
+        """The run folder of a trial."""
+        return TrialFolder(self.path / "trials" / name)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFolder(RunFolder):
+    """The paths of a trial's run."""
+
+    @property
+    def note(self) -> Path:
+        """What the trial's process says of itself: that it rests, or why it failed."""
+        return self.path / "trial.json"
+
+    @property
+    def group(self) -> Path:
+        """The placement group of its student workers."""
+        return self.path / "placement_group.txt"
+
+
+def check_new_search(path: Path) -> None:
+    """Look whether a new search may have this folder.
+
+    Raises:
+        RunFolderError: it holds a search already, or something else.
+    """
+    path = path.expanduser()
+    if SearchFolder(path).config.exists():
+        raise RunFolderError(
+            f"{path} holds a search already; continue it with `hardray tune --resume {path}`, "
+            "or choose another --output"
+        )
+    check_new(path)
+
+
+def open_search(path: Path) -> SearchFolder:
+    """The folder of an existing search.
+
+    Raises:
+        RunFolderError: there is no search in it.
+    """
+    folder = SearchFolder(path.expanduser().resolve())
+    if not folder.config.is_file() or not folder.base.is_file():
+        raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml")
+    return folder

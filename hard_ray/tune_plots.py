@@ -1,0 +1,174 @@
+"""Figures of a search: how it went on, which settings mattered, which values go with good trials, what trades off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform
+from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
+from hard_ray.plots import LABEL_SIZE, LEGEND, TICK_SIZE, finish
+from hard_ray.trials import Goal, Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STATUS_COLOURS = {
+    TrialStatus.FINISHED: COLOURS["student"],
+    TrialStatus.STOPPED: COLOURS["labels_only"],
+    TrialStatus.RUNNING: COLOURS["kd"],
+}
+
+
+def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
+    """The metric of each trial in the order in which they began, and the best so far.
+
+    Args:
+        trials: in that order; those without the metric leave a gap.
+        goal: the metric.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(7.2, 3.4)
+    axis = figure.subplots()
+    known = [(number, trial) for number, trial in enumerate(trials, 1) if _is_known(trial, goal)]
+    for status, colour in STATUS_COLOURS.items():
+        of = [(number, trial.metrics[goal.metric]) for number, trial in known if trial.status is status]
+        if of:
+            numbers, values = zip(*of, strict=True)
+            axis.scatter(numbers, values, s=22, color=colour, label=str(status), zorder=3)
+    measured = np.array([trial.metrics[goal.metric] for _, trial in known])
+    best = (np.maximum if goal.mode == "max" else np.minimum).accumulate(measured)
+    axis.step([number for number, _ in known], best, where="post", color=INK, linewidth=1.2, label="best so far")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    finish(axis, goal.metric, legend=False)
+    axis.legend(**LEGEND)
+    axis.set_xlabel("trial", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def draw_importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The share of each metric's variance that each setting explains.
+
+    Args:
+        shares: by metric and setting; a panel for each metric that something is known of.
+    """
+    panels = {metric: by for metric, by in shares.items() if by}
+    rows = max(len(by) for by in panels.values())
+    figure = new_figure(7.2, len(panels) * (0.36 * rows + 1.0))
+    for axis, (metric, by) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        places = range(len(by))
+        axis.barh(places, list(by.values()), height=0.6, color=COLOURS["kd"])
+        axis.set_yticks(places, list(by), parse_math=False)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1)
+        finish(axis, "", legend=False)
+        axis.grid(visible=False, axis="y")
+        label = f"share of the variance of {metric} (fANOVA)"
+        axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
+    return figure
+
+
+def draw_parallel(trials: Sequence[Trial], parameters: Mapping[str, Distribution], goal: Goal) -> Figure:
+    """A line for each trial through its settings and the metric; the better, the stronger the colour."""
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    ranked = sorted(trials, key=goal.sort_key, reverse=True)
+    values = [trial.metrics[goal.metric] for trial in ranked]
+    names = [*parameters, goal.metric]
+    columns = [places(drawn, [trial.config[key] for trial in ranked]) for key, drawn in parameters.items()]
+    low, high = min(values), max(values)
+    columns.append([(value - low) / (high - low) if high > low else 0.5 for value in values])
+    figure = new_figure(1.6 + 1.5 * len(names), 3.8)
+    axis = figure.subplots()
+    shades = LinearSegmentedColormap.from_list("good", [LINE, COLOURS["student"]])
+    order = Normalize(0, max(1, len(ranked) - 1))
+    for number in range(len(ranked)):
+        line = [column[number] for column in columns]
+        axis.plot(range(len(names)), line, color=shades(order(number)), linewidth=1.4, zorder=number + 2)
+    for place, name in enumerate(names):
+        axis.axvline(place, color=LINE, linewidth=1.0, zorder=1)
+        ticks = tick_places(parameters[name]) if name in parameters else {f"{low:.4g}": 0.0, f"{high:.4g}": 1.0}
+        _ticks(axis, place, ticks)
+    axis.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=TICK_SIZE, parse_math=False)
+    axis.set_xlim(-0.2, len(names) - 0.5)
+    axis.set_ylim(-0.05, 1.05)
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    axis.tick_params(length=0, colors=INK)
+    return figure
+
+
+def draw_pareto(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> Figure:
+    """Trials by two metrics; those that no other one beats in both are joined.
+
+    Args:
+        trials: with both metrics.
+        front: the unbeaten ones.
+        goals: the two metrics.
+    """
+    first, second = goals
+    figure = new_figure(5.6, 4.2)
+    axis = figure.subplots()
+    chosen = {trial.id for trial in front}
+    others = [trial for trial in trials if trial.id not in chosen]
+    x, y = _points(others, first, second)
+    axis.scatter(x, y, s=22, color=COLOURS["labels_only"], label="beaten in both")
+    ordered = sorted(front, key=lambda trial: trial.metrics[first.metric])
+    colour = COLOURS["student"]
+    axis.plot(*_points(ordered, first, second), color=colour, marker="o", markersize=5, label="unbeaten")
+    axis.margins(0.1)
+    finish(axis, f"{second.metric} ({second.mode})", legend=False)
+    axis.legend(**LEGEND)
+    axis.set_xlabel(f"{first.metric} ({first.mode})", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def places(drawn: Distribution, values: Sequence[Any]) -> list[float]:
+    """Where values lie between the lower end, 0, and the upper end, 1; choices at equal distances."""
+    if isinstance(drawn, Choice):
+        last = max(1, len(drawn.choice) - 1)
+        return [drawn.choice.index(value) / last for value in values]
+    low, high = drawn.numbers[:2]
+    if isinstance(drawn, LogUniform | LogRandInt):
+        return [float(np.log(value / low) / np.log(high / low)) for value in values]
+    return [(value - low) / (high - low) for value in values]
+
+
+def tick_places(drawn: Distribution) -> dict[str, float]:
+    """What is written at an axis, and where: the ends, or every choice."""
+    values = drawn.ends()
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return dict(zip(texts, places(drawn, values), strict=True))
+
+
+def _points(trials: Sequence[Trial], first: Goal, second: Goal) -> tuple[list[float], list[float]]:
+    return [trial.metrics[first.metric] for trial in trials], [trial.metrics[second.metric] for trial in trials]
+
+
+def _ticks(axis: Axes, place: float, ticks: Mapping[str, float]) -> None:
+    for text, height in ticks.items():
+        axis.annotate(
+            text,
+            (place, height),
+            (5, 0),
+            textcoords="offset points",
+            fontsize=TICK_SIZE,
+            color=QUIET,
+            va="center",
+            parse_math=False,
+            zorder=1000,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.0},
+        )
+
+
+def _is_known(trial: Trial, goal: Goal) -> bool:
+    return trial.status is not TrialStatus.FAILED and goal.metric in trial.metrics
+
+
+def _wrapped(name: str) -> str:
+    return name.replace(".", ".\n").replace("/", "/\n", 1)

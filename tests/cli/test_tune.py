@@ -1,0 +1,97 @@
+"""What `hardray tune` prints, and what it refuses, before anything is scheduled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hard_ray_cli.main import app
+from typer.testing import CliRunner
+
+SPACE = """
+base: {preset: digits}
+parameters:
+  augmentor.strength: {uniform: [0, 1]}
+  optim.batch_size: {choice: [32, 64]}
+"""
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def plan_of(*arguments: str) -> str:
+    done = invoke("tune", *arguments, "--dry-run")
+    assert done.exit_code == 0, done.stdout + done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_the_plan_says_what_a_search_tries_and_needs():
+    text = plan_of("--space", "imagenet.yaml")
+    for words in (
+        "parameter augmentor.strength: uniform [0, 1]",
+        "parameter objective.temperature: loguniform [1, 20]",
+        "search Optuna, TPE, seed 0",
+        "metric val/top1 (max)",
+        "asha: 5 epochs for every trial, then one in 4 goes on; a trial ends at epoch 30",
+        "trials 20, 2 at a time, 100 epochs each",
+        "a trial 8 student workers of 8 CPU; its driver 0.1 CPU",
+        "resnet50.a1_in1k, one pool for all trials: 4 replicas of 2 CPU",
+        "Ray Data 2 CPU",
+        "needs 138.2 CPU in all",  # 2 x 8 x 8 student workers, 4 x 2 teachers, 2 x 1 Ray Data, 2 x 0.1 drivers
+    ):
+        assert words in text, text
+
+
+def test_the_plan_counts_gpus_and_a_colocated_teacher():
+    gpus = ("runtime.gpus_per_worker=1", "runtime.teacher.num_gpus=0.5")
+    text = plan_of("--space", "imagenet", *gpus)
+    assert "8 student workers of 8 CPU + 1 GPU" in text
+    assert "needs 138.2 CPU + 18 GPU in all" in text
+    colocated = plan_of("--space", "imagenet", *gpus, "runtime.teacher.placement=colocated")
+    assert "a copy in every student worker" in colocated
+    assert "needs 130.2 CPU + 16 GPU in all" in colocated
+
+
+def test_the_plan_of_a_grid_has_every_combination_and_no_more_at_a_time(tmp_path: Path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(SPACE.replace("uniform: [0, 1]", "choice: [0, 0.5, 1]") + "search: grid\nconcurrency: 9\n")
+    text = plan_of("--space", str(path))
+    assert "trials 6, 6 at a time, 1,000 updates each" in text
+    assert "hardray_cnn, one pool for all trials: 1 replica of 1 CPU; without weights: trained once" in text
+
+
+def test_the_plan_needs_neither_ray_nor_torch():
+    code = """
+import sys, hard_ray_cli.main
+try:
+    hard_ray_cli.main.app(["tune", "--space", "digits", "--dry-run"])
+except SystemExit as end:
+    print(end.code, [m for m in ("torch", "ray", "mlflow", "optuna") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--space", "imagenett"), "did you mean imagenet?"),
+        ((), "give --space FILE, or one of the shipped spaces: cifar10, digits"),
+        (("--resume", "x", "--space", "digits"), "--resume takes the space from the folder"),
+        (("--space", "digits", "optim.lr=-1"), "optim.lr: Input should be greater than 0"),
+        (("--space", "digits", "validate.suites=[clean]"), "metric: val/shifted/top1 is of the suite shifted"),
+        (("--space", "digits", "objective.kind=kd", "augmentor.kind=random_affine"), "parameters.objective.lambda_t"),
+    ],
+)
+def test_mistakes_are_messages_and_exit_code_2(arguments: tuple[str, ...], words: str):
+    done = invoke("tune", *arguments)
+    assert done.exit_code == 2, done.stdout + done.stderr
+    assert words in " ".join(done.stderr.split())
+
+
+def test_data_and_teacher_are_shorthands_for_the_base(tmp_path: Path):
+    text = plan_of("--space", "mnist", "--data", str(tmp_path), "--teacher", "resnet50")
+    assert "base resnet50 teaches hardray_mlp on idx" in text
