@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.config.evaluation import EvaluationConfig
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
@@ -29,8 +30,10 @@ from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError
 from hard_ray.networks.network import build_teacher
 from hard_ray.orchestration import autoencoder, score
+from hard_ray.orchestration import evaluate as orchestration_evaluate
 from hard_ray.orchestration import generate as orchestration_generate
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
+from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.run_folder import write_json
 from tests.cli.test_main import HARDRAY, invoke
@@ -82,7 +85,7 @@ def test_trainings_pass_every_check(command: str, birds: Path, monkeypatch: pyte
     assert re.search("(student|teacher) updates", done.stdout)
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if re.match(r"hardray (show|presets|doctor)", c)])
+@pytest.mark.parametrize("command", [c for c in commands() if re.match(r"hardray (show|presets|doctor|tune)", c)])
 def test_commands_that_print_end_well(command: str, birds: Path):
     done = invoke(*runnable(command, birds))
     assert done.exit_code == 0, done.stdout + done.stderr
@@ -192,6 +195,26 @@ def test_report_and_gallery(command: str, made: list[str], tracked: Path, birds:
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [str(tracked / name) for name in made]
     assert all((tracked / name).stat().st_size > 10_000 for name in made)
+
+
+def test_evaluate(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(birds)
+    (command,) = [c for c in commands() if c.startswith("hardray evaluate")]
+    told: list[tuple[Target, EvaluationConfig, Path]] = []
+
+    def evaluate(target: Target, evaluation: EvaluationConfig, output: Path, **_: object) -> dict:
+        told.append((target, evaluation, output))
+        score = {"top1": 50.0, "ece": 1.0, "n": 10}
+        return {"split": "test", "suites": dict.fromkeys(evaluation.names, score), "teacher": {}}
+
+    monkeypatch.setattr(orchestration_evaluate, "evaluate", evaluate)
+    done = invoke(*runnable(command, birds))
+    assert done.exit_code == 0, done.stderr
+    ((target, evaluation, output),) = told
+    assert evaluation.names == ("clean", "corruptions", "adversarial")
+    assert target.run is not None
+    assert output == tracked / "evaluation"
+    assert "50.00" in done.stdout
 
 
 def test_compare(birds: Path, monkeypatch: pytest.MonkeyPatch):
