@@ -36,7 +36,7 @@ def test_a_suite_that_cannot_be_measured_is_found_before_the_start(monkeypatch: 
     config = tiny_config("validate.final=[corruptions]")
     examine(config)
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
-    with pytest.raises(HardrayError, match="suite corruptions needs the package imagecorruptions-imaug"):
+    with pytest.raises(HardrayError, match="common corruptions need the package imagecorruptions-imaug"):
         examine(config)
 
 
