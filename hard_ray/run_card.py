@@ -21,7 +21,9 @@ SUITES: dict[Suite, str] = {
     "translate": "moved to a corner, by 3/28 of the side",
     "shifts": "moved to a corner, by 0 to 6/28 of the side",
     "rotations": "turned by up to 45 degrees either way",
+    "scales": "enlarged about their centre, by 0.5 to 2",
     "corruptions": "the 15 common corruptions: noise, blur, weather, digital",
+    "extra_corruptions": "four more, kept for choosing hyper-parameters",
 }
 
 
