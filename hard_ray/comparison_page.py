@@ -8,12 +8,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hard_ray.comparison import ComparedRun, Comparison, read_comparison
 from hard_ray.comparison_plots import colours_of, draw_accuracy, draw_curves, validated_suites
-from hard_ray.comparison_tables import By, by_condition, differences, mean_by_severity, results, t_tests
-from hard_ray.elements import Html, details, document, figure_of, note, section, table_of, write_document
+from hard_ray.comparison_tables import by_condition, differences, mean_by_severity, results, t_tests
+from hard_ray.elements import (
+    Html,
+    conditions_table,
+    details,
+    document,
+    figure_of,
+    note,
+    section,
+    table_of,
+    write_document,
+)
 from hard_ray.errors import RunFolderError
 from hard_ray.figures import COLOURS, to_svg
 from hard_ray.plots import draw_robustness, is_curve
@@ -130,7 +138,7 @@ def _robustness(comparison: Comparison) -> Html:
             condition = next(iter(next(iter(parts.values()))))
             figures.append(_curve(comparison, suite, condition, {name: by[condition] for name, by in parts.items()}))
         elif parts:
-            tables.append(details(f"Suite {suite} by condition, mean over severities", _conditions(parts)))
+            tables.append(details(f"Suite {suite} by condition, mean over severities", conditions_table(parts)))
             lines = {name: mean_by_severity(by) for name, by in parts.items()}
             if is_curve({suite: next(iter(lines.values()))}):
                 figures.append(_curve(comparison, suite, suite, lines))
@@ -141,15 +149,6 @@ def _robustness(comparison: Comparison) -> Html:
 def _curve(comparison: Comparison, suite: str, condition: str, lines: dict[str, dict[str, float]]) -> Html:
     drawn = draw_robustness(condition, lines, colours_of(comparison))
     return figure_of(to_svg(drawn), caption=f"Suite {suite}, means over seeds")
-
-
-def _conditions(parts: dict[str, By]) -> Html:
-    names = dict.fromkeys(condition for by in parts.values() for condition in by)
-    body = [
-        [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
-        for name in names
-    ]
-    return table_of(["top-1, %", *parts], body)
 
 
 def _runs(comparison: Comparison) -> Html:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+
+import numpy as np
 
 from hard_ray.errors import RunFolderError
 from hard_ray.figures import PALETTE
@@ -83,6 +85,20 @@ def table_of(
     text = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
     kind = ' class="strong"' if strong else ""
     return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table></div>'
+
+
+def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Html:
+    """Accuracy by condition, the mean over severities, a column for each of what was measured.
+
+    Args:
+        parts: top-1 in percent by column, condition and severity.
+    """
+    names = dict.fromkeys(condition for by in parts.values() for condition in by)
+    body = [
+        [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
+        for name in names
+    ]
+    return table_of(["top-1, %", *parts], body)
 
 
 def number(value: float | None) -> str:

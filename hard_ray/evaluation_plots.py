@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
-from hard_ray.plots import LABEL_SIZE, LEGEND, TICK_SIZE, draw_robustness, finish, is_curve
+from hard_ray.plots import LABEL_SIZE, LEGEND, TICK_SIZE, draw_robustness, finish, is_curve, severity_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,20 +62,8 @@ def draw_conditions(lines: Mapping[str, By]) -> Figure:
 
 
 def _condition(axis: Axes, name: str, lines: Mapping[str, By]) -> None:
-    severities = sorted({severity for by in lines.values() for severity in by.get(name, {})}, key=float)
-    for model, by in lines.items():
-        known = [severity for severity in severities if severity in by.get(name, {})]
-        axis.plot(
-            [float(severity) for severity in known],
-            [by[name][severity] for severity in known],
-            marker="o",
-            markersize=3,
-            linewidth=1.5,
-            color=COLOURS[model],
-            label=model,
-        )
-    axis.set_xticks([float(severity) for severity in severities], severities)
-    axis.set_ylim(-2, 102)
+    of_condition = {model: by.get(name, {}) for model, by in lines.items()}
+    severity_lines(axis, of_condition, COLOURS, markersize=3, linewidth=1.5)
     finish(axis, "", legend=False)
     axis.set_title(name.replace("_", " "), fontsize=TICK_SIZE, color=INK, parse_math=False)
 

@@ -11,7 +11,18 @@ import numpy as np
 
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
-from hard_ray.elements import Html, details, document, figure_of, note, number, section, table_of, write_document
+from hard_ray.elements import (
+    Html,
+    conditions_table,
+    details,
+    document,
+    figure_of,
+    note,
+    number,
+    section,
+    table_of,
+    write_document,
+)
 from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import COLOURS, INK, to_svg
 from hard_ray.pictures import Pictures, read_pictures
@@ -128,7 +139,8 @@ def _robustness(record: RunRecord) -> Html:
         if parts and all(is_curve(by) for by in parts.values()):
             figures.append(_severities(suite, parts, record.config))
         elif parts:
-            tables.append(details(f"Suite {suite} by condition", _conditions(parts, record.config)))
+            named = {label(name, record.config): by for name, by in parts.items()}
+            tables.append(details(f"Suite {suite} by condition", conditions_table(named)))
     beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
     return beside + "".join(tables)
 
@@ -138,16 +150,6 @@ def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
     lines = {label(name, config): next(iter(by.values())) for name, by in parts.items()}
     colours = {label(name, config): COLOURS.get(name, INK) for name in parts}
     return figure_of(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}")
-
-
-def _conditions(parts: dict[str, By], config: RunConfig) -> Html:
-    """Means over severities."""
-    names = dict.fromkeys(condition for by in parts.values() for condition in by)
-    body = [
-        [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
-        for name in names
-    ]
-    return table_of(["top-1, %", *(label(name, config) for name in parts)], body)
 
 
 def _evaluation(record: RunRecord) -> Html:

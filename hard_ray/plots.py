@@ -89,25 +89,32 @@ def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], co
     """
     figure = new_figure(4.6, 3.2)
     axis = figure.subplots()
-    severities = sorted({severity for by in lines.values() for severity in by}, key=float)
-    for name, by in lines.items():
-        known = [severity for severity in severities if severity in by]
-        axis.plot(
-            [float(severity) for severity in known],
-            [by[severity] for severity in known],
-            marker="o",
-            markersize=3.5,
-            linewidth=1.8,
-            color=colours[name],
-            label=name,
-        )
-    axis.set_xticks([float(severity) for severity in severities], severities)
-    axis.set_ylim(-2, 102)
+    severity_lines(axis, lines, colours, markersize=3.5, linewidth=1.8)
     finish(axis, "top-1, %", legend=False)
     _readable(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
     label = SEVERITIES.get(condition, f"{condition}, severity")
     axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     return figure
+
+
+def severity_lines(
+    axis: Axes,
+    lines: Mapping[str, Mapping[str, float]],
+    colours: Mapping[str, str],
+    *,
+    markersize: float,
+    linewidth: float,
+) -> None:
+    """Top-1 in percent against severity, a line for each model; its points are where it was measured."""
+    severities = sorted({severity for by in lines.values() for severity in by}, key=float)
+    for name, by in lines.items():
+        known = [severity for severity in severities if severity in by]
+        places, values = [float(severity) for severity in known], [by[severity] for severity in known]
+        axis.plot(
+            places, values, marker="o", markersize=markersize, linewidth=linewidth, color=colours[name], label=name
+        )
+    axis.set_xticks([float(severity) for severity in severities], severities)
+    axis.set_ylim(-2, 102)
 
 
 def is_curve(by: Mapping[str, Mapping[str, float]]) -> bool:

@@ -90,7 +90,7 @@ def read_record(path: Path) -> RunRecord:
             outcome=read_json(folder.outcome, {}),
             evaluations=evaluations,
             split=split,
-            later=read_json(folder.later_evaluation / "evaluation.json", {}),
+            later=read_json(RunFolder(folder.later_evaluation).evaluation, {}),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path}: a file of the run is damaged ({error})") from None

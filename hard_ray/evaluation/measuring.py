@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,9 +19,8 @@ from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.mce import mce, mce_vs_teacher
 from hard_ray.evaluation.metrics import Counts
 from hard_ray.noise import normal
-from hard_ray.objectives import LabelCrossEntropy
 from hard_ray.precision import Pixels
-from hard_ray.teacher import Teacher
+from hard_ray.teacher import LocalPool, Teacher, label_gradient
 
 UNCHANGED = Unchanged()
 
@@ -100,20 +99,10 @@ class Measuring:
         precision = network.precision
         draws = normal("attack", seed=0, epochs=np.zeros_like(sample_ids), sample_ids=sample_ids, count=START_DRAWS)
         centre, noise = precision.images(images), torch.from_numpy(draws).to(precision.device)
-        found = attack(centre, noise, label_ascent(network, labels), part.attack)
+        gradient, truth = label_gradient(LocalPool(network), precision), torch.from_numpy(labels.copy())
+        found = attack(centre, noise, lambda pixels: gradient(pixels, truth), part.attack)
         pixels: NDArray[np.float32] = found.cpu().contiguous().numpy()
         return pixels
-
-
-def label_ascent(network: Teacher, labels: NDArray[np.int64]) -> Callable[[Tensor], Tensor]:
-    """The gradient of a network's own cross-entropy to the labels, as a function of images."""
-
-    def gradient(images: Tensor) -> Tensor:
-        pixels: NDArray[np.float32] = images.detach().cpu().contiguous().numpy()
-        answer = network.loss_and_grad(pixels, LabelCrossEntropy(), {"labels": labels})
-        return torch.from_numpy(answer.grad).to(images.device)
-
-    return gradient
 
 
 def _among(logits: NDArray[np.float32], part: Part) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +73,9 @@ class Measurer:
         }
 
 
-def make_views(pieces: Sequence[tuple[int, int, int]]) -> Callable[..., Iterator[Columns]]:
-    """A function of a block of piece numbers and a reference to the plan; runs in Ray Data's tasks."""
-    return functools.partial(_views, tuple(pieces))
-
-
-def _views(pieces: Sequence[tuple[int, int, int]], block: Columns, shipped: Sequence[Any]) -> Iterator[Columns]:
+def make_views(block: Columns, shipped: Sequence[Any]) -> Iterator[Columns]:
+    """The views of the pieces whose numbers a block holds; runs in Ray Data's tasks, told where the plan is."""
     plan: SuitePlan = ray.get(shipped[0])
+    pieces = plan.pieces()
     for number in block["id"]:
         yield from plan.views(*pieces[int(number)])
