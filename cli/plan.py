@@ -28,7 +28,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     """
     from hard_ray.data.schedule import train_schedule
     from hard_ray.data.sources import describe
-    from hard_ray.orchestration.demand import demand
+    from hard_ray.orchestration.demand import amounts, demand
     from hard_ray.orchestration.driver import asks_teacher, examine
 
     index, student, teacher = examine(config, learner=learner)
@@ -37,10 +37,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     updates = config.optim.total_updates(per_epoch)
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
     resources = demand(config.runtime)
-    parts = "; ".join(
-        f"{who}: {' + '.join(f'{amount:g} {name}' for name, amount in part.items() if amount)}"
-        for who, part in resources.parts.items()
-    )
+    parts = "; ".join(f"{who}: {amounts(part)}" for who, part in resources.parts.items())
     weights = _mib(student)
     lines = [
         ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),

@@ -75,7 +75,7 @@ def plan_table(search: Search) -> Table:
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:
     """The plan, as pairs of a heading and a text."""
-    from hard_ray.orchestration.demand import demand
+    from hard_ray.orchestration.demand import amounts, demand
 
     space, base, runtime = search.space, search.base, search.base.runtime
     concurrency = min(space.concurrency, space.count)
@@ -90,8 +90,8 @@ def plan_lines(search: Search) -> list[tuple[str, str]]:
         ("trials", f"{space.count}, {concurrency} at a time, {_length(search)} each"),
         ("a trial", _trial(search)),
         ("teacher", _pool(search)),
-        ("Ray Data", f"{_amounts(needed.parts['Ray Data'])}, shared by the trials at the time"),
-        ("cluster", f"needs {_amounts(needed.total)} in all{_gpu_note(search)}"),
+        ("Ray Data", f"{amounts(needed.parts['Ray Data'])}, shared by the trials at the time"),
+        ("cluster", f"needs {amounts(needed.total)} in all{_gpu_note(search)}"),
     ]
 
 
@@ -118,21 +118,23 @@ def _length(search: Search) -> str:
 
 
 def _trial(search: Search) -> str:
-    from hard_ray.orchestration.demand import TRIAL_CPUS
+    from hard_ray.orchestration.demand import TRIAL_CPUS, amounts
 
     runtime = search.base.runtime
     workers = f"{runtime.num_workers} student worker{'s' if runtime.num_workers > 1 else ''}"
     each = {"CPU": runtime.cpus_per_worker, "GPU": runtime.gpus_per_worker or 0.0}
-    return f"{workers} of {_amounts(each)}; its driver {TRIAL_CPUS:g} CPU"
+    return f"{workers} of {amounts(each)}; its driver {TRIAL_CPUS:g} CPU"
 
 
 def _pool(search: Search) -> str:
+    from hard_ray.orchestration.demand import amounts
+
     config, pool = search.base.teacher, search.base.runtime.teacher
     note = "" if config.has_weights else "; without weights: trained once, before the trials"
     if pool.placement == "colocated":
         return f"{config.model}, a copy in every student worker{note}"
     each = {"CPU": pool.num_cpus, "GPU": pool.num_gpus or 0.0}
-    replicas = f"{pool.replicas} replica{'s' if pool.replicas > 1 else ''} of {_amounts(each)}"
+    replicas = f"{pool.replicas} replica{'s' if pool.replicas > 1 else ''} of {amounts(each)}"
     return f"{config.model}, one pool for all trials: {replicas}{note}"
 
 
@@ -140,10 +142,6 @@ def _gpu_note(search: Search) -> str:
     if search.base.runtime.gpus_per_worker is not None:
         return ""
     return "; where it has GPUs, one more for every worker and replica, or a shared one"
-
-
-def _amounts(resources: dict[str, float]) -> str:
-    return " + ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
 
 
 # -------------------------------------------------------------------------- result
@@ -158,6 +156,8 @@ def _print_result(result: SearchResult) -> None:
 
 def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
     """The leader board; of several metrics, those that no other trial beats in all are bold."""
+    from hard_ray.search_results import cell
+
     metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
     table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")
     columns = board["columns"][:-1]  # why a trial failed is a line of its own
@@ -166,14 +166,8 @@ def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
     chosen = results["pareto"] or [results["best"]]
     for row in board["data"]:
         style = "bold" if row[0] in chosen else None
-        table.add_row(*(escape(_cell(value)) for value in row[: len(columns)]), style=style)
+        table.add_row(*(escape(cell(value)) for value in row[: len(columns)]), style=style)
     return table
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def result_lines(result: SearchResult) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hard_ray.config.loader import dotted
 from hard_ray.errors import RunFolderError
 from hard_ray.record import RunRecord, read_record, shareable
 from hard_ray.run_folder import RunFolder
@@ -201,15 +202,8 @@ def _group_name(names: Sequence[str]) -> str:
 
 def settings(record: RunRecord) -> dict[str, Any]:
     """The resolved configuration by dotted keys, without what tells runs of one group apart."""
-    found = _flat(shareable(record.config).model_dump(mode="json"))
+    found = dotted(shareable(record.config).model_dump(mode="json"))
     return {key: value for key, value in found.items() if key not in NAMES_A_RUN}
-
-
-def _flat(block: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in block.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:

@@ -149,8 +149,13 @@ def check_new(path: Path) -> None:
             f"{path} holds a run already; continue it with `hardray distill --resume {path}`, "
             "or choose another --output"
         )
-    if path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())):
+    if not is_vacant(path):
         raise RunFolderError(f"{path} is there already and is no run folder; choose another --output")
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether something new may have this folder: it is not there, or holds nothing but a lock."""
+    return not path.exists() or (path.is_dir() and all(entry.name == ".lock" for entry in path.iterdir()))
 
 
 def create(path: Path) -> RunFolder:
@@ -272,3 +277,32 @@ def read_points(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not line.endswith("\n"):
                 return
             yield line[:-1], json.loads(line)
+
+
+@dataclass(slots=True)
+class LogPlace:
+    """How far a log was read; a log that a resume cut is a new file, and read anew."""
+
+    inode: int = 0
+    offset: int = 0
+    _reached: tuple[int, int] = (0, 0)
+
+    def read(self, path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+        """Complete points up to a step."""
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            offset = self.offset if inode == self.inode else 0
+            stream.seek(offset)
+            for line in stream:
+                point = json.loads(line) if line.endswith(b"\n") else None
+                if point is None or (until is not None and point["step"] > until):
+                    break
+                offset += len(line)
+                yield point
+            self._reached = (inode, offset)
+
+    def keep(self) -> None:
+        """What was read is done with."""
+        self.inode, self.offset = self._reached

@@ -84,14 +84,15 @@ def markdown(ledger: Ledger, space: SpaceConfig) -> str:
     """The leader board as the page of the MLflow run shows it."""
     board = leader_board(ledger, space)
     lines = [board["columns"], ["---"] * len(board["columns"]), *board["data"]]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+    rows = [[cell(value).replace("|", "\\|") for value in line] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value of the leader board as text; nothing where there is none."""
     if value is None:
         return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def draw_plots(folder: SearchFolder, ledger: Ledger, space: SpaceConfig) -> dict[str, dict[str, float]]:

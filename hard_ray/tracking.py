@@ -22,7 +22,7 @@ import yaml
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import TrackingConfig
-from hard_ray.run_folder import RunFolder, read_json, write_json
+from hard_ray.run_folder import LogPlace, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,7 +76,7 @@ class Follower:
     """MLflow's word for how the run ended, once it has; None: it goes on."""
     sent: Sent = field(init=False)
     _known: bool = field(init=False, default=False)
-    _places: dict[str, _Place] = field(init=False, default_factory=dict)
+    _places: dict[str, LogPlace] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Go on where the folder says."""
@@ -187,7 +187,7 @@ class Follower:
 
         sent, last = self.sent.steps.get(path.name, -1), -1
         metrics: list[Metric] = []
-        place = self._places.setdefault(path.name, _Place())
+        place = self._places.setdefault(path.name, LogPlace())
         for point in place.read(path, until=covered):
             last = point["step"]
             stamp = int(1000 * point["time"])
@@ -440,35 +440,6 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
-
-
-@dataclass(slots=True)
-class _Place:
-    """How far a log was read; a log that a resume cut is a new file, and read anew."""
-
-    inode: int = 0
-    offset: int = 0
-    _reached: tuple[int, int] = (0, 0)
-
-    def read(self, path: Path, *, until: int | None) -> Iterator[dict[str, Any]]:
-        """Complete points up to a step."""
-        if not path.exists():
-            return
-        with path.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            offset = self.offset if inode == self.inode else 0
-            stream.seek(offset)
-            for line in stream:
-                point = json.loads(line) if line.endswith(b"\n") else None
-                if point is None or (until is not None and point["step"] > until):
-                    break
-                offset += len(line)
-                yield point
-            self._reached = (inode, offset)
-
-    def keep(self) -> None:
-        """What was read has been sent."""
-        self.inode, self.offset = self._reached
 
 
 def _readable(error: Exception) -> str:

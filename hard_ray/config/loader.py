@@ -89,6 +89,14 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
     return layer
 
 
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested blocks as dotted keys; an empty block has none."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def layer_of(values: Mapping[str, Any], source: str) -> Layer:
     """One layer of values by their dotted keys.
 

@@ -7,6 +7,7 @@ base configuration, which then must be one that `hardray distill` takes.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -103,7 +104,7 @@ class SpaceConfig(Config):
     def modes(self) -> tuple[Mode, ...]:
         """Which way each metric is better."""
         if self.mode is None:
-            return tuple(_better(name) for name in self.metrics)
+            return tuple(better(name) for name in self.metrics)
         return (self.mode,) * len(self.metrics) if isinstance(self.mode, str) else self.mode
 
     @property
@@ -112,10 +113,7 @@ class SpaceConfig(Config):
         if self.search != "grid":
             return self.trials or DEFAULT_TRIALS
         sizes = [len(drawn.choice) for drawn in self.parameters.values() if isinstance(drawn, Choice)]
-        count = 1
-        for size in sizes:
-            count *= size
-        return count
+        return math.prod(sizes)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -156,16 +154,17 @@ class SpaceConfig(Config):
             yield f"mode: want one for each metric, got {len(self.mode)} for {len(self.metrics)}"
             return
         for name, mode in zip(self.metrics, self.modes, strict=True):
-            if mode != _better(name):
-                yield f"mode: {mode} of {name} would look for the worst; use {_better(name)}, or leave mode out"
+            if mode != better(name):
+                yield f"mode: {mode} of {name} would look for the worst; use {better(name)}, or leave mode out"
 
 
 def _said(name: str, stop: Mapping[str, float]) -> str:
     return f"stop.{name}" if name in stop else "metric"
 
 
-def _better(name: str) -> Mode:
-    return "min" if BETTER[name.rpartition("/")[2]] == "min" else "max"
+def better(name: str) -> Mode:
+    """Which way a metric is better; counters, such as `epoch`, rise."""
+    return "min" if BETTER.get(name.rpartition("/")[2]) == "min" else "max"
 
 
 def _metric_problem(name: str) -> str | None:
@@ -203,12 +202,16 @@ class Search:
         Raises:
             ConfigError: they cannot be used together.
         """
-        return _with_values(self.base, values, self.source)
+        return with_values(self.base, values, self.source)
 
 
-def _with_values(base: RunConfig, values: Mapping[str, Any], source: str) -> RunConfig:
-    below = base.model_dump(mode="json")
-    return validate([below, layer_of(values, source)], source=source)
+def with_values(base: RunConfig, values: Mapping[str, Any], source: str) -> RunConfig:
+    """A configuration with other values, by their dotted keys.
+
+    Raises:
+        ConfigError: they cannot be used together; the message names `source`.
+    """
+    return validate([base.model_dump(mode="json"), layer_of(values, source)], source=source)
 
 
 def space_names() -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from hard_ray.config.loader import dotted
 from hard_ray.data.generated import SCHEMA
 from hard_ray.errors import DataError
 from hard_ray.run_folder import write_bytes
@@ -124,16 +125,9 @@ def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardH
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Which settings changed, the first few of them."""
-    old, new = _flat(before), _flat(now)
+    old, new = dotted(before), dotted(now)
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [f"{key} was {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys[:_SHOWN]]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def _short(value: Any) -> str:

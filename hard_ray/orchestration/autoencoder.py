@@ -31,7 +31,7 @@ from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
 from hard_ray.precision import DTYPES, Precision, to_pixels
-from hard_ray.run_folder import MetricsLog, RunFolder, make_folder, read_json, write_json, write_text
+from hard_ray.run_folder import MetricsLog, RunFolder, is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.state import CheckpointStore
 from hard_ray.tracking import flatten
 from hard_ray.training import Status
@@ -114,9 +114,7 @@ def check_output(folder: AutoencoderFolder) -> None:
             f"{path} holds a finished autoencoder ({read_json(folder.result)['psnr']:.2f} dB); use it as it is, "
             "or choose another --output"
         )
-    if folder.training.exists() or not path.exists():
-        return
-    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
+    if not folder.training.exists() and not is_vacant(path):
         raise RunFolderError(f"{path} is there already and holds no autoencoder of hardray's; choose another --output")
 
 

@@ -20,7 +20,7 @@ import ray
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.demand import DATA_CPUS, Demand, demand
+from hard_ray.orchestration.demand import DATA_CPUS, Demand, amounts, demand
 from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
 from hard_ray.orchestration.plan import DataShares
 
@@ -176,7 +176,7 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
         if amount > cluster.resources.get(name, 0.0) + 1e-9
     ]
     if missing:
-        parts = "; ".join(f"{who}: {_amounts(part)}" for who, part in wanted.parts.items())
+        parts = "; ".join(f"{who}: {amounts(part)}" for who, part in wanted.parts.items())
         raise ClusterError(
             f"{wanted.whose} reserves {' and '.join(missing)}: {parts}; lower {wanted.knobs}, or add nodes"
         )
@@ -259,10 +259,6 @@ def _threads(runtime: RuntimeConfig, hardware: Hardware, runs: int, *, is_own: b
 
 def _chosen(given: Any, otherwise: Any) -> Any:
     return otherwise if given is None else given
-
-
-def _amounts(part: dict[str, float]) -> str:
-    return " + ".join(f"{amount:g} {name}" for name, amount in part.items() if amount)
 
 
 def _first_line(error: BaseException) -> str:

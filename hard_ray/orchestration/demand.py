@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hard_ray.config.runtime import RuntimeConfig
@@ -41,6 +42,11 @@ class Demand:
             for name, amount in part.items():
                 total[name] = total.get(name, 0.0) + amount
         return total
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """Resources for a message: `1 CPU + 2 GPU`, without those of which nothing is reserved."""
+    return " + ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
 
 
 def demand(runtime: RuntimeConfig, *, trials: int | None = None) -> Demand:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -25,6 +23,7 @@ from hard_ray.config.evaluation import EvaluationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.networks import NetworkConfig, TeacherConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources import build_index, describe
@@ -44,7 +43,7 @@ from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder, make_folder, read_json, write_json, write_text
+from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
@@ -118,11 +117,8 @@ def _check_output(folder: RunFolder) -> None:
     Raises:
         RunFolderError: it holds something else.
     """
-    path = folder.path
-    if not path.exists() or (path.is_dir() and folder.evaluation.exists()):
-        return
-    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
-        raise RunFolderError(f"{path} is there already and holds no evaluation; choose another --output")
+    if not folder.evaluation.exists() and not is_vacant(folder.path):
+        raise RunFolderError(f"{folder.path} is there already and holds no evaluation; choose another --output")
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:
@@ -164,17 +160,13 @@ class Job:
     networks: NetworksSpec
     cluster: Cluster
     say: Callable[[str], None]
-    identities: dict[str, str] = field(init=False, default_factory=dict)
     bad: set[str] = field(init=False, default_factory=set)
 
     def run(self, plans: Mapping[str, SuitePlan]) -> dict[str, Any]:
         """Every suite that is not there yet, each written as soon as it is measured."""
-        measuring = self.networks.build()
-        self.identities = {"student": measuring.student.identity()}
-        if measuring.teacher is not None:
-            self.identities["teacher"] = measuring.teacher.identity()
+        identities = self._identities()
         self.say(f"{self.networks.student.model} on {describe(self.config.data)}, {self.split} split")
-        result = self._begun()
+        result = self._begun(identities)
         for name, plan in plans.items():
             digest = self._digest(name)
             if result["measured"].get(name, {}).get("digest") == digest:
@@ -189,12 +181,22 @@ class Job:
         self._finish(result)
         return result
 
-    def _begun(self) -> dict[str, Any]:
-        """What an earlier start measured of the same networks and data; of others, nothing is kept."""
+    def _identities(self) -> dict[str, str]:
+        """Who is measured; the networks themselves are not kept here, the actors have their own."""
+        measuring = self.networks.build()
+        teacher = {} if measuring.teacher is None else {"teacher": measuring.teacher.identity()}
+        return {"student": measuring.student.identity(), **teacher}
+
+    def _begun(self, identities: dict[str, str]) -> dict[str, Any]:
+        """What an earlier start measured of the same networks and data.
+
+        Raises:
+            RunFolderError: it measured others.
+        """
         head = {
             "split": self.split,
             "data": {"what": describe(self.config.data), "fingerprint": self.index.fingerprint()},
-            "networks": self.identities,
+            "networks": identities,
         }
         empty: dict[str, Any] = {"suites": {}, "teacher": {}, "measured": {}, "versions": versions()}
         found = read_json(self.folder.evaluation, {})
@@ -218,7 +220,7 @@ class Job:
             settings["attack"] = evaluation.attack.model_dump(mode="json")
         if name in evaluation.published:
             settings["folder"] = str(evaluation.published[name].expanduser().resolve())
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(settings)[:16]
 
     # ---------------------------------------------------------------------- job
 
@@ -248,15 +250,15 @@ class Job:
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
         """Tasks read, decode and change images; actors, which reserve what student workers would, answer."""
-        runtime, pieces = self.config.runtime, plan.pieces()
+        runtime, pieces = self.config.runtime, len(plan.pieces())
         left = data_shares(runtime, self.cluster)
-        workers = min(runtime.num_workers, len(pieces))
+        workers = min(runtime.num_workers, pieces)
         configure_ray_data(
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
         shipped = ray.put(plan)
-        views = ray.data.range(len(pieces), override_num_blocks=len(pieces)).map_batches(
-            make_views(pieces),
+        views = ray.data.range(pieces, override_num_blocks=pieces).map_batches(
+            cast(Any, make_views),
             batch_size=None,
             fn_args=([shipped],),
             scheduling_strategy="SPREAD",  # whatever differs from the actors' keeps Ray Data from making both in one

@@ -45,7 +45,7 @@ from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_prec
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.precision import to_pixels
 from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder, make_folder, read_json, write_json, write_text
+from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.snapshots import Guesses
 from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
 
@@ -136,9 +136,9 @@ def check_output(folder: SetFolder) -> None:
         RunFolderError: it holds something else.
     """
     path = folder.path
-    if not path.exists() or (path.is_dir() and (folder.manifest.exists() or folder.shards())):
+    if path.is_dir() and (folder.manifest.exists() or folder.shards()):
         return
-    if not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()):
+    if not is_vacant(path):
         raise RunFolderError(f"{path} is there already and holds no generated set; choose another --output")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from hard_ray.config.loader import read_layer
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
-from hard_ray.run_folder import RunFolder, write_bytes
+from hard_ray.run_folder import RunFolder, is_vacant, write_bytes
 from hard_ray.scoring import Means
 from hard_ray.tracking import flatten
 
@@ -110,7 +110,7 @@ def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     """
     path = folder.path
     if not folder.settings.exists():
-        if path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())):
+        if not is_vacant(path):
             raise RunFolderError(f"{path} is there already and holds no scores; choose another --output")
         return run
     begun = ScoreRun.model_validate(read_layer(folder.settings))

@@ -18,8 +18,9 @@ from typing import Any
 
 from ray import tune
 
-from hard_ray.config.loader import layer_of, read_layer, validate
+from hard_ray.config.loader import read_layer, validate
 from hard_ray.config.run import RunConfig
+from hard_ray.config.space import with_values
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.errors import HardrayError
@@ -27,7 +28,7 @@ from hard_ray.orchestration.cluster import REPORT_INTERVAL_S, quiet_ray
 from hard_ray.orchestration.driver import Driver, Reporter, StoppedError
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolAddress
-from hard_ray.run_folder import make_folder, read_json, read_points, write_json
+from hard_ray.run_folder import LogPlace, make_folder, read_json, write_json
 from hard_ray.search_folder import SearchFolder, TrialFolder
 from hard_ray.teacher import TeacherSpec
 
@@ -68,7 +69,7 @@ class TrialOrder:
         Raises:
             ConfigError: they cannot be used together.
         """
-        return validate([self.base.model_dump(mode="json"), layer_of(values, self.source)], source=self.source)
+        return with_values(self.base, values, self.source)
 
 
 def without_extras(config: RunConfig) -> RunConfig:
@@ -200,6 +201,7 @@ class Evaluations:
         self.per_epoch = per_epoch
         self.tell = tell
         self._told = -1
+        self._place = LogPlace()
 
     def say(self, text: str) -> None:
         """Nothing: the search's driver speaks for its trials."""
@@ -208,12 +210,11 @@ class Evaluations:
         """Tell what is new."""
         if self.search.stop_request.exists():
             self.folder.stop_request.touch()
-        if not self.folder.metrics.exists():
-            return
-        for _, point in read_points(self.folder.metrics):
+        for point in self._place.read(self.folder.metrics):
             if point["kind"] == "val" and point["step"] > self._told:
                 self._told = point["step"]
                 self.tell(evaluation(point, self.per_epoch))
+        self._place.keep()
 
     def close(self) -> None:
         """The run is over; what was logged last is told."""

@@ -18,7 +18,7 @@ from ray import tune
 
 from hard_ray.config.loader import dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig
-from hard_ray.config.space import Base, Search, load_space
+from hard_ray.config.space import Base, Search, better, load_space
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.errors import HardrayError
@@ -332,7 +332,7 @@ class TrialListener:
     def reached(self, name: str, result: Mapping[str, Any]) -> bool:
         """Whether the trial ends here: the space's `stop`."""
         for key, value in self.driver.search.space.stop.items():
-            if key in result and (result[key] <= value if _falls(key) else result[key] >= value):
+            if key in result and (result[key] <= value if better(key) == "min" else result[key] >= value):
                 self._ends[name] = f"{key} reached {value:g}"
                 return True
         return False
@@ -406,10 +406,6 @@ class TeacherTraining:
 
     def close(self) -> None:
         """Nothing is left open."""
-
-
-def _falls(key: str) -> bool:
-    return key.rpartition("/")[2] in ("loss", "ece")
 
 
 def settings(config: Mapping[str, Any]) -> str:
