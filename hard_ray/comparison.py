@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.loader import dotted
+from hard_ray.config.loader import dotted_values
 from hard_ray.errors import RunFolderError
 from hard_ray.record import RunRecord, read_record, shareable
 from hard_ray.run_folder import RunFolder
@@ -202,7 +202,7 @@ def _group_name(names: Sequence[str]) -> str:
 
 def settings(record: RunRecord) -> dict[str, Any]:
     """The resolved configuration by dotted keys, without what tells runs of one group apart."""
-    found = dotted(shareable(record.config).model_dump(mode="json"))
+    found = dotted_values(shareable(record.config).model_dump(mode="json"))
     return {key: value for key, value in found.items() if key not in NAMES_A_RUN}
 
 

@@ -89,11 +89,11 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
     return layer
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested blocks as dotted keys; an empty block has none."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= dotted_values(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hard_ray.config.loader import dotted
+from hard_ray.config.loader import dotted_values
 from hard_ray.data.generated import SCHEMA
 from hard_ray.errors import DataError
 from hard_ray.run_folder import write_bytes
@@ -125,7 +125,7 @@ def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardH
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Which settings changed, the first few of them."""
-    old, new = dotted(before), dotted(now)
+    old, new = dotted_values(before), dotted_values(now)
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [f"{key} was {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys[:_SHOWN]]
 
