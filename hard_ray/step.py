@@ -112,8 +112,22 @@ class Updater:
         augmentation: HardAugmentation | None = None,
         clip_grad: float | None = None,
         round_pixels: bool = True,
+        share: float = 1.0,
     ) -> None:
-        """`round_pixels` sends augmented images as uint8, and trains the student on the rounded pixels."""
+        """What an update is made with.
+
+        Args:
+            learner: what changes.
+            objective: what the student minimises.
+            pool: the teacher.
+            precision: of the student's kernels.
+            ranks: who trains together.
+            seed: of noise and dropout.
+            augmentation: what the augmentor minimises.
+            clip_grad: largest norm of the student's gradient.
+            round_pixels: send augmented images as uint8, and train the student on the rounded pixels.
+            share: this rank's images over the mean of all ranks, so that every image of an update counts alike.
+        """
         self.learner = learner
         self.objective = objective
         self.pool = pool
@@ -123,6 +137,7 @@ class Updater:
         self.augmentation = augmentation
         self.clip_grad = clip_grad
         self.round_pixels = round_pixels
+        self.share = share
         self.clock = Clock()
         self.stddev = StddevMeter()
 
@@ -216,8 +231,9 @@ class Updater:
             views = replace(views, rows=augmented.rows, sources=augmented.sources)
         found = self.objective(views, epoch=epoch)
         loss = found.total.mean()
+        weighted = loss if self.share == 1.0 else self.share * loss
         self.learner.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(weighted)
         if self.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
         self.learner.optimizer.step()
@@ -310,7 +326,8 @@ class Updater:
         through_teacher = torch.tensor(answer.grad).to(self.precision.device)
         reached = [(view.images, grads[0] + through_teacher), *zip(_present(view.sources), grads[1:], strict=True)]
         learner.augmentor_optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward([made for made, _ in reached], [grad / len(pixels) for _, grad in reached])
+        weighted = [self.share * grad / len(pixels) for _, grad in reached]
+        torch.autograd.backward([made for made, _ in reached], weighted)
         self.ranks.average_gradients(learner.augmentor.parameters())
         learner.augmentor_optimizer.step()
         learner.augmentor.remember()

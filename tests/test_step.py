@@ -282,3 +282,28 @@ def test_an_augmentor_phase_without_an_augmentor_is_refused():
 
 def test_every_dtype_of_the_configuration_is_known():
     assert set(DTYPES) == {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("phase", [Phase.STUDENT, Phase.AUGMENTOR])
+def test_ranks_with_unequal_parts_together_make_the_gradient_of_the_whole_batch(phase: Phase):
+    whole = batch(rows=12)
+    images = (whole.images, whole.labels, whole.sample_ids, whole.epochs)
+    parts = [(slice(0, 12), 1.0), (slice(0, 7), 7 / 6), (slice(7, 12), 5 / 6)]
+    grads = []
+    for rows, share in parts:
+        teacher, student = nets(torch.float64)
+        made = updater(teacher, student, augmentor=affine(torch.float64), round_pixels=False)
+        made.__class__ = Float64Updater
+        made.share = share
+        optimizer = made.learner.optimizer if phase is Phase.STUDENT else made.learner.augmentor_optimizer
+        optimizer.step = lambda: None
+        made.update(
+            made.prepare(Batch(*(array[rows] for array in images)), phase, augmentor_rests=False),
+            phase,
+            step=0,
+            epoch=0.0,
+        )
+        network = student if phase is Phase.STUDENT else made.learner.augmentor
+        grads.append([parameter.grad.clone() for parameter in network.parameters()])
+    for alone, first, second in zip(*grads, strict=True):
+        torch.testing.assert_close((first + second) / 2, alone, rtol=1e-9, atol=1e-12)

@@ -21,7 +21,11 @@ class TeacherRuntime(Config):
     placement: Literal["pool", "colocated"] = "pool"
     """`pool`: actors of its own; `colocated`: a copy inside every student worker."""
     replicas: PositiveInt = 1
-    """Actors in the pool."""
+    """Actors in the pool, at its start."""
+    min_replicas: PositiveInt | None = None
+    """Fewest actors of a pool that follows its load; unset: `replicas`. Needs `max_replicas`."""
+    max_replicas: PositiveInt | None = None
+    """Most actors of a pool that follows its load: more start while requests wait; unset: the pool keeps its size."""
     num_cpus: PositiveFloat = 1.0
     """CPUs reserved for each replica."""
     num_gpus: NonNegativeFloat | None = None
@@ -41,6 +45,32 @@ class TeacherRuntime(Config):
     timeout_s: Seconds = 300.0
     """How long a request is resent, while no replica answers, before the run stops."""
 
+    @property
+    def follows_load(self) -> bool:
+        """Whether the pool grows and shrinks."""
+        return self.max_replicas is not None
+
+    @property
+    def least(self) -> int:
+        """Replicas that stay, whatever the load."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
+
+    @model_validator(mode="after")
+    def _bounds_hold(self) -> TeacherRuntime:
+        if self.min_replicas is not None and self.max_replicas is None:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is the lower end of a pool that follows its load, but max_replicas "
+                "is not set; set it, or leave both out"
+            )
+        if self.max_replicas is not None and not self.least <= self.replicas <= self.max_replicas:
+            raise ValueError(
+                f"replicas {self.replicas} is not between min_replicas {self.least} and max_replicas "
+                f"{self.max_replicas}; the pool starts with replicas"
+            )
+        if self.max_replicas is not None and self.placement == "colocated":
+            raise ValueError("max_replicas needs a pool, and placement is colocated; use placement=pool")
+        return self
+
     @model_validator(mode="after")
     def _joining_is_whole(self) -> TeacherRuntime:
         if self.max_wait_ms > 0 and self.max_batch is None:
@@ -57,11 +87,17 @@ class RuntimeConfig(Config):
     address: str | None = None
     """Ray cluster to join; unset: RAY_ADDRESS, else a cluster of this machine, for this run."""
     num_workers: PositiveInt = 1
-    """Student workers, each with a replica of the student."""
+    """Student workers, each with a replica of the student; the most there are, where `min_workers` is set."""
+    min_workers: PositiveInt | None = None
+    """Fewest student workers to go on with when nodes are lost, and to start with; unset: `num_workers`, always."""
     cpus_per_worker: PositiveFloat = 1.0
     """CPUs reserved for each student worker."""
     gpus_per_worker: NonNegativeFloat | None = None
     """GPUs reserved for each student worker; unset: 1 where the cluster has them, else 0."""
+    placement_strategy: Literal["pack", "spread"] = "pack"
+    """`pack`: on as few nodes as possible; `spread`: over as many; student workers and replicas each."""
+    slots: bool = False
+    """Student workers run on nodes that offer `student_slot`, and replicas where `teacher_slot` is; each takes one."""
     threads: PositiveInt | None = None
     """Threads of each student worker's kernels; unset: chosen from the machine at the start of the run."""
     amp_dtype: Dtype | None = None
@@ -73,6 +109,25 @@ class RuntimeConfig(Config):
     max_failures: NonNegativeInt = 3
     """Worker failures that a run survives by restarting from its last checkpoint."""
     teacher: TeacherRuntime = TeacherRuntime()
+
+    @property
+    def least_workers(self) -> int:
+        """Student workers that the run cannot do without."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of student workers may change."""
+        return self.least_workers < self.num_workers
+
+    @model_validator(mode="after")
+    def _elastic_is_possible(self) -> RuntimeConfig:
+        if self.least_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers {self.min_workers} is more than num_workers {self.num_workers}, which is the most; "
+                "lower it, or raise num_workers"
+            )
+        return self
 
 
 class ValidateConfig(Config):

@@ -234,7 +234,7 @@ def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
     space = _parse(raw, source)
     base = _base(space.base, folder, overrides, source)
     search = Search(space, absolute(base), source)
-    problems = [*_suite_problems(search), *_value_problems(search)]
+    problems = [*_suite_problems(search), *_runtime_problems(search), *_value_problems(search)]
     if problems:
         raise ConfigError(problems, source)
     return search
@@ -305,6 +305,16 @@ def _suite_problems(search: Search) -> Iterator[str]:
                 f"{_said(name, space.stop)}: {name} is of the suite {suite}, and validate.suites of the base "
                 f"configuration are {', '.join(suites)}; add it there"
             )
+
+
+def _runtime_problems(search: Search) -> Iterator[str]:
+    """Trials are compared, so they are trained alike."""
+    runtime = search.base.runtime
+    if runtime.is_elastic:
+        yield (
+            f"base: runtime.min_workers {runtime.min_workers} lets a trial go on with fewer workers than another; "
+            "leave it out of a search"
+        )
 
 
 def _value_problems(search: Search) -> Iterator[str]:

@@ -173,7 +173,7 @@ class Pipeline:
         while True:
             last = (first // length + 1) * length
             size = self.schedule.local_batch
-            yield from self._stream("train", pictures, first * size, last * size, size)
+            yield from self._stream("updates", pictures, first * size, last * size, size)
             first = last
 
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
@@ -184,6 +184,7 @@ class Pipeline:
         yield from self._stream(split, pictures, 0, len(rows), batch_size)
 
     def _stream(self, name: str, pictures: Pictures, start: int, stop: int, batch_size: int) -> Generator[Batch]:
+        """`name` says which pictures: of updates, or of a split as it is evaluated; two never share one."""
         if stop <= start:
             return
         if name not in self._shipped:  # once per run: an index can be large

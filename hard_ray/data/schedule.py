@@ -25,7 +25,8 @@ class Schedule:
     Map-style sources: global batch k of an epoch is rows kB..(k+1)B of the epoch's permutation, and rank r of W
     takes its r-th part; the images of an update do not depend on W. Sharded sources: shards are permuted, rows
     are shuffled within a window, and rank r takes the r-th part of the whole epoch, so that it opens few
-    shards; reproducible for one world size. What does not fill a batch is left out of its epoch.
+    shards; reproducible for one world size. What does not fill a batch is left out of its epoch. Where W does not
+    divide B, parts differ by one image.
     """
 
     rows: Rows
@@ -49,16 +50,20 @@ class Schedule:
             )
 
     @property
+    def part(self) -> slice:
+        """Which images of a global batch are this rank's."""
+        first, after = (rank * self.batch_size // self.world_size for rank in (self.rank, self.rank + 1))
+        return slice(first, after)
+
+    @property
     def local_batch(self) -> int:
         """Images per update on this rank."""
-        return self.batch_size // self.world_size
+        return self.part.stop - self.part.start
 
     @property
     def batches_per_epoch(self) -> int:
         """Updates per epoch."""
-        if self.shard is None:
-            return len(self.rows) // self.batch_size
-        return (len(self.rows) // self.world_size) // self.local_batch
+        return len(self.rows) // self.batch_size
 
     def epoch_of(self, batch: int) -> int:
         """The epoch of the batch with this number, counted from the start of the run."""
@@ -76,13 +81,10 @@ class Schedule:
 
     def _epoch_rows(self, epoch: int) -> Rows:
         """This rank's rows of one epoch, batch after batch."""
-        order = self.epoch_order(epoch)
+        order, batches = self.epoch_order(epoch), self.batches_per_epoch
         if self.shard is not None:
-            share = len(order) // self.world_size
-            return order[self.rank * share : (self.rank + 1) * share]
-        batches = order[: self.batches_per_epoch * self.batch_size]
-        parts = batches.reshape(self.batches_per_epoch, self.world_size, self.local_batch)
-        return parts[:, self.rank].reshape(-1)
+            return order[self.part.start * batches : self.part.stop * batches]
+        return order[: batches * self.batch_size].reshape(batches, self.batch_size)[:, self.part].reshape(-1)
 
     def epoch_order(self, epoch: int) -> Rows:
         """All training rows in the order of one epoch."""

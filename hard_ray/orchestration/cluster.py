@@ -20,7 +20,7 @@ import ray
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.demand import DATA_CPUS, Demand, amounts, demand
+from hard_ray.orchestration.demand import DATA_CPUS, STUDENT_SLOT, TEACHER_SLOT, Demand, amounts, demand
 from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
 from hard_ray.orchestration.plan import DataShares
 
@@ -37,6 +37,9 @@ STREAM_PATIENCE_S = 20.0
 
 REPORT_INTERVAL_S = "0.2"
 """How often Train's controller looks at its workers; each report waits for a look, 2 s by Ray's default."""
+
+GROUP_START_TIMEOUT_S = "30"
+"""How long Ray Train waits for lost nodes before it goes on with fewer workers, 60 s by Ray's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
         ClusterError: the address does not answer.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", REPORT_INTERVAL_S)
+    if runtime.is_elastic:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", GROUP_START_TIMEOUT_S)
     if ray.is_initialized():
         yield Cluster(is_own=False, resources=ray.cluster_resources())
         return
@@ -140,6 +145,7 @@ def _start(reserved: Demand, namespace: str) -> None:
                 address="local",
                 namespace=namespace,
                 num_cpus=int(max(cores, wanted)),
+                resources=slots_of(reserved),
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -153,6 +159,11 @@ def _start(reserved: Demand, namespace: str) -> None:
                 f"Ray cannot start on this machine ({type(error).__name__}: {_first_line(error)}); "
                 "`hardray doctor` looks for the reason"
             ) from None
+
+
+def slots_of(reserved: Demand) -> dict[str, float]:
+    """The slots of a cluster that is made for one run: all that it asks for."""
+    return {name: amount for name, amount in reserved.total.items() if name in (STUDENT_SLOT, TEACHER_SLOT)}
 
 
 def quiet_ray() -> None:
@@ -169,7 +180,7 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
     Raises:
         ClusterError: says what is missing.
     """
-    wanted = demand(runtime, trials=trials)
+    wanted = demand(runtime, trials=trials, least=True)
     missing = [
         f"{amount:g} {name} (the cluster has {cluster.resources.get(name, 0.0):g})"
         for name, amount in wanted.total.items()
@@ -213,7 +224,7 @@ def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> Ru
     """GPUs are used where the cluster has them; where they are few, a worker and a teacher share one."""
     there, workers = cluster.resources.get("GPU", 0.0), runs * runtime.num_workers
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
-    shared = replicas > 0 and workers <= there < workers + replicas
+    shared = replicas > 0 and not runtime.slots and workers <= there < workers + replicas  # slots: nodes of their own
     gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
     per_replica = min(1.0, int(100 * (there - workers * gpus) / replicas) / 100) if shared else 1.0
     for_teacher = _chosen(runtime.teacher.num_gpus, per_replica if gpus and replicas else 0.0)

@@ -10,6 +10,10 @@ from hard_ray.config.runtime import RuntimeConfig
 DATA_CPUS = 1.0
 """Whole CPUs that Ray Data needs beyond all that is reserved; without one it waits for ever."""
 
+STUDENT_SLOT, TEACHER_SLOT = "student_slot", "teacher_slot"
+"""Custom resources by which a cluster says which nodes are for whom. Labels would not do: Ray Train's elastic workers
+count the whole cluster as theirs."""
+
 TRIAL_CPUS = 0.1
 """CPUs reserved for the driver of each trial of a search; it waits most of the time."""
 
@@ -49,25 +53,36 @@ def amounts(resources: Mapping[str, float]) -> str:
     return " + ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
 
 
-def demand(runtime: RuntimeConfig, *, trials: int | None = None) -> Demand:
+def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = False) -> Demand:
     """What a run with this runtime reserves, and the CPU that Ray Data needs beside it.
 
     Args:
         runtime: of the run.
         trials: so many runs at the same time, trials of a search, which share the teacher pool; None: one run.
+        least: what it cannot begin without, where workers or replicas may be fewer.
     """
     runs = trials or 1
-    workers = {
-        "CPU": runs * runtime.num_workers * runtime.cpus_per_worker,
-        "GPU": runs * runtime.num_workers * (runtime.gpus_per_worker or 0.0),
-    }
+    number = runs * (runtime.least_workers if least else runtime.num_workers)
+    workers = {name: number * amount for name, amount in worker_resources(runtime).items()}
     parts = {"student workers": workers, "Ray Data": {"CPU": runs * DATA_CPUS}}
     if trials is not None:
         parts["trial drivers"] = {"CPU": trials * TRIAL_CPUS}
     teacher = runtime.teacher
     if teacher.placement == "pool":
-        parts["teacher pool"] = {
-            "CPU": teacher.replicas * teacher.num_cpus,
-            "GPU": teacher.replicas * (teacher.num_gpus or 0.0),
-        }
+        replicas = teacher.least if least else teacher.replicas
+        parts["teacher pool"] = {name: replicas * amount for name, amount in replica_resources(runtime).items()}
     return Demand(parts, trials)
+
+
+def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:
+    """What Ray reserves for each student worker."""
+    return _reserved(runtime.cpus_per_worker, runtime.gpus_per_worker, STUDENT_SLOT if runtime.slots else None)
+
+
+def replica_resources(runtime: RuntimeConfig) -> dict[str, float]:
+    """What Ray reserves for each teacher replica of a pool."""
+    return _reserved(runtime.teacher.num_cpus, runtime.teacher.num_gpus, TEACHER_SLOT if runtime.slots else None)
+
+
+def _reserved(cpus: float, gpus: float | None, slot: str | None) -> dict[str, float]:
+    return {"CPU": cpus, **({"GPU": gpus} if gpus else {}), **({slot: 1.0} if slot else {})}

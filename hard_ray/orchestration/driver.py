@@ -22,7 +22,6 @@ from ray.train.torch import TorchTrainer
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
 from hard_ray.config.run import RunConfig, as_control
-from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -31,6 +30,7 @@ from hard_ray.errors import HardrayError, RunFolderError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
+from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_run, teacher_training
@@ -251,10 +251,10 @@ class Driver:
 
     def start_pool(self, spec: TeacherSpec | None, namespace: str) -> PoolServer | None:
         """The pool's actors, unless the student workers hold the teacher themselves."""
-        runtime = self.config.runtime.teacher
-        if spec is None or runtime.placement == "colocated" or not asks_teacher(self.config):
+        runtime = self.config.runtime
+        if spec is None or runtime.teacher.placement == "colocated" or not asks_teacher(self.config):
             return None
-        return start_pool(spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+        return start_pool(spec, runtime, namespace=namespace, say=self.reporter.say)
 
     # -------------------------------------------------------------------- plans
 
@@ -305,9 +305,10 @@ class Driver:
             cast(Any, train_worker),
             train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=runtime.num_workers,
+                num_workers=(runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers,
                 use_gpu=bool(runtime.gpus_per_worker),
                 resources_per_worker=worker_resources(self.config.runtime),
+                placement_strategy=runtime.placement_strategy.upper(),
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
@@ -396,14 +397,6 @@ def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "stud
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")
-
-
-def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:
-    """What Ray reserves for each student worker."""
-    resources = {"CPU": runtime.cpus_per_worker}
-    if runtime.gpus_per_worker:
-        resources["GPU"] = runtime.gpus_per_worker
-    return resources
 
 
 def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:

@@ -288,10 +288,10 @@ class Generation:
         return None
 
     def _start_pool(self, namespace: str) -> PoolServer | None:
-        runtime = self.config.runtime.teacher
-        if runtime.placement == "colocated":
+        runtime = self.config.runtime
+        if runtime.teacher.placement == "colocated":
             return None
-        return start_pool(self.spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+        return start_pool(self.spec, runtime, namespace=namespace, say=self.say)
 
     def _plan(self, done: dict[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
         return MakerPlan(

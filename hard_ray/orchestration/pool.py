@@ -1,17 +1,17 @@
 """The teacher pool: actors that host the frozen teacher, and the client that a student worker asks.
 
 A request carries everything that answering it needs. A replica that dies costs a resend and nothing else: the
-answer is the same bits whichever replica gives it, so a run in which teachers died ends with the same weights.
+answer is the same bits whichever replica gives it, so a run in which teachers died, or in which the pool grew and
+shrank, ends with the same weights.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
+import dataclasses
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,26 +21,23 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, WorkerCrashedError
 
-from hard_ray.config.runtime import TeacherRuntime
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import HardrayError, TeacherError
 from hard_ray.objectives import TeacherObjective
+from hard_ray.orchestration.demand import replica_resources
+from hard_ray.orchestration.pool_size import Board, LoadFollower, PoolSizer
+from hard_ray.orchestration.replica import JoiningReplica, Replica, Reply
 from hard_ray.precision import Pixels
-from hard_ray.teacher import ContextArrays, GradientAnswer, Teacher, TeacherSpec, Ticket
+from hard_ray.teacher import ContextArrays, GradientAnswer, TeacherSpec, Ticket
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 5.0
 RESEND_PAUSE_S = 0.2
+EXCHANGE_EVERY_S = 0.5
+"""How often a worker tells a pool that follows its load what it waits for."""
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[Answer]):
-    """An answer, and who gave it."""
-
-    identity: str
-    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,148 +48,8 @@ class PoolAddress:
     names: tuple[str, ...]
     max_in_flight: int
     timeout_s: float
-
-
-# ------------------------------------------------------------------------ replicas
-
-
-class Replica:
-    """One teacher in one actor. The network is loaded with the first request, or by `warm_up`."""
-
-    def __init__(self, spec: TeacherSpec) -> None:
-        """Nothing is loaded yet: the weights may not have been trained."""
-        self.spec = spec
-        self._teacher: Teacher | None = None
-
-    @property
-    def teacher(self) -> Teacher:
-        """The teacher, loaded when first asked for."""
-        if self._teacher is None:
-            self._teacher = Teacher.build(self.spec)
-        return self._teacher
-
-    def identity(self) -> str:
-        """The teacher's identity."""
-        return self.teacher.identity()
-
-    def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
-        """Logits, shape (batch, classes)."""
-        return Reply(self.teacher.identity(), self.teacher.logits(images))
-
-    def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
-    ) -> Reply[GradientAnswer]:
-        """Loss per image, its gradient to the images, and logits."""
-        return Reply(self.teacher.identity(), self.teacher.loss_and_grad(images, objective, context))
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A request that waits to be joined with others; equal to itself alone, because arrays have no one answer."""
-
-    images: Pixels
-    objective: TeacherObjective | None
-    context: ContextArrays
-    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def joins(self) -> tuple[Any, ...]:
-        """Requests with equal keys can be one batch."""
-        return (self.objective, self.images.dtype.str, self.images.shape[1:], tuple(sorted(self.context)))
-
-
-class JoiningReplica:
-    """A replica that joins waiting requests up to `max_batch` images, waiting `max_wait_ms` for more.
-
-    Another batch size gives other last bits, so that runs with joining are not repeatable bit for bit.
-    """
-
-    def __init__(self, spec: TeacherSpec, *, max_batch: int, max_wait_ms: float) -> None:
-        """The network is loaded with the first request."""
-        self.replica = Replica(spec)
-        self.max_batch = max_batch
-        self.max_wait_s = max_wait_ms / 1000.0
-        self.batches = 0
-        self._queue: list[_Waiting] = []
-        self._more = asyncio.Event()
-        self._kernels = ThreadPoolExecutor(max_workers=1)  # one thread, so that thread counts stay as they were set
-        self._server: asyncio.Task[None] | None = None
-
-    async def identity(self) -> str:
-        """The teacher's identity."""
-        return await asyncio.get_running_loop().run_in_executor(self._kernels, self.replica.identity)
-
-    async def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
-        """Logits, shape (batch, classes)."""
-        reply: Reply[NDArray[np.float32]] = await self._wait(_Waiting(images, None, {}))
-        return reply
-
-    async def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
-    ) -> Reply[GradientAnswer]:
-        """Loss per image, its gradient to the images, and logits."""
-        reply: Reply[GradientAnswer] = await self._wait(_Waiting(images, objective, context))
-        return reply
-
-    async def served_batches(self) -> int:
-        """How many batches the kernels saw."""
-        return self.batches
-
-    async def _wait(self, waiting: _Waiting) -> Any:
-        if self._server is None or self._server.done():
-            self._server = asyncio.get_running_loop().create_task(self._serve())
-        self._queue.append(waiting)
-        self._more.set()
-        return await waiting.done
-
-    async def _serve(self) -> None:
-        while True:
-            while not self._queue:
-                self._more.clear()
-                await self._more.wait()
-            await self._until_full_or_late()
-            group = self._take_group()
-            try:
-                answers = await asyncio.get_running_loop().run_in_executor(self._kernels, self._answer, group)
-            except Exception as error:  # whatever the network raises belongs to those who asked
-                for waiting in group:
-                    waiting.done.set_exception(error)
-            else:
-                for waiting, answer in zip(group, answers, strict=True):
-                    waiting.done.set_result(answer)
-
-    async def _until_full_or_late(self) -> None:
-        deadline = time.monotonic() + self.max_wait_s
-        while sum(len(w.images) for w in self._queue) < self.max_batch and time.monotonic() < deadline:
-            self._more.clear()
-            try:
-                await asyncio.wait_for(self._more.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                return
-
-    def _take_group(self) -> list[_Waiting]:
-        """The oldest request, and those after it that join it, in their order."""
-        group = [self._queue.pop(0)]
-        size = len(group[0].images)
-        for waiting in list(self._queue):
-            if waiting.joins == group[0].joins and size + len(waiting.images) <= self.max_batch:
-                self._queue.remove(waiting)
-                group.append(waiting)
-                size += len(waiting.images)
-        return group
-
-    def _answer(self, group: Sequence[_Waiting]) -> list[Reply[Any]]:
-        self.batches += 1
-        images = np.concatenate([waiting.images for waiting in group])
-        cuts = list(itertools.accumulate(len(waiting.images) for waiting in group))[:-1]
-        objective = group[0].objective
-        if objective is None:
-            reply = self.replica.logits(images)
-            return [Reply(reply.identity, part) for part in np.split(reply.answer, cuts)]
-        context = {name: np.concatenate([w.context[name] for w in group]) for name in group[0].context}
-        joined = self.replica.loss_and_grad(images, objective, context)
-        parts = (np.split(rows, cuts) for rows in (joined.answer.loss, joined.answer.grad, joined.answer.logits))
-        return [Reply(joined.identity, GradientAnswer(*rows)) for rows in zip(*parts, strict=True)]
+    board: str | None = None
+    """The actor that knows the replicas of a pool that grows and shrinks; None: they are `names`, always."""
 
 
 # -------------------------------------------------------------------------- server
@@ -203,41 +60,73 @@ class PoolServer:
     """The pool's actors, owned by the process that started them: they end with it."""
 
     address: PoolAddress
-    actors: list[ActorHandle[Any]]
+    actors: list[ActorHandle[Any]] = field(default_factory=list)
+    """Where they are always the same."""
+    sizer: PoolSizer | None = None
+    """Where their number follows the load."""
 
     def stop(self) -> None:
         """End every replica."""
+        if self.sizer is not None:
+            self.sizer.close()
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
 
 
-def start_pool(spec: TeacherSpec, runtime: TeacherRuntime, *, namespace: str, num_gpus: float) -> PoolServer:
+@dataclass(frozen=True, slots=True)
+class ReplicaStarter:
+    """Starts replicas, the first ones and those that come later."""
+
+    spec: TeacherSpec
+    runtime: RuntimeConfig
+    namespace: str
+
+    def __call__(self, name: str) -> ActorHandle[Any]:
+        """Start one; returns at once, it loads its network with the first request."""
+        teacher, wanted = self.runtime.teacher, replica_resources(self.runtime)
+        options: dict[str, Any] = {
+            "name": name,
+            "namespace": self.namespace,
+            "num_cpus": wanted.pop("CPU"),
+            "num_gpus": wanted.pop("GPU", 0.0),
+            "resources": wanted,
+            "scheduling_strategy": "SPREAD" if self.runtime.placement_strategy == "spread" else "DEFAULT",
+            "max_restarts": -1,  # Ray replaces a replica that died, on another node if need be
+            "max_task_retries": 0,  # the client resends, to whichever replica answers
+        }
+        made: Any
+        if teacher.max_batch is None:
+            made = ray.remote(Replica).options(**options).remote(self.spec)
+        else:
+            options["max_concurrency"] = 1000
+            joining = ray.remote(JoiningReplica).options(**options)
+            made = joining.remote(self.spec, max_batch=teacher.max_batch, max_wait_ms=teacher.max_wait_ms)
+        return made
+
+
+def start_pool(
+    spec: TeacherSpec, runtime: RuntimeConfig, *, namespace: str, say: Callable[[str], None] = logger.info
+) -> PoolServer:
     """Start the replicas; returns at once, they load their network with the first request.
 
     Args:
         spec: what each replica becomes.
-        runtime: how many, and what is reserved for each.
+        runtime: how many, what is reserved for each, and whether their number follows the load.
         namespace: Ray namespace of the replicas' names.
-        num_gpus: GPUs reserved for each replica.
+        say: hears when the pool grows or shrinks.
     """
-    names = tuple(f"teacher-{number}" for number in range(runtime.replicas))
-    actors: list[Any] = []
-    for name in names:
-        options: dict[str, Any] = {
-            "name": name,
-            "namespace": namespace,
-            "num_cpus": runtime.num_cpus,
-            "num_gpus": num_gpus,
-            "max_restarts": -1,  # Ray replaces a replica that died, on another node if need be
-            "max_task_retries": 0,  # the client resends, to whichever replica answers
-        }
-        if runtime.max_batch is None:
-            actors.append(ray.remote(Replica).options(**options).remote(spec))
-        else:
-            options["max_concurrency"] = 1000
-            joining = ray.remote(JoiningReplica).options(**options)
-            actors.append(joining.remote(spec, max_batch=runtime.max_batch, max_wait_ms=runtime.max_wait_ms))
-    return PoolServer(PoolAddress(namespace, names, runtime.max_in_flight, runtime.timeout_s), actors)
+    teacher = runtime.teacher
+    start = ReplicaStarter(spec, runtime, namespace)
+    names = tuple(f"teacher-{number}" for number in range(teacher.replicas))
+    actors = [start(name) for name in names]
+    address = PoolAddress(namespace, names, teacher.max_in_flight, teacher.timeout_s)
+    if teacher.max_replicas is None:
+        return PoolServer(address, actors)
+    board: Any = ray.remote(Board).options(name="board", namespace=namespace, num_cpus=0, max_restarts=-1).remote(names)
+    decide = LoadFollower(teacher.least, teacher.max_replicas)
+    sizer = PoolSizer(start, board, dict(zip(names, actors, strict=True)), decide, say=say)
+    sizer.start()
+    return PoolServer(dataclasses.replace(address, board="board"), sizer=sizer)
 
 
 # -------------------------------------------------------------------------- client
@@ -253,7 +142,9 @@ class RayPool:
         self._turn = first
         self._expected: str | None = None
         self._open: list[ray.ObjectRef[Any]] = []
-        self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in address.names]
+        self._listing = Listing(address) if address.board is not None else None
+        names = address.names if self._listing is None else self._listing.first()
+        self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in names]
 
     def identity(self) -> str:
         """The teacher's identity, which every later answer must bear.
@@ -281,6 +172,11 @@ class RayPool:
         """Ask for a loss per image and its gradient to the images."""
         return RayTicket(self, "loss_and_grad", (images, objective, dict(context)))
 
+    @property
+    def size(self) -> int:
+        """The replicas that this worker knows of."""
+        return len(self._replicas)
+
     def next_replica(self) -> int:
         """In turn."""
         self._turn += 1
@@ -290,9 +186,15 @@ class RayPool:
         """Send once there is room among the requests in flight."""
         while len(self._open) >= self.address.max_in_flight:
             _, self._open = ray.wait(self._open, num_returns=1, fetch_local=False)
-        ref: ray.ObjectRef[Any] = getattr(self._replicas[replica], verb).remote(*arguments)
+        chosen = self._replicas[replica % len(self._replicas)]  # there may be fewer by now
+        ref: ray.ObjectRef[Any] = getattr(chosen, verb).remote(*arguments)
         self._open.append(ref)
         return ref
+
+    def exchange(self) -> None:
+        """Tell a pool that follows its load what waits, and hear which replicas there are: before each wait."""
+        if self._listing is not None:
+            self._replicas = self._listing.exchange(self._open) or self._replicas
 
     def close(self, ref: ray.ObjectRef[Any]) -> None:
         """A request was answered, or failed."""
@@ -323,6 +225,49 @@ class RayPool:
         return reply.answer
 
 
+@dataclass(slots=True)
+class Listing:
+    """What one worker knows of a pool that grows and shrinks; nothing here waits for an answer but `first`."""
+
+    address: PoolAddress
+    worker: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _handles: dict[str, ActorHandle[Any]] = field(default_factory=dict)
+    _asked: ray.ObjectRef[Any] | None = None
+    _next: float = 0.0
+
+    @property
+    def _board(self) -> Any:
+        return ray.get_actor(self.address.board, namespace=self.address.namespace)
+
+    def first(self) -> tuple[str, ...]:
+        """The replicas at the start of a worker."""
+        names: tuple[str, ...] = ray.get(self._board.exchange.remote(self.worker, 0), timeout=self.address.timeout_s)
+        return names
+
+    def exchange(self, requests: list[ray.ObjectRef[Any]]) -> list[ActorHandle[Any]] | None:
+        """Say how many of these requests wait for an answer; the replicas, where their list is new."""
+        told, now = None, time.monotonic()
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            told, self._asked = self._heard(self._asked), None
+        if self._asked is None and now >= self._next:
+            ready = ray.wait(requests, num_returns=len(requests), timeout=0, fetch_local=False)[0] if requests else []
+            self._asked = self._board.exchange.remote(self.worker, len(requests) - len(ready))
+            self._next = now + EXCHANGE_EVERY_S
+        return told
+
+    def _heard(self, ref: ray.ObjectRef[Any]) -> list[ActorHandle[Any]] | None:
+        try:
+            names = ray.get(ref)
+            found = {name: self._handles.get(name) or self._find(name) for name in names}
+        except (RayActorError, ValueError):  # the board or a replica is being replaced; the next answer will do
+            return None
+        self._handles = found
+        return list(found.values())
+
+    def _find(self, name: str) -> ActorHandle[Any]:
+        return ray.get_actor(name, namespace=self.address.namespace)
+
+
 class RayTicket(Generic[Answer]):
     """A request to the pool. It keeps what it asked until it is answered."""
 
@@ -344,6 +289,7 @@ class RayTicket(Generic[Answer]):
         """
         deadline = time.monotonic() + self.pool.address.timeout_s
         while self._ref is not None:
+            self.pool.exchange()
             try:
                 reply = ray.get(self._ref, timeout=POLL_S)
             except GetTimeoutError:

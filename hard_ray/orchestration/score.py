@@ -17,7 +17,7 @@ from hard_ray.augmentors.base import Augmentor
 from hard_ray.config.augmentor import IdentityAugmentor
 from hard_ray.config.loader import absolute, dump_yaml
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.scoring import CLEAN, ScoreRun
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
@@ -143,7 +143,7 @@ def asking(
         share = DataShare(shares.cpus, shares.object_store_bytes)
         pipeline = Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
         say(f"teacher {teacher.model}, {describe(run.data)}")
-        with _pool(teacher_spec(resolved, teacher, index), runtime.teacher, namespace) as pool:
+        with _pool(teacher_spec(resolved, teacher, index), runtime, namespace) as pool:
             try:
                 yield pool, pipeline
             finally:
@@ -156,11 +156,11 @@ def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 @contextmanager
-def _pool(spec: TeacherSpec, runtime: TeacherRuntime, namespace: str) -> Iterator[TeacherPool]:
-    if runtime.placement == "colocated":
+def _pool(spec: TeacherSpec, runtime: RuntimeConfig, namespace: str) -> Iterator[TeacherPool]:
+    if runtime.teacher.placement == "colocated":
         yield LocalPool(Teacher.build(spec))
         return
-    server = start_pool(spec, runtime, namespace=namespace, num_gpus=runtime.num_gpus or 0.0)
+    server = start_pool(spec, runtime, namespace=namespace)
     try:
         yield RayPool(server.address)
     finally:

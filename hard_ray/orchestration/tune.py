@@ -23,13 +23,13 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.errors import HardrayError
 from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.driver import (
     TRACKING_PATIENCE_S,
     Driver,
     StoppedError,
     examine,
     stop_on_signal,
-    worker_resources,
 )
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan

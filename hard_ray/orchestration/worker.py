@@ -29,7 +29,7 @@ from hard_ray.controller import Controller
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
-from hard_ray.data.schedule import train_schedule
+from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, HardrayError, ModelError, suggestion
@@ -141,7 +141,7 @@ class Builder:
         if self.pool is not None:
             expected = progress.teacher_identity or self.teacher_identity
             progress.teacher_identity = check_identity(self.pool, expected)
-        updater = self._updater(learner)
+        updater = self._updater(learner, pipeline.schedule)
         evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
         network: nn.Module = ema.module if ema is not None else learner.network
         observer = FirstRank(self, network, learner, pipeline, updater.precision, progress)
@@ -229,7 +229,7 @@ class Builder:
             optimizers["augmentor"] = learner.augmentor_optimizer
         return Weights(modules, optimizers)
 
-    def _updater(self, learner: Learner) -> Updater:
+    def _updater(self, learner: Learner, schedule: Schedule) -> Updater:
         config = self.config
         objective = config.objective
         augmentation = None
@@ -247,6 +247,7 @@ class Builder:
             augmentation=augmentation,
             clip_grad=config.optim.clip_grad,
             round_pixels=config.runtime.teacher.wire_dtype == "uint8",
+            share=schedule.local_batch * self.ranks.size / config.optim.batch_size,
         )
 
     def _precision(self) -> Precision:

@@ -85,6 +85,13 @@ def test_every_mistake_is_in_one_message():
         ("teacher.recipe.batch_size=63 runtime.num_workers=2", "teacher.recipe.batch_size 63 cannot be divided"),
         ("optim.steps=3 optim.epochs=3", "give exactly one of epochs and steps, got epochs=3 and steps=3"),
         ("runtime.teacher.max_wait_ms=4", "max_batch is not set"),
+        ("runtime.min_workers=3", "min_workers 3 is more than num_workers 1"),
+        ("runtime.teacher.min_replicas=1", "max_replicas is not set"),
+        (
+            "runtime.teacher.max_replicas=3 runtime.teacher.replicas=4",
+            "is not between min_replicas 4 and max_replicas 3",
+        ),
+        ("runtime.teacher.max_replicas=3 runtime.teacher.placement=colocated", "max_replicas needs a pool"),
         ("controller.min_student_steps=50", "min_student_steps 50 exceeds max_student_steps 40"),
         ("objective.kind=kd", "only objective.kind hard says from what"),
         ("objective.kind=cross_entropy augmentor.kind=random_affine", "random_affine needs the teacher's answer"),

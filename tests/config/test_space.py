@@ -205,6 +205,11 @@ def test_distributions_compare_by_their_numbers():
     assert LogUniform(loguniform=(1, 2)) != LogUniform(loguniform=(1, 3))
 
 
+def test_elastic_workers_are_refused_because_trials_are_compared(tmp_path: Path):
+    text = problems_of(tmp_path, SPACE, "runtime.num_workers=4", "runtime.min_workers=2")
+    assert "runtime.min_workers 2 lets a trial go on with fewer workers than another" in text
+
+
 def test_a_mistake_is_found_without_torch_or_ray(tmp_path: Path):
     path = space_file(tmp_path, parameters("augmentor.strength", "{uniform: [0, 3]}"))
     code = f"""

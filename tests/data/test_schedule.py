@@ -85,3 +85,20 @@ def test_ranks_of_a_sharded_source_share_no_row_and_few_shards():
 def test_a_batch_larger_than_the_split_is_refused():
     with pytest.raises(DataError, match="batch_size 104 is larger than the training split of 103 images"):
         schedule(batch_size=104)
+
+
+def test_ranks_that_do_not_divide_a_batch_take_parts_that_differ_by_one_image():
+    alone = global_batch(7, 1)
+    for size in (5, 7):
+        sizes = [schedule(rank, size).local_batch for rank in range(size)]
+        assert sum(sizes) == 12
+        assert max(sizes) - min(sizes) == 1
+        assert np.array_equal(global_batch(7, size), alone)
+
+
+def test_ranks_of_a_sharded_source_that_do_not_divide_a_batch_share_no_row():
+    shard = np.repeat(np.arange(20), 10).astype(np.int32)
+    made = [schedule(rank, 3, rows=np.arange(200), shard=shard, batch_size=10) for rank in range(3)]
+    assert {each.batches_per_epoch for each in made} == {20}
+    parts = [each.take(np.arange(20 * each.local_batch))[0] for each in made]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(200))

@@ -11,6 +11,7 @@ from hard_ray.orchestration.cluster import (
     connected,
     data_shares,
     resolve_runtime,
+    slots_of,
 )
 from hard_ray.orchestration.demand import demand
 
@@ -25,9 +26,35 @@ def cluster(**resources: float) -> Cluster:
 
 def test_demand_counts_workers_teachers_and_ray_data():
     wanted = demand(runtime("runtime.num_workers=2", "runtime.cpus_per_worker=3", "runtime.teacher.replicas=4"))
-    assert wanted.total == {"CPU": 2 * 3 + 4 * 1 + 1, "GPU": 0.0}
+    assert wanted.total == {"CPU": 2 * 3 + 4 * 1 + 1}
     colocated = demand(runtime("runtime.teacher.placement=colocated"))
     assert colocated.total["CPU"] == 2
+
+
+def test_slots_are_counted_and_a_cluster_without_them_is_refused():
+    with_slots = runtime("runtime.slots=true", "runtime.num_workers=2", "runtime.teacher.replicas=3")
+    wanted = demand(with_slots)
+    assert wanted.total == {"CPU": 2 + 3 + 1, "student_slot": 2.0, "teacher_slot": 3.0}
+    assert slots_of(wanted) == {"student_slot": 2.0, "teacher_slot": 3.0}
+    assert slots_of(demand(runtime())) == {}
+    with pytest.raises(ClusterError, match=r"2 student_slot \(the cluster has 0\) and 3 teacher_slot"):
+        check_demand(with_slots, cluster())
+    check_demand(with_slots, cluster(student_slot=2, teacher_slot=3))
+
+
+def test_an_elastic_run_begins_with_what_it_cannot_do_without():
+    elastic = runtime(
+        "runtime.num_workers=8",
+        "runtime.min_workers=2",
+        "runtime.teacher.replicas=3",
+        "runtime.teacher.min_replicas=1",
+        "runtime.teacher.max_replicas=4",
+    )
+    assert demand(elastic).total["CPU"] == 8 + 3 + 1
+    assert demand(elastic, least=True).total["CPU"] == 2 + 1 + 1
+    check_demand(elastic, Cluster(is_own=False, resources={"CPU": 4.0}))
+    with pytest.raises(ClusterError, match="reserves 4 CPU"):
+        check_demand(elastic, Cluster(is_own=False, resources={"CPU": 3.0}))
 
 
 def test_what_is_missing_is_said_before_anything_waits():

@@ -15,7 +15,7 @@ import ray
 import torch
 
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.runtime import TeacherRuntime
+from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import ModelCard, export_network
@@ -55,8 +55,8 @@ def spec_of(saved: Path) -> TeacherSpec:
 
 @contextmanager
 def pool_of(spec: TeacherSpec, **runtime: object) -> Iterator[tuple[RayPool, PoolServer]]:
-    config = TeacherRuntime(**{"num_cpus": 0.5, "timeout_s": 60, **runtime})
-    server = start_pool(spec, config, namespace=f"pool-{uuid.uuid4().hex}", num_gpus=0)
+    teacher = TeacherRuntime(**{"num_cpus": 0.5, "timeout_s": 60, **runtime})
+    server = start_pool(spec, RuntimeConfig(teacher=teacher), namespace=f"pool-{uuid.uuid4().hex}")
     try:
         yield RayPool(server.address), server
     finally:

@@ -1,0 +1,167 @@
+"""A replica of the teacher pool: one frozen teacher in one actor."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.objectives import TeacherObjective
+from hard_ray.precision import Pixels
+from hard_ray.teacher import ContextArrays, GradientAnswer, Teacher, TeacherSpec
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[Answer]):
+    """An answer, and who gave it."""
+
+    identity: str
+    answer: Answer
+
+
+class Replica:
+    """One teacher in one actor. The network is loaded with the first request, or by `warm_up`."""
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        """Nothing is loaded yet: the weights may not have been trained."""
+        self.spec = spec
+        self._teacher: Teacher | None = None
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher, loaded when first asked for."""
+        if self._teacher is None:
+            self._teacher = Teacher.build(self.spec)
+        return self._teacher
+
+    def identity(self) -> str:
+        """The teacher's identity."""
+        return self.teacher.identity()
+
+    def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
+        """Logits, shape (batch, classes)."""
+        return Reply(self.teacher.identity(), self.teacher.logits(images))
+
+    def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Reply[GradientAnswer]:
+        """Loss per image, its gradient to the images, and logits."""
+        return Reply(self.teacher.identity(), self.teacher.loss_and_grad(images, objective, context))
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request that waits to be joined with others; equal to itself alone, because arrays have no one answer."""
+
+    images: Pixels
+    objective: TeacherObjective | None
+    context: ContextArrays
+    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def joins(self) -> tuple[Any, ...]:
+        """Requests with equal keys can be one batch."""
+        return (self.objective, self.images.dtype.str, self.images.shape[1:], tuple(sorted(self.context)))
+
+
+class JoiningReplica:
+    """A replica that joins waiting requests up to `max_batch` images, waiting `max_wait_ms` for more.
+
+    Another batch size gives other last bits, so that runs with joining are not repeatable bit for bit.
+    """
+
+    def __init__(self, spec: TeacherSpec, *, max_batch: int, max_wait_ms: float) -> None:
+        """The network is loaded with the first request."""
+        self.replica = Replica(spec)
+        self.max_batch = max_batch
+        self.max_wait_s = max_wait_ms / 1000.0
+        self.batches = 0
+        self._queue: list[_Waiting] = []
+        self._more = asyncio.Event()
+        self._kernels = ThreadPoolExecutor(max_workers=1)  # one thread, so that thread counts stay as they were set
+        self._server: asyncio.Task[None] | None = None
+
+    async def identity(self) -> str:
+        """The teacher's identity."""
+        return await asyncio.get_running_loop().run_in_executor(self._kernels, self.replica.identity)
+
+    async def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
+        """Logits, shape (batch, classes)."""
+        reply: Reply[NDArray[np.float32]] = await self._wait(_Waiting(images, None, {}))
+        return reply
+
+    async def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Reply[GradientAnswer]:
+        """Loss per image, its gradient to the images, and logits."""
+        reply: Reply[GradientAnswer] = await self._wait(_Waiting(images, objective, context))
+        return reply
+
+    async def served_batches(self) -> int:
+        """How many batches the kernels saw."""
+        return self.batches
+
+    async def _wait(self, waiting: _Waiting) -> Any:
+        if self._server is None or self._server.done():
+            self._server = asyncio.get_running_loop().create_task(self._serve())
+        self._queue.append(waiting)
+        self._more.set()
+        return await waiting.done
+
+    async def _serve(self) -> None:
+        while True:
+            while not self._queue:
+                self._more.clear()
+                await self._more.wait()
+            await self._until_full_or_late()
+            group = self._take_group()
+            try:
+                answers = await asyncio.get_running_loop().run_in_executor(self._kernels, self._answer, group)
+            except Exception as error:  # whatever the network raises belongs to those who asked
+                for waiting in group:
+                    waiting.done.set_exception(error)
+            else:
+                for waiting, answer in zip(group, answers, strict=True):
+                    waiting.done.set_result(answer)
+
+    async def _until_full_or_late(self) -> None:
+        deadline = time.monotonic() + self.max_wait_s
+        while sum(len(w.images) for w in self._queue) < self.max_batch and time.monotonic() < deadline:
+            self._more.clear()
+            try:
+                await asyncio.wait_for(self._more.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                return
+
+    def _take_group(self) -> list[_Waiting]:
+        """The oldest request, and those after it that join it, in their order."""
+        group = [self._queue.pop(0)]
+        size = len(group[0].images)
+        for waiting in list(self._queue):
+            if waiting.joins == group[0].joins and size + len(waiting.images) <= self.max_batch:
+                self._queue.remove(waiting)
+                group.append(waiting)
+                size += len(waiting.images)
+        return group
+
+    def _answer(self, group: Sequence[_Waiting]) -> list[Reply[Any]]:
+        self.batches += 1
+        images = np.concatenate([waiting.images for waiting in group])
+        cuts = list(itertools.accumulate(len(waiting.images) for waiting in group))[:-1]
+        objective = group[0].objective
+        if objective is None:
+            reply = self.replica.logits(images)
+            return [Reply(reply.identity, part) for part in np.split(reply.answer, cuts)]
+        context = {name: np.concatenate([w.context[name] for w in group]) for name in group[0].context}
+        joined = self.replica.loss_and_grad(images, objective, context)
+        parts = (np.split(rows, cuts) for rows in (joined.answer.loss, joined.answer.grad, joined.answer.logits))
+        return [Reply(joined.identity, GradientAnswer(*rows)) for rows in zip(*parts, strict=True)]
