@@ -35,6 +35,11 @@ Data = Annotated[
     Path | None, typer.Option("--data", help="Short for data.path=..., with data.kind=image_folder unless said.")
 ]
 
+GoesOn = Annotated[
+    bool,
+    typer.Option("--continue", help="Begin, or go on if --output holds this run already: for jobs that are retried."),
+]
+
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
@@ -93,6 +98,40 @@ def usage(text: str) -> HardrayError:
     error = HardrayError(text)
     error.exit_code = 2
     return error
+
+
+def given_output(output: Path | None, *, goes_on: bool) -> Path | None:
+    """The folder that a command names, which `--continue` needs: a new name every time would never go on."""
+    if goes_on and output is None:
+        raise usage("--continue goes on with the run in --output; give --output")
+    return output
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun there."""
+    from hard_ray.run_folder import RunFolder
+
+    return RunFolder(folder.expanduser()).config.is_file()
+
+
+def check_same_run(config: RunConfig, folder: Path) -> None:
+    """Refuse to go on with a run that was begun with another configuration.
+
+    Where the hardware decides, what was decided then stays.
+    """
+    from hard_ray.config.loader import absolute, dotted_values, read_layer, validate
+    from hard_ray.run_folder import RunFolder
+
+    path = RunFolder(folder.expanduser()).config
+    now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))
+    then = dotted_values(validate([read_layer(path)], source=str(path)).model_dump(mode="json", by_alias=True))
+    differing = [
+        f"{key} is {now.get(key)!r}, the run has {then.get(key)!r}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key) and not (key.startswith("runtime.") and now.get(key) is None)
+    ]
+    if differing:
+        raise usage(f"{folder} holds a run of another configuration: {'; '.join(differing)}; choose another --output")
 
 
 def default_output(config: RunConfig, preset: str | None) -> Path:

@@ -17,14 +17,18 @@ from . import take_home
 from .common import (
     Data,
     Files,
+    GoesOn,
     Output,
     Overrides,
     Preset,
     Teacher,
     api,
     as_given,
+    check_same_run,
     console,
     default_output,
+    given_output,
+    holds_run,
     load,
     readable_errors,
     run_to_end,
@@ -59,6 +63,7 @@ def distill(
     teacher: Teacher = None,
     data: Data = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
+    goes_on: GoesOn = False,
 ) -> None:
     """Train a student on a teacher's answers.
 
@@ -66,7 +71,7 @@ def distill(
     """
     with readable_errors():
         if resume is not None:
-            if overrides or config or preset or output or teacher or data:
+            if overrides or config or preset or output or teacher or data or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
             run_to_end(lambda reporter: api().resume(resume, reporter=reporter))
             return
@@ -74,8 +79,12 @@ def distill(
         if dry_run:
             _print_plan(loaded)
             return
-        folder = output or default_output(loaded, preset)
+        folder = given_output(output, goes_on=goes_on) or default_output(loaded, preset)
         console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
+        if goes_on and holds_run(folder):
+            check_same_run(loaded, folder)
+            run_to_end(lambda reporter: api().resume(folder, reporter=reporter))
+            return
         run_to_end(lambda reporter: api().distill(loaded, folder, reporter=reporter))
 
 

@@ -10,7 +10,19 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .common import Data, Overrides, Teacher, api, console, readable_errors, say, shorthands, usage
+from .common import (
+    Data,
+    GoesOn,
+    Overrides,
+    Teacher,
+    api,
+    console,
+    given_output,
+    readable_errors,
+    say,
+    shorthands,
+    usage,
+)
 
 if TYPE_CHECKING:
     from hard_ray.config.space import Search
@@ -27,6 +39,7 @@ def tune(
     teacher: Teacher = None,
     data: Data = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
+    goes_on: GoesOn = False,
 ) -> None:
     """Search settings of a distillation.
 
@@ -34,7 +47,7 @@ def tune(
     """
     with readable_errors():
         if resume is not None:
-            if overrides or space or output or teacher or data or dry_run:
+            if overrides or space or output or teacher or data or dry_run or goes_on:
                 raise usage("--resume takes the space from the folder; give nothing beside it")
             _print_result(api().resume_tune(resume, say=say))
             return
@@ -44,9 +57,31 @@ def tune(
         if dry_run:
             console.print(plan_table(search))
             return
-        folder = output or Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = given_output(output, goes_on=goes_on) or stamped
         console.print(f"[bold]hardray tune[/bold] -> {escape(str(folder))}", highlight=False)
+        if goes_on and _holds_search(folder):
+            _check_same_search(search, folder)
+            _print_result(api().resume_tune(folder, say=say))
+            return
         _print_result(api().tune(search, folder, say=say))
+
+
+def _holds_search(folder: Path) -> bool:
+    from hard_ray.search_folder import SearchFolder
+
+    return SearchFolder(folder.expanduser()).config.is_file()
+
+
+def _check_same_search(search: Search, folder: Path) -> None:
+    """Refuse to go on with a search of another space."""
+    from hard_ray.config.space import load_space
+    from hard_ray.search_folder import SearchFolder
+
+    begun = load_space(str(SearchFolder(folder.expanduser()).config))
+    spaces = [each.space.model_dump(mode="json", exclude={"base"}) for each in (search, begun)]
+    if spaces[0] != spaces[1] or search.base != begun.base:
+        raise usage(f"{folder} holds a search of another space or base configuration; choose another --output")
 
 
 def _shipped() -> list[str]:

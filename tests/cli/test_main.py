@@ -9,6 +9,7 @@ import yaml
 from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
+from hard_ray.errors import HardrayError
 from tests.helpers import make_image_folder
 
 HARDRAY = str(Path(sys.executable).with_name("hardray"))
@@ -248,3 +249,35 @@ def test_a_checkpoint_that_is_not_there_cannot_be_imported(tmp_path: Path):
     done = invoke("import-teacher", str(tmp_path / "w.pt"), "--model", "resnet18", "--output", str(tmp_path / "t"))
     assert done.exit_code == 1
     assert "there is no such file" in " ".join(done.stderr.split())
+
+
+def test_continue_begins_a_run_and_goes_on_with_it_but_not_with_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from hard_ray import api
+    from hard_ray.config.loader import dump_yaml, load_config
+
+    told: list[tuple[str, Path]] = []
+
+    class ReachedError(HardrayError):
+        pass
+
+    def reach(verb: str, folder: Path):
+        told.append((verb, folder))
+        raise ReachedError(verb)
+
+    monkeypatch.setattr(api, "distill", lambda config, folder, reporter: reach("distill", folder))
+    monkeypatch.setattr(api, "resume", lambda folder, reporter: reach("resume", folder))
+    run = tmp_path / "run"
+    command = ("distill", "--preset", "digits", "--output", str(run), "--continue")
+    assert invoke(*command).exit_code == 1
+    run.mkdir()
+    resolved = load_config([], preset="digits", overrides=["runtime.threads=2", "runtime.amp_dtype=float32"])
+    (run / "config.yaml").write_text(dump_yaml(resolved))
+    assert invoke(*command).exit_code == 1
+    assert told == [("distill", run), ("resume", run)]
+    other = invoke(*command, "optim.lr=0.5")
+    assert other.exit_code == 2
+    assert "optim.lr is 0.5, the run has" in other.stderr
+    assert len(told) == 2
+    assert "give --output" in invoke("distill", "--preset", "digits", "--continue").stderr
