@@ -1,0 +1,1 @@
+"""The manifests that `hardray deploy render` starts from."""
