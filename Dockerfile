@@ -15,7 +15,7 @@ RUN /home/ray/hardray/bin/python -m pip install --no-cache-dir --disable-pip-ver
 
 FROM ${RAY_IMAGE}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-USER root
+USER 0
 # libGL and GLib are OpenCV's, which makes the common corruptions; their versions are the base image's distribution's.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -36,6 +36,7 @@ from .common import (
     usage,
 )
 from .compare import compare
+from .deploy import deploy
 from .evaluate import evaluate
 from .teacher import train_teacher
 from .tune import tune
@@ -377,6 +378,7 @@ app.command()(train_teacher)
 app.command()(compare)
 app.command()(take_home.export)
 app.command()(take_home.predict)
+app.add_typer(deploy, name="deploy")
 
 
 @app.callback(invoke_without_command=True)

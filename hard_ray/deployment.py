@@ -1,0 +1,181 @@
+"""Kubernetes manifests of one command: a shipped overlay, rendered by kustomize, with the user's settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hard_ray.errors import HardrayError, suggestion
+
+Manifest = dict[str, Any]
+
+OVERLAYS = {
+    "cpu": "one command, on a cluster of CPUs that ends with it",
+    "gpu": "one command, on a cluster whose students and teachers have GPU nodes of their own, and that ends with it",
+    "cluster": "a GPU cluster that stays, for `hardray submit`",
+}
+SETTINGS = {
+    "image": "the image of all pods of hardray, REGISTRY/NAME:TAG",
+    "name": "of the job or the cluster, and of its run folder",
+    "namespace": "that everything is made in",
+    "storage-class": "of the volume that holds runs; it must allow ReadWriteMany",
+    "storage": "the size of that volume, for example 500Gi",
+    "workers": "the most CPU nodes",
+    "students": "the most nodes for student workers",
+    "teachers": "the most nodes for the teacher pool",
+}
+GROUPS = {"workers": "cpu", "students": "students", "teachers": "teachers"}
+GOES_ON = ("distill", "tune")
+VERBS = (*GOES_ON, "train-teacher", "generate", "evaluate", "score-augmentations", "train-autoencoder")
+IMAGE = "hardray"
+"""The image's name in the shipped manifests."""
+
+NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+LONGEST_NAME = 40
+"""KubeRay makes longer names of it, which have to fit into 63 characters."""
+
+
+class DeploymentError(HardrayError):
+    """Manifests cannot be made as they were asked for."""
+
+    exit_code = 2
+
+
+def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = ()) -> str:
+    """The manifests, as one YAML text for `kubectl apply -f -`.
+
+    Args:
+        overlay: one of `OVERLAYS`.
+        settings: some of `SETTINGS`.
+        command: what the job runs, without `hardray`; nothing for a cluster that stays.
+
+    Raises:
+        DeploymentError: an overlay, setting or command that there is not, or kustomize is missing.
+    """
+    _check(overlay, settings, command)
+    manifests = [each for each in yaml.safe_load_all(_kustomize(overlay)) if each]
+    for manifest in manifests:
+        _set(manifest, settings)
+        if manifest["kind"] == "RayJob":
+            manifest["spec"]["entrypoint"] = entrypoint(
+                command, settings.get("name", "hardray"), slots=overlay == "gpu"
+            )
+    return yaml.safe_dump_all(manifests, sort_keys=False, width=120)
+
+
+def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
+    """The shell's line that a job runs: a retried job goes on with the same folder of the shared volume.
+
+    Args:
+        command: what was given, without `hardray`.
+        name: of the folder.
+        slots: whether nodes offer `student_slot` and `teacher_slot`.
+    """
+    words = ["hardray", *command]
+    if command[0] != "evaluate" and not any(each.split("=")[0] == "--output" for each in command):
+        words += ["--output", f"/runs/{name}"]
+    if command[0] in GOES_ON and "--continue" not in command:
+        words.append("--continue")
+    if slots and not any(each.startswith("runtime.slots=") for each in command):
+        words.append("runtime.slots=true")
+    return shlex.join(words)
+
+
+def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> None:
+    if overlay not in OVERLAYS:
+        raise DeploymentError(f"--overlay {overlay}: there is none of that name; {suggestion(overlay, list(OVERLAYS))}")
+    for key, value in settings.items():
+        _check_setting(overlay, key, value)
+    if overlay == "cluster" and command:
+        raise DeploymentError(
+            "the overlay cluster runs no command; give it to `hardray submit` once the cluster is there"
+        )
+    if overlay != "cluster" and not command:
+        raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
+    if command and command[0] not in VERBS:
+        raise DeploymentError(f"{command[0]!r} is no job of hardray; {suggestion(command[0], list(VERBS))}")
+
+
+def _check_setting(overlay: str, key: str, value: str) -> None:
+    if key not in SETTINGS:
+        raise DeploymentError(f"--set {key}: there is no such setting; {suggestion(key, list(SETTINGS))}")
+    if key in GROUPS and not value.isascii():
+        raise DeploymentError(f"--set {key}={value}: want a number of nodes")
+    if key in GROUPS and not (value.isdigit() and int(value) > 0):
+        raise DeploymentError(f"--set {key}={value}: want a number of nodes, 1 or more")
+    if key in ("students", "teachers") and overlay == "cpu":
+        raise DeploymentError(
+            f"--set {key}={value}: the overlay cpu has no such nodes; use workers, or the overlay gpu"
+        )
+    if key == "image" and (":" not in value.rpartition("/")[2] or value.endswith((":latest", ":"))):
+        raise DeploymentError(
+            f"--set image={value}: want a tag that stays what it is, REGISTRY/NAME:TAG, and not latest"
+        )
+    if key in ("name", "namespace") and not (NAME.fullmatch(value) and len(value) <= LONGEST_NAME):
+        raise DeploymentError(
+            f"--set {key}={value}: want small letters, digits and hyphens, at most {LONGEST_NAME}, a letter first"
+        )
+
+
+def _kustomize(overlay: str) -> str:
+    """The overlay as kustomize renders it."""
+    tools = {"kubectl": ("kubectl", "kustomize"), "kustomize": ("kustomize", "build")}
+    found = next((words for tool, words in tools.items() if shutil.which(tool)), None)
+    if found is None:
+        raise DeploymentError("rendering needs kubectl or kustomize, and neither is on the PATH; install kubectl")
+    with resources.as_file(resources.files("hard_ray_deploy")) as folder:
+        target = str(Path(folder) / "overlays" / overlay)
+        done = subprocess.run([*found, target], check=False, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise DeploymentError(f"{' '.join(found)} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _set(manifest: Manifest, settings: Mapping[str, str]) -> None:
+    """Put the settings into one object."""
+    if "namespace" in settings:
+        manifest["metadata"]["namespace"] = settings["namespace"]
+    if manifest["kind"] in ("RayJob", "RayCluster"):
+        manifest["metadata"]["name"] = settings.get("name", manifest["metadata"]["name"])
+    if manifest["kind"] == "PersistentVolumeClaim" and manifest["metadata"]["name"] == "hardray-runs":
+        if "storage-class" in settings:
+            manifest["spec"]["storageClassName"] = settings["storage-class"]
+        if "storage" in settings:
+            manifest["spec"]["resources"]["requests"]["storage"] = settings["storage"]
+    for container in containers(manifest):
+        if container["image"].partition(":")[0] == IMAGE:
+            container["image"] = settings.get("image", container["image"])
+    for group in _groups(manifest):
+        wanted = next(
+            (settings[key] for key, name in GROUPS.items() if name == group["groupName"] and key in settings), None
+        )
+        if wanted is not None:
+            group["maxReplicas"] = int(wanted)
+
+
+def containers(value: Any) -> Iterator[Manifest]:
+    """Every container of every pod in a manifest."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key in ("containers", "initContainers"):
+                yield from part
+            else:
+                yield from containers(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from containers(part)
+
+
+def _groups(manifest: Manifest) -> list[Manifest]:
+    """The worker groups of a RayJob or a RayCluster."""
+    spec = manifest.get("spec", {})
+    found: list[Manifest] = spec.get("rayClusterSpec", spec).get("workerGroupSpecs", [])
+    return found
