@@ -95,9 +95,7 @@ def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) ->
     for key, value in settings.items():
         _check_setting(overlay, key, value)
     if overlay == "cluster" and command:
-        raise DeploymentError(
-            "the overlay cluster runs no command; give it to `hardray submit` once the cluster is there"
-        )
+        raise DeploymentError("the overlay cluster runs no command; submit it once the cluster is there")
     if overlay != "cluster" and not command:
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
     if command and command[0] not in VERBS:
@@ -107,18 +105,12 @@ def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) ->
 def _check_setting(overlay: str, key: str, value: str) -> None:
     if key not in SETTINGS:
         raise DeploymentError(f"--set {key}: there is no such setting; {suggestion(key, list(SETTINGS))}")
-    if key in GROUPS and not value.isascii():
-        raise DeploymentError(f"--set {key}={value}: want a number of nodes")
-    if key in GROUPS and not (value.isdigit() and int(value) > 0):
+    if key in GROUPS and not re.fullmatch(r"[1-9][0-9]*", value):
         raise DeploymentError(f"--set {key}={value}: want a number of nodes, 1 or more")
     if key in ("students", "teachers") and overlay == "cpu":
-        raise DeploymentError(
-            f"--set {key}={value}: the overlay cpu has no such nodes; use workers, or the overlay gpu"
-        )
+        raise DeploymentError(f"--set {key}={value}: the overlay cpu has no such nodes; use workers")
     if key == "image" and (":" not in value.rpartition("/")[2] or value.endswith((":latest", ":"))):
-        raise DeploymentError(
-            f"--set image={value}: want a tag that stays what it is, REGISTRY/NAME:TAG, and not latest"
-        )
+        raise DeploymentError(f"--set image={value}: want REGISTRY/NAME:TAG, with a tag other than latest")
     if key in ("name", "namespace") and not (NAME.fullmatch(value) and len(value) <= LONGEST_NAME):
         raise DeploymentError(
             f"--set {key}={value}: want small letters, digits and hyphens, at most {LONGEST_NAME}, a letter first"
@@ -154,9 +146,8 @@ def _set(manifest: Manifest, settings: Mapping[str, str]) -> None:
         if container["image"].partition(":")[0] == IMAGE:
             container["image"] = settings.get("image", container["image"])
     for group in _groups(manifest):
-        wanted = next(
-            (settings[key] for key, name in GROUPS.items() if name == group["groupName"] and key in settings), None
-        )
+        key = next((key for key, name in GROUPS.items() if name == group["groupName"]), "")
+        wanted = settings.get(key)
         if wanted is not None:
             group["maxReplicas"] = int(wanted)
 

@@ -1,0 +1,299 @@
+"""The shipped manifests: rendered, against the schemas, the operator's rules and our own."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from hard_ray_cli.main import app
+from typer.testing import CliRunner
+
+from hard_ray.deployment import OVERLAYS, SETTINGS, containers, render
+from hard_ray.orchestration.demand import STUDENT_SLOT, TEACHER_SLOT
+from tests.deploy.operator_rules import refusals
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = "1.34"
+COMMAND = ["tune", "--space", "imagenet.yaml", "--data", "/runs/my data"]
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("kubectl") or shutil.which("kustomize")), reason="neither kubectl nor kustomize is on the PATH"
+)
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[dict[str, Any]]]:
+    return {name: list(yaml.safe_load_all(render(name, {}, [] if name == "cluster" else COMMAND))) for name in OVERLAYS}
+
+
+@pytest.fixture(params=sorted(OVERLAYS))
+def manifests(request: pytest.FixtureRequest, rendered: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return copy.deepcopy(rendered[request.param])
+
+
+def of_ray(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = [each for each in manifests if each["kind"] in ("RayJob", "RayCluster")]
+    return found
+
+
+def pods(value: Any) -> Iterator[dict[str, Any]]:
+    """Every pod template: `metadata` and `spec`."""
+    if isinstance(value, dict):
+        if isinstance(value.get("spec"), dict) and "containers" in value["spec"]:
+            yield value
+        for part in value.values():
+            yield from pods(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from pods(part)
+
+
+def strict(schema: Any) -> Any:
+    """A custom resource's OpenAPI schema as a JSON Schema that refuses unknown keys."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items() if not key.startswith("x-kubernetes")}
+    if schema.get("x-kubernetes-int-or-string"):
+        made = {"type": ["integer", "string"]}
+    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        made["additionalProperties"] = False
+    if schema.get("nullable"):
+        made["type"] = [made["type"], "null"]
+    return made
+
+
+@pytest.fixture(scope="module")
+def validators() -> dict[str, jsonschema.Draft7Validator]:
+    folder = Path(os.environ.get("HARDRAY_TEST_SCHEMAS", "/nowhere"))
+    if not folder.is_dir():
+        pytest.skip("HARDRAY_TEST_SCHEMAS names no folder with KubeRay's custom resource definitions")
+    found = {}
+    for kind, name in (("RayJob", "rayjobs"), ("RayCluster", "rayclusters")):
+        definition = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        (version,) = [each for each in definition["spec"]["versions"] if each["name"] == "v1"]
+        schema = strict(version["schema"]["openAPIV3Schema"])
+        schema["properties"]["metadata"] = {"type": "object"}
+        found[kind] = jsonschema.Draft7Validator(schema)
+    return found
+
+
+def test_rays_objects_satisfy_kuberays_schema(
+    manifests: list[dict[str, Any]], validators: dict[str, jsonschema.Draft7Validator]
+):
+    ray = of_ray(manifests)
+    assert [error.message for error in validators[ray["kind"]].iter_errors(ray)] == []
+    spec = ray["spec"].get("rayClusterSpec", ray["spec"])
+    spec["workerGroupSpecs"][0].pop("maxReplicas")
+    spec["headGroupSpek"] = {}
+    assert len(list(validators[ray["kind"]].iter_errors(ray))) == 2
+
+
+def test_all_other_objects_satisfy_kubernetes_schema(manifests: list[dict[str, Any]]):
+    others = [each for each in manifests if not each["apiVersion"].startswith("ray.io")]
+    assert len(others) >= 10
+    for each in others:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    broken = {**others[0], "specc": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, KUBERNETES, strict=True)
+
+
+def test_the_operator_refuses_nothing(manifests: list[dict[str, Any]]):
+    assert list(refusals(of_ray(manifests))) == []
+
+
+def change(ray: dict[str, Any], path: str, value: Any) -> None:
+    at: Any = ray
+    *way, last = path.split("/")
+    for key in way:
+        at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
+    at[last] = value
+
+
+CLUSTER = "spec/rayClusterSpec"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("metadata/name", "n" * 48, "name is too long"),
+        ("spec/clusterSelector", {"a": "b"}, "backoffLimit"),
+        ("spec/submissionMode", "Foo", "unknown submissionMode"),
+        ("spec/submissionMode", "SidecarMode", "SidecarMode"),
+        ("spec/shutdownAfterJobFinishes", False, "ttlSecondsAfterFinished"),
+        ("spec/submitterPodTemplate/spec/restartPolicy", "Always", "the submitter's restartPolicy"),
+        (f"{CLUSTER}/authOptions/enableK8sTokenAuth", True, "k8s-token auth"),
+        (f"{CLUSTER}/workerGroupSpecs/0/groupName", "students", "group names"),
+        (f"{CLUSTER}/headGroupSpec/rayStartParams/labels", "a=b", "rayStartParams.labels"),
+        (f"{CLUSTER}/workerGroupSpecs/1/rayStartParams/resources", "{}", "resources beside"),
+        (f"{CLUSTER}/workerGroupSpecs/1/replicas", 99, "replicas out of range"),
+        (f"{CLUSTER}/workerGroupSpecs/1/template/spec/restartPolicy", "Always", "restartPolicy with autoscaler"),
+        (f"{CLUSTER}/rayVersion", "2.51.0", "token auth before"),
+        (f"{CLUSTER}/gcsFaultToleranceOptions/backend", "rocksdb", "RocksDB"),
+        (
+            f"{CLUSTER}/headGroupSpec/template/spec/containers/0/env",
+            [{"name": "RAY_enable_autoscaler_v2", "value": "1"}],
+            "autoscaler version and its",
+        ),
+    ],
+)
+def test_each_rule_of_the_operator_can_fail(rendered: dict[str, Any], path: str, value: Any, words: str):
+    ray = copy.deepcopy(of_ray(rendered["gpu"]))
+    change(ray, path, value)
+    assert any(words in reason for reason in refusals(ray))
+
+
+def test_no_container_is_root_or_unbounded_or_of_a_moving_image(manifests: list[dict[str, Any]]):
+    found = list(pods(manifests))
+    assert len(found) >= 5
+    for pod in found:
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for each in spec["containers"]:
+            assert each["securityContext"]["allowPrivilegeEscalation"] is False
+            assert each["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= each["resources"]["requests"].keys() & each["resources"]["limits"].keys()
+            assert ":" in each["image"]
+            assert not each["image"].endswith(":latest")
+    assert len(list(containers(manifests))) == sum(len(pod["spec"]["containers"]) for pod in found)
+
+
+def test_no_secret_is_written_out(manifests: list[dict[str, Any]]):
+    assert not any(each["kind"] == "Secret" for each in manifests)
+    for each in containers(manifests):
+        for item in each.get("env", []):
+            if re.search("PASSWORD|TOKEN|SECRET|USERNAME", item["name"]):
+                assert "secretKeyRef" in item["valueFrom"], item["name"]
+    assert not re.search(r"://[^/@\s$]+:[^/@\s$]+@", yaml.safe_dump_all(manifests))
+
+
+def test_services_policies_and_claims_meet_what_is_there(manifests: list[dict[str, Any]]):
+    labels = [pod["metadata"]["labels"] for pod in pods(manifests) if "labels" in pod.get("metadata", {})]
+
+    def meets(selector: dict[str, str]) -> bool:
+        return any(selector.items() <= each.items() for each in labels)
+
+    claims = {each["metadata"]["name"] for each in manifests if each["kind"] == "PersistentVolumeClaim"}
+    for each in manifests:
+        if each["kind"] == "Service":
+            assert meets(each["spec"]["selector"])
+        if each["kind"] == "NetworkPolicy":
+            assert meets(each["spec"]["podSelector"]["matchLabels"]), each["metadata"]["name"]
+    for pod in pods(manifests):
+        for volume in pod["spec"].get("volumes", []):
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+
+
+def test_slots_stand_where_the_configuration_looks_for_them(rendered: dict[str, list[dict[str, Any]]]):
+    groups = {each["groupName"]: each for each in of_ray(rendered["gpu"])["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    assert groups["students"]["resources"][STUDENT_SLOT] == "1"
+    assert groups["teachers"]["resources"][TEACHER_SLOT] == "1"
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["deploy", "render", *arguments])
+
+
+def test_the_command_prints_manifests_with_the_users_settings():
+    given = {
+        "image": "registry.example/team/hardray:1.2",
+        "name": "night",
+        "namespace": "vision",
+        "storage-class": "shared",
+        "storage": "2Ti",
+        "workers": "3",
+        "students": "5",
+        "teachers": "2",
+    }
+    assert given.keys() == SETTINGS.keys()
+    done = invoke("--overlay", "gpu", *(f"--set={key}={value}" for key, value in given.items()), "--", *COMMAND)
+    assert done.exit_code == 0, done.output
+    made = list(yaml.safe_load_all(done.stdout))
+    ray = of_ray(made)
+    words = shlex.split(ray["spec"]["entrypoint"])
+    assert words == ["hardray", *COMMAND, "--output", "/runs/night", "--continue", "runtime.slots=true"]
+    assert ray["metadata"]["name"] == "night"
+    assert {each["metadata"]["namespace"] for each in made} == {"vision"}
+    sizes = {each["groupName"]: each["maxReplicas"] for each in ray["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    assert sizes == {"cpu": 3, "students": 5, "teachers": 2}
+    assert {each["image"] for each in containers(made)} == {given["image"], "postgres:15.18-bookworm"}
+    (claim,) = [each for each in made if each["metadata"]["name"] == "hardray-runs"]
+    assert claim["spec"]["storageClassName"] == "shared"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "2Ti"
+
+
+def test_a_folder_that_was_given_stays_and_only_what_goes_on_is_told_to():
+    def of(*command: str) -> list[str]:
+        ray = of_ray(list(yaml.safe_load_all(invoke("--overlay", "cpu", "--", *command).stdout)))
+        return shlex.split(ray["spec"]["entrypoint"])
+
+    assert of("distill", "--output", "/runs/x") == ["hardray", "distill", "--output", "/runs/x", "--continue"]
+    assert of("generate", "--preset", "cifar10")[-2:] == ["--output", "/runs/hardray"]
+    assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--overlay", "gpus", "--", "tune"], "did you mean gpu?"),
+        (["--set", "imagee=a:1", "--", "tune"], "did you mean image?"),
+        (["--set", "image=hardray", "--", "tune"], "with a tag other than latest"),
+        (["--set", "image=hardray:latest", "--", "tune"], "with a tag other than latest"),
+        (["--set", "students=none", "--", "tune"], "want a number of nodes"),
+        (["--set", "name=A_b", "--", "tune"], "want small letters"),
+        (["--set", "name", "--", "tune"], "want KEY=VALUE"),
+        (["--overlay", "cpu", "--set", "teachers=2", "--", "tune"], "has no such nodes"),
+        (["--overlay", "gpu"], "give the command after --"),
+        (["--overlay", "cluster", "--", "tune"], "runs no command"),
+        (["--", "tun"], "did you mean tune?"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: list[str], words: str):
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_without_kubectl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    done = invoke("--", "tune")
+    assert done.exit_code == 2
+    assert "needs kubectl or kustomize" in done.stderr
+
+
+def test_the_dockerfile_passes_hadolint(tmp_path: Path):
+    hadolint = str(Path(sys.executable).with_name("hadolint"))
+    done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "Dockerfile").write_text("FROM debian:latest\nRUN apt-get update && apt-get install curl\n")
+    bad = subprocess.run([hadolint, str(tmp_path / "Dockerfile")], check=False, capture_output=True, text=True)
+    assert "DL3007" in bad.stdout
+
+
+def test_the_image_is_not_root_and_gets_nothing_but_what_it_is_built_from():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER")][-1] == "USER 1000:100"
+    assert any(line.startswith("HEALTHCHECK") for line in lines)
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert ignored[0] == "*"
+    copied = {word for line in lines if line.startswith("COPY --chown") for word in line.split()[2:-1]}
+    assert copied == {line.removeprefix("!") for line in ignored if line.startswith("!")}
