@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .common import readable_errors, usage
 
-deploy = typer.Typer(help="Kubernetes manifests of a cluster, or of one command.", no_args_is_help=True)
 
-
-@deploy.callback()
-def _family() -> None:
-    """Manifests for KubeRay."""
-
-
-@deploy.command()
-def render(
+def deploy(
+    action: Annotated[Literal["render"], typer.Argument(metavar="render", help="Print the manifests.")],
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- COMMAND", help="What the job runs, without `hardray`.")
     ] = None,
@@ -28,9 +21,12 @@ def render(
         typer.Option("--set", metavar="KEY=VALUE", help="For example image=REGISTRY/hardray:TAG; may be given again."),
     ] = None,
 ) -> None:
-    """Print the manifests of a command, for `kubectl apply -f -`."""
+    """Print Kubernetes manifests of a command or a cluster.
+
+    For `kubectl apply -f -`; KubeRay runs them. Rendering needs kubectl, and no cluster.
+    """
     with readable_errors():
-        from hard_ray.deployment import render as rendered
+        from hard_ray.deployment import render
 
         given = {}
         for text in settings or []:
@@ -38,4 +34,4 @@ def render(
             if not sep or not value:
                 raise usage(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
             given[key] = value
-        sys.stdout.write(rendered(overlay, given, command or ()))
+        sys.stdout.write(render(overlay, given, command or ()))

@@ -378,7 +378,7 @@ app.command()(train_teacher)
 app.command()(compare)
 app.command()(take_home.export)
 app.command()(take_home.predict)
-app.add_typer(deploy, name="deploy")
+app.command()(deploy)
 
 
 @app.callback(invoke_without_command=True)
