@@ -33,6 +33,7 @@ from .common import (
 )
 from .compare import compare
 from .evaluate import evaluate
+from .submit import jobs, submit
 from .teacher import train_teacher
 from .tune import tune
 
@@ -368,6 +369,8 @@ app.command()(train_teacher)
 app.command()(compare)
 app.command()(take_home.export)
 app.command()(take_home.predict)
+app.command(context_settings={"allow_interspersed_args": False})(submit)
+app.command()(jobs)
 
 
 @app.callback(invoke_without_command=True)
