@@ -61,8 +61,8 @@ fix: setup  ## format, and mend what lint can mend
 
 lock: setup  ## compile requirements.txt anew from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --group dev --output-file requirements.txt \
-	  pyproject.toml
+	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --extra postgres --group dev \
+	  --output-file requirements.txt pyproject.toml
 
 clean:  ## remove what can be made again
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
