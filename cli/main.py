@@ -38,6 +38,7 @@ from .common import (
 from .compare import compare
 from .deploy import deploy
 from .evaluate import evaluate
+from .submit import jobs, submit
 from .teacher import train_teacher
 from .tune import tune
 
@@ -379,6 +380,8 @@ app.command()(compare)
 app.command()(take_home.export)
 app.command()(take_home.predict)
 app.command()(deploy)
+app.command(context_settings={"allow_interspersed_args": False})(submit)
+app.command()(jobs)
 
 
 @app.callback(invoke_without_command=True)

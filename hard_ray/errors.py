@@ -52,3 +52,9 @@ class RunFolderError(HardrayError):
 
 class AgreedError(HardrayError):
     """An error that every rank of a run raises at the same update, so that none waits for another."""
+
+
+class SubmissionError(HardrayError):
+    """A command that cannot be sent to a cluster as it stands; nothing was sent."""
+
+    exit_code = 2

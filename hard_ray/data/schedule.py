@@ -52,13 +52,18 @@ class Schedule:
     @property
     def part(self) -> slice:
         """Which images of a global batch are this rank's."""
+        return slice(*self._ends)
+
+    @property
+    def _ends(self) -> tuple[int, int]:
         first, after = (rank * self.batch_size // self.world_size for rank in (self.rank, self.rank + 1))
-        return slice(first, after)
+        return first, after
 
     @property
     def local_batch(self) -> int:
         """Images per update on this rank."""
-        return self.part.stop - self.part.start
+        first, after = self._ends
+        return after - first
 
     @property
     def batches_per_epoch(self) -> int:

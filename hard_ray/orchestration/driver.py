@@ -300,12 +300,13 @@ class Driver:
             StoppedError: it was asked to stop, and wrote a checkpoint.
         """
         runtime = self.config.runtime
+        workers: Any = (runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers
         shipped = ray.put(self.index)
         trainer = TorchTrainer(
             cast(Any, train_worker),
             train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=(runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers,
+                num_workers=workers,
                 use_gpu=bool(runtime.gpus_per_worker),
                 resources_per_worker=worker_resources(self.config.runtime),
                 placement_strategy=runtime.placement_strategy.upper(),

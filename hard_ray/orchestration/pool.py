@@ -101,7 +101,8 @@ class ReplicaStarter:
             options["max_concurrency"] = 1000
             joining = ray.remote(JoiningReplica).options(**options)
             made = joining.remote(self.spec, max_batch=teacher.max_batch, max_wait_ms=teacher.max_wait_ms)
-        return made
+        started: ActorHandle[Any] = made
+        return started
 
 
 def start_pool(
@@ -237,7 +238,7 @@ class Listing:
 
     @property
     def _board(self) -> Any:
-        return ray.get_actor(self.address.board, namespace=self.address.namespace)
+        return ray.get_actor(self.address.board or "", namespace=self.address.namespace)
 
     def first(self) -> tuple[str, ...]:
         """The replicas at the start of a worker."""

@@ -1,0 +1,262 @@
+"""`hardray submit` and `hardray jobs`: commands on a cluster that is elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hard_ray.errors import suggestion
+
+from .common import console, errors, load, readable_errors, say, usage
+
+if TYPE_CHECKING:
+    from hard_ray.orchestration.jobs import Job, Jobs
+    from hard_ray.packaging import Package
+
+HERE = ("submit", "jobs", "ui")
+"""Verbs that make no sense as a job."""
+
+VARIABLE = "RAY_API_SERVER_ADDRESS"
+
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {VARIABLE}."),
+]
+
+
+def submit(
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="COMMAND", help="What follows `hardray`, after `--`: distill --preset digits."),
+    ],
+    address: Address = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--working-dir",
+            help="Folder that relative paths start from, whose small text files are all sent; "
+            "unset: here, and the files that the command names.",
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="KEY[=VALUE]", help="A variable of the job; without a value, what it is here."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Show the output to the end, or return at once.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, list what would be sent and what not, and stop.")
+    ] = False,
+) -> None:
+    """Run a hardray command on a cluster, as a Ray job.
+
+    It is checked here first. Data, weights and secrets are not sent: the cluster has to have them. The exit code is the
+    job's.
+    """
+    from hard_ray import packaging, submission
+
+    with readable_errors():
+        variables = submission.environment(env or [])
+        submission.check_words(command)
+        folder = (working_dir or Path()).expanduser()
+        if not folder.is_dir():
+            raise usage(f"--working-dir {folder}: there is no such folder")
+        with contextlib.chdir(folder):
+            named = _checked(command)
+        package = packaging.choose(folder, named, whole=working_dir is not None)
+        if dry_run:
+            _print_package(package, ["hardray", *command], variables)
+            return
+        where = _address(address)
+        jobs = _connect(where, secrets=list(variables.values()))
+        job = jobs.submit(["hardray", *command], package, variables)
+        console.print(f"[bold]job[/bold] {job} at {escape(jobs.shown)}", highlight=False, soft_wrap=True)
+        if not follow:
+            _print_handles(job, jobs.shown)
+            return
+        _follow(jobs, job)
+
+
+def jobs(
+    action: Annotated[Literal["list", "status", "logs", "stop"], typer.Argument(help="What to do.")],
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Its id; `list` shows all.")] = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Of `logs`: show what comes, to the end.")] = False,
+) -> None:
+    """Look at the jobs of a cluster, or stop one.
+
+    A stopped run writes a checkpoint first and can be resumed.
+    """
+    with readable_errors():
+        if (action == "list") != (job is None):
+            raise usage(
+                "list takes no job" if action == "list" else f"{action} wants a job; `hardray jobs list` shows all"
+            )
+        cluster = _connect(_address(address))
+        if job is None:
+            console.print(_table(cluster.all()))
+        elif action == "status":
+            for line in _status_lines(cluster.job(job)):
+                console.print(line, highlight=False, soft_wrap=True)
+        elif action == "stop":
+            going_on = cluster.stop(job)
+            say(f"{job} is asked to stop" if going_on else f"{job} had ended already")
+        elif follow:
+            _follow(cluster, job)
+        else:
+            sys.stdout.write(cluster.logs(job))
+
+
+# ----------------------------------------------------------------------- the check
+
+
+def _checked(command: Sequence[str]) -> list[Path]:
+    """Check a command as it would check itself; the files of the working directory that it reads.
+
+    Raises:
+        HardrayError: no such verb, wrong options, or a configuration that does not load.
+    """
+    from typer.main import get_command
+
+    from .main import app
+
+    group: Any = get_command(app)
+    verb, arguments = command[0], list(command[1:])
+    known = [name for name in group.commands if name not in HERE]
+    if verb not in known:
+        why = "runs here, not on a cluster" if verb in HERE else f"is no verb of hardray; {suggestion(verb, known)}"
+        raise usage(f"{verb!r} {why}")
+    try:
+        with group.commands[verb].make_context(verb, arguments) as context:
+            given = context.params
+    except typer.Exit:
+        raise
+    except Exception as error:  # typer has its own class of usage errors
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        raise usage(f"hardray {verb}: {text}") from None
+    return _files(verb, given)
+
+
+def _files(verb: str, given: dict[str, Any]) -> list[Path]:
+    """The files that a command reads by relative paths; everything else it names has to be on the cluster."""
+    from hard_ray import submission
+
+    overrides, files = given.get("overrides") or [], list(given.get("config") or [])
+    if verb == "tune" and given["space"] is not None:
+        made = submission.space_files(given["space"], overrides)
+    else:
+        made = [path for path in files if not path.is_absolute()]
+        missing = next((path for path in made if not path.is_file()), None)
+        if missing is not None:
+            raise usage(f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from")
+        if "preset" in given and all(path.is_file() for path in files):
+            known = {name: given.get(name) for name in ("teacher", "data") if name in given}
+            submission.check_config(
+                load(files, given["preset"], overrides, trains_teacher=verb == "train-teacher", **known)
+            )
+    for name, value in given.items():
+        if name == "config" or (name == "data" and "preset" in given):
+            continue
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and not path.is_absolute():
+                made.append(_sent(path))
+    writes = "output" in given and not (given.get("resume") or given.get("dry_run"))
+    if writes and given["output"] is None:
+        raise usage(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
+    return made
+
+
+def _sent(path: Path) -> Path:
+    from hard_ray import submission
+
+    if not path.is_file():
+        raise usage(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
+    return path
+
+
+# ---------------------------------------------------------------------- the cluster
+
+
+def _address(given: str | None) -> str:
+    where = given or os.environ.get(VARIABLE)
+    if not where:
+        raise usage(f"give --address http://HOST:8265, the cluster's dashboard, or set {VARIABLE}")
+    return where
+
+
+def _connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
+    from hard_ray.orchestration.jobs import Jobs
+
+    return Jobs(address, secrets=secrets)
+
+
+def _follow(jobs: Jobs, job: str) -> None:
+    """Show a job's output to its end, and leave with its exit code."""
+    from hard_ray.orchestration.jobs import exit_code, said
+
+    try:
+        done = jobs.follow(job, _write)
+    except KeyboardInterrupt:
+        console.print(f"\nthe job {job} goes on", highlight=False)
+        _print_handles(job, jobs.shown)
+        raise typer.Exit(130) from None
+    problem = said(done)
+    if problem:
+        errors.print(f"[bold red]error:[/bold red] {escape(problem)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(exit_code(done))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+# ------------------------------------------------------------------------- printing
+
+
+def _print_handles(job: str, address: str) -> None:
+    say(f"look again  hardray jobs logs {job} --follow --address {address}")
+    say(f"stop it     hardray jobs stop {job} --address {address}")
+
+
+def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:
+    """What would be sent; of variables, the names."""
+    import shlex
+
+    say(f"command    {shlex.join(words)}")
+    say(f"variables  {', '.join(variables) or 'none'}")
+    say(f"sent       {len(package.files)} files of {package.folder}, {package.size:,} bytes")
+    for path in package.files:
+        say(f"  {path}")
+    if package.left_out:
+        say("not sent")
+    for item in package.left_out:
+        count = f" ({item.count} files)" if item.count > 1 else ""
+        say(f"  {item.path}{count}: {item.reason}")
+
+
+def _table(found: Sequence[Job]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "status", "started", "command"):
+        table.add_column(name, no_wrap=name != "command")
+    for job in found:
+        started = "" if job.started is None else f"{job.started:%Y-%m-%d %H:%M:%S}"
+        table.add_row(escape(job.id), job.status, started, escape(job.command))
+    return table
+
+
+def _status_lines(job: Job) -> list[str]:
+    lines = [f"job      {escape(job.id)}", f"status   {job.status}", f"command  {escape(job.command)}"]
+    lines += [f"started  {job.started:%Y-%m-%d %H:%M:%S}"] if job.started else []
+    lines += [f"ended    {job.ended:%Y-%m-%d %H:%M:%S}"] if job.ended else []
+    lines += [f"exit     {job.exit_code}"] if job.exit_code is not None else []
+    return [*lines, f"message  {escape(job.message.strip())}"] if job.message else lines

@@ -1,0 +1,303 @@
+"""Commands as jobs of a Ray cluster: sent, followed, listed and stopped through its Jobs API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from hard_ray.errors import ClusterError, SubmissionError
+from hard_ray.packaging import Package, redacted, without_password
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+CONNECT_TIMEOUT_S = 10.0
+OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+"""Variables that Ray's client obeys above the address it is given."""
+
+STOP_WAIT_S = 120
+"""How long Ray waits for a stopped job, which writes a checkpoint, before it kills it; 3 s by Ray's default."""
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+POLL_S = 0.5
+LOST_S = 120.0
+"""How long the connection may be gone while a job is followed."""
+
+SHORTEST_SECRET = 8
+"""In the output of a job, shorter values are not hidden: a 1 stands everywhere."""
+
+NO_SUCH_COMMAND = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What Ray says of a job; its variables are not part of it."""
+
+    id: str
+    status: str
+    command: str
+    message: str
+    started: datetime | None
+    ended: datetime | None
+    exit_code: int | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in ENDED
+
+
+class Jobs:
+    """The Jobs API of one cluster."""
+
+    def __init__(self, address: str, *, secrets: Sequence[str] = ()) -> None:
+        """Connect.
+
+        Args:
+            address: of the dashboard, `http://HOST:8265`.
+            secrets: texts that no message and no output may show.
+
+        Raises:
+            SubmissionError: the address is none of a dashboard.
+            ClusterError: nothing listens there, it has no Jobs API, or it refuses the token.
+        """
+        self.secrets = tuple(secrets)
+        self.shown = without_password(address)
+        _knock(address, self.shown)
+        with self._readable("asked for its version"), _only_the_given_address():
+            from ray.job_submission import JobSubmissionClient
+
+            self._client: JobSubmissionClient = JobSubmissionClient(address)
+
+    def submit(self, words: Sequence[str], package: Package, variables: Mapping[str, str]) -> str:
+        """Send a command and the files that it reads; the job's id.
+
+        Args:
+            words: `hardray` and what follows it.
+            package: what the command finds where it runs.
+            variables: of its environment.
+
+        Raises:
+            ClusterError: the cluster did not take it.
+        """
+        given = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1", **variables}
+        with TemporaryDirectory(prefix="hardray-") as place, self._readable("sent a job"):
+            runtime_env: dict[str, Any] = {"env_vars": given}
+            if package.files:
+                path = Path(place) / "package.zip"
+                package.write(path)
+                runtime_env["working_dir"] = str(path)
+            return str(self._client.submit_job(entrypoint=shlex.join(words), runtime_env=runtime_env))
+
+    def all(self) -> list[Job]:
+        """The jobs that were submitted, the newest first."""
+        with self._readable("asked for its jobs"):
+            details = [job for job in self._client.list_jobs() if job.submission_id is not None]
+        return [_job(item) for item in sorted(details, key=lambda job: job.start_time or 0, reverse=True)]
+
+    def job(self, name: str) -> Job:
+        """One job."""
+        with self._readable("asked for the job", name):
+            return _job(self._client.get_job_info(name))
+
+    def logs(self, name: str) -> str:
+        """All that a job has printed so far."""
+        with self._readable("asked for the output of the job", name):
+            return self._hidden(str(self._client.get_job_logs(name)))
+
+    def stop(self, name: str) -> bool:
+        """Ask a job to end; whether it was going on."""
+        with self._readable("asked to stop the job", name):
+            return bool(self._client.stop_job(name))
+
+    def follow(self, name: str, write: Callable[[str], None]) -> Job:
+        """Hand over what a job prints until it has ended; how it ended.
+
+        A broken connection is made again; what was shown is not shown twice.
+
+        Raises:
+            ClusterError: the connection was gone for too long.
+        """
+        shown, last = 0, time.monotonic()
+        while True:
+            try:
+                for_now = asyncio.run(self._tail(name, shown, write))
+                last = time.monotonic() if for_now > shown else last
+                shown = max(shown, for_now)
+                job = self.job(name)
+                if job.is_over:
+                    return self._with_the_rest(job, shown, write)
+                last = time.monotonic()
+            except _BrokenError as broken:
+                last = time.monotonic() if broken.shown > shown else last
+                shown = broken.shown
+            except ClusterError:
+                if time.monotonic() - last > LOST_S:
+                    raise
+            if time.monotonic() - last > LOST_S:
+                raise ClusterError(f"the connection to {self.shown} is lost; the job {name} may go on")
+            time.sleep(POLL_S)
+
+    async def _tail(self, name: str, skip: int, write: Callable[[str], None]) -> int:
+        """Write what comes beyond the first `skip` characters; how many have come in all."""
+        came = 0
+        try:
+            async for text in self._client.tail_job_logs(name):
+                new = text[max(0, skip - came) :]
+                came += len(text)
+                if new:
+                    write(self._hidden(new))
+        except Exception as error:  # the websocket's and Ray's own
+            raise _BrokenError(max(came, skip)) from error
+        return came
+
+    def _with_the_rest(self, job: Job, shown: int, write: Callable[[str], None]) -> Job:
+        """The last lines may come after the status."""
+        rest = self.logs_from(job.id, shown)
+        if rest:
+            write(rest)
+        return job
+
+    def logs_from(self, name: str, start: int) -> str:
+        """What a job has printed beyond its first `start` characters."""
+        with self._readable("asked for the output of the job", name):
+            return self._hidden(str(self._client.get_job_logs(name))[start:])
+
+    def _hidden(self, text: str) -> str:
+        return redacted(text, self.secrets, shortest=SHORTEST_SECRET)
+
+    @contextlib.contextmanager
+    def _readable(self, asked: str, name: str | None = None) -> Iterator[None]:
+        """Ray's client raises what `requests` does, its own, and RuntimeError with a server's traceback."""
+        try:
+            yield
+        except ClusterError:
+            raise
+        except Exception as error:
+            text = redacted(_last_line(error), self.secrets)
+            if type(error).__name__ == "AuthenticationError":
+                raise ClusterError(
+                    f"the cluster at {self.shown} refuses the token: set RAY_AUTH_TOKEN to the cluster's, or "
+                    "RAY_AUTH_TOKEN_PATH to a file that holds it, and RAY_AUTH_MODE=token"
+                ) from None
+            if name is not None and ("404" in str(error) or "does not exist" in str(error)):
+                raise ClusterError(
+                    f"the cluster at {self.shown} has no job {name}; `hardray jobs list` shows all"
+                ) from None
+            if "404" in str(error):
+                raise ClusterError(_no_api(self.shown)) from None
+            subject = f"{asked} {name}" if name else asked
+            raise ClusterError(f"the cluster at {self.shown}, {subject}, answered: {text}") from None
+
+
+class _BrokenError(Exception):
+    """The connection ended before the job."""
+
+    def __init__(self, shown: int) -> None:
+        super().__init__()
+        self.shown = shown
+
+
+def said(job: Job) -> str:
+    """How a job ended, in a line; empty where it ended well."""
+    if job.status == "SUCCEEDED":
+        return ""
+    if job.status == "STOPPED":
+        return f"the job {job.id} was stopped"
+    if job.exit_code == NO_SUCH_COMMAND:
+        return f"the job {job.id} failed: the cluster's head node has no `hardray` on its PATH; install it there"
+    code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
+    reason = "" if job.exit_code is not None else f": {job.message.splitlines()[0] if job.message else 'no reason'}"
+    return f"the job {job.id} failed{code}{reason}"
+
+
+def exit_code(job: Job) -> int:
+    """The exit code of a command that waited for a job."""
+    if job.status == "SUCCEEDED":
+        return 0
+    return job.exit_code or 1
+
+
+def _job(details: Any) -> Job:
+    return Job(
+        id=str(details.submission_id or details.job_id),
+        status=str(getattr(details.status, "value", details.status)),
+        command=str(details.entrypoint),
+        message=str(details.message or ""),
+        started=_time(details.start_time),
+        ended=_time(details.end_time),
+        exit_code=details.driver_exit_code,
+    )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000) if milliseconds else None
+
+
+def _knock(address: str, shown: str) -> None:
+    """Ray's client waits for ever for a server that does not answer; this waits for seconds.
+
+    Raises:
+        SubmissionError: no address of a dashboard.
+        ClusterError: nothing listens there, or something else than a dashboard.
+    """
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SubmissionError(f"--address {shown}: want the dashboard's address, such as http://HOST:8265")
+    try:
+        with urlopen(f"{address.rstrip('/')}/api/version", timeout=CONNECT_TIMEOUT_S) as answer:  # noqa: S310
+            json.load(answer)["ray_version"]
+    except HTTPError as error:
+        if error.code not in (401, 403):  # the token is the client's business
+            raise ClusterError(_no_api(shown)) from None
+    except (ValueError, KeyError, TypeError, HTTPException):
+        raise ClusterError(_no_api(shown)) from None
+    except TimeoutError:
+        raise ClusterError(f"{shown} does not answer within {CONNECT_TIMEOUT_S:g} s; is it the dashboard?") from None
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ConnectionResetError):
+            raise ClusterError(_no_api(shown)) from None
+        raise ClusterError(
+            f"nothing answers at {shown} ({getattr(reason, 'strerror', None) or reason}); start the head node with "
+            "`ray start --head --include-dashboard=true`, and give the address of its dashboard"
+        ) from None
+
+
+def _no_api(shown: str) -> str:
+    return (
+        f"{shown} answers, but has no Jobs API of Ray; want the dashboard of a cluster with ray[default], which is "
+        "http://HOST:8265 unless --dashboard-port says otherwise"
+    )
+
+
+@contextlib.contextmanager
+def _only_the_given_address() -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in OVERRIDING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

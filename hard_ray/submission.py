@@ -1,0 +1,108 @@
+"""What has to be true of a command before it is sent to a cluster, as far as it can be known here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hard_ray.config.base import Config
+from hard_ray.config.loader import (
+    absolute,
+    dotted_values,
+    layer_of,
+    parse_overrides,
+    parse_yaml,
+    preset_text,
+    read_layer,
+    validate,
+)
+from hard_ray.config.run import RunConfig
+from hard_ray.config.space import load_space, space_names
+from hard_ray.errors import SubmissionError
+from hard_ray.packaging import secret_in
+
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+
+STAYS = "a relative path starts at a copy of the working directory on the cluster, which goes with the job"
+
+
+def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of a job. No message holds a value.
+
+    Args:
+        given: `KEY=VALUE` texts, or `KEY` for what the variable is here.
+        here: this process's environment.
+
+    Raises:
+        SubmissionError: no name of a variable, or one that is not set here.
+    """
+    made: dict[str, str] = {}
+    for item in given:
+        key, mark, value = item.partition("=")
+        if not _VARIABLE.fullmatch(key):
+            raise SubmissionError("--env wants KEY=VALUE, or KEY for what the variable is here; a name is no such KEY")
+        if not mark and key not in here:
+            raise SubmissionError(f"--env {key}: the variable is not set here; set it, or give {key}=VALUE")
+        made[key] = value if mark else here[key]
+    return made
+
+
+def check_words(words: Sequence[str]) -> None:
+    """The words of a command are kept by Ray and shown by its dashboard.
+
+    Raises:
+        SubmissionError: a word holds a secret.
+    """
+    for number, word in enumerate(words, start=1):
+        found = secret_in(word)
+        if found is not None:
+            raise SubmissionError(
+                f"word {number} of the command holds {found}, and Ray shows commands to whoever sees the dashboard; "
+                "give it by --env, such as --env MLFLOW_TRACKING_URI"
+            )
+
+
+def check_config(config: RunConfig) -> None:
+    """What a job's configuration names has to be on the cluster.
+
+    Raises:
+        SubmissionError: a path is relative, or the configuration names a cluster of its own.
+    """
+    problems = [f"{key} {value}: data and weights are not sent; {STAYS}" for key, value in _relative(config)]
+    if config.runtime.address not in (None, "auto"):
+        problems.append("runtime.address: a job runs on the cluster that it is sent to; take the key out")
+    if problems:
+        raise SubmissionError("\n".join([*problems, "give absolute paths that every node reaches"]))
+
+
+def _relative(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys whose paths start at the working directory, with their values."""
+    before = dotted_values(config.model_dump(mode="json"))
+    after = dotted_values(absolute(config).model_dump(mode="json"))
+    for key, value in before.items():
+        if value != after[key] and not str(value).startswith("~"):
+            yield key, str(value)
+
+
+def space_files(name: str, overrides: Sequence[str]) -> list[Path]:
+    """Files of the working directory that a search reads, after it was checked as `tune` checks it.
+
+    Raises:
+        ConfigError: every mistake of the space.
+        SubmissionError: as `check_config`.
+    """
+    search = load_space(name, overrides)
+    path = next((here for here in (Path(name), Path(f"{name}.yaml")) if here.is_file()), None)
+    base = search.space.base
+    if base.preset is not None:
+        beneath, files = parse_yaml(preset_text(base.preset), f"preset {base.preset}"), []
+    else:
+        files = [(path or Path()).parent / (base.config or "")]
+        beneath = read_layer(files[0])
+    layers = [beneath, layer_of(base.overrides, name), parse_overrides(overrides)]
+    check_config(validate(layers, source=search.source))
+    if path is None and name.removesuffix(".yaml") not in space_names():
+        raise SubmissionError(f"--space {name} is neither a file nor a shipped space")
+    return [file for file in [path, *files] if file is not None and not file.is_absolute()]

@@ -1,0 +1,273 @@
+"""Commands are checked here before anything is sent, and no message shows a secret."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hard_ray_cli.main import app
+from typer.testing import CliRunner
+
+from hard_ray.errors import ClusterError
+from hard_ray.orchestration import jobs as module
+from hard_ray.orchestration.jobs import Job, Jobs, exit_code, said
+
+SECRET = "hunter2hunter2"
+DISTILL = ("distill", "--preset", "digits", "--output", "/shared/x")
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def dry(*command: str, options: tuple[str, ...] = ()):
+    return invoke("submit", "--dry-run", *options, "--", *command)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    return tmp_path
+
+
+def test_a_dry_run_needs_no_cluster_and_shows_the_names_of_variables_alone(place: Path):
+    (place / "a.yaml").write_text("optim: {lr: 0.1}\n")
+    (place / "b.txt").write_text("b")
+    done = dry("distill", "-c", "a.yaml", "--output", "/shared/x", options=("--env", f"PLACE={SECRET}"))
+    assert done.exit_code == 0, done.output
+    for words in ("hardray distill -c a.yaml --output /shared/x", "variables  PLACE", "sent       1 files", "  a.yaml"):
+        assert words in done.output, done.output
+    assert SECRET not in done.output
+    assert "b.txt" not in done.output
+
+
+def test_a_working_directory_sends_its_texts_and_says_what_it_leaves_out(place: Path):
+    folder = place / "work"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("optim: {lr: 0.1}\n")
+    (folder / "b.txt").write_text("b")
+    (folder / ".env").write_text(SECRET)
+    done = dry("distill", "-c", "a.yaml", "--output", "/shared/x", options=("--working-dir", "work"))
+    assert done.exit_code == 0, done.output
+    assert "  b.txt\n" in done.output
+    assert "  .env: its name is that of a secret" in done.output
+    assert Path.cwd() == place
+
+
+def test_a_space_and_its_base_are_sent(place: Path):
+    (place / "base.yaml").write_text("data: {kind: digits}\n")
+    (place / "space.yaml").write_text(
+        "base: {config: base.yaml}\nparameters: {optim.lr: {uniform: [0.1, 0.2]}}\ntrials: 2\nstop: {epoch: 3}\n"
+        "metric: val/top1\n"
+    )
+    done = dry("tune", "--space", "space.yaml", "--output", "/shared/x")
+    assert done.exit_code == 0, done.output
+    assert "  base.yaml\n  space.yaml\n" in done.output
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("distil",), "'distil' is no verb of hardray; did you mean distill?"),
+        (("submit",), "'submit' runs here, not on a cluster"),
+        (("distill", "--nooo"), "hardray distill: No such option: --nooo"),
+        (("distill", "--preset", "digits"), "give --output: a relative path starts at a copy"),
+        (("distill", "--preset", "digits", "--output", "runs/x"), "runs/x: a relative path starts at a copy"),
+        (("distill", "--resume", "runs/x"), "runs/x: a relative path starts at a copy"),
+        ((*DISTILL, "optim.lrr=1"), "optim.lrr: unknown key"),
+        ((*DISTILL, "data.kind=image_folder", "data.path=images"), "data.path images: data and weights are not sent"),
+        ((*DISTILL, "--data", "images"), "data.path images: data and weights are not sent"),
+        ((*DISTILL, "runtime.address=h:1"), "runtime.address: a job runs on the cluster that it is sent to"),
+        (("distill", "-c", "no.yaml", "--output", "/x"), "-c no.yaml: there is no such file in"),
+        ((*DISTILL, f"tracking.uri=http://u:{SECRET}@h"), "word 6 of the command holds an address with a password"),
+        (("tune", "--space", "digits", "--output", "/x", "teacher.checkpoint=w.pt"), "teacher.checkpoint w.pt: data"),
+    ],
+)
+def test_what_would_fail_on_the_cluster_is_said_before_anything_is_sent(
+    place: Path, command: tuple[str, ...], words: str
+):
+    done = dry(*command)
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert SECRET not in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("path", ["data.path=/data/birds", "data.path=~/birds"])
+def test_paths_of_the_cluster_are_not_looked_at_here(place: Path, path: str):
+    assert dry(*DISTILL, "data.kind=image_folder", path).exit_code == 0
+
+
+def test_a_configuration_with_a_password_is_refused_by_name(place: Path):
+    (place / "a.yaml").write_text(f"tracking: {{uri: 'http://u:{SECRET}@h'}}\n")
+    done = dry("distill", "-c", "a.yaml", "--output", "/x")
+    assert done.exit_code == 2
+    assert "a.yaml is not sent: line 1 holds an address with a password" in done.output
+    assert SECRET not in done.output
+
+
+def test_variables_come_from_here_or_are_given(place: Path, monkeypatch: pytest.MonkeyPatch):
+    from hard_ray.submission import environment
+
+    assert environment(["A=b=c", "B"], {"B": "x"}) == {"A": "b=c", "B": "x"}
+    done = dry("show", options=("--env", f"{SECRET}-x"))
+    assert done.exit_code == 2
+    assert SECRET not in done.output
+    assert "--env NOT_SET: the variable is not set here" in dry("show", options=("--env", "NOT_SET")).output
+
+
+def test_an_address_is_needed_and_has_to_be_a_dashboards(place: Path):
+    assert "give --address http://HOST:8265" in invoke("submit", "--", "show").output
+    done = invoke("submit", "--address", f"ray://u:{SECRET}@h:10001", "--", "show")
+    assert done.exit_code == 2
+    assert "want the dashboard's address" in done.output
+    assert SECRET not in done.output
+    assert "status wants a job" in invoke("jobs", "status").output
+
+
+def test_where_nothing_listens_one_message_says_so(place: Path):
+    done = invoke("jobs", "list", "--address", "http://127.0.0.1:1")
+    assert done.exit_code == 1
+    assert "nothing answers at http://127.0.0.1:1 (Connection refused)" in done.output
+
+
+class Server(BaseHTTPRequestHandler):
+    """A dashboard that answers each path as a test says."""
+
+    answers: dict[str, tuple[int, str]] = {}
+
+    def do_GET(self) -> None:
+        code, text = self.answers.get(self.path, (404, "nothing here"))
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Server, "answers", {"/api/version": (200, json.dumps({"ray_version": "2.60.0"}))})
+    made = HTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_port}"
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def test_something_that_is_no_dashboard_is_told_from_one(server: str):
+    Server.answers["/api/version"] = (200, "<html>")
+    with pytest.raises(ClusterError, match="has no Jobs API of Ray"):
+        Jobs(server)
+    Server.answers.clear()
+    with pytest.raises(ClusterError, match="has no Jobs API of Ray"):
+        Jobs(server)
+
+
+def test_a_dashboard_without_jobs_is_told(server: str):
+    with pytest.raises(ClusterError, match="has no Jobs API of Ray"):
+        Jobs(server).all()
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_refused_token_is_told(server: str, code: int):
+    Server.answers["/api/version"] = (code, "Unauthorized")
+    with pytest.raises(ClusterError, match="refuses the token: set RAY_AUTH_TOKEN"):
+        Jobs(server)
+
+
+def test_the_address_that_was_given_is_asked_whatever_ray_address_says(server: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    Server.answers["/api/jobs/"] = (200, "[]")
+    assert Jobs(server).all() == []
+
+
+def test_an_error_of_the_server_is_shown_without_the_variables(server: str, place: Path):
+    Server.answers["/api/jobs/"] = (500, f"Traceback\n  lines\nValueError: cannot use {{'A': '{SECRET}'}}")
+    done = invoke("submit", "--address", server, "--env", f"A={SECRET}", "--", "show")
+    assert done.exit_code == 1
+    assert "cannot use" in done.output
+    assert "***" in done.output
+    assert SECRET not in done.output
+
+
+def job(status: str, code: int | None = None, message: str = "") -> Job:
+    return Job("j", status, "hardray show", message, datetime(2026, 1, 1), None, code)
+
+
+def test_the_exit_code_is_the_jobs():
+    assert [exit_code(item) for item in (job("SUCCEEDED", 0), job("FAILED", 2), job("FAILED"), job("STOPPED"))] == [
+        0, 2, 1, 1,
+    ]  # fmt: skip
+    assert said(job("SUCCEEDED", 0)) == ""
+    assert said(job("FAILED", 2)) == "the job j failed with exit code 2"
+    assert "no `hardray` on its PATH" in said(job("FAILED", 127))
+    assert said(job("FAILED", message="no node")) == "the job j failed: no node"
+
+
+class Client:
+    """Ray's client, whose connection breaks once in the middle."""
+
+    text = f"one\ntwo {SECRET}\nthree\n"
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    async def tail_job_logs(self, name: str):
+        self.tries += 1
+        yield "one\n"
+        yield f"two {SECRET}\n"
+        if self.tries == 1:
+            raise RuntimeError("closed")
+
+    def get_job_logs(self, name: str) -> str:
+        return self.text
+
+    def get_job_info(self, name: str):
+        return SimpleNamespace(
+            submission_id=name, job_id=None, status="FAILED", entrypoint="x", message="", start_time=1, end_time=2,
+            driver_exit_code=3,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+    made = Jobs.__new__(Jobs)
+    made.secrets, made.shown, made._client = (SECRET,), "http://h", Client()
+    return made
+
+
+def test_a_broken_connection_is_made_again_and_no_line_comes_twice_or_is_missing(broken: Jobs):
+    shown: list[str] = []
+    assert broken.follow("j", shown.append).exit_code == 3
+    assert "".join(shown) == "one\ntwo ***\nthree\n"
+    assert broken._client.tries == 2
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(broken: Jobs, monkeypatch: pytest.MonkeyPatch, capsys):
+    import typer
+    from hard_ray_cli.submit import _follow
+
+    def interrupted(name: str, write: object) -> Job:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(broken, "follow", interrupted)
+    with pytest.raises(typer.Exit) as caught:
+        _follow(broken, "j")
+    assert caught.value.exit_code == 130
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("the job j goes on", "hardray jobs logs j --follow --address http://h", "hardray jobs stop j"):
+        assert words in text
