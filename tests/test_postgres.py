@@ -39,7 +39,7 @@ class Server:
 
 def postgres_programs() -> Path:
     """Where initdb and postgres are."""
-    there = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) + [Path(shutil.which("initdb") or "/none")]
+    there = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), Path(shutil.which("initdb") or "/none")]
     found = [path.parent for path in there if path.exists() and (path.parent / "postgres").exists()]
     if not found:
         pytest.skip("PostgreSQL is not installed (initdb and postgres)")
@@ -70,8 +70,19 @@ def database() -> Iterator[str]:
         os.chown(place / "password", user, -1)
     (port,) = free_ports(1)
     made = subprocess.run(
-        [*before, str(programs / "initdb"), "-D", str(place / "db"), "-U", "hardray", "--auth=scram-sha-256"]
-        + [f"--pwfile={place / 'password'}", "--no-sync", "--encoding=UTF8", "--locale=C"],
+        [
+            *before,
+            str(programs / "initdb"),
+            "-D",
+            str(place / "db"),
+            "-U",
+            "hardray",
+            "--auth=scram-sha-256",
+            f"--pwfile={place / 'password'}",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -80,15 +91,29 @@ def database() -> Iterator[str]:
     assert made.returncode == 0, made.stdout + made.stderr
     with (place / "log").open("w") as log:
         process = subprocess.Popen(
-            [*before, str(programs / "postgres"), "-D", str(place / "db"), "-p", str(port), "-k", str(place)]
-            + ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB"],
+            [
+                *before,
+                str(programs / "postgres"),
+                "-D",
+                str(place / "db"),
+                "-p",
+                str(port),
+                "-k",
+                str(place),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "fsync=off",
+                "-c",
+                "shared_buffers=16MB",
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=place,
         )
         try:
             await_answer(lambda: listens(port), process, (place / "log").read_text, seconds=60)
-            yield f"postgresql://hardray:{PASSWORD}@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://hardray:{PASSWORD}@127.0.0.1:{port}/postgres"
         finally:
             end(process)
             shutil.rmtree(place, ignore_errors=True)
@@ -110,8 +135,20 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": database}
     with (place / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(place / "kept"), "--workers", "1"]
-            + ["--host", "127.0.0.1", "--port", str(port)],
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--artifacts-destination",
+                str(place / "kept"),
+                "--workers",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -210,7 +247,7 @@ def test_the_trained_model_can_be_loaded_from_the_server(server: Server, synced:
 
 def test_it_is_postgresql_that_holds_the_points(server: Server, synced: RunFolder):
     psycopg2 = pytest.importorskip("psycopg2")
-    connection = psycopg2.connect(server.database)
+    connection = psycopg2.connect(server.database.replace("+psycopg2", ""))
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM metrics WHERE key = 'train/loss'")
