@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from documentation.cli_page import commands
@@ -34,6 +35,12 @@ def mistake(command: str, *, whole: bool = True) -> str | None:
         return f"no verb {verb}"
     if verb == "VERB":
         return None
+    if verb == "submit" and "--" in arguments:
+        place = arguments.index("--")
+        inner = mistake(shlex.join(["hardray", *arguments[place + 1 :]]), whole=whole)
+        if inner is not None:
+            return inner
+        arguments = arguments if whole else arguments[:place]
     return _parse(known[verb], arguments) if whole else _options(known[verb], arguments)
 
 
@@ -49,7 +56,7 @@ def _parse(command: Any, arguments: list[str]) -> str | None:
 
 def _options(command: Any, arguments: list[str]) -> str | None:
     """Which of the options a command lacks."""
-    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in known]
     return f"no option {unknown[0]}" if unknown else _overrides(word for word in arguments if _is_override(word))
 
