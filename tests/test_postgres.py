@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from hard_ray.run_folder import RunFolder, read_json, read_points, write_json
@@ -156,9 +157,16 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
         try:
             await_answer(lambda: healthy(uri), process, (place / "log").read_text)
+            assert PASSWORD not in str(command_lines(process))
             yield Server(uri, place / "kept", database)
         finally:
             end(process)
+
+
+def command_lines(process: subprocess.Popen) -> list[list[str]]:
+    """What everybody on the machine can see of a server's processes."""
+    started = psutil.Process(process.pid)
+    return [item.cmdline() for item in (started, *started.children(recursive=True))]
 
 
 def healthy(uri: str) -> bool:

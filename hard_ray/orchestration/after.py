@@ -35,8 +35,7 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
                 shown = without_password(follower.uri)
                 reason = f"{type(error).__name__}: {str(error).strip()}".replace(follower.uri, shown)
                 raise HardrayError(
-                    f"MLflow at {shown} cannot be told: {reason}; "
-                    "nothing is lost, try again once it answers"
+                    f"MLflow at {shown} cannot be told: {reason}; nothing is lost, try again once it answers"
                 ) from None
             say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
 
