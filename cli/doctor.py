@@ -8,12 +8,18 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hard_ray.errors import HardrayError
+
+if TYPE_CHECKING:
+    from hard_ray.config.run import RunConfig
+    from hard_ray.config.runtime import RuntimeConfig
+    from hard_ray.orchestration.cluster import Cluster
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Ray's object store lives there)
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "pydantic", "numpy")
@@ -30,11 +36,20 @@ class Finding:
     text: str
 
 
-def examine(console: Console, address: str | None) -> bool:
-    """Print a table of findings; whether nothing is wrong."""
+def examine(
+    console: Console, address: str | None, *, config: RunConfig | None = None, output: Path | None = None
+) -> bool:
+    """Print a table of findings; whether nothing is wrong.
+
+    Args:
+        console: where the table goes.
+        address: of a cluster to look at.
+        config: of a run that the cluster is to have room for; None: the smallest one.
+        output: a folder that every node of the cluster is to see.
+    """
     checks: list[Callable[[], Iterator[Finding]]] = [_packages, _processor, _memory, _folders, _tracking]
     findings = [finding for check in checks for finding in check()]
-    findings += list(_cluster(address))
+    findings += list(_cluster(address, config, output))
     table = Table(show_header=False, box=None, pad_edge=False)
     for finding in findings:
         table.add_row(escape(finding.what), MARKS[finding.state], escape(finding.text))
@@ -130,24 +145,64 @@ def _tracking() -> Iterator[Finding]:
         yield Finding("MLflow", "wrong", f"{host} does not answer ({reason}); runs go on and can be sent later")
 
 
-def _cluster(address: str | None) -> Iterator[Finding]:
+def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster import connected
-    from hard_ray.orchestration.demand import demand
 
-    runtime = RuntimeConfig(address=address)
-    where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+    runtime = RuntimeConfig() if config is None else config.runtime
+    runtime = runtime.model_copy(update={"address": address or runtime.address})
+    where = runtime.address or os.environ.get("RAY_ADDRESS") or "this machine"
     try:
         with connected(runtime, namespace="hardray-doctor") as cluster:
-            resources = cluster.resources
+            yield _room(where, cluster, runtime, whole=config is not None)
+            if not cluster.is_own:
+                yield from _nodes(output)
     except HardrayError as error:
         yield Finding("Ray", "wrong", str(error))
-        return
+
+
+def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) -> Finding:
+    """Whether the cluster has all that is reserved, custom resources as well."""
+    from hard_ray.orchestration.cluster import check_demand
+    from hard_ray.orchestration.demand import amounts, demand
+
+    resources = cluster.resources
+    own = ("memory", "object_store_memory")
     shown = ", ".join(
-        f"{amount:g} {name}" for name, amount in sorted(resources.items()) if name in ("CPU", "GPU") or "slot" in name
+        f"{amount:g} {name}" for name, amount in sorted(resources.items()) if name not in own and ":" not in name
     )
+    if whole:
+        try:
+            check_demand(runtime, cluster)
+        except HardrayError as error:
+            return Finding("Ray", "wrong", f"{where}: {error}")
+        return Finding("Ray", "ok", f"{where} has {shown}; the run reserves {amounts(demand(runtime).total)}")
     needed = demand(runtime).total["CPU"]
     if resources.get("CPU", 0.0) < needed:
-        yield Finding("Ray", "wrong", f"{where} has {shown}; the smallest run needs {needed:g} CPU")
-        return
-    yield Finding("Ray", "ok", f"{where} starts and has {shown}")
+        return Finding("Ray", "wrong", f"{where} has {shown}; the smallest run needs {needed:g} CPU")
+    return Finding("Ray", "ok", f"{where} starts and has {shown}")
+
+
+def _nodes(output: Path | None) -> Iterator[Finding]:
+    """Versions of the nodes, and whether they see the output folder."""
+    from hard_ray.orchestration.nodes import differences, look, versions_here
+
+    folder = None if output is None else output.expanduser().absolute()
+    folder = next((path for path in (folder, *folder.parents) if path.is_dir()), None) if folder is not None else None
+    try:
+        nodes, silent = look(folder)
+    except OSError as error:
+        yield Finding("output", "wrong", f"nothing can be written to {folder} here ({error.strerror})")
+        nodes, silent = look(None)
+        folder = None
+    for name in silent:
+        yield Finding("node", "wrong", f"{name} does not answer")
+    different = list(differences(versions_here(), nodes))
+    for text in different:
+        yield Finding("versions", "wrong", f"{text}; hardray wants them equal")
+    if nodes and not different:
+        yield Finding("versions", "ok", f"those of this machine on {len(nodes)} nodes")
+    if folder is not None:
+        blind = [node.name for node in nodes if not node.sees]
+        text = f"{folder} is not seen by {', '.join(blind)}; want storage that every node mounts at the same path"
+        yield Finding("output", "wrong", text) if blind else Finding("output", "ok", f"every node sees {folder}")

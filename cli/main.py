@@ -306,13 +306,23 @@ def presets() -> None:
 
 @app.command()
 def doctor(
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
     address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to look at as well.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="A folder that every node of the cluster is to see.")
+    ] = None,
 ) -> None:
-    """Say what can be used here, and what is wrong."""
+    """Say what can be used here, and what is wrong.
+
+    With a configuration, whether the cluster has all that the run reserves.
+    """
     from .doctor import examine
 
     with readable_errors():
-        raise typer.Exit(0 if examine(console, address) else 1)
+        loaded = load(config, preset, overrides) if config or preset or overrides else None
+        raise typer.Exit(0 if examine(console, address, config=loaded, output=output) else 1)
 
 
 @app.command()

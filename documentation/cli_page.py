@@ -58,7 +58,11 @@ def _usage(parameter: Any) -> str:
 
 
 def _line(parameter: Any) -> str:
-    names = [parameter.metavar or parameter.name.upper()] if _is_argument(parameter) else parameter.opts
+    names = (
+        [parameter.metavar or parameter.name.upper()]
+        if _is_argument(parameter)
+        else [*parameter.opts, *parameter.secondary_opts]
+    )
     repeat = "; may be repeated" if parameter.multiple or parameter.nargs == -1 else ""
     default = "required" if parameter.required else _default(parameter)
     text = (parameter.help or "").replace("|", r"\|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from documentation.cli_page import commands
@@ -28,13 +29,20 @@ def mistake(command: str, *, whole: bool = True) -> str | None:
     known = commands()
     if verb.startswith("-"):
         return None if verb in ("--help", "--version", "--install-completion") else f"no option {verb}"
-    if verb in VERBS_TO_COME and verb not in known:
+    if verb == "VERB" or (verb in VERBS_TO_COME and verb not in known):
         return None
-    if verb not in known and verb != "VERB":
+    if verb not in known:
         return f"no verb {verb}"
-    if verb == "VERB":
+    inner = _submitted(arguments, whole=whole) if verb == "submit" else None
+    return inner or (_parse(known[verb], arguments) if whole else _options(known[verb], arguments))
+
+
+def _submitted(arguments: list[str], *, whole: bool) -> str | None:
+    """What is wrong with the command that is sent."""
+    if "--" not in arguments:
         return None
-    return _parse(known[verb], arguments) if whole else _options(known[verb], arguments)
+    sent = arguments[arguments.index("--") + 1 :]
+    return mistake(shlex.join(["hardray", *sent]), whole=whole)
 
 
 def _parse(command: Any, arguments: list[str]) -> str | None:
@@ -49,7 +57,8 @@ def _parse(command: Any, arguments: list[str]) -> str | None:
 
 def _options(command: Any, arguments: list[str]) -> str | None:
     """Which of the options a command lacks."""
-    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in known]
     return f"no option {unknown[0]}" if unknown else _overrides(word for word in arguments if _is_override(word))
 

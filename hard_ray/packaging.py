@@ -103,13 +103,15 @@ def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
         SubmissionError: a file that the command needs is not there, or must not be sent.
     """
     folder = folder.resolve()
-    files, left_out = {path: _needed(folder, path) for path in named}, list[LeftOut]()
+    files, left_out = set(named), list[LeftOut]()
+    for path in files:
+        _check_needed(folder, path)
     if whole:
         for path, reason in _walk(folder):
             if path in files:
                 continue
             if reason is None:
-                files[path] = None
+                files.add(path)
             else:
                 left_out.append(LeftOut(f"{path.as_posix()}/" if (folder / path).is_dir() else path.as_posix(), reason))
     package = Package(folder, tuple(sorted(files)), tuple(_joined(left_out)))
@@ -121,7 +123,7 @@ def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
     return package
 
 
-def _needed(folder: Path, path: Path) -> None:
+def _check_needed(folder: Path, path: Path) -> None:
     """Raises: a file that the command names cannot be sent."""
     whole = folder / path
     if not whole.is_file():

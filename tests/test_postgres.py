@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from hard_ray.run_folder import RunFolder, read_json, read_points, write_json
@@ -113,7 +114,7 @@ def database() -> Iterator[str]:
         )
         try:
             await_answer(lambda: listens(port), process, (place / "log").read_text, seconds=60)
-            yield f"postgresql://hardray:{PASSWORD}@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://hardray:{PASSWORD}@127.0.0.1:{port}/postgres"
         finally:
             end(process)
             shutil.rmtree(place, ignore_errors=True)
@@ -156,9 +157,16 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
         try:
             await_answer(lambda: healthy(uri), process, (place / "log").read_text)
+            assert PASSWORD not in str(command_lines(process))
             yield Server(uri, place / "kept", database)
         finally:
             end(process)
+
+
+def command_lines(process: subprocess.Popen) -> list[list[str]]:
+    """What everybody on the machine can see of a server's processes."""
+    started = psutil.Process(process.pid)
+    return [item.cmdline() for item in (started, *started.children(recursive=True))]
 
 
 def healthy(uri: str) -> bool:
@@ -247,7 +255,7 @@ def test_the_trained_model_can_be_loaded_from_the_server(server: Server, synced:
 
 def test_it_is_postgresql_that_holds_the_points(server: Server, synced: RunFolder):
     psycopg2 = pytest.importorskip("psycopg2")
-    connection = psycopg2.connect(server.database)
+    connection = psycopg2.connect(server.database.replace("+psycopg2", ""))
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM metrics WHERE key = 'train/loss'")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hard_ray.config.loader import read_layer, validate
 from hard_ray.errors import HardrayError
+from hard_ray.packaging import without_password
 from hard_ray.report import markdown
 from hard_ray.run_folder import RunFolder, open_run, read_json
 from hard_ray.tracking import Follower, tracking_uri
@@ -31,9 +32,10 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
                 else:
                     follower.sync()
             except Exception as error:  # the client, the store and the network raise their own
+                shown = without_password(follower.uri)
+                reason = f"{type(error).__name__}: {str(error).strip()}".replace(follower.uri, shown)
                 raise HardrayError(
-                    f"MLflow at {follower.uri} cannot be told: {type(error).__name__}: {str(error).strip()}; "
-                    "nothing is lost, try again once it answers"
+                    f"MLflow at {shown} cannot be told: {reason}; nothing is lost, try again once it answers"
                 ) from None
             say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
 

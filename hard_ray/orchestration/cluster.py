@@ -273,4 +273,7 @@ def _chosen(given: Any, otherwise: Any) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]
+    lines = (str(error).strip() or "no reason given").splitlines()
+    if "mismatch" in lines[0]:  # Ray's and Python's versions, here and there, stand below it
+        return " ".join(" ".join(lines).split())
+    return lines[0]

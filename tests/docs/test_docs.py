@@ -76,6 +76,9 @@ def test_mistakes_are_noticed():
     assert mistake("hardray generate --preset digits") is not None
     assert mistake("hardray generate --preset digits", whole=False) is None
     assert mistake("hardray report --too x runs/a", whole=False) == "no option --too"
+    assert mistake("hardray submit --dry-run -- distil") == "no verb distil"
+    assert mistake("hardray submit --dry-run -- distill optim.lrr=1") == "no key optim.lrr"
+    assert mistake("hardray submit --dry-runn -- distill") is not None
 
 
 def test_make_targets_exist():
