@@ -132,45 +132,31 @@ class Jobs:
         Raises:
             ClusterError: the connection was gone for too long.
         """
+        self.job(name)  # where there is none, this says so
         shown, last = 0, time.monotonic()
         while True:
+            shown = asyncio.run(self._tail(name, shown, write))
             try:
-                for_now = asyncio.run(self._tail(name, shown, write))
-                last = time.monotonic() if for_now > shown else last
-                shown = max(shown, for_now)
                 job = self.job(name)
                 if job.is_over:
-                    return self._with_the_rest(job, shown, write)
+                    write(self.logs_from(name, shown))  # the last lines may come after the connection's end
+                    return job
                 last = time.monotonic()
-            except _BrokenError as broken:
-                last = time.monotonic() if broken.shown > shown else last
-                shown = broken.shown
             except ClusterError:
                 if time.monotonic() - last > LOST_S:
-                    raise
-            if time.monotonic() - last > LOST_S:
-                raise ClusterError(f"the connection to {self.shown} is lost; the job {name} may go on")
+                    raise ClusterError(f"the connection to {self.shown} is lost; the job {name} may go on") from None
             time.sleep(POLL_S)
 
     async def _tail(self, name: str, skip: int, write: Callable[[str], None]) -> int:
-        """Write what comes beyond the first `skip` characters; how many have come in all."""
+        """Write what comes beyond the first `skip` characters; how many have been written in all."""
         came = 0
-        try:
+        with contextlib.suppress(Exception):  # the websocket's and Ray's own: the job's status says what is wrong
             async for text in self._client.tail_job_logs(name):
                 new = text[max(0, skip - came) :]
                 came += len(text)
                 if new:
                     write(self._hidden(new))
-        except Exception as error:  # the websocket's and Ray's own
-            raise _BrokenError(max(came, skip)) from error
-        return came
-
-    def _with_the_rest(self, job: Job, shown: int, write: Callable[[str], None]) -> Job:
-        """The last lines may come after the status."""
-        rest = self.logs_from(job.id, shown)
-        if rest:
-            write(rest)
-        return job
+        return max(came, skip)
 
     def logs_from(self, name: str, start: int) -> str:
         """What a job has printed beyond its first `start` characters."""
@@ -202,14 +188,6 @@ class Jobs:
                 raise ClusterError(_no_api(self.shown)) from None
             subject = f"{asked} {name}" if name else asked
             raise ClusterError(f"the cluster at {self.shown}, {subject}, answered: {text}") from None
-
-
-class _BrokenError(Exception):
-    """The connection ended before the job."""
-
-    def __init__(self, shown: int) -> None:
-        super().__init__()
-        self.shown = shown
 
 
 def said(job: Job) -> str:

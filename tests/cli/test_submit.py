@@ -237,9 +237,15 @@ class Client:
 
     def get_job_info(self, name: str):
         return SimpleNamespace(
-            submission_id=name, job_id=None, status="FAILED", entrypoint="x", message="", start_time=1, end_time=2,
+            submission_id=name,
+            job_id=None,
+            status="FAILED" if self.tries > 1 else "RUNNING",
+            entrypoint="x",
+            message="",
+            start_time=1,
+            end_time=2,
             driver_exit_code=3,
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture

@@ -178,6 +178,6 @@ def test_the_doctor_compares_the_cluster_with_a_configuration(head: Head, place:
     text = " ".join(good.stdout.split())
     for words in ("the run reserves 3 CPU", "those of this machine on 1 nodes", "every node sees"):
         assert words in text
-    bad = head.hardray(*looked, "runtime.num_workers=9", cwd=place)
+    bad = head.hardray(*looked, "runtime.num_workers=8", cwd=place)
     assert bad.returncode == 1
-    assert "reserves 11 CPU (the cluster has 4)" in " ".join(bad.stdout.split())
+    assert "reserves 10 CPU (the cluster has 4)" in " ".join(bad.stdout.split())
