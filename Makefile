@@ -46,8 +46,8 @@ docs-test: setup  ## run the commands of docs/ that are marked so; PAGES= names 
 experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
 	$(BIN)/python -m experiments.run
 
-bench: setup  ## ratios of speed, measured side by side
-	$(BIN)/python -m benchmarks.pick
+bench: setup  ## ratios of speed, measured side by side; ONLY= names some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
+	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 check: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""`make bench`: what a step with CutMixPick costs beside one with CutMix, in time and in counted arithmetic.
+"""What a step with CutMixPick costs beside one with CutMix, in time and in counted arithmetic.
 
 One process holds teacher and student, and the steps take turns, so that what else the machine does meets all alike.
 Times are medians over rounds; the arithmetic is that of PyTorch's counter over one step, both networks together.
@@ -7,7 +7,6 @@ Times are medians over rounds; the arithmetic is that of PyTorch's counter over 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.work import SPEC, STUDENT, TEACHER, Measured, Place, interleaved, median, ratio
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugmentor
 from hard_ray.config.networks import StudentConfig
@@ -22,13 +22,12 @@ from hard_ray.config.objective import KdObjective
 from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
 from hard_ray.distributed import Ranks
-from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.networks.network import build_student
 from hard_ray.objectives import StudentObjective
 from hard_ray.precision import Precision
 from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher
 
-SPEC = ImageSpec(32, 3, tuple("0123456789"))
 STEPS: Mapping[str, AugmentorConfig] = {
     "cutmix": CutmixAugmentor(),
     "pick, teacher_entropy": PickAugmentor(score="teacher_entropy"),
@@ -83,26 +82,41 @@ class Step:
         return int(counter.get_total_flops())
 
 
+def measure(place: Place, rounds: int) -> Measured:
+    """Each score's time over CutMix's, and over what its counted arithmetic leads to expect."""
+    del place
+    ratios = compare(TEACHER, STUDENT, 64, rounds)
+    found = {}
+    for name, (time_ratio, arithmetic_ratio) in ratios.items():
+        if name != "cutmix":
+            key = name.replace("pick, ", "pick_")
+            found |= {key: time_ratio, f"{key}_arithmetic": time_ratio / arithmetic_ratio}
+    return found
+
+
+def compare(teacher: str, student: str, batch_size: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Time and counted arithmetic of each step over CutMix's; printed as well."""
+    steps = {name: Step(augmentor, teacher, student, batch_size) for name, augmentor in STEPS.items()}
+    counted = {name: step.arithmetic() for name, step in steps.items()}
+    interleaved(steps, 1)
+    seconds = interleaved(steps, rounds)
+    found = {name: (ratio(seconds[name], seconds["cutmix"]), counted[name] / counted["cutmix"]) for name in steps}
+    print(f"{teacher} -> {student}, batches of {batch_size}, {torch.get_num_threads()} threads")
+    print(f"{'step':<24}{'ms':>8}{'time / cutmix':>16}{'arithmetic / cutmix':>22}{'time / arithmetic':>20}")
+    for name, (taken, expected) in found.items():
+        print(f"{name:<24}{1000 * median(seconds[name]):>8.1f}{taken:>16.3f}{expected:>22.3f}{taken / expected:>20.3f}")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default="cifar_resnet20")
-    parser.add_argument("--student", default="cifar_resnet8")
+    parser.add_argument("--teacher", default=TEACHER)
+    parser.add_argument("--student", default=STUDENT)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args(arguments)
-    steps = {name: Step(augmentor, given.teacher, given.student, given.batch_size) for name, augmentor in STEPS.items()}
-    counted = {name: step.arithmetic() for name, step in steps.items()}
-    for step in steps.values():
-        step()
-    rounds = [{name: step() for name, step in steps.items()} for _ in range(given.rounds)]
-    print(f"{given.teacher} -> {given.student}, batches of {given.batch_size}, {torch.get_num_threads()} threads")
-    print(f"{'step':<24}{'ms':>8}{'time / cutmix':>16}{'arithmetic / cutmix':>22}{'time / arithmetic':>20}")
-    for name in steps:
-        seconds = statistics.median(each[name] for each in rounds)
-        ratio = statistics.median(each[name] / each["cutmix"] for each in rounds)
-        expected = counted[name] / counted["cutmix"]
-        print(f"{name:<24}{1000 * seconds:>8.1f}{ratio:>16.3f}{expected:>22.3f}{ratio / expected:>20.3f}")
+    compare(given.teacher, given.student, given.batch_size, given.rounds)
 
 
 if __name__ == "__main__":

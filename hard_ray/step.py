@@ -162,8 +162,12 @@ class Updater:
             teacher=self.pool.logits(batch.images) if asks and self.pool else None,
         )
         if phase is Phase.STUDENT and augmentor_rests:
-            prepared.augmented = self._augment(prepared)
+            self.second_view(prepared)
         return prepared
+
+    def second_view(self, prepared: Prepared) -> None:
+        """Make the augmented view of a batch, and ask the teacher about it, before the batch is used."""
+        prepared.augmented = self._augment(prepared)
 
     def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
         return self.precision.images(pixels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -118,6 +119,8 @@ class Run:
     """Images per update, over all ranks."""
     bad_limit: int
     """Unreadable images that are put up with."""
+    ahead: int = 1
+    """Batches that the teacher is asked about before they are used."""
     scheduler: Scheduler | None = None
     ema: ModelEmaV3 | None = None
     report: Callable[[dict[str, Any]], None] = lambda _: None
@@ -165,8 +168,8 @@ class Run:
         return status
 
     def _loop(self, batches: Iterator[EvalBatch]) -> Status:
-        phase = self.controller.phase
-        prepared = self._prepare(batches, phase, augmentor_rests=True)
+        phase, asked = self.controller.phase, deque[Prepared]()
+        prepared = self._prepare(batches, asked, phase, augmentor_rests=True)
         while True:
             began, clock = time.perf_counter(), dict(self.updater.clock.seconds)
             if self._hear(self._read_signals()):
@@ -175,7 +178,7 @@ class Run:
             following = prepared
             if not last:
                 rests = phase is Phase.STUDENT
-                following = self._prepare(batches, self.controller.phase, augmentor_rests=rests)
+                following = self._prepare(batches, asked, self.controller.phase, augmentor_rests=rests)
             self._update(prepared, phase)
             self._time(began, clock)
             self._keep_and_watch(last)
@@ -183,12 +186,28 @@ class Run:
                 return Status.FINISHED
             prepared, phase = following, self.controller.phase
 
-    def _prepare(self, batches: Iterator[EvalBatch], phase: Phase, *, augmentor_rests: bool) -> Prepared:
+    def _prepare(
+        self, batches: Iterator[EvalBatch], asked: deque[Prepared], phase: Phase, *, augmentor_rests: bool
+    ) -> Prepared:
+        """The next batch; `asked` holds those after it, about which the teacher was asked already.
+
+        Clean images are the same whatever happens until they are used. So is a second view that nothing learns;
+        one that is learned waits until the augmentor rests.
+        """
+        left = self.ahead if self.controller.learned else self.rhythm.total - self.progress.student_steps
+        while len(asked) < min(self.ahead, left):
+            asked.append(self._ask(batches))
+        prepared = asked.popleft()
+        if self.controller.learned and phase is Phase.STUDENT and augmentor_rests:
+            self.updater.second_view(prepared)
+        return prepared
+
+    def _ask(self, batches: Iterator[EvalBatch]) -> Prepared:
         start = time.perf_counter()
         batch = next(batches)
         self.updater.clock.add("data_wait", start)
         self.note_bad(batch.bad)
-        return self.updater.prepare(batch, phase, augmentor_rests=augmentor_rests)
+        return self.updater.prepare(batch, Phase.STUDENT, augmentor_rests=not self.controller.learned)
 
     def _update(self, prepared: Prepared, phase: Phase) -> None:
         progress = self.progress

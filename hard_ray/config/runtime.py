@@ -40,8 +40,10 @@ class TeacherRuntime(Config):
     """Join waiting requests up to this many images; unset: one request, one batch."""
     max_wait_ms: NonNegativeFloat = 0.0
     """How long a request waits for others to join it; needs `max_batch`."""
+    prefetch: PositiveInt = 3
+    """Batches that the teacher is asked about before they are used: its time is hidden behind so many updates."""
     max_in_flight: Annotated[int, Field(ge=2)] = 8
-    """Requests that one worker may have unanswered."""
+    """Requests that one worker may have unanswered; a batch has one for each view."""
     timeout_s: Seconds = 300.0
     """How long a request is resent, while no replica answers, before the run stops."""
 

@@ -162,6 +162,7 @@ class Builder:
             ranks=self.ranks,
             observer=observer,
             batch_size=config.optim.batch_size,
+            ahead=config.runtime.teacher.prefetch if self.pool is not None else 1,
             bad_limit=int(config.data.max_bad_fraction * len(self.index.labels)),
             scheduler=self._scheduler(learner.optimizer, rhythm),
             ema=ema,

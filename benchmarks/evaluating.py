@@ -1,0 +1,76 @@
+"""Images a second of `hardray evaluate` against a plain loop with the same network, views and precision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.plain_loop import eval_views, loader
+from benchmarks.work import BUILD, HARDRAY, SPEC, TEACHER, Measured, Place, interleaved, median, python, ratio, run
+from hard_ray.config.networks import StudentConfig
+from hard_ray.networks.network import build_student
+from hard_ray.orchestration.hardware import probe
+
+BATCH = 256
+
+
+def hardray(place: Place) -> float:
+    """By hardray's own count, which begins with the first answer as the plain loop's does."""
+    output = BUILD / "evaluation"
+    shutil.rmtree(output, ignore_errors=True)
+    options = (
+        f"--suite clean --split train --no-teacher --batch-size {BATCH} --preset cifar10 --data {place.data}".split()
+    )
+    text = run([HARDRAY, "evaluate", str(place.teacher), *options, "--output", str(output)], COLUMNS="200")
+    found = re.search(r"([\d,]+) images/s", text)
+    if found is None:
+        raise RuntimeError(f"hardray evaluate printed no speed:\n{text[-2000:]}")
+    return float(found[1].replace(",", ""))
+
+
+def plain(place: Place, workers: int) -> float:
+    """Of the plain loop."""
+    return python("evaluating", "--data", place.data, "--workers", workers)["images_per_s"]
+
+
+def measure(place: Place, rounds: int) -> Measured:
+    """`evaluate`: hardray's images a second over the plain loop's."""
+    found = interleaved(
+        {"hardray": lambda: hardray(place), "plain-0": lambda: plain(place, 0), "plain-2": lambda: plain(place, 2)},
+        rounds,
+    )
+    for name, values in found.items():
+        print(f"  {name:<10}{median(values):>10.0f} images/s", flush=True)
+    best = max(("plain-0", "plain-2"), key=lambda name: median(found[name]))
+    return {"evaluate": ratio(found["hardray"], found[best])}
+
+
+@torch.no_grad()
+def main() -> None:
+    """The plain loop; images a second as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=0)
+    given = parser.parse_args()
+    dtype = probe().fast_dtype(on_gpu=False)
+    memory_format = torch.channels_last if dtype == "bfloat16" else torch.contiguous_format
+    network = build_student(StudentConfig(model=TEACHER), SPEC).to(memory_format=memory_format).eval()
+    views, right, done, began = eval_views(given.data, "train"), 0, 0, 0.0
+    for pixels, labels in loader(views, given.workers, BATCH):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = network((pixels.float() / 255.0).to(memory_format=memory_format))
+        right += int((logits.argmax(1) == labels).sum())
+        done += len(labels)
+        if not began:
+            began, first = time.perf_counter(), done
+    print(json.dumps({"images_per_s": (done - first) / (time.perf_counter() - began), "right": right}))
+
+
+if __name__ == "__main__":
+    main()

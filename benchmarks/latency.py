@@ -1,0 +1,153 @@
+"""A teacher that takes twice as long as the student's update, and costs no CPU: is its time hidden?
+
+The student is real and its images are at hand, so that nothing but the pool's latency is in the way. The ideal is
+the slower of the student alone and replicas / latency.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python
+from hard_ray.config.loader import load_config
+from hard_ray.data.pipeline import Batch, Pipeline
+from hard_ray.data.sources import build_index
+from hard_ray.distributed import Ranks
+from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.orchestration.pool import PoolAddress, RayPool
+from hard_ray.orchestration.replica import Reply
+from hard_ray.orchestration.worker import Builder
+from hard_ray.run_folder import read_json
+from hard_ray.teacher import Ticket
+
+REPLICAS, STEPS = (1, 2, 4, 8), 300
+IDENTITY = "0" * 64
+
+
+class Sleeper:
+    """Answers with zeros after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        """Of each answer."""
+        self.seconds = seconds
+
+    def identity(self) -> str:
+        """The same for all."""
+        return IDENTITY
+
+    def logits(self, images: NDArray[np.uint8]) -> Reply[NDArray[np.float32]]:
+        """Zeros, late."""
+        time.sleep(self.seconds)
+        return Reply(IDENTITY, np.zeros((len(images), len(CLASSES)), dtype=np.float32))
+
+
+class AtOnce:
+    """A pool that answers before it is asked."""
+
+    def identity(self) -> str:
+        """As the sleepers'."""
+        return IDENTITY
+
+    def logits(self, images: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]]:
+        """Zeros."""
+        found = np.zeros((len(images), len(CLASSES)), dtype=np.float32)
+
+        class Ready:
+            def result(self) -> NDArray[np.float32]:
+                return found
+
+        return Ready()
+
+    def loss_and_grad(self, *_: object) -> Any:
+        """Nobody asks."""
+        raise NotImplementedError
+
+
+class AtHand(Pipeline):
+    """One batch, again and again."""
+
+    def train_batches(self, first: int) -> Generator[Batch]:
+        """Random pixels."""
+        pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
+        labels, ids = np.arange(BATCH) % len(CLASSES), np.arange(BATCH)
+        while True:
+            yield Batch(pixels, labels, ids, np.zeros(BATCH, dtype=np.int64))
+
+    def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
+        """One batch: nothing that is measured."""
+        yield next(self.train_batches(0))
+
+
+class Alone(Builder):
+    """A run of this process that reads no data."""
+
+    def _pipeline(self) -> Pipeline:
+        made = super()._pipeline()
+        return AtHand(made.index, made.config, made.schedule, made.share, made.block_bytes)
+
+    def _report(self, metrics: dict[str, Any]) -> None:
+        pass
+
+
+def updates_per_s(place: Place, pool: Any) -> float:
+    """Of a run of STEPS updates, from its own clock."""
+    config = load_config(preset="cifar10", overrides=place.overrides(optim__steps=STEPS, runtime__threads=1))
+    folder = BUILD / "latency"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan = RunPlan("latency", "main", config, folder)
+    Alone(plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+    return STEPS / float(read_json(folder / "outcome.json")["seconds"]["total"])
+
+
+def with_sleepers(place: Place, replicas: int, latency: float) -> float:
+    """Updates a second with a pool of sleepers."""
+    namespace = uuid.uuid4().hex
+    names = tuple(f"teacher-{number}" for number in range(replicas))
+    made: Any = ray.remote(Sleeper)
+    actors = [made.options(name=name, namespace=namespace, num_cpus=0).remote(latency) for name in names]
+    ray.get([actor.identity.remote() for actor in actors])
+    runtime = load_config(preset="cifar10").runtime.teacher
+    address = PoolAddress(namespace, names, runtime.max_in_flight, runtime.timeout_s)
+    try:
+        return updates_per_s(place, RayPool(replace(address)))
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def main() -> None:
+    """One round, as JSON: the share of the ideal for each number of replicas."""
+    place = Place(*map(type(BUILD), sys.argv[1:3]))
+    torch.set_num_threads(1)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    alone = updates_per_s(place, AtOnce())
+    latency = 2.0 / alone
+    found = {}
+    for replicas in REPLICAS:
+        ideal = min(alone, replicas / latency)
+        found[f"latency_{replicas}"] = with_sleepers(place, replicas, latency) / ideal
+    ray.shutdown()
+    print(json.dumps(found))
+
+
+def measure(place: Place, rounds: int) -> Measured:
+    """`latency_1`, `_2`, `_4`, `_8`: the share of the ideal."""
+    found = [python("latency", place.data, place.teacher) for _ in range(rounds)]
+    return {name: median([each[name] for each in found]) for name in found[0]}
+
+
+if __name__ == "__main__":
+    main()

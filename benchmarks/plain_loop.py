@@ -1,0 +1,102 @@
+"""Knowledge distillation as one would write it in an afternoon: one process, torch's DataLoader, both networks.
+
+The same networks, views, loss, optimiser and precision as the hardray run it stands beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER
+from hard_ray import losses
+from hard_ray.config.loader import load_config
+from hard_ray.config.networks import StudentConfig
+from hard_ray.data.pipeline import EvalPictures, Pictures, TrainPictures
+from hard_ray.data.schedule import train_schedule
+from hard_ray.data.sources import build_index
+from hard_ray.networks.network import build_student
+from hard_ray.orchestration.hardware import probe
+
+
+class Views(Dataset[tuple[Tensor, int]]):
+    """The views that hardray's own stream makes, one by one."""
+
+    def __init__(self, pictures: Pictures, length: int) -> None:
+        """`length` views."""
+        self.pictures, self.length = pictures, length
+
+    def __len__(self) -> int:
+        """How many."""
+        return self.length
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        """A view, uint8, and its label."""
+        columns = self.pictures(np.array([position]))
+        return torch.from_numpy(columns["image"][0]), int(columns["label"][0])
+
+
+def train_views(data: Path, length: int, *overrides: str) -> Views:
+    """The first views of a training run."""
+    config = load_config(preset="cifar10", overrides=[f"data.path={data}", *overrides])
+    index = build_index(config.data)
+    schedule = train_schedule(index, config.data, batch_size=BATCH, seed=0, rank=0, world_size=1)
+    return Views(TrainPictures(index.reader, index.labels, config.data, schedule), length)
+
+
+def eval_views(data: Path, split: str) -> Views:
+    """The evaluation views of a split."""
+    config = load_config(preset="cifar10", overrides=[f"data.path={data}"])
+    index = build_index(config.data)
+    rows = index.rows(split)
+    return Views(EvalPictures(index.reader, index.labels, config.data, rows), len(rows))
+
+
+def loader(views: Views, workers: int, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+    """The views in order, in batches."""
+    return iter(DataLoader(views, batch_size=batch, num_workers=workers, prefetch_factor=4 if workers else None))
+
+
+def main() -> None:
+    """Train, and print images a second from the update `--from` on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--from", type=int, required=True, dest="first")
+    parser.add_argument("--workers", type=int, default=0)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    dtype = probe().fast_dtype(on_gpu=False)
+    memory_format = torch.channels_last if dtype == "bfloat16" else torch.contiguous_format
+    teacher, student = (build_student(StudentConfig(model=name), SPEC) for name in (TEACHER, STUDENT))
+    teacher = teacher.to(memory_format=memory_format).eval()
+    student = student.to(memory_format=memory_format).train()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+    began = 0.0
+    for step, (pixels, _) in enumerate(loader(train_views(given.data, given.steps * BATCH), given.workers)):
+        if step == given.first:
+            began = time.perf_counter()
+        images = (pixels.float() / 255.0).to(memory_format=memory_format)
+        with autocast:
+            with torch.no_grad():
+                target = teacher(images)
+            logits = student(images)
+        loss = losses.divergence(target.float(), logits.float(), temperature=4.0).mean() * 16.0
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    seconds = time.perf_counter() - began
+    print(json.dumps({"images_per_s": (given.steps - given.first) * BATCH / seconds}))
+
+
+if __name__ == "__main__":
+    main()

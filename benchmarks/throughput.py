@@ -1,0 +1,79 @@
+"""Images a second of a whole run, teacher pool and all, against a plain loop and against timm's script."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from benchmarks.work import (
+    BATCH,
+    BUILD,
+    HARDRAY,
+    STUDENT,
+    TEACHER,
+    Measured,
+    Place,
+    interleaved,
+    median,
+    python,
+    ratio,
+    run,
+)
+from hard_ray.run_folder import read_points
+
+FIRST, STEPS = 100, 400
+
+
+def hardray(place: Place, *overrides: str) -> float:
+    """Images a second of `hardray distill`, from update FIRST to the last."""
+    output = BUILD / "run"
+    shutil.rmtree(output, ignore_errors=True)
+    given = place.overrides(optim__steps=STEPS, tracking__log_every=10)
+    run([HARDRAY, "distill", "--preset", "cifar10", "--output", str(output), *given, *overrides])
+    times = {
+        point["step"]: point["time"] for _, point in read_points(output / "metrics.jsonl") if point["kind"] == "train"
+    }
+    return (STEPS - FIRST) * BATCH / float(times[STEPS] - times[FIRST])
+
+
+def plain(place: Place, workers: int) -> float:
+    """Images a second of the plain loop."""
+    arguments = ("--data", place.data, "--steps", STEPS, "--from", FIRST, "--workers", workers)
+    return python("plain_loop", *arguments)["images_per_s"]
+
+
+def timm(place: Place, script: Path) -> float:
+    """Images a second of timm's train.py, by its own count over the second half of an epoch."""
+    patched = "import sys, runpy, hard_ray.networks; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    output = BUILD / "timm"
+    shutil.rmtree(output, ignore_errors=True)
+    options = f"""--data-dir {place.data} --train-split train --val-split test --model {STUDENT} --num-classes 10
+      --kd-model-name {TEACHER} --kd-distill-type logit --kd-temperature 4 --input-size 3 32 32 --batch-size {BATCH}
+      --workers 2 --epochs 1 --sched none --lr 0.1 --train-crop-mode rkrc --scale 1 1 --ratio 1 1 --hflip 0.5
+      --color-jitter 0 --device cpu --log-interval 50 --output {output} --no-prefetcher"""
+    text = run([sys.executable, "-c", patched, str(script), *options.split()])
+    speeds = [float(found) for found in re.findall(r"Train: 0.*?\(\s*([\d.]+)/s\)", text)]
+    if not speeds:
+        raise RuntimeError(f"timm's script printed no speed:\n{text[-2000:]}")
+    return speeds[-1]
+
+
+def measure(place: Place, rounds: int) -> Measured:
+    """`plain_loop` and `timm`: hardray's images a second over theirs; `timm` where $TIMM_TRAIN names train.py."""
+    measures = {
+        "hardray": lambda: hardray(place),
+        "plain-0": lambda: plain(place, 0),
+        "plain-2": lambda: plain(place, 2),
+    }
+    script = os.environ.get("TIMM_TRAIN")
+    if script:
+        measures["timm"] = lambda: timm(place, Path(script))
+    found = interleaved(measures, rounds)
+    best = max(("plain-0", "plain-2"), key=lambda name: median(found[name]))
+    for name, values in found.items():
+        print(f"  {name:<10}{median(values):>10.0f} images/s", flush=True)
+    ratios = {"plain_loop": ratio(found["hardray"], found[best])}
+    return ratios | ({"timm": ratio(found["hardray"], found["timm"])} if script else {})

@@ -1,0 +1,134 @@
+"""The work that is measured: ResNet-20 teaches ResNet-8, an image folder of CIFAR-10's size and form, batches of 128.
+
+$CIFAR10 names the folder, `{train,test}/class/*.jpg`. Without it one of random images is made: the work is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hard_ray.config.networks import StudentConfig
+from hard_ray.export import ModelCard, export_network
+from hard_ray.networks.network import ImageSpec, build_student
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "bench"
+HARDRAY = str(Path(sys.executable).with_name("hardray"))
+CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+SPEC = ImageSpec(32, 3, CLASSES)
+TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
+BATCH = 128
+MADE_IMAGES = {"train": 12_800, "test": 2_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What every measure is given."""
+
+    data: Path
+    teacher: Path
+    """A folder in timm's layout; its weights are random, which costs what trained ones do."""
+
+    def overrides(self, **changed: object) -> list[str]:
+        """The run of the work, as overrides of the preset `cifar10`."""
+        given = {
+            "data.path": self.data,
+            "teacher.checkpoint": self.teacher,
+            "objective.kind": "kd",
+            "augmentor.kind": "identity",
+            "optim.batch_size": BATCH,
+            "validate.every": 100_000,
+            "validate.suites": "[clean]",
+            "checkpoints.every": 100_000,
+            "tracking.enabled": "false",
+            "tracking.gallery_images": 0,
+            **{key.replace("__", "."): value for key, value in changed.items()},
+        }
+        return [f"{key}={value}" for key, value in given.items()]
+
+
+def prepare() -> Place:
+    """The data and a teacher's folder; made once."""
+    given = os.environ.get("CIFAR10")
+    data = Path(given).resolve() if given else _made_images(BUILD / "images")
+    teacher = BUILD / "teacher"
+    if not (teacher / "config.json").exists():
+        torch.manual_seed(0)
+        network = build_student(StudentConfig(model=TEACHER), SPEC, role="the teacher")
+        export_network(network, teacher, images=SPEC, card=ModelCard("random", "none", "none", "none", 0, 1.0))
+    return Place(data, teacher)
+
+
+def _made_images(folder: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split, count in MADE_IMAGES.items():
+        for number in range(count):
+            path = folder / split / CLASSES[number % 10] / f"{number:05d}.jpg"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3)).astype(np.uint8))
+                coarse.resize((32, 32), Image.Resampling.BICUBIC).save(path, quality=95)
+    return folder
+
+
+def python(module: str, *arguments: object, **environment: str) -> dict[str, float]:
+    """Run a module of this folder as a process of its own; what it printed last, as JSON."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    return json.loads(run(command, **environment).strip().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def run(command: Sequence[str], **environment: str) -> str:
+    """A command to its end; what it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+        )
+    return done.stdout
+
+
+Measured = dict[str, float]
+
+
+def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each measure once a round, in turn and every other round backwards, so that what else runs meets all alike."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(rounds):
+        for name in list(measures)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(measures[name]())
+    return found
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def median(values: Sequence[float]) -> float:
+    """Median."""
+    return statistics.median(values)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
