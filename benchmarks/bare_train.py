@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 
-import ray
-import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
+
+from benchmarks.work import quiet_ray
 
 
 def step() -> None:
@@ -29,8 +29,7 @@ def main() -> None:
     """Print when the first update was made, in seconds since the epoch."""
     import hard_ray.orchestration.driver  # noqa: F401  (the same imports)
 
-    ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet_ray(3), tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(
             step,
             scaling_config=ray.train.ScalingConfig(num_workers=1),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import ray
 
 from benchmarks.plain_loop import loader, train_views
-from benchmarks.work import BATCH, BUILD, Measured, Place, interleaved, median, ratio
+from benchmarks.work import BATCH, BUILD, Measured, Place, interleaved, median, quiet_ray, ratio
 from hard_ray.config.loader import load_config
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
@@ -68,23 +68,18 @@ def as_parquet(data: Path) -> Path:
 
 def measure(place: Place, rounds: int) -> Measured:
     """`ingest_folder` and `ingest_parquet`."""
-    cores = usable_cores()
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    ratios = {}
-    try:
-        for kind, data, overrides in (
-            ("folder", place.data, ()),
-            ("parquet", as_parquet(place.data), ("data.kind=parquet",)),
-        ):
-            found = interleaved(
-                {
-                    "stream": functools.partial(stream, data, *overrides),
-                    "loader": functools.partial(torch_loader, data, *overrides, workers=cores),
-                },
-                rounds,
-            )
+    cores, ratios = usable_cores(), {}
+    kinds: dict[str, tuple[Path, tuple[str, ...]]] = {
+        "folder": (place.data, ()),
+        "parquet": (as_parquet(place.data), ("data.kind=parquet",)),
+    }
+    with quiet_ray(cores):
+        for kind, (data, overrides) in kinds.items():
+            measures = {
+                "stream": functools.partial(stream, data, *overrides),
+                "loader": functools.partial(torch_loader, data, *overrides, workers=cores),
+            }
+            found = interleaved(measures, rounds)
             ratios[f"ingest_{kind}"] = ratio(found["stream"], found["loader"])
             print(f"  {kind:<10}" + "".join(f"{n} {median(v):.0f} images/s  " for n, v in found.items()), flush=True)
-    finally:
-        ray.shutdown()
     return ratios

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Generator
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python
+from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python, quiet_ray
 from hard_ray.config.loader import load_config
 from hard_ray.data.pipeline import Batch, Pipeline
 from hard_ray.data.sources import build_index
@@ -122,7 +122,7 @@ def with_sleepers(place: Place, replicas: int, latency: float) -> float:
     runtime = load_config(preset="cifar10").runtime.teacher
     address = PoolAddress(namespace, names, runtime.max_in_flight, runtime.timeout_s)
     try:
-        return updates_per_s(place, RayPool(replace(address)))
+        return updates_per_s(place, RayPool(address))
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -130,16 +130,15 @@ def with_sleepers(place: Place, replicas: int, latency: float) -> float:
 
 def main() -> None:
     """One round, as JSON: the share of the ideal for each number of replicas."""
-    place = Place(*map(type(BUILD), sys.argv[1:3]))
+    place = Place(*map(Path, sys.argv[1:3]))
     torch.set_num_threads(1)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    alone = updates_per_s(place, AtOnce())
-    latency = 2.0 / alone
     found = {}
-    for replicas in REPLICAS:
-        ideal = min(alone, replicas / latency)
-        found[f"latency_{replicas}"] = with_sleepers(place, replicas, latency) / ideal
-    ray.shutdown()
+    with quiet_ray(2):
+        alone = updates_per_s(place, AtOnce())
+        latency = 2.0 / alone
+        for replicas in REPLICAS:
+            ideal = min(alone, replicas / latency)
+            found[f"latency_{replicas}"] = with_sleepers(place, replicas, latency) / ideal
     print(json.dumps(found))
 
 

@@ -14,8 +14,8 @@ from benchmarks.work import BUILD, HARDRAY, ROOT, Measured, Place
 from hard_ray.run_folder import read_points
 
 FIRST, STEPS = 2_000, 12_000
-QUICK = ("--preset", "digits", f"optim.steps={STEPS}", "experiment.controls=[]", "validate.every=1000", "optim.batch_size=32",
-         "checkpoints.every=50", "tracking.enabled=false", "tracking.gallery_images=0", "tracking.log_every=100")  # fmt: skip
+QUICK = f"""--preset digits optim.steps={STEPS} optim.batch_size=32 experiment.controls=[] validate.every=1000
+  checkpoints.every=50 tracking.enabled=false tracking.gallery_images=0 tracking.log_every=100""".split()
 
 
 def measure(place: Place, rounds: int) -> Measured:

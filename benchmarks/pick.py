@@ -86,7 +86,7 @@ def measure(place: Place, rounds: int) -> Measured:
     """Each score's time over CutMix's, and over what its counted arithmetic leads to expect."""
     del place
     ratios = compare(TEACHER, STUDENT, 64, rounds)
-    found = {}
+    found: Measured = {}
     for name, (time_ratio, arithmetic_ratio) in ratios.items():
         if name != "cutmix":
             key = name.replace("pick, ", "pick_")

@@ -92,7 +92,7 @@ def main() -> None:
             logits = student(images)
         loss = losses.divergence(target.float(), logits.float(), temperature=4.0).mean() * 16.0
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     seconds = time.perf_counter() - began
     print(json.dumps({"images_per_s": (given.steps - given.first) * BATCH / seconds}))

@@ -39,8 +39,8 @@ class Bar:
 
     def verdict(self, value: float) -> str:
         """In a word."""
-        within = (lambda bar: value <= bar) if self.at_most else (lambda bar: value >= bar)
-        return "aim reached" if within(self.aim) else "reached" if within(self.must) else "NOT reached"
+        aim, must = ((value <= bar) if self.at_most else (value >= bar) for bar in (self.aim, self.must))
+        return "aim reached" if aim else "reached" if must else "NOT reached"
 
 
 BARS = {

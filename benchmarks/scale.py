@@ -16,7 +16,7 @@ import psutil
 import ray
 
 from benchmarks.latency import Sleeper
-from benchmarks.work import BATCH, Measured, Place, median, python
+from benchmarks.work import BATCH, Measured, Place, median, python, quiet_ray
 from hard_ray.orchestration.pool import PoolAddress, RayPool
 
 SIZES = (1, 2, 4, 8, 16)
@@ -81,15 +81,14 @@ def at_size(size: int) -> float:
     spent = cpu_seconds() - before
     for actor in (*actors, *workers):
         ray.kill(actor)
-    return (spent - resting) / answered
+    return float((spent - resting) / answered)
 
 
 def main() -> None:
     """One round, as JSON."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     sizes = [int(word) for word in sys.argv[1:]] or list(SIZES)
-    found = {str(size): at_size(size) for size in sizes}
-    ray.shutdown()
+    with quiet_ray(2):
+        found = {str(size): at_size(size) for size in sizes}
     print(json.dumps(found))
 
 

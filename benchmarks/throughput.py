@@ -47,7 +47,7 @@ def plain(place: Place, workers: int) -> float:
 
 def timm(place: Place, script: Path) -> float:
     """Images a second of timm's train.py, by its own count over the second half of an epoch."""
-    patched = "import sys, runpy, hard_ray.networks; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    patched = "import sys, runpy, hard_ray.networks; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     output = BUILD / "timm"
     shutil.rmtree(output, ignore_errors=True)
     options = f"""--data-dir {place.data} --train-split train --val-split test --model {STUDENT} --num-classes 10

@@ -5,17 +5,19 @@ $CIFAR10 names the folder, `{train,test}/class/*.jpg`. Without it one of random 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import ray
 import torch
 from PIL import Image
 
@@ -26,7 +28,7 @@ from hard_ray.networks.network import ImageSpec, build_student
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bench"
 HARDRAY = str(Path(sys.executable).with_name("hardray"))
-CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPEC = ImageSpec(32, 3, CLASSES)
 TEACHER, STUDENT = "cifar_resnet20", "cifar_resnet8"
 BATCH = 128
@@ -99,13 +101,22 @@ def run(command: Sequence[str], **environment: str) -> str:
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(
-            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
-        )
+        said = done.stdout[-2000:] + done.stderr[-3000:]
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
     return done.stdout
 
 
 Measured = dict[str, float]
+
+
+@contextlib.contextmanager
+def quiet_ray(cpus: int) -> Iterator[None]:
+    """A cluster of this process."""
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -125,10 +136,3 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
 def median(values: Sequence[float]) -> float:
     """Median."""
     return statistics.median(values)
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of a call."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

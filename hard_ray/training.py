@@ -169,16 +169,18 @@ class Run:
 
     def _loop(self, batches: Iterator[EvalBatch]) -> Status:
         phase, asked = self.controller.phase, deque[Prepared]()
-        prepared = self._prepare(batches, asked, phase, augmentor_rests=True)
+        left = self.rhythm.total - self.progress.student_steps
+        prepared = self._prepare(batches, asked, phase, augmentor_rests=True, left=left)
         while True:
             began, clock = time.perf_counter(), dict(self.updater.clock.seconds)
             if self._hear(self._read_signals()):
                 return Status.STOPPED
-            last = phase is Phase.STUDENT and self.progress.student_steps + 1 == self.rhythm.total
+            left = self.rhythm.total - self.progress.student_steps - (phase is Phase.STUDENT)
+            last = left == 0
             following = prepared
             if not last:
                 rests = phase is Phase.STUDENT
-                following = self._prepare(batches, asked, self.controller.phase, augmentor_rests=rests)
+                following = self._prepare(batches, asked, self.controller.phase, augmentor_rests=rests, left=left)
             self._update(prepared, phase)
             self._time(began, clock)
             self._keep_and_watch(last)
@@ -187,15 +189,20 @@ class Run:
             prepared, phase = following, self.controller.phase
 
     def _prepare(
-        self, batches: Iterator[EvalBatch], asked: deque[Prepared], phase: Phase, *, augmentor_rests: bool
+        self,
+        batches: Iterator[EvalBatch],
+        asked: deque[Prepared],
+        phase: Phase,
+        *,
+        augmentor_rests: bool,
+        left: int,
     ) -> Prepared:
         """The next batch; `asked` holds those after it, about which the teacher was asked already.
 
         Clean images are the same whatever happens until they are used. So is a second view that nothing learns;
-        one that is learned waits until the augmentor rests.
+        one that is learned waits until the augmentor rests. `left` student updates are sure to come.
         """
-        left = self.ahead if self.controller.learned else self.rhythm.total - self.progress.student_steps
-        while len(asked) < min(self.ahead, left):
+        while len(asked) < max(1, min(self.ahead, left)):
             asked.append(self._ask(batches))
         prepared = asked.popleft()
         if self.controller.learned and phase is Phase.STUDENT and augmentor_rests:

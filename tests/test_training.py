@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.controller import Phase
 from hard_ray.data.sources import build_index
@@ -16,7 +17,7 @@ from hard_ray.state import CheckpointStore
 from hard_ray.step import Updater
 from hard_ray.teacher import LocalPool, Teacher
 from hard_ray.training import Run, Status
-from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+from tests.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 
 class KilledError(Exception):
@@ -298,3 +299,41 @@ def test_a_run_that_ended_before_its_last_measurement_was_kept_logs_it_once(tmp_
     (tmp_path / "outcome.json").unlink()
     run_here(config, tmp_path)
     assert len(steps_of(tmp_path, "final")) == 1
+
+
+@pytest.mark.parametrize("augmentor", ["affine", "cutmix"])
+def test_a_teacher_that_is_asked_further_ahead_costs_no_bit_and_no_update(tmp_path: Path, augmentor: str):
+    class Counting(LocalPool):
+        waiting, most, asked = 0, 0, 0
+
+        def logits(self, images):
+            Counting.waiting, Counting.asked = Counting.waiting + 1, Counting.asked + 1
+            Counting.most = max(Counting.most, Counting.waiting)
+            return Counted(super().logits(images))
+
+    class Counted:
+        def __init__(self, ticket):
+            self.ticket = ticket
+
+        def result(self):
+            Counting.waiting -= 1
+            return self.ticket.result()
+
+    plain = () if augmentor == "affine" else ("objective.kind=kd",)
+    asked = {}
+    for ahead in (1, 4):
+        overrides = (f"augmentor={{kind: {augmentor}}}", f"runtime.teacher.prefetch={ahead}", "validate.every=100")
+        config = tiny_config(*plain, *overrides) if augmentor == "affine" else fixed(*plain, *overrides)
+        index = build_index(config.data)
+        Counting.waiting = Counting.most = Counting.asked = 0
+        run_here(config, tmp_path / str(ahead), Counting(untrained_teacher(config, index)))
+        asked[ahead] = Counting.most, Counting.asked
+    assert_equal_bits(student_weights(tmp_path / "1"), student_weights(tmp_path / "4"))
+    assert asked[4][0] > asked[1][0] + 2
+    assert asked[4][1] == asked[1][1]
+
+
+def fixed(*overrides: str) -> RunConfig:
+    """A tiny run without what only HARD has."""
+    own = ("augmentor.", "controller.")
+    return load_config(preset="digits", overrides=[*(item for item in TINY if not item.startswith(own)), *overrides])
