@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quick docs docs-reference docs-test experiments bench check fix lock clean
+.PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test: setup  ## the tests
 
 test-slow: setup  ## the long end-to-end tests that `make test` leaves out
 	$(BIN)/python -m pytest -m slow
+
+chaos: setup  ## what is killed, full, broken or lying: every fault, and what is left behind
+	$(BIN)/python -m pytest -m chaos
 
 quick: setup  ## the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration

@@ -54,6 +54,10 @@ class AgreedError(HardrayError):
     """An error that every rank of a run raises at the same update, so that none waits for another."""
 
 
+class DivergedError(AgreedError):
+    """The loss is no number any more; every rank knows it at the same update."""
+
+
 class SubmissionError(HardrayError):
     """A command that cannot be sent to a cluster as it stands; nothing was sent."""
 

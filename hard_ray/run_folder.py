@@ -107,6 +107,11 @@ class RunFolder:
         return self.path / "bad_images.txt"
 
     @property
+    def diverged(self) -> Path:
+        """The folder of batches at which the loss was no number."""
+        return self.path / "diverged"
+
+    @property
     def stop_request(self) -> Path:
         """While this file is there, the run stops at the next update, with a checkpoint."""
         return self.path / "stop"

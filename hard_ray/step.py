@@ -69,6 +69,7 @@ class Prepared:
     images: Tensor
     labels: Tensor
     given: AugmentationInput
+    sample_ids: NDArray[np.int64]
     teacher: Ticket[NDArray[np.float32]] | None
     augmented: Augmented | None = None
 
@@ -159,6 +160,7 @@ class Updater:
             images=images,
             labels=labels,
             given=AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient),
+            sample_ids=batch.sample_ids,
             teacher=self.pool.logits(batch.images) if asks and self.pool else None,
         )
         if phase is Phase.STUDENT and augmentor_rests:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -21,13 +22,15 @@ from torch import Tensor, nn
 
 from hard_ray.controller import Controller, Measurement, Phase, Switch
 from hard_ray.distributed import Ranks
-from hard_ray.errors import DataError, RunFolderError
+from hard_ray.errors import DataError, DivergedError, RunFolderError
 from hard_ray.evaluation.evaluator import EvalBatch, SuiteResult
 from hard_ray.run_folder import MetricsLog, RunFolder, write_text
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Metrics, Prepared, Updater
 
 STOP_POLL_S = 0.5
+LOSSES = ("train/loss", "augmentor/loss")
+"""Metrics that have to be numbers."""
 
 
 class Status(StrEnum):
@@ -68,6 +71,7 @@ class Signals:
     measurement: Measurement
     stop: bool
     new_bad: bool
+    diverged: bool
 
 
 class Meter:
@@ -130,6 +134,7 @@ class Run:
     _reduced: Tensor | None = field(init=False, default=None)
     _new_bad: set[str] = field(init=False, default_factory=set)
     _polled: float = field(init=False, default=0.0)
+    _last: Prepared | None = field(init=False, default=None)
     _evaluated_at: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -154,6 +159,7 @@ class Run:
 
         Raises:
             AgreedError: more images are unreadable than allowed, or a checkpoint cannot be written.
+            DivergedError: the loss is no number; the batch was written, and no checkpoint since.
         """
         if self.progress.step == 0:
             self._picture()
@@ -222,6 +228,7 @@ class Run:
         began = time.perf_counter()
         metrics = self.updater.update(prepared, phase, step=progress.step, epoch=epoch)
         progress.step += 1
+        self._last = prepared
         if phase is Phase.AUGMENTOR:
             self.updater.clock.add("augmentor_phases", began)
             progress.augmentor_steps += 1
@@ -248,21 +255,28 @@ class Run:
         absent = torch.tensor(float("nan"))
         device = self.updater.precision.device
         values = [metrics.get(name, absent) for name in ("train/disagreement", "train/kd_loss")]
-        flags = [torch.tensor(float(self._stop_requested())), torch.tensor(float(len(self._new_bad)))]
+        losses = [value for name, value in metrics.items() if name in LOSSES]
+        diverged = ~torch.stack(losses).isfinite().all() if losses else torch.tensor(0.0)
+        flags = [torch.tensor(float(self._stop_requested())), torch.tensor(float(len(self._new_bad))), diverged]
         self._reduced = self.ranks.sum(torch.stack([value.to(device).float() for value in (*values, *flags)]))
 
     def _read_signals(self) -> Signals | None:
         """The last update's numbers; before the first update there are none."""
         if self._reduced is None:
             pending = self.progress.pending
-            return Signals(pending, stop=False, new_bad=False) if pending else None
-        disagreement, clean, stop, bad = self._reduced.tolist()
+            return Signals(pending, stop=False, new_bad=False, diverged=False) if pending else None
+        disagreement, clean, stop, bad, diverged = self._reduced.tolist()
         size = self.ranks.size
         measurement = Measurement(_known(disagreement / size), _known(clean / size))
-        return Signals(measurement, stop=stop > 0, new_bad=bad > 0)
+        return Signals(measurement, stop=stop > 0, new_bad=bad > 0, diverged=diverged > 0)
 
     def _hear(self, signals: Signals | None) -> bool:
-        """Merge what is new and decide the next phase; whether to stop instead."""
+        """Merge what is new and decide the next phase; whether to stop instead.
+
+        Raises:
+            DivergedError: the last update's loss is no number.
+        """
+        self._refuse_divergence(signals)
         if signals is not None and signals.new_bad:
             self._merge_bad()
         if signals is not None and signals.stop:
@@ -271,6 +285,21 @@ class Run:
         if switch is not None:
             self._log_switch(switch)
         return False
+
+    def _refuse_divergence(self, signals: Signals | None) -> None:
+        """Write the batch and give up; before a checkpoint too, so that none has weights which are no numbers."""
+        if signals is None or not signals.diverged or self._last is None:
+            return
+        step = self.progress.step
+        path = self.folder.diverged / f"step-{step:08d}-rank-{self.ranks.rank}.npz"
+        last = self._last
+        images = (last.images * 255.0).round().to(torch.uint8).cpu().numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, images=images, labels=last.labels.cpu().numpy(), sample_ids=last.sample_ids)
+        raise DivergedError(
+            f"the loss of update {step} is not finite; its images are in {path.parent}; lower optim.lr, give "
+            "optim.clip_grad, or use runtime.amp_dtype=float32"
+        )
 
     def _stop_requested(self) -> bool:
         if not self.ranks.is_first or time.monotonic() - self._polled < STOP_POLL_S:
@@ -351,9 +380,11 @@ class Run:
 
         Raises:
             AgreedError: it cannot be written; the checkpoints before are untouched.
+            DivergedError: the last update's loss is no number.
         """
         progress = self.progress
         signals = self._read_signals()
+        self._refuse_divergence(signals)
         progress.pending = signals.measurement if signals else None
         progress.controller = self.controller.state
         progress.meter = self._meter.read(self.ranks, self.updater.precision.device)

@@ -158,6 +158,7 @@ def silent_server() -> tuple[socket.socket, str]:
     return server, f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["down", "silent"])
 def test_a_server_that_is_down_or_silent_costs_no_time_and_loses_nothing(run: RunFolder, kind: str):
     server, uri = silent_server()

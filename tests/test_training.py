@@ -104,6 +104,7 @@ def test_a_stop_request_leaves_a_checkpoint_to_go_on_from(
     assert_equal_bits(student_weights(straight), student_weights(tmp_path))
 
 
+@pytest.mark.chaos
 def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     config = tiny_config("optim.steps=10")
     run_here(config, tmp_path)
@@ -121,6 +122,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Pa
         run_here(config, tmp_path)
 
 
+@pytest.mark.chaos
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from hard_ray import state
 

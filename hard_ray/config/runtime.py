@@ -110,6 +110,9 @@ class RuntimeConfig(Config):
     """Size of the blocks in which Ray Data hands over images, in MiB."""
     max_failures: NonNegativeInt = 3
     """Worker failures that a run survives by restarting from its last checkpoint."""
+    max_divergences: NonNegativeInt = 2
+    """How often a run whose loss is no number goes back to its last checkpoint, which helps where memory or a device
+    failed; then it stops. The batch is kept in `RUN/diverged`."""
     teacher: TeacherRuntime = TeacherRuntime()
 
     @property

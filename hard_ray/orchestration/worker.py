@@ -32,7 +32,7 @@ from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.data.sources import describe
 from hard_ray.distributed import Ranks
-from hard_ray.errors import AgreedError, HardrayError, ModelError, suggestion
+from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
@@ -127,6 +127,25 @@ class Builder:
         return image_spec(self.config, self.index)
 
     def train(self) -> Status:
+        """Train to the end; after a loss that is no number again from the newest checkpoint.
+
+        Raises:
+            DivergedError: it was no number once more than `runtime.max_divergences`, without a checkpoint between.
+        """
+        tries, newest = 0, None
+        while True:
+            try:
+                return self._train()
+            except DivergedError as error:
+                there = CheckpointStore(RunFolder(self.plan.folder).checkpoints, self.config.checkpoints.keep).list()
+                tries, newest = (tries + 1 if there[-1:] == newest else 1), there[-1:]
+                most = self.config.runtime.max_divergences
+                if tries > most:
+                    again = f"; it went back to {newest[0].name if newest else 'the beginning'} {most} times"
+                    raise DivergedError(f"{error}{again if most else ''}") from None
+                logger.warning("%s; going back to the newest checkpoint", error)
+
+    def _train(self) -> Status:
         """Train from the newest checkpoint, evaluate, export, and write how it ended."""
         config, folder = self.config, RunFolder(self.plan.folder)
         if config.runtime.threads is not None:

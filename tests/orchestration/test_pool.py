@@ -137,6 +137,7 @@ def test_float64_through_an_actor_is_exact(saved: Path):
     assert np.abs(remote.grad - local.grad).max() <= 1e-12
 
 
+@pytest.mark.chaos
 def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server: PoolServer):
     teacher, client = Teacher.build(spec_of(saved)), RayPool(server.address)
     client.identity()
@@ -148,6 +149,7 @@ def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server
     assert np.array_equal(answer.grad, teacher.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).grad)
 
 
+@pytest.mark.chaos
 def test_another_replica_takes_over_and_when_none_is_left_the_run_stops(saved: Path):
     with pool_of(spec_of(saved), replicas=2) as (client, server):
         client.identity()
@@ -186,12 +188,14 @@ def test_a_wrong_question_is_an_error_and_the_replica_lives_on(server: PoolServe
     client.logits(IMAGES).result()
 
 
+@pytest.mark.chaos
 def test_an_answer_that_is_not_finite_is_refused(server: PoolServer):
     broken = np.full((2, 3, 32, 32), np.nan, dtype=np.float32)
     with pytest.raises(TeacherError, match="not finite for 2 of 2 images"):
         RayPool(server.address).logits(broken).result()
 
 
+@pytest.mark.chaos
 def test_a_replica_that_became_another_teacher_is_refused(saved: Path, tmp_path: Path):
     import shutil
 
@@ -260,6 +264,7 @@ def test_what_fails_in_a_joined_batch_fails_for_those_who_asked(joining: PoolSer
     client.logits(IMAGES).result()
 
 
+@pytest.mark.chaos
 def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(tmp_path: Path):
     """The whole loop over a real pool, its only replica killed with SIGKILL at three updates."""
     from hard_ray.step import Updater

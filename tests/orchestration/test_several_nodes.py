@@ -15,7 +15,7 @@ from hard_ray.run_folder import read_json
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import points, start, succeed, wait_for_step, write_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 STUDENT, TEACHER = "ray::RayTrainWorker", "ray::Replica"
 SOONER = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5, "health_check_timeout_ms": 2000}
 

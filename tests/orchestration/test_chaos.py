@@ -1,0 +1,263 @@
+"""Whatever part of a run is killed, it ends with the bits of an undisturbed one, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from hard_ray.run_folder import RunFolder, read_json
+from tests.helpers import assert_equal_bits, student_weights
+from tests.orchestration.commands import (
+    descendants,
+    kill_named,
+    points,
+    start,
+    succeed,
+    wait_for_step,
+    write_config,
+)
+from tests.processes import await_answer, end, free_ports
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
+SHARED_MEMORY = Path("/dev/shm")
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chaos")
+    write_config(folder, "optim.steps=120", "checkpoints.every=0.1", "tracking.enabled=false")
+    succeed("distill", "-c", "config.yaml", "--output", "straight", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def straight(place: Path) -> Path:
+    return place / "straight"
+
+
+@contextmanager
+def nothing_left(folder: Path, started: list[psutil.Process]) -> Iterator[None]:
+    """No process of those started, no new shared-memory file, no lock and no half-written file stays."""
+    before = set(os.listdir(SHARED_MEMORY))
+    yield
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
+    assert [process.name() for process in alive] == []
+    last = time.monotonic() + PATIENCE_S
+    while (new := set(os.listdir(SHARED_MEMORY)) - before) and time.monotonic() < last:
+        time.sleep(0.5)
+    assert new == set()
+    with RunFolder(folder).locked():
+        pass
+    assert [path.name for path in folder.rglob("*") if path.name.startswith((".tmp", ".writing"))] == []
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    return out
+
+
+def each_update_once(folder: Path) -> None:
+    steps = [point["step"] for point in points(folder, "train")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_each_teacher_in_turn_and_all_at_once(place: Path, straight: Path):
+    folder, replicas = place / "teachers", 3
+    process = start("distill", "-c", "config.yaml", "--output", "teachers", "runtime.teacher.replicas=3", cwd=place)
+    started: list[psutil.Process] = []
+    with nothing_left(folder, started):
+        for number, step in enumerate((10, 30, 50)):
+            wait_for_step(folder, step, process)
+            started += descendants(process)
+            names = [child for child in descendants(process) if called(child, "ray::Replica")]
+            if names:
+                sorted(names, key=lambda child: child.pid)[number % len(names)].kill()
+        wait_for_step(folder, 80, process)
+        assert 1 <= kill_named(process, "ray::Replica") <= replicas
+        finish(process)
+    assert_equal_bits(student_weights(straight), student_weights(folder))
+    each_update_once(folder)
+
+
+def called(process: psutil.Process, name: str) -> bool:
+    try:
+        return " ".join(process.cmdline()).startswith(name)
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.parametrize("victim", ["ray::TrainController", "raylet", "gcs_server", "driver"])
+def test_what_takes_the_run_with_it_costs_a_resume_and_no_bit(place: Path, straight: Path, victim: str):
+    name = f"killed-{victim.rpartition(':')[2]}"
+    process = start("distill", "-c", "config.yaml", "--output", name, cwd=place)
+    wait_for_step(place / name, 40, process)
+    started = descendants(process)
+    with nothing_left(place / name, started):
+        if victim == "driver":
+            process.kill()
+        else:
+            found = [child for child in started if victim in " ".join(child.cmdline()[:1])]
+            assert len(found) == 1, [child.cmdline()[:1] for child in started]
+            found[0].kill()
+        out, _ = process.communicate(timeout=400)
+        assert "Traceback" not in out or victim == "driver", out
+    if not (place / name / "summary.json").exists():
+        assert process.returncode != 0
+        succeed("distill", "--resume", name, cwd=place)
+    assert_equal_bits(student_weights(straight), student_weights(place / name))
+    each_update_once(place / name)
+
+
+def test_a_corrupt_newest_checkpoint_is_said_and_the_one_before_is_used(place: Path, straight: Path):
+    process = start("distill", "-c", "config.yaml", "--output", "corrupt", cwd=place)
+    wait_for_step(place / "corrupt", 60, process)
+    process.kill()
+    process.communicate(timeout=60)
+    newest = sorted((place / "corrupt" / "checkpoints").glob("step-*"))[-1]
+    (newest / "optimizers.pt").write_bytes(os.urandom(1000))
+    succeed("distill", "--resume", "corrupt", cwd=place)
+    assert_equal_bits(student_weights(straight), student_weights(place / "corrupt"))
+    each_update_once(place / "corrupt")
+
+
+def test_of_two_processes_that_resume_at_once_one_is_refused(place: Path, straight: Path):
+    process = start("distill", "-c", "config.yaml", "--output", "twice", cwd=place)
+    wait_for_step(place / "twice", 20, process)
+    process.kill()
+    process.communicate(timeout=60)
+    both = [start("distill", "--resume", "twice", cwd=place) for _ in range(2)]
+    texts = [each.communicate(timeout=400)[0] for each in both]
+    assert sorted(each.returncode for each in both) == [0, 1], texts
+    refused = texts[[each.returncode for each in both].index(1)]
+    assert "in use by another hardray process" in refused
+    assert "Traceback" not in refused
+    assert_equal_bits(student_weights(straight), student_weights(place / "twice"))
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    log = (folder / "server.log").open("w")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'server.db'}",
+        "--artifacts-destination",
+        str(folder / "a"),
+    ]
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
+    try:
+        await_answer(lambda: answers(port), process, (folder / "server.log").read_text)
+        yield process
+    finally:
+        end(process)
+        log.close()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_tracking_server_that_is_killed_is_told_the_rest_later(place: Path, straight: Path, tmp_path: Path):
+    from mlflow import MlflowClient
+
+    (port,) = free_ports(1)
+    uri = f"http://127.0.0.1:{port}"
+    options = ("tracking.enabled=true", f"tracking.uri={uri}")
+    with mlflow_server(tmp_path, port) as server:
+        process = start("distill", "-c", "config.yaml", "--output", "mlflow", *options, cwd=place)
+        wait_for_step(place / "mlflow", 30, process)
+        end(server, patience_s=0)
+        out = finish(process)
+    assert "hardray sync" in out
+    assert_equal_bits(student_weights(straight), student_weights(place / "mlflow"))
+    with mlflow_server(tmp_path, port):
+        succeed("sync", "mlflow", cwd=place)
+        found = MlflowClient(uri).get_run(read_json(place / "mlflow" / "tracking.json")["run_id"])
+        assert found.info.status == "FINISHED"
+        assert found.data.metrics["train/loss"] == pytest.approx(points(place / "mlflow", "train")[-1]["train/loss"])
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers everything after 10 seconds, and with nothing that helps."""
+
+    def do_GET(self) -> None:
+        time.sleep(10)
+        self.send_error(503)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_tracking_server_that_takes_ten_seconds_does_not_slow_training(place: Path, straight: Path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"tracking.uri=http://127.0.0.1:{server.server_address[1]}"
+    out = succeed("distill", "-c", "config.yaml", "--output", "slow", "tracking.enabled=true", uri, cwd=place)
+    server.shutdown()
+    assert "hardray sync" in out
+    assert_equal_bits(student_weights(straight), student_weights(place / "slow"))
+    fast, slow = (train_seconds(folder) for folder in (straight, place / "slow"))
+    assert slow < fast + 10  # one answer of the server would take as long
+
+
+def train_seconds(folder: Path) -> float:
+    times = [point["time"] for point in points(folder, "train")]
+    return float(times[-1] - times[0])
+
+
+def test_a_disk_that_fills_up_stops_the_run_with_the_checkpoints_before(place: Path, straight: Path):
+    """A limit on the size of files that the run may write stands for a full disk; then the limit goes."""
+    checkpoint = max(path.stat().st_size for path in (straight / "checkpoints").glob("*/*"))
+    largest = checkpoint - 1
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(place / "full"), str(place / "config.yaml"), str(largest)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cannot be written to" in done.stdout
+    assert "make room, then resume the run" in done.stdout
+
+
+FULL = """
+import resource, sys, signal
+from pathlib import Path
+from hard_ray.config.loader import load_config
+from hard_ray.errors import AgreedError
+from tests.helpers import run_here
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+config = load_config([Path(sys.argv[2])])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    run_here(config, folder)
+except AgreedError as error:
+    print(error)
+assert not list((folder / "checkpoints").glob(".*"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+run_here(config, folder)
+assert (folder / "student" / "model.safetensors").is_file()
+"""
