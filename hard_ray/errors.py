@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s/@'\"]+(?=@)")
+
+
+def masked(text: str) -> str:
+    """The text with `***` for name and password of every address in it: what is shown, logged or kept."""
+    return _CREDENTIALS.sub("***", text)
 
 
 def suggestion(got: str, known: Sequence[str], *, most: int = 1) -> str:

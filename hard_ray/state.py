@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -19,6 +21,11 @@ from hard_ray.errors import RunFolderError
 from hard_ray.run_folder import read_json, replacing_folder, write_json
 
 STATE_FILE = "state.json"
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What reading raises where a file is not what was written."""
 
 
 @dataclass(slots=True)
@@ -121,8 +128,15 @@ class CheckpointStore:
         for path in paths:
             reason = _damage(path)
             if reason is None:
-                weights.read(path)
-                return Progress.from_json(read_json(path / STATE_FILE)["progress"])
+                try:
+                    progress = Progress.from_json(read_json(path / STATE_FILE)["progress"])
+                    weights.read(path)
+                except UNREADABLE as error:
+                    reason = (
+                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+                    )
+                else:
+                    return progress
             say(f"checkpoint {path.name} is damaged ({reason}); trying the one before")
         if paths:
             raise RunFolderError(f"{self.folder}: every checkpoint is damaged; start a new run")

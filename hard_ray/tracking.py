@@ -22,6 +22,7 @@ import yaml
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import TrackingConfig
+from hard_ray.errors import masked
 from hard_ray.run_folder import LogPlace, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -443,4 +444,4 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def _readable(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    return masked(f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}")

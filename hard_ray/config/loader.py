@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hard_ray.config.run import RunConfig
-from hard_ray.errors import ConfigError, suggestion
+from hard_ray.errors import ConfigError, masked, suggestion
 
 Layer = dict[str, Any]
 
@@ -262,7 +262,7 @@ def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig
         return f"{where}.{tag}: {got!r} is unknown; {suggestion(got, known.split(', '))}"
     if problem["type"] == "missing":
         return f"{where}: is required and has no default"
-    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    return f"{where}: {problem['msg']} (got {masked(repr(problem['input']))})"
 
 
 def dotted_location(location: Sequence[str | int], raw: Any) -> str:

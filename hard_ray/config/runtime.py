@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
+from hard_ray.errors import masked
 
 Dtype = Literal["float32", "bfloat16"]
 Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales", "corruptions", "extra_corruptions"]
@@ -115,6 +124,11 @@ class RuntimeConfig(Config):
     failed; then it stops. The batch is kept in `RUN/diverged`."""
     teacher: TeacherRuntime = TeacherRuntime()
 
+    @field_validator("address")
+    @classmethod
+    def _no_password(cls, address: str | None) -> str | None:
+        return without_password(address, "RAY_ADDRESS")
+
     @property
     def least_workers(self) -> int:
         """Student workers that the run cannot do without."""
@@ -183,6 +197,24 @@ class TrackingConfig(Config):
     """Images in each gallery picture; 0: no gallery."""
     system_metrics: bool = True
     """Whether CPU, memory and GPU use are recorded."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        return without_password(uri, "MLFLOW_TRACKING_URI")
+
+
+def without_password(address: str | None, variable: str) -> str | None:
+    """The address, which is kept in the run's folder and in MLflow.
+
+    Raises:
+        ValueError: it holds a password.
+    """
+    if address is not None and masked(address) != address:
+        raise ValueError(
+            f"the address holds a password, which would be kept with the run; give it in the environment, as {variable}"
+        )
+    return address
 
 
 class ExperimentConfig(Config):

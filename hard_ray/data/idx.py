@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,8 @@ from hard_ray.data.sources import require_folder
 from hard_ray.errors import DataError
 
 _UNSIGNED_BYTE = 8
+_LARGEST = 2**34
+"""Bytes of an array that is read into memory."""
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -24,16 +29,20 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: not an idx file of bytes, or shorter than it says.
     """
+    opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, dimensions = struct.unpack(">HBB", raw[:4])
-        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    except (OSError, EOFError, struct.error) as error:
+        with opened(path, "rb") as stream:
+            zero, kind, dimensions = struct.unpack(">HBB", stream.read(4))
+            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+            size = math.prod(shape)
+            if zero or kind != _UNSIGNED_BYTE or size > _LARGEST:
+                raise DataError(f"{path}: not an idx file of unsigned bytes, or of more than {_LARGEST:,}: {shape}")
+            raw = stream.read(size + 1)  # a compressed file may hold far more than it says
+    except (OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{path}: not an idx file ({error})") from None
-    body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions)
-    if zero or kind != _UNSIGNED_BYTE or body.size != np.prod(shape):
-        raise DataError(f"{path}: not an idx file of unsigned bytes of shape {shape}")
-    return body.reshape(shape)
+    if len(raw) != size:
+        raise DataError(f"{path}: not an idx file of unsigned bytes of shape {shape}: it holds another number")
+    return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
 
 
 def build_idx(config: IdxData) -> ImageIndex:

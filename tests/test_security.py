@@ -1,0 +1,152 @@
+"""What SECURITY.md promises: nothing of a user's files is run, no archive or picture takes over, no secret is kept."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hard_ray.config.loader import load_config, parse_yaml
+from hard_ray.data.idx import read_idx
+from hard_ray.data.sources import build_index
+from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
+from hard_ray.networks.checkpoints import read_weights
+from hard_ray.state import STATE_FILE, CheckpointStore
+from tests.helpers import run_here, tiny_config
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def sprung(tmp_path: Path) -> Path:
+    path = tmp_path / "sprung"
+    pickle.loads(pickle.dumps(Evil(path)))
+    assert path.exists()  # the trap works where something unpickles it
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_checkpoint_of_a_teacher_is_refused_and_not_run(tmp_path: Path, sprung: Path, zipped: bool):
+    path = tmp_path / "teacher.pth"
+    torch.save({"state_dict": Evil(sprung)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match="cannot be read as weights"):
+        read_weights(path)
+    assert not sprung.exists()
+
+
+def test_a_malicious_checkpoint_of_a_run_is_passed_over_and_not_run(tmp_path: Path, sprung: Path):
+    """Even one whose digest was put right."""
+    import hashlib
+    import json
+
+    config = tiny_config("optim.steps=10")
+    run_here(config, tmp_path / "run")
+    (tmp_path / "run" / "outcome.json").unlink()
+    for path in CheckpointStore(tmp_path / "run" / "checkpoints").list():
+        torch.save({"student": Evil(sprung)}, path / "optimizers.pt")
+        state = json.loads((path / STATE_FILE).read_text())
+        state["sha256"]["optimizers.pt"] = hashlib.sha256((path / "optimizers.pt").read_bytes()).hexdigest()
+        (path / STATE_FILE).write_text(json.dumps(state))
+    with pytest.raises(RunFolderError, match="every checkpoint is damaged"):
+        run_here(config, tmp_path / "run")
+    assert not sprung.exists()
+
+
+def test_yaml_makes_no_objects(sprung: Path):
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_yaml(f"!!python/object/apply:pathlib.Path.touch [{sprung}]", "mine.yaml")
+    assert not sprung.exists()
+
+
+def test_members_of_a_shard_that_leave_their_folder_leave_nothing(tmp_path: Path):
+    """Shards are read where they are and never unpacked: a member's name is a key, and no path."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "PNG")
+    shard = tmp_path / "data" / "train" / "0.tar"
+    shard.parent.mkdir(parents=True)
+    with tarfile.open(shard, "w") as archive:
+        for number in range(20):
+            for suffix, data in (("png", stream.getvalue()), ("cls", str(number % 2).encode())):
+                info = tarfile.TarInfo(f"../../escaped-{number}.{suffix}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        try:
+            index = build_index(load_config(overrides=["data.kind=webdataset", f"data.path={tmp_path / 'data'}"]).data)
+            index.reader.read([0, 1])
+        except HardrayError:
+            pass  # refused, which is as good
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_picture_that_unpacks_to_a_gigapixel_is_unreadable():
+    stream = io.BytesIO()
+    Image.new("1", (40_000, 30_000)).save(stream, "PNG")
+    assert len(stream.getvalue()) < 1_000_000
+    with pytest.raises(UnreadableImageError, match="DecompressionBomb"):
+        decode(stream.getvalue(), in_chans=3)
+
+
+def test_an_array_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path):
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb") as stream:
+        stream.write(b"\0\0\x08\x01" + (10).to_bytes(4, "big"))
+        for _ in range(64):
+            stream.write(bytes(2**20))
+    with pytest.raises(DataError, match="another number"):
+        read_idx(path)
+    (tmp_path / "huge").write_bytes(b"\0\0\x08\x02" + b"\xff" * 8)
+    with pytest.raises(DataError, match="more than"):
+        read_idx(tmp_path / "huge")
+
+
+def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Tokens of the environment and a password in an address: searched in every byte of the run and of MLflow."""
+    from hard_ray.orchestration.driver import Driver
+    from hard_ray.run_folder import create
+    from hard_ray.tracking import tracking_uri
+
+    secret = "hunter2" + os.urandom(6).hex()
+    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, secret)
+    config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2")
+    folder = create(tmp_path / "run")
+    driver = Driver(config, build_index(config.data), folder, reporter=None)  # type: ignore[arg-type]
+    plans = driver.plans(train_teacher=False)
+    driver.write_configs(plans)
+    tracking = driver._tracking(plans)
+    assert tracking is not None
+    tracking.start()
+    run_here(config, folder.path)
+    assert tracking.stop(lambda: tracking.followers[-1].close("FINISHED"), patience_s=60)
+    assert tracking_uri(config.tracking, folder).startswith("sqlite")
+    searched = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"mlflow.db", "config.yaml", "metrics.jsonl"} <= {path.name for path in searched}
+    assert [path.name for path in searched if secret.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("key", ["tracking.uri", "runtime.address"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(key: str):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[f"{key}=http://me:hunter2@mlflow.example.com:5000"])
+    assert "hunter2" not in str(caught.value)
+    assert "environment" in str(caught.value)
