@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench check fix lock clean
+.PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench fuzz sbom audit check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,19 @@ experiments: setup  ## the rows of experiments/rows.yaml that have no result yet
 
 bench: setup  ## ratios of speed, measured side by side; ONLY= names some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
 	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
+
+fuzz: setup  ## 10,000 cases against each reader: configurations, data, weights, checkpoints
+	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+sbom: setup  ## every installed package with its version and licence, as CycloneDX: build/sbom.json
+	@mkdir -p build
+	$(BIN)/python -m uv tool run --quiet --from 'cyclonedx-bom==7.*' cyclonedx-py environment \
+	  --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json $(BIN)/python
+	@$(BIN)/python -c "import json; print(len(json.load(open('build/sbom.json'))['components']), 'packages in build/sbom.json')"
+
+audit: setup  ## known vulnerabilities of what is installed, where the registry answers
+	$(BIN)/python -m uv tool run --quiet 'pip-audit==2.*' --requirement requirements.txt --no-deps --disable-pip \
+	  --progress-spinner off
 
 check: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
