@@ -52,15 +52,24 @@ def nothing_left(folder: Path, started: list[psutil.Process]) -> Iterator[None]:
     """No process of those started, no new shared-memory file, no lock and no half-written file stays."""
     before = set(os.listdir(SHARED_MEMORY))
     yield
-    _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
-    assert [process.name() for process in alive] == []
     last = time.monotonic() + PATIENCE_S
+    while (alive := [process.pid for process in started if lives(process)]) and time.monotonic() < last:
+        time.sleep(0.2)
+    assert alive == []
     while (new := set(os.listdir(SHARED_MEMORY)) - before) and time.monotonic() < last:
         time.sleep(0.5)
     assert new == set()
     with RunFolder(folder).locked():
         pass
     assert [path.name for path in folder.rglob("*") if path.name.startswith((".tmp", ".writing"))] == []
+
+
+def lives(process: psutil.Process) -> bool:
+    """One that ended and that nobody asked about is no process any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def finish(process: subprocess.Popen[str]) -> str:
