@@ -12,7 +12,8 @@ PATH = ["train-teacher", "distill", "evaluate", "export", "predict"]
 
 def test_the_tutorial_goes_from_images_to_a_prediction():
     marked = [block for block in blocks("tutorial.md") if block.folder == "tutorial"]
-    verbs = [words[0] for block in marked for line in block.commands if (words := hardray_arguments(line))]
+    lines = [line for block in marked for line in block.commands if "--dry-run" not in line]
+    verbs = [words[0] for line in lines if (words := hardray_arguments(line))]
     places = [verbs.index(verb) for verb in PATH]
     assert places == sorted(places)
     assert hardray_arguments(marked[0].commands[0]) is None  # the images come first
