@@ -32,7 +32,7 @@ from hard_ray.orchestration.worker import Builder
 from hard_ray.run_folder import read_json
 from hard_ray.teacher import Ticket
 
-REPLICAS, STEPS = (1, 2, 4, 8), 150
+REPLICAS, STEPS = (1, 2, 4, 8), 100
 IDENTITY = "0" * 64
 
 
