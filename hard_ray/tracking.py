@@ -396,6 +396,13 @@ def _tracking_to(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
+def show_best(uri: str, run_id: str, values: Mapping[str, float]) -> None:
+    """Log what the best trial of a search reached as metrics of the search's own run."""
+    client = _client(uri)
+    for name, value in values.items():
+        client.log_metric(run_id, f"best/{name}", value)
+
+
 def show_table(uri: str, run_id: str, name: str) -> None:
     """Show an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
     shown = json.dumps([{"path": name, "type": "table"}])

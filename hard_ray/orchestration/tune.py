@@ -40,7 +40,7 @@ from hard_ray.run_folder import RunFolder, make_folder, write_text
 from hard_ray.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.teacher import TeacherSpec, check_identity
-from hard_ray.tracking import Follower, Tracking, show_table, tracking_uri
+from hard_ray.tracking import Follower, Tracking, show_best, show_table, tracking_uri
 from hard_ray.trials import Ledger, Trial, TrialStatus
 
 Say = Callable[[str], None]
@@ -266,6 +266,9 @@ class SearchDriver:
             for follower in children:
                 follower.close(follower.ended or status)
             main.close(status, markdown(self.ledger, self.search.space))
+            if self.ledger.best is not None:
+                measured = self.ledger.best.metrics
+                show_best(main.uri, main.run_id, {name: measured[name] for name in self.search.space.metrics})
             if self.folder.leader_board.is_file():
                 show_table(main.uri, main.run_id, self.folder.leader_board.name)
 

@@ -72,6 +72,7 @@ def test_a_search_tries_every_setting_and_one_that_fails_ends_nothing(place: Pat
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     parent = runs.pop("s")
     assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best/val/top1"] == trials[best]["metrics"]["val/top1"]
     assert "| adamw |" in parent.data.tags["mlflow.note.content"]
     assert {"space.yaml", "results.json", "best.yaml", "leader_board.json", "history.png"} <= {
         item.path for item in client.list_artifacts(parent.info.run_id)
