@@ -13,51 +13,58 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER
 from hard_ray import losses
+from hard_ray.config.data import DataConfig
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
-from hard_ray.data.pipeline import EvalPictures, Pictures, TrainPictures
-from hard_ray.data.schedule import train_schedule
+from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.sources import build_index
+from hard_ray.data.views import DRAWS_PER_IMAGE, decode, eval_view, train_view
 from hard_ray.networks.network import build_student
 from hard_ray.orchestration.hardware import probe
 
 
 class Views(Dataset[tuple[Tensor, int]]):
-    """The views that hardray's own stream makes, one by one."""
+    """Views made by hardray's own decoding and cropping, one by one, as a torch Dataset does it."""
 
-    def __init__(self, pictures: Pictures, length: int) -> None:
-        """`length` views."""
-        self.pictures, self.length = pictures, length
+    def __init__(self, index: ImageIndex, config: DataConfig, rows: NDArray[np.int64], *, train: bool) -> None:
+        """One view for each of `rows`."""
+        self.index, self.config, self.rows, self.train = index, config, rows, train
 
     def __len__(self) -> int:
         """How many."""
-        return self.length
+        return len(self.rows)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """A view, uint8, and its label."""
-        columns = self.pictures(np.array([position]))
-        return torch.from_numpy(columns["image"][0]), int(columns["label"][0])
+        row = int(self.rows[position])
+        image = decode(self.index.reader.read([row])[0], in_chans=self.config.in_chans)
+        if self.train:
+            view = train_view(image, self.config, np.random.default_rng(row).random(DRAWS_PER_IMAGE))
+        else:
+            view = eval_view(image, self.config)
+        return torch.from_numpy(view), int(self.index.labels[row])
 
 
 def train_views(data: Path, length: int, *overrides: str) -> Views:
-    """The first views of a training run."""
+    """So many training views, in random order."""
     config = load_config(preset="cifar10", overrides=[f"data.path={data}", *overrides])
     index = build_index(config.data)
-    schedule = train_schedule(index, config.data, batch_size=BATCH, seed=0, rank=0, world_size=1)
-    return Views(TrainPictures(index.reader, index.labels, config.data, schedule), length)
+    rows = index.rows("train")
+    order = np.concatenate([np.random.default_rng(0).permutation(rows) for _ in range(-(-length // len(rows)))])
+    return Views(index, config.data, order[:length], train=True)
 
 
-def eval_views(data: Path, split: str) -> Views:
+def eval_views(data: Path, split: SplitName) -> Views:
     """The evaluation views of a split."""
     config = load_config(preset="cifar10", overrides=[f"data.path={data}"])
     index = build_index(config.data)
-    rows = index.rows(split)
-    return Views(EvalPictures(index.reader, index.labels, config.data, rows), len(rows))
+    return Views(index, config.data, index.rows(split), train=False)
 
 
 def loader(views: Views, workers: int, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
