@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import evaluating, hard_step, ingest, latency, memory, pick, scale, startup, throughput
+from benchmarks import evaluating, hard_step, ingest, latency, memory, pick, scale, startup, throughput, wire
 from benchmarks.work import BUILD, Measured, Place, prepare
 from hard_ray.orchestration.hardware import probe
 
@@ -26,6 +26,7 @@ MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
     "startup": (startup.measure, 3),
     "scale": (scale.measure, 1),
     "memory": (memory.measure, 1),
+    "wire": (wire.measure, 1),
 }
 
 
