@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -21,11 +19,6 @@ from hard_ray.errors import RunFolderError
 from hard_ray.run_folder import read_json, replacing_folder, write_json
 
 STATE_FILE = "state.json"
-UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
-    pickle.UnpicklingError, SafetensorError,
-)  # fmt: skip
-"""What reading raises where a file is not what was written."""
 
 
 @dataclass(slots=True)
@@ -131,7 +124,7 @@ class CheckpointStore:
                 try:
                     progress = Progress.from_json(read_json(path / STATE_FILE)["progress"])
                     weights.read(path)
-                except UNREADABLE as error:
+                except Exception as error:  # a file that is not what was written makes readers raise anything
                     reason = (
                         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
                     )

@@ -127,7 +127,7 @@ class RuntimeConfig(Config):
     @field_validator("address")
     @classmethod
     def _no_password(cls, address: str | None) -> str | None:
-        return without_password(address, "RAY_ADDRESS")
+        return refuse_password(address, "RAY_ADDRESS")
 
     @property
     def least_workers(self) -> int:
@@ -201,10 +201,10 @@ class TrackingConfig(Config):
     @field_validator("uri")
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
-        return without_password(uri, "MLFLOW_TRACKING_URI")
+        return refuse_password(uri, "MLFLOW_TRACKING_URI")
 
 
-def without_password(address: str | None, variable: str) -> str | None:
+def refuse_password(address: str | None, variable: str) -> str | None:
     """The address, which is kept in the run's folder and in MLflow.
 
     Raises:
