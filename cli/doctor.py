@@ -126,14 +126,15 @@ def _writable(folder: Path, *, shown: Path | None = None, otherwise: str = "wron
 
 def _tracking() -> Iterator[Finding]:
     from urllib.error import URLError
-    from urllib.parse import urlsplit
     from urllib.request import urlopen
+
+    from hard_ray.addresses import without_password
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         yield Finding("MLflow", "ok", "one sqlite database beside the runs (MLFLOW_TRACKING_URI is not set)")
         return
-    host = urlsplit(uri)._replace(netloc=urlsplit(uri).netloc.rpartition("@")[2]).geturl()
+    host = without_password(uri)
     if not uri.startswith(("http://", "https://")):
         yield Finding("MLflow", "ok", f"MLFLOW_TRACKING_URI is {host}")
         return

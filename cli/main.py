@@ -334,6 +334,7 @@ def ui(
     """Open MLflow on the runs of a folder."""
     import os
 
+    from hard_ray.addresses import without_password
     from hard_ray.errors import RunFolderError
     from hard_ray.tracking import default_uri
 
@@ -341,7 +342,7 @@ def ui(
         database = runs.expanduser().resolve() / "mlflow.db"
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri and uri.startswith("http"):
-            console.print(f"runs are recorded at the server of MLFLOW_TRACKING_URI: {escape(_without_secrets(uri))}")
+            console.print(f"runs are recorded at the server of MLFLOW_TRACKING_URI: {escape(without_password(uri))}")
             return
         if not database.is_file():
             raise RunFolderError(f"{runs} holds no mlflow.db; give the folder of your runs with --runs")
@@ -403,13 +404,6 @@ def _root(
 
         console.print(f"hardray {installed('hardray')}", highlight=False)
         raise typer.Exit
-
-
-def _without_secrets(uri: str) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _print_plan(config: RunConfig) -> None:

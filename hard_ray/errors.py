@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
-
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s/@'\"]+(?=@)")
-
-
-def masked(text: str) -> str:
-    """The text with `***` for name and password of every address in it: what is shown, logged or kept."""
-    return _CREDENTIALS.sub("***", text)
 
 
 def suggestion(got: str, known: Sequence[str], *, most: int = 1) -> str:
     """`did you mean a or b?`; where nothing is close, what there is."""
     close = difflib.get_close_matches(got, known, n=most)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+
+
+def readable(error: BaseException) -> str:
+    """Another library's error in a line: its type, and the first line that it says."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
 class HardrayError(Exception):

@@ -281,12 +281,3 @@ def redacted(text: str, secrets: Iterable[str], *, shortest: int = 1) -> str:
         pattern = re.escape(secret)
         text = re.sub(pattern if len(secret) >= 8 else rf"(?<!\w){pattern}(?!\w)", "***", text)
     return text
-
-
-def without_password(address: str) -> str:
-    """An address without the user and password that may stand in it."""
-    scheme, mark, rest = address.partition("://")
-    if not mark:
-        return address
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from hard_ray.addresses import without_password
 from hard_ray.config.loader import read_layer, validate
 from hard_ray.config.run import RunConfig
 from hard_ray.controller import Phase
@@ -110,8 +110,6 @@ def _evaluations(folder: RunFolder, config: RunConfig) -> tuple[dict[str, dict[s
 def shareable(config: RunConfig) -> RunConfig:
     """The configuration without the user and password of a tracking server: pages are passed on."""
     uri = config.tracking.uri
-    if uri is None or "@" not in urlsplit(uri).netloc:
+    if uri is None:
         return config
-    parts = urlsplit(uri)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": bare})})
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": without_password(uri)})})

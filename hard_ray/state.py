@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hard_ray.controller import ControllerState, Measurement
-from hard_ray.errors import RunFolderError
+from hard_ray.errors import RunFolderError, readable
 from hard_ray.run_folder import read_json, replacing_folder, write_json
 
 STATE_FILE = "state.json"
@@ -125,9 +125,7 @@ class CheckpointStore:
                     progress = Progress.from_json(read_json(path / STATE_FILE)["progress"])
                     weights.read(path)
                 except Exception as error:  # a file that is not what was written makes readers raise anything
-                    reason = (
-                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-                    )
+                    reason = readable(error)
                 else:
                     return progress
             say(f"checkpoint {path.name} is damaged ({reason}); trying the one before")

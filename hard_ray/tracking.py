@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hard_ray.addresses import masked
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import TrackingConfig
-from hard_ray.errors import masked
+from hard_ray.errors import readable
 from hard_ray.run_folder import LogPlace, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -451,4 +452,4 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def _readable(error: Exception) -> str:
-    return masked(f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}")
+    return masked(readable(error))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hard_ray.addresses import without_password
 from hard_ray.errors import SubmissionError
 from hard_ray.packaging import (
     LARGEST_FILE,
@@ -14,7 +15,6 @@ from hard_ray.packaging import (
     redacted,
     secret_in,
     secret_of_file,
-    without_password,
 )
 
 SECRET = "hunter2hunter2"

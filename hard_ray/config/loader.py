@@ -19,8 +19,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hard_ray.addresses import masked
 from hard_ray.config.run import RunConfig
-from hard_ray.errors import ConfigError, masked, suggestion
+from hard_ray.errors import ConfigError, suggestion
 
 Layer = dict[str, Any]
 

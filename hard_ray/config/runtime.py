@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from hard_ray.addresses import masked
 from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
-from hard_ray.errors import masked
 
 Dtype = Literal["float32", "bfloat16"]
 Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales", "corruptions", "extra_corruptions"]

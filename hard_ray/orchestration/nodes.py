@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +30,8 @@ class Node:
 
 def versions_here() -> dict[str, str | None]:
     """As of a node."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
+    versions, _ = _sent_as_code()
+    found: dict[str, str | None] = versions(PACKAGES)
     return found
 
 
@@ -65,7 +59,8 @@ def look(folder: Path | None) -> tuple[list[Node], list[str]]:
 
 
 def _ask(mark: Path | None, text: str) -> tuple[list[Node], list[str]]:
-    probe = ray.remote(_probe())
+    _, asks = _sent_as_code()
+    probe: Any = ray.remote(asks)
     asked: dict[Any, str] = {}
     for node in (node for node in ray.nodes() if node["Alive"]):
         where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -82,27 +77,31 @@ def _ask(mark: Path | None, text: str) -> tuple[list[Node], list[str]]:
     return sorted(found, key=lambda node: node.name), sorted(silent)
 
 
-def _probe() -> Any:
-    """A function that is sent as code, because a node may lack hardray."""
+def _sent_as_code() -> tuple[Any, Any]:
+    """What a node is asked: its versions, and those with whether it sees a file. A node may lack hardray."""
 
-    def probe(packages: Sequence[str], mark: str, text: str) -> tuple[dict[str, str | None], bool]:
+    def versions(packages: Sequence[str]) -> dict[str, str | None]:
         import importlib.metadata
-        import pathlib
         import platform
 
-        versions: dict[str, str | None] = {"python": platform.python_version()}
+        found: dict[str, str | None] = {"python": platform.python_version()}
         for name in packages:
             try:
-                versions[name] = importlib.metadata.version(name)
+                found[name] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
-                versions[name] = None
+                found[name] = None
+        return found
+
+    def probe(packages: Sequence[str], mark: str, text: str) -> tuple[dict[str, str | None], bool]:
+        import pathlib
+
         try:
             sees = pathlib.Path(mark).read_text(encoding="utf-8") == text
         except OSError:
             sees = False
-        return versions, sees
+        return versions(packages), sees
 
-    return probe
+    return versions, probe
 
 
 def differences(here: Mapping[str, str | None], nodes: Sequence[Node]) -> Iterator[str]:
