@@ -68,12 +68,12 @@ class Step:
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
         self.batch = Batch(pixels, np.arange(BATCH) % 10, np.arange(BATCH), np.zeros(BATCH, dtype=np.int64))
         self.images = self.precision.images(pixels)
-        self.given = self.updater.prepare(self.batch, Phase.AUGMENTOR, augmentor_rests=False).given
+        self.given = self.updater.prepare(self.batch, second_view=False).given
         self.made = 0
 
     def update(self, phase: Phase) -> None:
         """One whole update."""
-        prepared = self.updater.prepare(self.batch, phase, augmentor_rests=phase is Phase.STUDENT)
+        prepared = self.updater.prepare(self.batch, second_view=phase is Phase.STUDENT)
         self.updater.update(prepared, phase, step=self.made, epoch=0.0)
         self.made += 1
 

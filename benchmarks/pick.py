@@ -69,7 +69,7 @@ class Step:
     def __call__(self) -> float:
         """One update; the seconds it took."""
         began = time.perf_counter()
-        prepared = self.updater.prepare(self.batch, Phase.STUDENT, augmentor_rests=True)
+        prepared = self.updater.prepare(self.batch, second_view=True)
         self.updater.update(prepared, Phase.STUDENT, step=self.made, epoch=0.0)
         self.made += 1
         return time.perf_counter() - began

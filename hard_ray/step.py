@@ -144,13 +144,13 @@ class Updater:
 
     # ------------------------------------------------------------------ prepare
 
-    def prepare(self, batch: BatchLike, phase: Phase, *, augmentor_rests: bool) -> Prepared:
+    def prepare(self, batch: BatchLike, *, second_view: bool) -> Prepared:
         """Put a batch on the device and ask the teacher about it.
 
         Args:
             batch: pixels, labels, sample ids and epochs.
-            phase: whose turn it will be when the batch is used.
-            augmentor_rests: no update changes the augmentor before then, so its view can be made now.
+            second_view: make the augmented view now: the student will use the batch, and no update changes the
+                augmentor before then.
         """
         images = self._images(batch.images)
         labels = torch.tensor(batch.labels).to(self.precision.device)
@@ -163,7 +163,7 @@ class Updater:
             sample_ids=batch.sample_ids,
             teacher=self.pool.logits(batch.images) if asks and self.pool else None,
         )
-        if phase is Phase.STUDENT and augmentor_rests:
+        if second_view:
             self.second_view(prepared)
         return prepared
 

@@ -134,6 +134,8 @@ class Run:
     _reduced: Tensor | None = field(init=False, default=None)
     _new_bad: set[str] = field(init=False, default_factory=set)
     _polled: float = field(init=False, default=0.0)
+    _asked: deque[Prepared] = field(init=False, default_factory=deque)
+    """Batches that the teacher was asked about, in the order of their use."""
     _last: Prepared | None = field(init=False, default=None)
     _evaluated_at: int = field(init=False, default=-1)
 
@@ -174,9 +176,9 @@ class Run:
         return status
 
     def _loop(self, batches: Iterator[EvalBatch]) -> Status:
-        phase, asked = self.controller.phase, deque[Prepared]()
+        phase = self.controller.phase
         left = self.rhythm.total - self.progress.student_steps
-        prepared = self._prepare(batches, asked, phase, augmentor_rests=True, left=left)
+        prepared = self._prepare(batches, phase, augmentor_rests=True, left=left)
         while True:
             began, clock = time.perf_counter(), dict(self.updater.clock.seconds)
             if self._hear(self._read_signals()):
@@ -186,7 +188,7 @@ class Run:
             following = prepared
             if not last:
                 rests = phase is Phase.STUDENT
-                following = self._prepare(batches, asked, self.controller.phase, augmentor_rests=rests, left=left)
+                following = self._prepare(batches, self.controller.phase, augmentor_rests=rests, left=left)
             self._update(prepared, phase)
             self._time(began, clock)
             self._keep_and_watch(last)
@@ -194,23 +196,15 @@ class Run:
                 return Status.FINISHED
             prepared, phase = following, self.controller.phase
 
-    def _prepare(
-        self,
-        batches: Iterator[EvalBatch],
-        asked: deque[Prepared],
-        phase: Phase,
-        *,
-        augmentor_rests: bool,
-        left: int,
-    ) -> Prepared:
-        """The next batch; `asked` holds those after it, about which the teacher was asked already.
+    def _prepare(self, batches: Iterator[EvalBatch], phase: Phase, *, augmentor_rests: bool, left: int) -> Prepared:
+        """The next batch, while the teacher is asked about those after it.
 
         Clean images are the same whatever happens until they are used. So is a second view that nothing learns;
         one that is learned waits until the augmentor rests. `left` student updates are sure to come.
         """
-        while len(asked) < max(1, min(self.ahead, left)):
-            asked.append(self._ask(batches))
-        prepared = asked.popleft()
+        while len(self._asked) < max(1, min(self.ahead, left)):
+            self._asked.append(self._ask(batches))
+        prepared = self._asked.popleft()
         if self.controller.learned and phase is Phase.STUDENT and augmentor_rests:
             self.updater.second_view(prepared)
         return prepared
@@ -220,7 +214,7 @@ class Run:
         batch = next(batches)
         self.updater.clock.add("data_wait", start)
         self.note_bad(batch.bad)
-        return self.updater.prepare(batch, Phase.STUDENT, augmentor_rests=not self.controller.learned)
+        return self.updater.prepare(batch, second_view=not self.controller.learned)
 
     def _update(self, prepared: Prepared, phase: Phase) -> None:
         progress = self.progress

@@ -60,7 +60,7 @@ def made(
 
 
 def candidates(found: Updater, given: Batch) -> tuple[Prepared, Augmented]:
-    prepared = found.prepare(given, Phase.STUDENT, augmentor_rests=True)
+    prepared = found.prepare(given, second_view=True)
     assert prepared.augmented is not None
     return prepared, prepared.augmented
 
@@ -94,7 +94,7 @@ def test_the_teachers_scores_are_its_labels_and_it_is_asked_once_about_each_cand
     asked = {}
     for score in ("kl", "teacher_entropy", "student_entropy"):
         found, pool = made(PickAugmentor(score=score, pool=3))
-        prepared = found.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+        prepared = found.prepare(batch(), second_view=True)
         found.update(prepared, Phase.STUDENT, step=0, epoch=0.0)
         asked[score] = pool.asked
     assert asked["kl"] == asked["teacher_entropy"] == [("logits", 16), ("logits", 48)]
@@ -118,7 +118,7 @@ def test_a_picked_view_trains_on_as_many_images_as_the_batch_and_the_same_at_eve
     for _ in range(2):
         found, _ = made(PickAugmentor(augmentor=MixupAugmentor(per="image"), score="kl"))
         for step in range(3):
-            prepared = found.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+            prepared = found.prepare(batch(), second_view=True)
             metrics = found.update(prepared, Phase.STUDENT, step=step, epoch=0.0)
         weights.append(torch.cat([p.detach().flatten() for p in found.learner.network.parameters()]))
     assert torch.equal(*weights)

@@ -118,7 +118,7 @@ def test_the_augmentors_gradient_equals_one_process_autograd_in_float64(kind: st
     made.learner.augmentor_optimizer.step = lambda: captured.update(
         {name: parameter.grad.clone() for name, parameter in augmentor.named_parameters()}
     )
-    prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+    prepared = made.prepare(batch(), second_view=False)
     made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
 
     teacher.eval()
@@ -149,7 +149,7 @@ def test_augmentor_updates_raise_what_the_augmentor_seeks_and_leave_the_student_
     before = copy.deepcopy(student.state_dict())
     start = disagreement(teacher, student, augmentor, batch())
     for step in range(20):
-        prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+        prepared = made.prepare(batch(), second_view=False)
         made.update(prepared, Phase.AUGMENTOR, step=step, epoch=0.0)
     assert disagreement(teacher, student, augmentor, batch()) < 1.01 * start < 0  # it minimises the negative
     assert student.training
@@ -166,7 +166,7 @@ def test_student_updates_lower_the_disagreement_and_leave_the_augmentor_alone(ki
     before = copy.deepcopy(augmentor.state_dict())
     measured = []
     for step in range(30):
-        prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+        prepared = made.prepare(batch(), second_view=True)
         measured.append(made.update(prepared, Phase.STUDENT, step=step, epoch=0.0)["train/disagreement"].item())
     assert measured[-1] < 0.7 * measured[0]
     for key, value in augmentor.state_dict().items():
@@ -179,7 +179,7 @@ def test_asking_ahead_changes_no_bit():
         teacher, student = nets()
         made = updater(teacher, student, augmentor=affine())
         for step in range(4):
-            prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=ahead)
+            prepared = made.prepare(batch(), second_view=ahead)
             assert (prepared.augmented is not None) == ahead
             made.update(prepared, Phase.STUDENT, step=step, epoch=0.0)
         results.append(student.state_dict())
@@ -199,7 +199,7 @@ def test_the_student_trains_on_the_pixels_that_the_teacher_saw():
 
     made = updater(teacher, student, augmentor=affine())
     made.pool = Watching(Teacher(teacher))
-    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    prepared = made.prepare(batch(), second_view=True)
     assert torch.equal(prepared.augmented.images, seen["last"])
     assert not torch.equal(prepared.augmented.images, prepared.images)
 
@@ -215,7 +215,7 @@ def test_strength_zero_asks_the_teacher_once_and_weighs_the_clean_view_twice():
 
     made = updater(teacher, student, augmentor=affine(strength=0.0))
     made.pool = Counting(Teacher(teacher))
-    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    prepared = made.prepare(batch(), second_view=True)
     assert prepared.augmented.images is prepared.images
     metrics = made.update(prepared, Phase.STUDENT, step=0, epoch=0.0)
     assert asked == [16]
@@ -225,7 +225,7 @@ def test_strength_zero_asks_the_teacher_once_and_weighs_the_clean_view_twice():
 def test_kd_without_an_augmentor_is_plain_kd():
     teacher, student = nets()
     made = updater(teacher, student, augmentor=None, objective=KdObjective(alpha=0.9))
-    prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+    prepared = made.prepare(batch(), second_view=True)
     metrics = made.update(prepared, Phase.STUDENT, step=0, epoch=0.0)
     expected = 0.1 * metrics["train/ce_loss"] + 0.9 * metrics["train/kd_loss"]
     torch.testing.assert_close(metrics["train/loss"], expected)
@@ -240,7 +240,7 @@ def test_dropout_is_a_function_of_seed_and_step():
         teacher, _ = nets()
         made = updater(teacher, student, augmentor=None, objective=KdObjective())
         torch.rand(np.random.default_rng().integers(1, 9))  # what happened before does not matter
-        prepared = made.prepare(batch(), Phase.STUDENT, augmentor_rests=True)
+        prepared = made.prepare(batch(), second_view=True)
         made.update(prepared, Phase.STUDENT, step=3, epoch=0.0)
         results.append(student[2].weight.detach().clone())
     assert torch.equal(*results)
@@ -275,7 +275,7 @@ def test_other_augmentors_train_to_the_end_and_again_to_the_same_bits(tmp_path: 
 def test_an_augmentor_phase_without_an_augmentor_is_refused():
     teacher, student = nets()
     made = updater(teacher, student, augmentor=None)
-    prepared = made.prepare(batch(), Phase.AUGMENTOR, augmentor_rests=False)
+    prepared = made.prepare(batch(), second_view=False)
     with pytest.raises(RuntimeError, match="needs an augmentor that learns"):
         made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
 
@@ -298,7 +298,7 @@ def test_ranks_with_unequal_parts_together_make_the_gradient_of_the_whole_batch(
         optimizer = made.learner.optimizer if phase is Phase.STUDENT else made.learner.augmentor_optimizer
         optimizer.step = lambda: None
         made.update(
-            made.prepare(Batch(*(array[rows] for array in images)), phase, augmentor_rests=False),
+            made.prepare(Batch(*(array[rows] for array in images)), second_view=False),
             phase,
             step=0,
             epoch=0.0,
