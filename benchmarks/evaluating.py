@@ -12,10 +12,22 @@ from pathlib import Path
 import torch
 
 from benchmarks.plain_loop import eval_views, loader
-from benchmarks.work import BUILD, HARDRAY, SPEC, TEACHER, Measured, Place, interleaved, median, python, ratio, run
+from benchmarks.work import (
+    BUILD,
+    HARDRAY,
+    SPEC,
+    TEACHER,
+    Measured,
+    Place,
+    against_plain,
+    interleaved,
+    precision,
+    python,
+    run,
+    show,
+)
 from hard_ray.config.networks import StudentConfig
 from hard_ray.networks.network import build_student
-from hard_ray.orchestration.hardware import probe
 
 BATCH = 256
 
@@ -45,10 +57,8 @@ def measure(place: Place, rounds: int) -> Measured:
         {"hardray": lambda: hardray(place), "plain-0": lambda: plain(place, 0), "plain-2": lambda: plain(place, 2)},
         rounds,
     )
-    for name, values in found.items():
-        print(f"  {name:<10}{median(values):>10.0f} images/s", flush=True)
-    best = max(("plain-0", "plain-2"), key=lambda name: median(found[name]))
-    return {"evaluate": ratio(found["hardray"], found[best])}
+    show(found, "images/s")
+    return {"evaluate": against_plain(found)}
 
 
 @torch.no_grad()
@@ -58,13 +68,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
-    dtype = probe().fast_dtype(on_gpu=False)
-    memory_format = torch.channels_last if dtype == "bfloat16" else torch.contiguous_format
-    network = build_student(StudentConfig(model=TEACHER), SPEC).to(memory_format=memory_format).eval()
+    fast = precision()
+    network = build_student(StudentConfig(model=TEACHER), SPEC).to(memory_format=fast.memory_format).eval()
     views, right, done, began = eval_views(given.data, "train"), 0, 0, 0.0
     for pixels, labels in loader(views, given.workers, BATCH):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = network((pixels.float() / 255.0).to(memory_format=memory_format))
+        with fast.autocast():
+            logits = network((pixels.float() / 255.0).to(memory_format=fast.memory_format))
         right += int((logits.argmax(1) == labels).sum())
         done += len(labels)
         if not began:

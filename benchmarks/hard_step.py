@@ -12,7 +12,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER, Measured, Place, interleaved, median, python
+from benchmarks.work import (
+    BATCH,
+    SPEC,
+    STUDENT,
+    TEACHER,
+    Measured,
+    Place,
+    fast_dtype,
+    interleaved,
+    median,
+    precision,
+    python,
+)
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.augmentor import AffineAugmentor
 from hard_ray.config.networks import StudentConfig
@@ -22,8 +34,6 @@ from hard_ray.data.pipeline import Batch
 from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import HardAugmentation, StudentObjective
-from hard_ray.orchestration.hardware import probe
-from hard_ray.precision import DTYPES, Precision
 from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher
 
@@ -36,8 +46,7 @@ class Step:
     def __init__(self) -> None:
         """Random weights and pixels: the arithmetic is the same."""
         torch.manual_seed(0)
-        dtype = probe().fast_dtype(on_gpu=False)
-        self.precision = Precision(torch.device("cpu"), DTYPES[dtype], channels_last=dtype == "bfloat16")
+        self.precision = precision()
         teacher, self.student = (
             build_student(StudentConfig(model=name), SPEC).to(memory_format=self.precision.memory_format)
             for name in (TEACHER, STUDENT)
@@ -48,7 +57,7 @@ class Step:
         assert augmentor is not None
         self.augmentor = augmentor
         objective = HardObjective()
-        pool = LocalPool(Teacher(teacher, dtype=dtype, channels_last=self.precision.channels_last))
+        pool = LocalPool(Teacher(teacher, dtype=fast_dtype(), channels_last=self.precision.channels_last))
         learner = Learner(
             student=self.student,
             network=self.student,

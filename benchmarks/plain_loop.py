@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER
+from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER, precision
 from hard_ray import losses
 from hard_ray.config.data import DataConfig
 from hard_ray.config.loader import load_config
@@ -26,7 +26,6 @@ from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import DRAWS_PER_IMAGE, decode, eval_view, train_view
 from hard_ray.networks.network import build_student
-from hard_ray.orchestration.hardware import probe
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -81,19 +80,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
     torch.manual_seed(0)
-    dtype = probe().fast_dtype(on_gpu=False)
-    memory_format = torch.channels_last if dtype == "bfloat16" else torch.contiguous_format
+    fast = precision()
     teacher, student = (build_student(StudentConfig(model=name), SPEC) for name in (TEACHER, STUDENT))
-    teacher = teacher.to(memory_format=memory_format).eval()
-    student = student.to(memory_format=memory_format).train()
+    teacher = teacher.to(memory_format=fast.memory_format).eval()
+    student = student.to(memory_format=fast.memory_format).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
     began = 0.0
     for step, (pixels, _) in enumerate(loader(train_views(given.data, given.steps * BATCH), given.workers)):
         if step == given.first:
             began = time.perf_counter()
-        images = (pixels.float() / 255.0).to(memory_format=memory_format)
-        with autocast:
+        images = (pixels.float() / 255.0).to(memory_format=fast.memory_format)
+        with fast.autocast():
             with torch.no_grad():
                 target = teacher(images)
             logits = student(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
-from benchmarks.work import BUILD, HARDRAY, Measured, Place, interleaved, median, python, ratio, run
+from benchmarks.work import BUILD, HARDRAY, Measured, Place, interleaved, python, ratio, run, show
 from hard_ray.run_folder import read_points
 
 
@@ -29,6 +29,5 @@ def bare() -> float:
 def measure(place: Place, rounds: int) -> Measured:
     """`startup`: hardray's seconds over the bare job's."""
     found = interleaved({"hardray": lambda: hardray(place), "bare": bare}, rounds)
-    for name, values in found.items():
-        print(f"  {name:<10}{median(values):>10.1f} s", flush=True)
+    show(found, "s", digits=1)
     return {"startup": ratio(found["hardray"], found["bare"])}

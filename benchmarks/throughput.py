@@ -16,11 +16,12 @@ from benchmarks.work import (
     TEACHER,
     Measured,
     Place,
+    against_plain,
     interleaved,
-    median,
     python,
     ratio,
     run,
+    show,
 )
 from hard_ray.run_folder import read_points
 
@@ -72,8 +73,6 @@ def measure(place: Place, rounds: int) -> Measured:
     if script:
         measures["timm"] = lambda: timm(place, Path(script))
     found = interleaved(measures, rounds)
-    best = max(("plain-0", "plain-2"), key=lambda name: median(found[name]))
-    for name, values in found.items():
-        print(f"  {name:<10}{median(values):>10.0f} images/s", flush=True)
-    ratios = {"plain_loop": ratio(found["hardray"], found[best])}
+    show(found, "images/s")
+    ratios = {"plain_loop": against_plain(found)}
     return ratios | ({"timm": ratio(found["hardray"], found["timm"])} if script else {})

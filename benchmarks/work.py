@@ -22,8 +22,11 @@ import torch
 from PIL import Image
 
 from hard_ray.config.networks import StudentConfig
+from hard_ray.config.runtime import Dtype
 from hard_ray.export import ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.orchestration.hardware import probe
+from hard_ray.precision import DTYPES, Precision
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bench"
@@ -131,6 +134,29 @@ def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dic
 def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     """Median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def show(found: Mapping[str, Sequence[float]], unit: str, digits: int = 0) -> None:
+    """Print the median of each measure."""
+    for name, values in found.items():
+        print(f"  {name:<10}{median(values):>10.{digits}f} {unit}", flush=True)
+
+
+def against_plain(found: Mapping[str, Sequence[float]]) -> float:
+    """The ratio of `hardray` to the better of the plain loops, whose names begin with `plain`."""
+    best = max((name for name in found if name.startswith("plain")), key=lambda name: median(found[name]))
+    return ratio(found["hardray"], found[best])
+
+
+def precision() -> Precision:
+    """What hardray chooses for this machine's CPU."""
+    dtype = fast_dtype()
+    return Precision(torch.device("cpu"), DTYPES[dtype], channels_last=dtype == "bfloat16")
+
+
+def fast_dtype() -> Dtype:
+    """The type of its kernels."""
+    return probe().fast_dtype(on_gpu=False)
 
 
 def median(values: Sequence[float]) -> float:
