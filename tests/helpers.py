@@ -60,6 +60,16 @@ def tiny_config(*overrides: str) -> RunConfig:
     return load_config(preset="digits", overrides=[*TINY, *overrides])
 
 
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
 class InProcess(Pipeline):
     """The pipeline without Ray: the same pictures, made in this process."""
 

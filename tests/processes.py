@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
@@ -49,3 +54,41 @@ def end(process: subprocess.Popen[Any], *, patience_s: float = 15) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(left, timeout=patience_s)
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow on loopback, which keeps files below `folder`; `variables` name the database."""
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **variables}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--artifacts-destination", str(folder / "kept")],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
+        try:
+            await_answer(lambda: _healthy(f"http://127.0.0.1:{port}"), process, (folder / "log").read_text)
+            yield process
+        finally:
+            end(process)
+
+
+def _healthy(uri: str) -> bool:
+    try:
+        with urlopen(f"{uri}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def command_lines(pid: int) -> dict[int, str]:
+    """The processes that one started, by id, as everybody on the machine sees them; ended ones are none."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())
+    return found

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -20,7 +19,7 @@ import pytest
 from hard_ray.run_folder import RunFolder, read_json, read_points, write_json
 from hard_ray.tracking import flatten
 from tests.helpers import finished_run, tiny_config
-from tests.processes import await_answer, end, free_ports
+from tests.processes import await_answer, command_lines, end, free_ports, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -133,48 +132,10 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     place = tmp_path_factory.mktemp("mlflow")
     (port,) = free_ports(1)
     uri = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": database}
-    with (place / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--artifacts-destination",
-                str(place / "kept"),
-                "--workers",
-                "1",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=place,
-        )
-        try:
-            await_answer(lambda: healthy(uri), process, (place / "log").read_text)
-            assert PASSWORD not in str(command_lines(process))
-            yield Server(uri, place / "kept", database)
-        finally:
-            end(process)
-
-
-def command_lines(process: subprocess.Popen) -> list[list[str]]:
-    """What everybody on the machine can see of a server's processes."""
-    started = psutil.Process(process.pid)
-    return [item.cmdline() for item in (started, *started.children(recursive=True))]
-
-
-def healthy(uri: str) -> bool:
-    try:
-        with urlopen(f"{uri}/health", timeout=5):
-            return True
-    except OSError:
-        return False
+    with mlflow_server(place, port, {"MLFLOW_BACKEND_STORE_URI": database}) as process:
+        started = [*psutil.Process(process.pid).cmdline(), *command_lines(process.pid).values()]
+        assert PASSWORD not in str(started)
+        yield Server(uri, place / "kept", database)
 
 
 @pytest.fixture(scope="module")

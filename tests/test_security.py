@@ -20,23 +20,13 @@ from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.checkpoints import read_weights
 from hard_ray.state import STATE_FILE, CheckpointStore
-from tests.helpers import run_here, tiny_config
-
-
-class Evil:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
+from tests.helpers import Trap, run_here, tiny_config
 
 
 @pytest.fixture
 def sprung(tmp_path: Path) -> Path:
     path = tmp_path / "sprung"
-    pickle.loads(pickle.dumps(Evil(path)))
+    pickle.loads(pickle.dumps(Trap(path)))
     assert path.exists()  # the trap works where something unpickles it
     path.unlink()
     return path
@@ -45,7 +35,7 @@ def sprung(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_checkpoint_of_a_teacher_is_refused_and_not_run(tmp_path: Path, sprung: Path, zipped: bool):
     path = tmp_path / "teacher.pth"
-    torch.save({"state_dict": Evil(sprung)}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"state_dict": Trap(sprung)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match="cannot be read as weights"):
         read_weights(path)
     assert not sprung.exists()
@@ -60,7 +50,7 @@ def test_a_malicious_checkpoint_of_a_run_is_passed_over_and_not_run(tmp_path: Pa
     run_here(config, tmp_path / "run")
     (tmp_path / "run" / "outcome.json").unlink()
     for path in CheckpointStore(tmp_path / "run" / "checkpoints").list():
-        torch.save({"student": Evil(sprung)}, path / "optimizers.pt")
+        torch.save({"student": Trap(sprung)}, path / "optimizers.pt")
         state = json.loads((path / STATE_FILE).read_text())
         state["sha256"]["optimizers.pt"] = hashlib.sha256((path / "optimizers.pt").read_bytes()).hexdigest()
         (path / STATE_FILE).write_text(json.dumps(state))

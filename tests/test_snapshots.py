@@ -7,7 +7,7 @@ import pytest
 from hard_ray.config.run import as_control
 from hard_ray.errors import RunFolderError
 from hard_ray.snapshots import Guesses, Snapshot, View, read_snapshot, spread, why_none, write_snapshot
-from tests.helpers import tiny_config
+from tests.helpers import Trap, tiny_config
 
 
 def guesses(seed: int, count: int) -> Guesses:
@@ -66,16 +66,6 @@ def test_arrays_of_the_documented_names_and_types_are_in_the_file(tmp_path: Path
         "samples/odd": "float32",
         "bounds/mix.own_share": "float64",
     }
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 def test_a_file_with_a_pickle_is_refused_and_the_pickle_not_run(tmp_path: Path):

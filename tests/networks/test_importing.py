@@ -20,7 +20,7 @@ from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration.driver import examine
 from hard_ray.orchestration.plan import teacher_run
-from tests.helpers import make_image_folder, run_here, student_weights
+from tests.helpers import Trap, make_image_folder, run_here, student_weights
 
 CLASSES = ("ant", "bee", "cat")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -196,12 +196,8 @@ def test_a_file_without_weights_is_a_message(content: object, tmp_path: Path):
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "pwned",))
-
     with pytest.raises(ModelError, match="cannot be read as weights"):
-        import_teacher(saved({"state_dict": Evil()}, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
+        import_teacher(saved({"state_dict": Trap(tmp_path / "pwned")}, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
     assert not (tmp_path / "pwned").exists()
 
 

@@ -10,6 +10,7 @@ import hard_ray.networks  # noqa: F401
 from hard_ray.config.networks import StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError
 from hard_ray.networks.network import ImageSpec, build_student, build_teacher
+from tests.helpers import Trap
 
 GREY = ImageSpec(28, 1, tuple("0123456789"))
 COLOUR = ImageSpec(32, 3, ("ant", "bee", "cat"))
@@ -92,11 +93,7 @@ def test_wrappers_around_a_state_dict_are_taken_off(tmp_path: Path):
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "pwned",))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    torch.save({"state_dict": Trap(tmp_path / "pwned")}, tmp_path / "evil.pt")
     with pytest.raises(ModelError, match="cannot be read as weights"):
         student(model="cifar_resnet8", checkpoint=tmp_path / "evil.pt")
     assert not (tmp_path / "pwned").exists()

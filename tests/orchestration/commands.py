@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -72,17 +74,31 @@ def kill_everything(process: subprocess.Popen[str]) -> None:
     psutil.wait_procs(children, timeout=20)
 
 
+def named(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """The command's processes whose command line begins so."""
+    found = []
+    for child in descendants(process):
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(child.cmdline()).startswith(name):
+                found.append(child)
+    return found
+
+
 def kill_named(process: subprocess.Popen[str], name: str) -> int:
     """SIGKILL to the command's actors of that name; how many there were."""
     killed = 0
-    for child in descendants(process):
-        try:
-            if " ".join(child.cmdline()).startswith(name):
-                child.kill()
-                killed += 1
-        except psutil.NoSuchProcess:
-            continue
+    for child in named(process, name):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+            killed += 1
     return killed
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 400) -> str:
+    """Wait for the command, which must end well; what it printed."""
+    out, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, out
+    return out
 
 
 def points(folder: Path, kind: str) -> list[dict]:
@@ -90,12 +106,27 @@ def points(folder: Path, kind: str) -> list[dict]:
     return [point for _, point in read_points(folder / "metrics.jsonl") if point["kind"] == kind]
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str], timeout: float = 240) -> None:
-    """Until an update was logged."""
+def each_update_once(folder: Path) -> bool:
+    """Whether no update of a run is missing in its log and none is there twice."""
+    steps = [point["step"] for point in points(folder, "train")]
+    return steps == list(range(1, len(steps) + 1))
+
+
+def wait_until(ready: Callable[[], bool], what: str, process: subprocess.Popen[str], timeout: float = 240) -> None:
+    """Until something is so, while the command goes on."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()
-        if (folder / "metrics.jsonl").exists() and any(p["step"] >= step for p in points(folder, "train")):
+        if ready():
             return
         time.sleep(0.02)
-    raise AssertionError(f"update {step} was not reached within {timeout} s")
+    raise AssertionError(f"{what} within {timeout} s")
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str], timeout: float = 240) -> None:
+    """Until an update was logged."""
+
+    def logged() -> bool:
+        return (folder / "metrics.jsonl").exists() and any(p["step"] >= step for p in points(folder, "train"))
+
+    wait_until(logged, f"update {step} was not reached", process, timeout)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -20,14 +19,17 @@ from hard_ray.run_folder import RunFolder, read_json
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     descendants,
+    each_update_once,
+    finish,
     kill_named,
+    named,
     points,
     start,
     succeed,
     wait_for_step,
     write_config,
 )
-from tests.processes import await_answer, end, free_ports
+from tests.processes import end, free_ports, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 SHARED_MEMORY = Path("/dev/shm")
@@ -73,17 +75,6 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, out
-    return out
-
-
-def each_update_once(folder: Path) -> None:
-    steps = [point["step"] for point in points(folder, "train")]
-    assert steps == list(range(1, len(steps) + 1))
-
-
 def test_each_teacher_in_turn_and_all_at_once(place: Path, straight: Path):
     folder, replicas = place / "teachers", 3
     process = start("distill", "-c", "config.yaml", "--output", "teachers", "runtime.teacher.replicas=3", cwd=place)
@@ -92,21 +83,14 @@ def test_each_teacher_in_turn_and_all_at_once(place: Path, straight: Path):
         for number, step in enumerate((10, 30, 50)):
             wait_for_step(folder, step, process)
             started += descendants(process)
-            names = [child for child in descendants(process) if called(child, "ray::Replica")]
-            if names:
-                sorted(names, key=lambda child: child.pid)[number % len(names)].kill()
+            teachers = named(process, "ray::Replica")
+            if teachers:
+                sorted(teachers, key=lambda child: child.pid)[number % len(teachers)].kill()
         wait_for_step(folder, 80, process)
         assert 1 <= kill_named(process, "ray::Replica") <= replicas
         finish(process)
     assert_equal_bits(student_weights(straight), student_weights(folder))
-    each_update_once(folder)
-
-
-def called(process: psutil.Process, name: str) -> bool:
-    try:
-        return " ".join(process.cmdline()).startswith(name)
-    except psutil.Error:
-        return False
+    assert each_update_once(folder)
 
 
 @pytest.mark.parametrize("victim", ["ray::TrainController", "raylet", "gcs_server", "driver"])
@@ -128,7 +112,7 @@ def test_what_takes_the_run_with_it_costs_a_resume_and_no_bit(place: Path, strai
         assert process.returncode != 0
         succeed("distill", "--resume", name, cwd=place)
     assert_equal_bits(student_weights(straight), student_weights(place / name))
-    each_update_once(place / name)
+    assert each_update_once(place / name)
 
 
 def test_a_corrupt_newest_checkpoint_is_said_and_the_one_before_is_used(place: Path, straight: Path):
@@ -140,7 +124,7 @@ def test_a_corrupt_newest_checkpoint_is_said_and_the_one_before_is_used(place: P
     (newest / "optimizers.pt").write_bytes(os.urandom(1000))
     succeed("distill", "--resume", "corrupt", cwd=place)
     assert_equal_bits(student_weights(straight), student_weights(place / "corrupt"))
-    each_update_once(place / "corrupt")
+    assert each_update_once(place / "corrupt")
 
 
 def test_of_two_processes_that_resume_at_once_one_is_refused(place: Path, straight: Path):
@@ -157,47 +141,21 @@ def test_of_two_processes_that_resume_at_once_one_is_refused(place: Path, straig
     assert_equal_bits(student_weights(straight), student_weights(place / "twice"))
 
 
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    log = (folder / "server.log").open("w")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'server.db'}",
-        "--artifacts-destination",
-        str(folder / "a"),
-    ]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
-    try:
-        await_answer(lambda: answers(port), process, (folder / "server.log").read_text)
-        yield process
-    finally:
-        end(process)
-        log.close()
-
-
-def answers(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
-
-
 def test_a_tracking_server_that_is_killed_is_told_the_rest_later(place: Path, straight: Path, tmp_path: Path):
     from mlflow import MlflowClient
 
     (port,) = free_ports(1)
     uri = f"http://127.0.0.1:{port}"
     options = ("tracking.enabled=true", f"tracking.uri={uri}")
-    with mlflow_server(tmp_path, port) as server:
+    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}"}
+    with mlflow_server(tmp_path, port, database) as server:
         process = start("distill", "-c", "config.yaml", "--output", "mlflow", *options, cwd=place)
         wait_for_step(place / "mlflow", 30, process)
         end(server, patience_s=0)
         out = finish(process)
     assert "hardray sync" in out
     assert_equal_bits(student_weights(straight), student_weights(place / "mlflow"))
-    with mlflow_server(tmp_path, port):
+    with mlflow_server(tmp_path, port, database):
         succeed("sync", "mlflow", cwd=place)
         found = MlflowClient(uri).get_run(read_json(place / "mlflow" / "tracking.json")["run_id"])
         assert found.info.status == "FINISHED"

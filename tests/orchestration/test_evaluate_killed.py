@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from hard_ray.run_folder import read_json
-from tests.orchestration.commands import kill_everything, start, succeed, write_config
+from tests.orchestration.commands import kill_everything, start, succeed, wait_until, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SUITES = ("--suite", "clean", "--suite", "shifts", "--suite", "corruptions")
-
-
-def wait_for_suite(folder: Path, name: str, process, *, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, process.communicate()
-        if name in read_json(folder / "evaluation.json", {}).get("suites", {}):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{name} was not measured within {seconds} s")
 
 
 def test_a_killed_evaluation_does_not_repeat_what_it_finished(tmp_path: Path):
@@ -29,7 +18,8 @@ def test_a_killed_evaluation_does_not_repeat_what_it_finished(tmp_path: Path):
     succeed("distill", "-c", "config.yaml", "--output", "run", cwd=tmp_path)
     succeed("evaluate", "run", *SUITES, "--output", "straight", cwd=tmp_path)
     process = start("evaluate", "run", *SUITES, "--output", "killed", cwd=tmp_path)
-    wait_for_suite(tmp_path / "killed", "shifts", process)
+    file = tmp_path / "killed" / "evaluation.json"
+    wait_until(lambda: "shifts" in read_json(file, {}).get("suites", {}), "shifts was not measured", process)
     kill_everything(process)
     before = read_json(tmp_path / "killed" / "evaluation.json")
     assert list(before["suites"]) == ["clean", "shifts"]

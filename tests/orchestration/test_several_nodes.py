@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
 from hard_ray.run_folder import read_json
 from tests.helpers import assert_equal_bits, student_weights
-from tests.orchestration.commands import points, start, succeed, wait_for_step, write_config
+from tests.orchestration.commands import each_update_once, finish, points, start, succeed, wait_for_step, write_config
+from tests.processes import command_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 STEPS = 250
@@ -42,23 +42,16 @@ class Nodes:
 
     def hosting(self, slot: str, name: str) -> list[Any]:
         """The nodes with that slot on which a process of that name runs."""
-        return [node for node in self.of[slot] if name in processes(node)]
+        return [node for node in self.of[slot] if any(line.startswith(name) for line in raylet_started(node))]
 
     def kill(self, slot: str, node: Any) -> None:
         self.of[slot].remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
 
-def processes(node: Any) -> list[str]:
-    """First words of what a node's raylet started."""
-    started = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
-    found = []
-    for process in started:
-        try:
-            found.append((process.cmdline() or [""])[0].split(".")[0].split(" ")[0])
-        except psutil.Error:
-            continue
-    return found
+def raylet_started(node: Any) -> list[str]:
+    """Command lines of what a node's raylet started."""
+    return list(command_lines(node.all_processes["raylet"][0].process.pid).values())
 
 
 @pytest.fixture
@@ -90,9 +83,9 @@ def on(nodes: Nodes, name: str, *overrides: str) -> tuple[str, ...]:
 
 
 def steps_once(folder: Path) -> bool:
-    steps = [point["step"] for point in points(folder, "train")]
     counted = read_json(folder / "outcome.json")["steps"]
-    return counted["student"] == STEPS and steps == list(range(1, sum(counted.values()) + 1))
+    whole = counted["student"] == STEPS and len(points(folder, "train")) == sum(counted.values())
+    return whole and each_update_once(folder)
 
 
 def test_students_and_teachers_have_nodes_of_their_own_and_a_lost_teacher_node_costs_no_bit(nodes: Nodes, place: Path):
@@ -104,8 +97,7 @@ def test_students_and_teachers_have_nodes_of_their_own_and_a_lost_teacher_node_c
     (first,) = nodes.hosting("teacher_slot", TEACHER)
     nodes.kill("teacher_slot", first)
     assert not (place / "teacher-node" / "outcome.json").exists()
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, out
+    finish(process)
     assert steps_once(place / "teacher-node")
     assert_equal_bits(student_weights(place / "straight"), student_weights(place / "teacher-node"))
 
@@ -116,7 +108,6 @@ def test_an_elastic_run_goes_on_with_fewer_workers_when_a_node_is_lost(nodes: No
     assert len(nodes.hosting("student_slot", STUDENT)) == 2
     nodes.kill("student_slot", nodes.of["student_slot"][0])
     assert not (place / "elastic" / "outcome.json").exists()
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, out
+    finish(process)
     assert steps_once(place / "elastic")
     assert read_json(place / "elastic" / "summary.json")["models"]["student"]

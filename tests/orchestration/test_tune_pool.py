@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -13,6 +12,7 @@ from ray.util import placement_group_table
 
 from hard_ray.run_folder import read_json
 from tests.orchestration.commands import start, write_config
+from tests.processes import command_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -30,16 +30,8 @@ OURS = ("ray::Replica", "ray::RayTrainWorker", "ray::TrainController", "ray::Tri
 
 def ours(node) -> dict[int, str]:
     """The processes of a node that are part of a search."""
-    found = {}
-    for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
-        try:
-            name = " ".join(process.cmdline())
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            continue
-        if alive and name.startswith(OURS):
-            found[process.pid] = name
-    return found
+    lines = command_lines(node.all_processes["raylet"][0].process.pid)
+    return {pid: line for pid, line in lines.items() if line.startswith(OURS)}
 
 
 def test_eight_trials_hold_one_teacher_and_leave_no_actor_and_no_placement_group(tmp_path: Path):
