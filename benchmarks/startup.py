@@ -28,6 +28,6 @@ def bare() -> float:
 
 def measure(place: Place, rounds: int) -> Measured:
     """`startup`: hardray's seconds over the bare job's."""
-    found = interleaved({"hardray": lambda: hardray(place), "bare": bare}, rounds)
+    found = interleaved({"hardray": lambda: hardray(place), "bare": bare}, rounds, "s")
     show(found, "s", digits=1)
     return {"startup": ratio(found["hardray"], found["bare"])}

@@ -72,7 +72,7 @@ def measure(place: Place, rounds: int) -> Measured:
     script = os.environ.get("TIMM_TRAIN")
     if script:
         measures["timm"] = lambda: timm(place, Path(script))
-    found = interleaved(measures, rounds)
+    found = interleaved(measures, rounds, "images/s")
     show(found, "images/s")
     ratios = {"plain_loop": against_plain(found)}
     return ratios | ({"timm": ratio(found["hardray"], found["timm"])} if script else {})

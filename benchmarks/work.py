@@ -122,12 +122,17 @@ def quiet_ray(cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each measure once a round, in turn and every other round backwards, so that what else runs meets all alike."""
+def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int, say: str = "") -> dict[str, list[float]]:
+    """Each measure once a round, in turn and every other round backwards, so that what else runs meets all alike.
+
+    With `say`, its unit, each is printed as it is there.
+    """
     found: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name in list(measures)[:: 1 if number % 2 == 0 else -1]:
             found[name].append(measures[name]())
+            if say:
+                print(f"    round {number + 1}, {name}: {found[name][-1]:.1f} {say}", flush=True)
     return found
 
 
@@ -151,7 +156,8 @@ def against_plain(found: Mapping[str, Sequence[float]]) -> float:
 def precision() -> Precision:
     """What hardray chooses for this machine's CPU."""
     dtype = fast_dtype()
-    return Precision(torch.device("cpu"), DTYPES[dtype], channels_last=dtype == "bfloat16")
+    last = probe().prefers_channels_last(dtype, on_gpu=False)
+    return Precision(torch.device("cpu"), DTYPES[dtype], channels_last=last)
 
 
 def fast_dtype() -> Dtype:

@@ -114,7 +114,7 @@ class RuntimeConfig(Config):
     amp_dtype: Dtype | None = None
     """Autocast precision of the student; unset: bfloat16 where the hardware has it, else float32."""
     channels_last: bool | None = None
-    """Channels-last memory layout; unset: where bfloat16 is used."""
+    """Channels-last memory layout; unset: with bfloat16, and on a CPU with AVX-512."""
     data_block_mb: PositiveFloat = 32.0
     """Size of the blocks in which Ray Data hands over images, in MiB."""
     max_failures: NonNegativeInt = 3

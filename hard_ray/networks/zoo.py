@@ -45,6 +45,7 @@ class _Classifier(nn.Module):
     in_chans: int
     num_classes: int
     num_features: int
+    drop_rate: float
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features before the classifier."""
@@ -52,6 +53,8 @@ class _Classifier(nn.Module):
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits, or with `pre_logits` what the classifier would see."""
+        if self.drop_rate > 0.0:
+            features = F.dropout(features, self.drop_rate, self.training)
         if pre_logits:
             return features
         logits: Tensor = self.get_classifier()(features)
@@ -76,9 +79,16 @@ class _Classifier(nn.Module):
 class Cnn(_Classifier):
     """A small convolutional network with global average pooling, which makes it tolerant of shifts."""
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 1, widths: tuple[int, ...] = (16, 32, 64)) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 1,
+        widths: tuple[int, ...] = (16, 32, 64),
+        drop_rate: float = 0.0,
+    ) -> None:
         """One 3x3 convolution per width, the image halved in between, and one more at the last width."""
         super().__init__()
+        self.drop_rate = drop_rate
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         self.stem = nn.Sequential(*_conv_bn_relu(in_chans, widths[0]))
         self.stages = nn.Sequential(
@@ -112,9 +122,11 @@ class Mlp(_Classifier):
         in_chans: int = 1,
         img_size: int | tuple[int, int] = 28,
         widths: tuple[int, ...] = (512, 128, 32),
+        drop_rate: float = 0.0,
     ) -> None:
         """Linear layers of `widths` with ReLU between, without normalisation."""
         super().__init__()
+        self.drop_rate = drop_rate
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         sizes = (in_chans * height * width, *widths)
@@ -141,9 +153,10 @@ class CifarResNet(_Classifier):
 
     classifier_name = "linear"
 
-    def __init__(self, depth: int = 20, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, depth: int = 20, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0) -> None:
         """`depth` is 6n + 2 for n blocks a stage."""
         super().__init__()
+        self.drop_rate = drop_rate
         if (depth - 2) % 6:
             raise ValueError(f"want a depth of 6n + 2, such as 20 or 56, got {depth}")
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, 64

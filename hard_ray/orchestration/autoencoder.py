@@ -156,8 +156,9 @@ def _differences(begun: AutoencoderRun, run: AutoencoderRun) -> list[str]:
 def _resolve(run: AutoencoderRun) -> AutoencoderRun:
     """Precision, memory layout and threads follow from this machine, where the loop runs; Ray Data gets a core."""
     hardware = probe()
-    dtype = run.amp_dtype or hardware.fast_dtype(on_gpu=bool(hardware.gpus))
-    last = run.channels_last if run.channels_last is not None else dtype == "bfloat16"
+    on_gpu = bool(hardware.gpus)
+    dtype = run.amp_dtype or hardware.fast_dtype(on_gpu=on_gpu)
+    last = run.channels_last if run.channels_last is not None else hardware.prefers_channels_last(dtype, on_gpu=on_gpu)
     return run.model_copy(
         update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or max(1, hardware.cores - 1)}
     )

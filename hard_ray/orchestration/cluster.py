@@ -248,7 +248,9 @@ def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> Run
     return runtime.model_copy(
         update={
             "amp_dtype": amp_dtype,
-            "channels_last": _chosen(runtime.channels_last, amp_dtype == "bfloat16"),
+            "channels_last": _chosen(
+                runtime.channels_last, hardware.prefers_channels_last(amp_dtype, on_gpu=bool(gpus))
+            ),
             "threads": _chosen(runtime.threads, threads),
             "teacher": teacher,
         }

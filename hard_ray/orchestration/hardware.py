@@ -15,8 +15,9 @@ class Hardware:
 
     cpu: str
     cores: int
-    has_amx: bool
-    """bfloat16 matrix units of the CPU: without them bfloat16 is slower than float32."""
+    bf16_unit: str | None
+    """What the CPU multiplies bfloat16 with, AMX or AVX-512; without one bfloat16 is slower than float32."""
+    has_avx512: bool
     gpus: tuple[str, ...]
     gpu_has_bf16: bool
     memory_gib: float
@@ -24,7 +25,11 @@ class Hardware:
 
     def fast_dtype(self, *, on_gpu: bool) -> Dtype:
         """bfloat16 where the hardware computes in it, else float32."""
-        return "bfloat16" if (self.gpu_has_bf16 if on_gpu else self.has_amx) else "float32"
+        return "bfloat16" if (self.gpu_has_bf16 if on_gpu else self.bf16_unit) else "float32"
+
+    def prefers_channels_last(self, dtype: Dtype, *, on_gpu: bool) -> bool:
+        """Whether convolutions are faster in that layout: in bfloat16, and in float32 with AVX-512."""
+        return dtype == "bfloat16" or (not on_gpu and self.has_avx512)
 
 
 def probe() -> Hardware:
@@ -37,7 +42,8 @@ def probe() -> Hardware:
     return Hardware(
         cpu=cpu,
         cores=usable_cores(),
-        has_amx="amx_bf16" in flags,
+        bf16_unit="AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else None,
+        has_avx512="avx512f" in flags,
         gpus=names,
         gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported()),
         memory_gib=_memory_gib(),

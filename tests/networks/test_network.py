@@ -36,6 +36,15 @@ def test_registered_networks_have_the_published_size(name: str, parameters: int)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet8", "hardray_cnn", "hardray_mlp"])
+def test_our_networks_take_timms_dropout_before_the_classifier(name: str):
+    network = timm.create_model(name, drop_rate=0.5).train()
+    features = torch.ones(4, network.num_features)
+    dropped = network.forward_head(features, pre_logits=True)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(network.eval().forward_head(features, pre_logits=True), features)
+
+
 def test_cifar_resnet_takes_the_published_weights(shared_data: Path):
     spec = ImageSpec(32, 3, tuple("0123456789"))
     path = shared_data / "weights" / "cifar10_resnet20-12fca82f.th"
