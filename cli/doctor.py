@@ -81,7 +81,8 @@ def _processor() -> Iterator[Finding]:
         precision = "bfloat16" if hardware.gpu_has_bf16 else "float32: no bfloat16"
         yield Finding("GPU", "ok", f"{len(hardware.gpus)} x {hardware.gpus[0]}, {precision}")
     else:
-        precision = f"bfloat16 ({hardware.bf16_unit})" if hardware.bf16_unit else "float32 (neither AMX nor AVX-512 BF16)"
+        unit = hardware.bf16_unit
+        precision = f"bfloat16 ({unit})" if unit else "float32 (neither AMX nor AVX-512 BF16)"
         yield Finding("GPU", "note", f"none that torch sees; students and teachers compute on the CPU in {precision}")
 
 

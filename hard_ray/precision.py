@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,25 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 """Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_GLIBC_TRIM, _GLIBC_MMAP = -1, -3
+_KEPT_BYTES = 2**30
+
+
+def prepare_kernels(threads: int | None) -> None:
+    """Set up a process that does nothing but compute: its threads, where given, and memory that it keeps.
+
+    An update frees what the next one asks for. By default glibc gives it back to the system in between, and every
+    page is then cleared anew: a fifth of a teacher's time on batches of small images. Another C library stays as it is.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        set_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    set_option(_GLIBC_MMAP, _KEPT_BYTES)
+    set_option(_GLIBC_TRIM, _KEPT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.objectives import LabelCrossEntropy, TeacherObjective
-from hard_ray.precision import DTYPES, Pixels, Precision, widen
+from hard_ray.precision import DTYPES, Pixels, Precision, prepare_kernels, widen
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
 
@@ -96,8 +96,7 @@ class Teacher:
         Raises:
             ModelError: the network or its weights cannot be used.
         """
-        if spec.threads is not None:
-            torch.set_num_threads(spec.threads)
+        prepare_kernels(spec.threads)
         network = build_teacher(spec.config, spec.images)
         return cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,10 @@ Columns = dict[str, NDArray[Any]]
 
 _UPDATES_PER_EXECUTION = 1000
 _LONGEST_RUN_OF_BAD_IMAGES = 100
+_LARGEST_BLOCK_ROWS = 1024
+"""A block is made before its first image is used: small ones begin sooner, and cost no more in all."""
+_BLOCKS_AHEAD = 8
+"""Images that are made too early take CPUs from the networks that would use them, and room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +195,7 @@ class Pipeline:
             return
         if name not in self._shipped:  # once per run: an index can be large
             self._shipped[name] = ray.put(pictures)
-        configure_ray_data(self.share)
+        configure_ray_data(DataShare(self.share.cpus, min(self.share.object_store_bytes, self._bytes_ahead())))
         blocks = max(1, -(-(stop - start) // self._rows_per_block()))
         stream = ray.data.range(stop - start, override_num_blocks=blocks).map_batches(
             _make_columns(start), batch_size=None, fn_args=([self._shipped[name]],), zero_copy_batch=True
@@ -198,8 +204,15 @@ class Pipeline:
             yield _to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
 
     def _rows_per_block(self) -> int:
-        row_bytes = self.config.in_chans * self.config.img_size**2
-        return max(1, min(4096, int(self.block_bytes // row_bytes)))
+        return max(1, min(_LARGEST_BLOCK_ROWS, int(self.block_bytes // self._row_bytes())))
+
+    def _row_bytes(self) -> int:
+        return self.config.in_chans * self.config.img_size**2 * (1 if self.generated is None else 2)
+
+    def _bytes_ahead(self) -> float:
+        """What is being made, and what waits for its use."""
+        blocks = _BLOCKS_AHEAD + 2 * math.ceil(self.share.cpus)
+        return float(blocks * self._rows_per_block() * self._row_bytes())
 
 
 def _make_columns(start: int) -> Callable[..., Columns]:
@@ -223,6 +236,34 @@ def _to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
     )
 
 
+class Breath:
+    """A pause in turns of Ray Data's loop that waited for nothing: while its output is full it would take a core.
+
+    One of Ray Data's execution callbacks, which it makes itself, one for each execution.
+    """
+
+    SECONDS = 0.02
+
+    def __init__(self) -> None:
+        """Before the first turn."""
+        self._turned = 0.0
+
+    def on_execution_step(self, executor: object) -> None:
+        """Called once a turn."""
+        if time.monotonic() - self._turned < self.SECONDS / 10:
+            time.sleep(self.SECONDS)
+        self._turned = time.monotonic()
+
+    def before_execution_starts(self, executor: object) -> None:
+        """Nothing."""
+
+    def after_execution_succeeds(self, executor: object) -> None:
+        """Nothing."""
+
+    def after_execution_fails(self, executor: object, error: Exception) -> None:
+        """Nothing."""
+
+
 def configure_ray_data(share: DataShare) -> None:
     """Keep the order, print nothing, and stay within this rank's share of the cluster."""
     context = DataContext.get_current()
@@ -231,6 +272,9 @@ def configure_ray_data(share: DataShare) -> None:
     options = context.execution_options
     options.preserve_order = True
     options.verbose_progress = False
+    callbacks: list[Any] = context.custom_execution_callback_classes
+    if Breath not in callbacks:
+        callbacks.append(Breath)
     options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.WARNING)

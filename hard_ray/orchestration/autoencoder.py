@@ -30,7 +30,7 @@ from hard_ray.noise import seed_of
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.precision import DTYPES, Precision, to_pixels
+from hard_ray.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.run_folder import MetricsLog, RunFolder, is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.state import CheckpointStore
 from hard_ray.tracking import flatten
@@ -191,7 +191,7 @@ class Trainer:
             StoppedError: a stop was asked for.
         """
         settings, folder = self.settings, self.folder.run
-        torch.set_num_threads(settings.threads or 1)
+        prepare_kernels(settings.threads or 1)
         precision = self._precision()
         coder = self._coder(precision)
         index, data = self.pipeline.index, settings.data

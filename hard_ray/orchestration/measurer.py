@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pipeline import Columns
 from hard_ray.evaluation.measuring import Measuring, Part
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.orchestration.suite_plan import SuitePlan
+from hard_ray.precision import prepare_kernels
 from hard_ray.teacher import Teacher, TeacherSpec
 
 
@@ -36,8 +36,7 @@ class NetworksSpec:
         Raises:
             ModelError: one of them cannot be used.
         """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        prepare_kernels(self.threads)
         network = build_student(self.student, self.images, role="the model")
         student = Teacher(network, dtype=self.dtype, channels_last=self.channels_last)
         teacher = None if self.teacher is None else Teacher.build(self.teacher)

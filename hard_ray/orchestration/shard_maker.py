@@ -20,7 +20,7 @@ from hard_ray.errors import HardrayError, ModelError
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoder import build_autoencoder
 from hard_ray.orchestration.pool import PoolAddress, RayPool
-from hard_ray.precision import Precision
+from hard_ray.precision import Precision, prepare_kernels
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 
 
@@ -72,8 +72,7 @@ class ShardMaker:
 
     def _load(self, *, first: int) -> tuple[Dad, EvalPictures]:
         plan = self.plan
-        if plan.threads is not None:
-            torch.set_num_threads(plan.threads)
+        prepare_kernels(plan.threads)
         precision = coder_precision()
         coder = build_autoencoder(plan.config.autoencoder, plan.in_chans)
         if coder.identity() != plan.coder_identity:

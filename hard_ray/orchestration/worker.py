@@ -47,7 +47,7 @@ from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import RayPool
-from hard_ray.precision import DTYPES, Precision
+from hard_ray.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.run_folder import RunFolder, cache_folder, write_json
 from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
@@ -148,8 +148,7 @@ class Builder:
     def _train(self) -> Status:
         """Train from the newest checkpoint, evaluate, export, and write how it ended."""
         config, folder = self.config, RunFolder(self.plan.folder)
-        if config.runtime.threads is not None:
-            torch.set_num_threads(config.runtime.threads)
+        prepare_kernels(config.runtime.threads)
         check_suites(config.validation.at_the_end)
         pipeline = self._pipeline()
         learner, ema = self._learner()

@@ -35,6 +35,6 @@ def test_precision_and_layout_follow_from_the_flags(
 
 
 def test_a_gpu_without_bfloat16_computes_in_float32_whatever_the_processor_has():
-    found = hardware.Hardware("Any", 2, "AMX", True, ("Old GPU",), gpu_has_bf16=False, memory_gib=1, shared_memory_gib=1)
+    found = hardware.Hardware("Any", 2, "AMX", True, ("Old",), gpu_has_bf16=False, memory_gib=1, shared_memory_gib=1)
     assert found.fast_dtype(on_gpu=True) == "float32"
     assert not found.prefers_channels_last("float32", on_gpu=True)
