@@ -25,7 +25,7 @@ from benchmarks.work import (
 )
 from hard_ray.run_folder import read_points
 
-FIRST, STEPS = 100, 400
+FIRST, STEPS = 80, 320
 
 
 def hardray(place: Place, *overrides: str) -> float:

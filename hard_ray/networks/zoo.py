@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+
+Built = TypeVar("Built", bound=nn.Module)
 
 
 def _default_cfg(size: int, channels: int, classifier: str, first_conv: str, **more: Any) -> dict[str, Any]:
@@ -203,21 +205,28 @@ def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(_BasicBlock(width, width, 1) for _ in range(blocks - 1)))
 
 
+def _build(
+    kind: type[Built], name: str, pretrained: bool, *, device: Any = None, dtype: Any = None, **kwargs: Any
+) -> Built:
+    """`device` and `dtype` are timm's: where and in what the weights are kept."""
+    network: Built = build_model_with_cfg(kind, name, pretrained, **kwargs)
+    return network.to(device=device, dtype=dtype)
+
+
 def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    name = f"cifar_resnet{depth}"
-    return build_model_with_cfg(CifarResNet, name, pretrained, depth=depth, **kwargs)
+    return _build(CifarResNet, f"cifar_resnet{depth}", pretrained, depth=depth, **kwargs)
 
 
 @register_model
 def hardray_cnn(pretrained: bool = False, **kwargs: Any) -> Cnn:
     """A small CNN with global average pooling for 28-pixel grey images."""
-    return build_model_with_cfg(Cnn, "hardray_cnn", pretrained, **kwargs)
+    return _build(Cnn, "hardray_cnn", pretrained, **kwargs)
 
 
 @register_model
 def hardray_mlp(pretrained: bool = False, **kwargs: Any) -> Mlp:
     """A multilayer perceptron 784-512-128-32-10."""
-    return build_model_with_cfg(Mlp, "hardray_mlp", pretrained, **kwargs)
+    return _build(Mlp, "hardray_mlp", pretrained, **kwargs)
 
 
 @register_model

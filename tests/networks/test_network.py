@@ -37,9 +37,10 @@ def test_registered_networks_have_the_published_size(name: str, parameters: int)
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "hardray_cnn", "hardray_mlp"])
-def test_our_networks_take_timms_dropout_before_the_classifier(name: str):
-    network = timm.create_model(name, drop_rate=0.5).train()
-    features = torch.ones(4, network.num_features)
+def test_our_networks_take_timms_dropout_and_precision(name: str):
+    network = timm.create_model(name, drop_rate=0.5, device="cpu", dtype=torch.float64).train()
+    features = torch.ones(4, network.num_features, dtype=next(network.parameters()).dtype)
+    assert features.dtype == torch.float64
     dropped = network.forward_head(features, pre_logits=True)
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
     assert torch.equal(network.eval().forward_head(features, pre_logits=True), features)
