@@ -8,16 +8,18 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.work import (
     BATCH,
     BUILD,
     HARDRAY,
     STUDENT,
-    TEACHER,
     Measured,
     Place,
     against_plain,
     interleaved,
+    precision,
     python,
     ratio,
     run,
@@ -47,19 +49,25 @@ def plain(place: Place, workers: int) -> float:
 
 
 def timm(place: Place, script: Path) -> float:
-    """Images a second of timm's train.py, by its own count over the second half of an epoch."""
+    """Images a second of timm's train.py, from update FIRST on, by its own count and in hardray's precision."""
     patched = "import sys, runpy, hard_ray.networks; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     output = BUILD / "timm"
     shutil.rmtree(output, ignore_errors=True)
     options = f"""--data-dir {place.data} --train-split train --val-split test --model {STUDENT} --num-classes 10
-      --kd-model-name {TEACHER} --kd-distill-type logit --kd-temperature 4 --input-size 3 32 32 --batch-size {BATCH}
-      --workers 2 --epochs 1 --sched none --lr 0.1 --train-crop-mode rkrc --scale 1 1 --ratio 1 1 --hflip 0.5
-      --color-jitter 0 --device cpu --log-interval 50 --output {output} --no-prefetcher"""
+      --kd-model-name local-dir:{place.teacher} --kd-distill-type logit --kd-temperature 4
+      --input-size 3 32 32 --train-crop-mode rkrc --scale 1 1 --ratio 1 1 --hflip 0.5 --color-jitter 0
+      --batch-size {BATCH} --epochs 1 --sched cosine --warmup-epochs 0 --lr 0.1
+      --workers 2 --device cpu --no-prefetcher --log-interval 50 --output {output}"""
+    fast = precision()
+    options += " --channels-last" if fast.channels_last else ""
+    options += " --amp --amp-dtype bfloat16" if fast.dtype == torch.bfloat16 else ""
     text = run([sys.executable, "-c", patched, str(script), *options.split()])
-    speeds = [float(found) for found in re.findall(r"Train: 0.*?\(\s*([\d.]+)/s\)", text)]
-    if not speeds:
+    found = re.findall(r"Train: 0 \[ *(\d+)/.*?\(([\d.]+)s,", text)
+    means = [(int(update) + 1, float(seconds)) for update, seconds in found if int(update) >= FIRST]
+    if len(means) < 2:
         raise RuntimeError(f"timm's script printed no speed:\n{text[-2000:]}")
-    return speeds[-1]
+    (first, early), (last, late) = means[0], means[-1]
+    return (last - first) * BATCH / (last * late - first * early)
 
 
 def measure(place: Place, rounds: int) -> Measured:

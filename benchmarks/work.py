@@ -95,7 +95,7 @@ def python(module: str, *arguments: object, **environment: str) -> dict[str, flo
 
 
 def run(command: Sequence[str], **environment: str) -> str:
-    """A command to its end; what it printed.
+    """A command to its end; what it printed, errors first.
 
     Raises:
         RuntimeError: it failed.
@@ -106,7 +106,7 @@ def run(command: Sequence[str], **environment: str) -> str:
     if done.returncode != 0:
         said = done.stdout[-2000:] + done.stderr[-3000:]
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
-    return done.stdout
+    return done.stderr + done.stdout
 
 
 Measured = dict[str, float]
