@@ -29,7 +29,7 @@ def measure(place: Place, rounds: int) -> Measured:
     seen: list[tuple[float, float]] = []
     while process.poll() is None:
         seen.append((time.time(), sum(map(own_bytes, psutil.Process(process.pid).children(recursive=True)))))
-        time.sleep(1.0)
+        time.sleep(5.0)
     if process.returncode != 0:
         raise RuntimeError(f"the run ended with {process.returncode}; its folder is {output}")
     points = [point for _, point in read_points(output / "metrics.jsonl") if point["kind"] == "train"]

@@ -20,7 +20,7 @@ from benchmarks.work import BATCH, Measured, Place, median, python, quiet_ray
 from hard_ray.orchestration.pool import PoolAddress, RayPool
 
 SIZES = (1, 2, 4, 8, 16)
-RATE, SECONDS = 32.0, 12.0
+RATE, SECONDS, ANSWER_S = 64.0, 20.0, 0.005
 """Requests a second of all workers together: the same at every size, so that what differs is the size."""
 
 
@@ -61,24 +61,30 @@ def cpu_seconds() -> float:
     return total
 
 
+def at_rest(seconds: float) -> float:
+    """CPU-seconds of so long a time without requests."""
+    time.sleep(3.0)
+    before = cpu_seconds()
+    time.sleep(seconds)
+    return cpu_seconds() - before
+
+
 def at_size(size: int) -> float:
     """CPU-seconds a request with `size` workers and `size` replicas, above what the cluster costs at rest."""
     namespace = uuid.uuid4().hex
     names = tuple(f"teacher-{number}" for number in range(size))
     sleeper: Any = ray.remote(Sleeper)
     asker: Any = ray.remote(Asker)
-    actors = [sleeper.options(name=name, namespace=namespace, num_cpus=0).remote(0.02) for name in names]
+    actors = [sleeper.options(name=name, namespace=namespace, num_cpus=0).remote(ANSWER_S) for name in names]
     ray.get([actor.identity.remote() for actor in actors])
     address = PoolAddress(namespace, names, 8, 60.0)
     workers = [asker.options(num_cpus=0).remote(address, number) for number in range(size)]
     ray.get([worker.ask.remote(RATE / size, 1.0) for worker in workers])
-    time.sleep(3.0)
-    resting = cpu_seconds()
-    time.sleep(SECONDS / 2)
-    resting = 2.0 * (cpu_seconds() - resting)
+    resting = at_rest(SECONDS / 2)
     before = cpu_seconds()
     answered = sum(ray.get([worker.ask.remote(RATE / size, SECONDS) for worker in workers]))
     spent = cpu_seconds() - before
+    resting += at_rest(SECONDS / 2)
     for actor in (*actors, *workers):
         ray.kill(actor)
     return float((spent - resting) / answered)
