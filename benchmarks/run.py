@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks import evaluating, hard_step, ingest, latency, memory, pick, scale, startup, throughput, wire
-from benchmarks.work import BUILD, Measured, Place, fast_dtype, prepare
+from benchmarks.work import BUILD, Measured, Place, prepare
 from hard_ray.orchestration.hardware import probe
 
 MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path, place = BUILD.parent / "bench.json", prepare()
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"ratios": {}}
     hardware = probe()
-    found |= {"machine": f"{hardware.cpu}, {hardware.cores} cores, {fast_dtype()}"}
+    found |= {"machine": f"{hardware.cpu}, {hardware.cores} cores, {hardware.fast_dtype(on_gpu=False)}"}
     for name in given.only:
         call, rounds = MEASURES[name]
         began = time.monotonic()

@@ -155,8 +155,9 @@ def against_plain(found: Mapping[str, Sequence[float]]) -> float:
 
 def precision() -> Precision:
     """What hardray chooses for this machine's CPU."""
-    dtype = fast_dtype()
-    last = probe().prefers_channels_last(dtype, on_gpu=False)
+    hardware = probe()
+    dtype = hardware.fast_dtype(on_gpu=False)
+    last = hardware.prefers_channels_last(dtype, on_gpu=False)
     return Precision(torch.device("cpu"), DTYPES[dtype], channels_last=last)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -58,6 +60,14 @@ TINY = (
 def tiny_config(*overrides: str) -> RunConfig:
     """The digits preset, as small as it gets."""
     return load_config(preset="digits", overrides=[*TINY, *overrides])
+
+
+def plant_secret(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A secret that stands where users keep theirs, in the environment."""
+    secret = "hunter2" + os.urandom(6).hex()
+    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, secret)
+    return secret
 
 
 class Trap:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.checkpoints import read_weights
 from hard_ray.state import STATE_FILE, CheckpointStore
-from tests.helpers import Trap, run_here, tiny_config
+from tests.helpers import Trap, plant_secret, run_here, tiny_config
 
 
 @pytest.fixture
@@ -115,9 +114,7 @@ def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytes
     from hard_ray.run_folder import create
     from hard_ray.tracking import tracking_uri
 
-    secret = "hunter2" + os.urandom(6).hex()
-    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, secret)
+    secret = plant_secret(monkeypatch)
     config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2")
     folder = create(tmp_path / "run")
     driver = Driver(config, build_index(config.data), folder, reporter=None)  # type: ignore[arg-type]

@@ -47,7 +47,11 @@ class _Classifier(nn.Module):
     in_chans: int
     num_classes: int
     num_features: int
-    drop_rate: float
+
+    def __init__(self, drop_rate: float) -> None:
+        """`drop_rate` is the share of features that training drops before the last layer."""
+        super().__init__()
+        self.drop_rate = drop_rate
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features before the classifier."""
@@ -89,8 +93,7 @@ class Cnn(_Classifier):
         drop_rate: float = 0.0,
     ) -> None:
         """One 3x3 convolution per width, the image halved in between, and one more at the last width."""
-        super().__init__()
-        self.drop_rate = drop_rate
+        super().__init__(drop_rate)
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         self.stem = nn.Sequential(*_conv_bn_relu(in_chans, widths[0]))
         self.stages = nn.Sequential(
@@ -127,8 +130,7 @@ class Mlp(_Classifier):
         drop_rate: float = 0.0,
     ) -> None:
         """Linear layers of `widths` with ReLU between, without normalisation."""
-        super().__init__()
-        self.drop_rate = drop_rate
+        super().__init__(drop_rate)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         sizes = (in_chans * height * width, *widths)
@@ -157,8 +159,7 @@ class CifarResNet(_Classifier):
 
     def __init__(self, depth: int = 20, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0) -> None:
         """`depth` is 6n + 2 for n blocks a stage."""
-        super().__init__()
-        self.drop_rate = drop_rate
+        super().__init__(drop_rate)
         if (depth - 2) % 6:
             raise ValueError(f"want a depth of 6n + 2, such as 20 or 56, got {depth}")
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, 64

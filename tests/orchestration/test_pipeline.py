@@ -1,11 +1,13 @@
 """Batches as Ray Data streams them."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
+from ray.data import DataContext
 
-from hard_ray.data.pipeline import DataShare, Pipeline
+from hard_ray.data.pipeline import Breath, DataShare, Pipeline, configure_ray_data
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import build_index
 from tests.helpers import tiny_config
@@ -25,3 +27,35 @@ def test_updates_keep_their_order_after_training_images_were_looked_at_for_a_pic
     assert np.array_equal(np.concatenate([batch.sample_ids for batch in taken]), rows)
     assert np.array_equal(np.concatenate([batch.epochs for batch in taken]), epochs)
     assert np.array_equal(next(pipeline.eval_batches("train", 8)).images, looked_at.images)
+
+
+def test_a_turn_that_waited_for_nothing_is_followed_by_a_pause(monkeypatch: pytest.MonkeyPatch):
+    clock, pauses = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    breath = Breath()
+    for turn in (0.0, 0.0001, 0.1, 0.0001):
+        clock[0] += turn
+        breath.on_execution_step(executor=None)
+    assert pauses == [Breath.SECONDS] * 2
+
+
+def test_every_execution_has_one_breath_however_often_ray_data_is_set_up():
+    for _ in range(2):
+        configure_ray_data(DataShare(1.0, 2**28))
+    assert DataContext.get_current().execution_callback_classes.count(Breath) == 1
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_stream_may_fill_a_few_blocks_of_the_object_store_and_no_more():
+    config = tiny_config()
+    index = build_index(config.data)
+    schedule = train_schedule(index, config.data, batch_size=64, seed=3)
+    pipeline = Pipeline(index, config.data, schedule, DataShare(1.0, 2**28), 2**14)
+    batches = pipeline.train_batches(0)
+    next(batches)
+    limits = DataContext.get_current().execution_options.resource_limits
+    block = pipeline._rows_per_block() * config.data.in_chans * config.data.img_size**2
+    assert block <= 2**14
+    assert limits.object_store_memory == 10 * block
+    batches.close()

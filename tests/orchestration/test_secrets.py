@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import plant_secret
 from tests.orchestration.commands import run, write_config
 
 pytestmark = pytest.mark.timeout(300)
@@ -16,9 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize("server", [False, True])
 def test_a_planted_secret_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: bool):
     """With MLflow's own database, and with a server that does not answer and whose address has a password."""
-    secret = "hunter2" + os.urandom(6).hex()
-    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, secret)
+    secret = plant_secret(monkeypatch)
     if server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{secret}@127.0.0.1:9")
     write_config(tmp_path, "optim.steps=4")
