@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -20,37 +19,19 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.stand_ins import IDENTITY, Sleeper
 from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python, quiet_ray
+from hard_ray.answers import Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.data.pipeline import Batch, Pipeline
 from hard_ray.data.sources import build_index
 from hard_ray.distributed import Ranks
 from hard_ray.orchestration.plan import DataShares, RunPlan
-from hard_ray.orchestration.pool import PoolAddress, RayPool
-from hard_ray.orchestration.replica import Reply
+from hard_ray.orchestration.pool_client import PoolAddress, RayPool
 from hard_ray.orchestration.worker import Builder
 from hard_ray.run_folder import read_json
-from hard_ray.teacher import Ticket
 
 REPLICAS, STEPS = (1, 2, 4, 8), 100
-IDENTITY = "0" * 64
-
-
-class Sleeper:
-    """Answers with zeros after so many seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        """Of each answer."""
-        self.seconds = seconds
-
-    def identity(self) -> str:
-        """The same for all."""
-        return IDENTITY
-
-    def logits(self, images: NDArray[np.uint8]) -> Reply[NDArray[np.float32]]:
-        """Zeros, late."""
-        time.sleep(self.seconds)
-        return Reply(IDENTITY, np.zeros((len(images), len(CLASSES)), dtype=np.float32))
 
 
 class AtOnce:
@@ -117,7 +98,7 @@ def with_sleepers(place: Place, replicas: int, latency: float) -> float:
     namespace = uuid.uuid4().hex
     names = tuple(f"teacher-{number}" for number in range(replicas))
     made: Any = ray.remote(Sleeper)
-    actors = [made.options(name=name, namespace=namespace, num_cpus=0).remote(latency) for name in names]
+    actors = [made.options(name=name, namespace=namespace, num_cpus=0).remote(latency, len(CLASSES)) for name in names]
     ray.get([actor.identity.remote() for actor in actors])
     runtime = load_config(preset="cifar10").runtime.teacher
     address = PoolAddress(namespace, names, runtime.max_in_flight, runtime.timeout_s)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import psutil
@@ -26,25 +29,37 @@ def measure(place: Place, rounds: int) -> Measured:
     process = subprocess.Popen(
         [HARDRAY, "distill", "--output", str(output), *QUICK], cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    seen: list[tuple[float, float]] = []
+    seen: list[tuple[float, dict[str, float]]] = []
     while process.poll() is None:
-        seen.append((time.time(), sum(map(own_bytes, psutil.Process(process.pid).children(recursive=True)))))
+        seen.append((time.time(), own_bytes(psutil.Process(process.pid).children(recursive=True))))
         time.sleep(5.0)
     if process.returncode != 0:
         raise RuntimeError(f"the run ended with {process.returncode}; its folder is {output}")
     points = [point for _, point in read_points(output / "metrics.jsonl") if point["kind"] == "train"]
     times, steps = np.array([[point["time"], point["step"]] for point in points]).T
     at = np.interp([moment for moment, _ in seen], times, steps, left=0, right=0)
-    late = at >= FIRST
-    used = np.array([used for _, used in seen])
-    slope = float(np.polyfit(at[late], used[late], 1)[0]) * 10_000 / float(used[late].mean())
-    (BUILD / "memory.json").write_text(json.dumps([at[late].tolist(), used[late].tolist()]))
-    return {"memory_slope": slope, "memory_peak_gib": float(used.max()) / 2**30}
+    late = [(step, held) for step, (_, held) in zip(at.tolist(), seen, strict=True) if step >= FIRST]
+    (BUILD / "memory.json").write_text(json.dumps(late))
+    whole = float(np.mean([sum(held.values()) for _, held in late]))
+    slopes = {name: growth([(step, held.get(name, 0.0)) for step, held in late]) for _, held in late for name in held}
+    for name, slope in sorted(slopes.items(), key=lambda item: -abs(item[1])):
+        print(f"  {name:<34}{slope / 2**20:>8.1f} MiB in 10,000 updates", flush=True)
+    peak = max(sum(held.values()) for _, held in seen)
+    return {"memory_slope": sum(slopes.values()) / whole, "memory_peak_gib": peak / 2**30}
 
 
-def own_bytes(process: psutil.Process) -> float:
-    """What a process alone holds."""
-    try:
-        return float(process.memory_full_info().uss)
-    except psutil.Error:
-        return 0.0
+def growth(held: Sequence[tuple[float, float]]) -> float:
+    """Bytes gained in 10,000 updates, by a straight line through pairs of an update and bytes."""
+    steps, used = np.array(held).T
+    return float(np.polyfit(steps, used, 1)[0]) * 10_000
+
+
+def own_bytes(processes: Sequence[psutil.Process]) -> dict[str, float]:
+    """What each process alone holds, those of one name together: Ray names its workers by what they are."""
+    found: dict[str, float] = defaultdict(float)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            named = command[0] if command and command[0].startswith("ray::") else process.name()
+            found[named.split(".")[0]] += float(process.memory_full_info().uss)
+    return found

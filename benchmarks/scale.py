@@ -11,43 +11,20 @@ import time
 import uuid
 from typing import Any
 
-import numpy as np
 import psutil
 import ray
 
-from benchmarks.latency import Sleeper
-from benchmarks.work import BATCH, Measured, Place, median, python, quiet_ray
-from hard_ray.orchestration.pool import PoolAddress, RayPool
+from benchmarks.stand_ins import Asker, Sleeper
+from benchmarks.work import BATCH, CLASSES, Measured, Place, median, python, quiet_ray
+from hard_ray.orchestration.pool_client import PoolAddress
 
-SIZES = (1, 2, 4, 8, 16)
+SIZES, LARGEST = (1, 2, 4, 8, 16), 32
+LARGEST_BYTES = 10 * 2**30
+"""Free memory that the largest size needs: 64 processes, and all that is beside them."""
+
 SECONDS, ANSWER_S = 20.0, 0.005
 RATE = 64.0
 """Requests a second of all workers together: the same at every size, so that what differs is the size."""
-
-
-class Asker:
-    """A worker that asks at a steady rate and keeps three requests in flight."""
-
-    def __init__(self, address: PoolAddress, first: int) -> None:
-        """Connected."""
-        self.pool = RayPool(address, first=first)
-        self.pool.identity()
-        self.images = np.zeros((BATCH, 3, 32, 32), dtype=np.uint8)
-
-    def ask(self, rate: float, seconds: float) -> int:
-        """How many were answered."""
-        asked, answered = [], 0
-        end, due = time.monotonic() + seconds, time.monotonic()
-        while due < end:
-            time.sleep(max(0.0, due - time.monotonic()))
-            asked.append(self.pool.logits(self.images))
-            if len(asked) > 3:
-                asked.pop(0).result()
-                answered += 1
-            due += 1.0 / rate
-        for ticket in asked:
-            ticket.result()
-        return answered + len(asked)
 
 
 def cpu_seconds() -> float:
@@ -74,12 +51,12 @@ def at_size(size: int) -> float:
     """CPU-seconds a request with `size` workers and `size` replicas, above what the cluster costs at rest."""
     namespace = uuid.uuid4().hex
     names = tuple(f"teacher-{number}" for number in range(size))
-    sleeper: Any = ray.remote(Sleeper)
-    asker: Any = ray.remote(Asker)
-    actors = [sleeper.options(name=name, namespace=namespace, num_cpus=0).remote(ANSWER_S) for name in names]
+    sleeper: Any = ray.remote(num_cpus=0)(Sleeper)
+    asker: Any = ray.remote(num_cpus=0)(Asker)
+    actors = [sleeper.options(name=name, namespace=namespace).remote(ANSWER_S, len(CLASSES)) for name in names]
     ray.get([actor.identity.remote() for actor in actors])
     address = PoolAddress(namespace, names, 8, 60.0)
-    workers = [asker.options(num_cpus=0).remote(address, number) for number in range(size)]
+    workers = [asker.remote(address, number, (BATCH, 3, 32, 32)) for number in range(size)]
     ray.get([worker.ask.remote(RATE / size, 1.0) for worker in workers])
     resting = at_rest(SECONDS / 2)
     before = cpu_seconds()
@@ -94,6 +71,8 @@ def at_size(size: int) -> float:
 def main() -> None:
     """One round, as JSON."""
     sizes = [int(word) for word in sys.argv[1:]] or list(SIZES)
+    if not sys.argv[1:] and psutil.virtual_memory().available >= LARGEST_BYTES:
+        sizes.append(LARGEST)
     with quiet_ray(2):
         found = {str(size): at_size(size) for size in sizes}
     print(json.dumps(found))

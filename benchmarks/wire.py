@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.latency import Alone
 from benchmarks.work import BATCH, BUILD, SPEC, TEACHER, Measured, Place
+from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.sources import build_index
@@ -22,8 +23,7 @@ from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import TeacherObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan
-from hard_ray.precision import Pixels
-from hard_ray.teacher import ContextArrays, GradientAnswer, LocalPool, Teacher, Ticket
+from hard_ray.teacher import LocalPool, Teacher
 
 UPDATES = 48
 RUNS = {

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
-"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
+from hard_ray.answers import Pixels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

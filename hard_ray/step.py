@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hard_ray import losses
+from hard_ray.answers import Answer, Pixels, Ticket
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.controller import Phase
 from hard_ray.distributed import Ranks
 from hard_ray.noise import normal, seed_of
 from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views
-from hard_ray.precision import Pixels, Precision, widen
+from hard_ray.precision import Precision, widen
 from hard_ray.t_stddev import StddevMeter
-from hard_ray.teacher import Answer, TeacherPool, Ticket, label_gradient
+from hard_ray.teacher import TeacherPool, label_gradient
 
 Metrics = dict[str, Tensor]
 """Scalars on the training device, by the names they are logged under."""

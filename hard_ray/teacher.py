@@ -7,36 +7,21 @@ carry everything that they need, so any replica can answer any of them, and aski
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Ticket
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.objectives import LabelCrossEntropy, TeacherObjective
-from hard_ray.precision import DTYPES, Pixels, Precision, prepare_kernels, widen
-
-ContextArrays = Mapping[str, NDArray[np.generic]]
-
-Answer = TypeVar("Answer", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class GradientAnswer:
-    """What `loss_and_grad` gives back, one row per image."""
-
-    loss: NDArray[np.float32]
-    """Shape (batch,): the objective's value."""
-    grad: NDArray[np.float32]
-    """Shape of the images: d loss_i / d image_i, for images in [0, 1]."""
-    logits: NDArray[np.float32]
-    """Shape (batch, classes)."""
+from hard_ray.precision import DTYPES, Precision, prepare_kernels, widen
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +34,6 @@ class TeacherSpec:
     channels_last: bool = False
     threads: int | None = None
     """Threads of the kernels; None leaves the process as it is."""
-
-
-class Ticket(Protocol[Answer]):
-    """A request that was sent."""
-
-    def result(self) -> Answer:
-        """Wait for the answer."""
-        ...
 
 
 class TeacherPool(Protocol):

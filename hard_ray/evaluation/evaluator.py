@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hard_ray.answers import Ticket
 from hard_ray.config.runtime import Suite
 from hard_ray.distributed import Ranks
 from hard_ray.evaluation.changes import Change, Unchanged
@@ -20,7 +21,7 @@ from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.precision import Precision, widen
 from hard_ray.step import BatchLike, resting
-from hard_ray.teacher import Answered, TeacherPool, Ticket
+from hard_ray.teacher import Answered, TeacherPool
 
 CACHE_BYTES = 256 * 2**20
 """Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""

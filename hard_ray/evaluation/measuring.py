@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.answers import Pixels
 from hard_ray.attacks import START_DRAWS, attack
 from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.evaluation import corruptions
@@ -19,7 +20,6 @@ from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.mce import mce, mce_vs_teacher
 from hard_ray.evaluation.metrics import Counts
 from hard_ray.noise import normal
-from hard_ray.precision import Pixels
 from hard_ray.teacher import LocalPool, Teacher, label_gradient
 
 UNCHANGED = Unchanged()

@@ -40,7 +40,8 @@ from hard_ray.orchestration.cluster import (
     resolve_runtime,
 )
 from hard_ray.orchestration.driver import StoppedError
-from hard_ray.orchestration.pool import PoolAddress, PoolServer, start_pool
+from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.precision import to_pixels

@@ -12,7 +12,7 @@ from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.config.objective import CrossEntropyObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.orchestration.pool import PoolAddress
+from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.teacher import TeacherSpec
 
 Role = Literal["teacher", "control", "main"]

@@ -8,24 +8,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Reply
 from hard_ray.objectives import TeacherObjective
-from hard_ray.precision import Pixels
-from hard_ray.teacher import ContextArrays, GradientAnswer, Teacher, TeacherSpec
-
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[Answer]):
-    """An answer, and who gave it."""
-
-    identity: str
-    answer: Answer
+from hard_ray.teacher import Teacher, TeacherSpec
 
 
 class Replica:

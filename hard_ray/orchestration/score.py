@@ -28,7 +28,8 @@ from hard_ray.figures import save_png
 from hard_ray.networks.network import build_teacher
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.driver import StoppedError, stop_on_signal
-from hard_ray.orchestration.pool import RayPool, start_pool
+from hard_ray.orchestration.pool import start_pool
+from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.orchestration.worker import image_spec

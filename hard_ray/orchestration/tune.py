@@ -33,7 +33,8 @@ from hard_ray.orchestration.driver import (
 )
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
-from hard_ray.orchestration.pool import PoolServer, RayPool
+from hard_ray.orchestration.pool import PoolServer
+from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
 from hard_ray.run_folder import RunFolder, make_folder, write_text

@@ -46,7 +46,7 @@ from hard_ray.noise import seed_of
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
-from hard_ray.orchestration.pool import RayPool
+from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.run_folder import RunFolder, cache_folder, write_json
 from hard_ray.snapshots import write_snapshot

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 import ray
 import torch
 
+from hard_ray.answers import GradientAnswer
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources import build_index
@@ -21,9 +24,10 @@ from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
-from hard_ray.orchestration.pool import PoolServer, RayPool, start_pool
+from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.worker import image_spec
-from hard_ray.teacher import GradientAnswer, LocalPool, Teacher, TeacherPool, TeacherSpec
+from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -295,3 +299,9 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
         assert killed == [4, 9, 15]
         assert client.resent >= 1
     assert_equal_bits(student_weights(tmp_path / "local"), student_weights(tmp_path / "pool"))
+
+
+def test_asking_needs_no_torch() -> None:
+    """A process that only carries requests starts without it."""
+    asked = "import sys, hard_ray.orchestration.pool_client; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -10,8 +10,9 @@ import ray
 
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
-from hard_ray.orchestration import pool, pool_size
-from hard_ray.orchestration.pool import RayPool, start_pool
+from hard_ray.orchestration import pool_client, pool_size
+from hard_ray.orchestration.pool import start_pool
+from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.pool_size import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower
 from hard_ray.teacher import Teacher, TeacherSpec
 from tests.orchestration.test_pool import IMAGES, SPEC, saved
@@ -61,7 +62,7 @@ def test_the_board_forgets_workers_that_are_silent(monkeypatch: pytest.MonkeyPat
 def test_a_pool_grows_while_requests_wait_and_shrinks_when_none_do(saved: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool_size, "DRAIN_S", 0.5)
     monkeypatch.setattr(pool_size, "SHRINK_AFTER", 5)
-    monkeypatch.setattr(pool, "EXCHANGE_EVERY_S", 0.05)
+    monkeypatch.setattr(pool_client, "EXCHANGE_EVERY_S", 0.05)
     spec = TeacherSpec(TeacherConfig(model="cifar_resnet8", checkpoint=saved), SPEC, threads=1)
     teacher = TeacherRuntime(num_cpus=0.5, timeout_s=60, max_replicas=2, max_in_flight=16)
     said: list[str] = []

@@ -1,0 +1,55 @@
+"""Actors that stand in for a teacher and for a worker. They compute nothing and import no torch."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.answers import Reply
+from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+
+IDENTITY = "0" * 64
+
+
+class Sleeper:
+    """Answers with zeros after so many seconds."""
+
+    def __init__(self, seconds: float, classes: int) -> None:
+        """Seconds of each answer."""
+        self.seconds, self.classes = seconds, classes
+
+    def identity(self) -> str:
+        """The same for all."""
+        return IDENTITY
+
+    def logits(self, images: NDArray[np.uint8]) -> Reply[NDArray[np.float32]]:
+        """Zeros, late."""
+        time.sleep(self.seconds)
+        return Reply(IDENTITY, np.zeros((len(images), self.classes), dtype=np.float32))
+
+
+class Asker:
+    """A worker that asks at a steady rate and keeps three requests in flight."""
+
+    def __init__(self, address: PoolAddress, first: int, shape: tuple[int, ...]) -> None:
+        """Connected; `shape` is that of its images."""
+        self.pool = RayPool(address, first=first)
+        self.pool.identity()
+        self.images = np.zeros(shape, dtype=np.uint8)
+
+    def ask(self, rate: float, seconds: float) -> int:
+        """How many were answered."""
+        asked, answered = [], 0
+        end, due = time.monotonic() + seconds, time.monotonic()
+        while due < end:
+            time.sleep(max(0.0, due - time.monotonic()))
+            asked.append(self.pool.logits(self.images))
+            if len(asked) > 3:
+                asked.pop(0).result()
+                answered += 1
+            due += 1.0 / rate
+        for ticket in asked:
+            ticket.result()
+        return answered + len(asked)

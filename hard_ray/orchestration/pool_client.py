@@ -1,0 +1,245 @@
+"""How a worker asks the teacher pool: requests ahead, bounded, and sent again when a replica dies.
+
+A request carries everything that answering it needs. A replica that dies costs a resend and nothing else: the
+answer is the same bits whichever replica gives it, so a run in which teachers died, or in which the pool grew and
+shrank, ends with the same weights.
+
+Nothing here imports torch: a process that asks need not compute.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, WorkerCrashedError
+
+from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Reply, Ticket
+from hard_ray.errors import HardrayError, TeacherError
+
+if TYPE_CHECKING:
+    from hard_ray.objectives import TeacherObjective
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 5.0
+RESEND_PAUSE_S = 0.2
+EXCHANGE_EVERY_S = 0.5
+"""How often a worker tells a pool that follows its load what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAddress:
+    """How a worker finds the pool."""
+
+    namespace: str
+    names: tuple[str, ...]
+    max_in_flight: int
+    timeout_s: float
+    board: str | None = None
+    """The actor that knows the replicas of a pool that grows and shrinks; None: they are `names`, always."""
+
+
+class RayPool:
+    """A worker's connection to the pool: requests ahead, bounded, resent when a replica dies."""
+
+    def __init__(self, address: PoolAddress, *, first: int = 0) -> None:
+        """`first` is the replica that the first request goes to; workers start at different ones."""
+        self.address = address
+        self.resent = 0
+        self._turn = first
+        self._expected: str | None = None
+        self._open: list[ray.ObjectRef[Any]] = []
+        self._listing = Listing(address) if address.board is not None else None
+        names = address.names if self._listing is None else self._listing.first()
+        self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in names]
+
+    def identity(self) -> str:
+        """The teacher's identity, which every later answer must bear.
+
+        Raises:
+            TeacherError: replicas differ, or none answers.
+            ModelError: the teacher cannot be loaded.
+        """
+        found = {RayTicket[str](self, "identity", (), replica=number).result() for number in range(len(self._replicas))}
+        if len(found) > 1:
+            raise TeacherError(
+                f"the pool's replicas are different teachers: {', '.join(sorted(i[:12] for i in found))}; "
+                "every node must load the same weights"
+            )
+        self._expected = found.pop()
+        return self._expected
+
+    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+        """Ask for logits, shape (batch, classes)."""
+        return RayTicket(self, "logits", (images,))
+
+    def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Ticket[GradientAnswer]:
+        """Ask for a loss per image and its gradient to the images."""
+        return RayTicket(self, "loss_and_grad", (images, objective, dict(context)))
+
+    @property
+    def size(self) -> int:
+        """The replicas that this worker knows of."""
+        return len(self._replicas)
+
+    def next_replica(self) -> int:
+        """In turn."""
+        self._turn += 1
+        return (self._turn - 1) % len(self._replicas)
+
+    def send(self, verb: str, arguments: tuple[Any, ...], replica: int) -> ray.ObjectRef[Any]:
+        """Send once there is room among the requests in flight."""
+        while len(self._open) >= self.address.max_in_flight:
+            _, self._open = ray.wait(self._open, num_returns=1, fetch_local=False)
+        chosen = self._replicas[replica % len(self._replicas)]  # there may be fewer by now
+        ref: ray.ObjectRef[Any] = getattr(chosen, verb).remote(*arguments)
+        self._open.append(ref)
+        return ref
+
+    def exchange(self) -> None:
+        """Tell a pool that follows its load what waits, and hear which replicas there are: before each wait."""
+        if self._listing is not None:
+            self._replicas = self._listing.exchange(self._open) or self._replicas
+
+    def close(self, ref: ray.ObjectRef[Any]) -> None:
+        """A request was answered, or failed."""
+        self._open = [other for other in self._open if other != ref]
+
+    def unwrap(self, reply: object, arguments: tuple[Any, ...]) -> Any:
+        """The answer in a reply.
+
+        Raises:
+            TeacherError: it is from another teacher, of a wrong shape, or not finite.
+        """
+        if not isinstance(reply, Reply):
+            return reply
+        if self._expected is not None and reply.identity != self._expected:
+            raise TeacherError(
+                f"a replica answered as teacher {reply.identity[:12]}, this run learns from {self._expected[:12]}; "
+                "its weights changed while the run was going on"
+            )
+        logits = reply.answer.logits if isinstance(reply.answer, GradientAnswer) else reply.answer
+        rows = len(arguments[0])
+        if logits.ndim != 2 or len(logits) != rows:
+            raise TeacherError(f"the teacher answered with shape {logits.shape} for {rows} images")
+        if not np.isfinite(logits).all():
+            raise TeacherError(
+                f"the teacher's logits are not finite for {int((~np.isfinite(logits)).any(axis=1).sum())} of {rows} "
+                "images; try runtime.teacher.dtype=float32"
+            )
+        return reply.answer
+
+
+@dataclass(slots=True)
+class Listing:
+    """What one worker knows of a pool that grows and shrinks; nothing here waits for an answer but `first`."""
+
+    address: PoolAddress
+    worker: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _handles: dict[str, ActorHandle[Any]] = field(default_factory=dict)
+    _asked: ray.ObjectRef[Any] | None = None
+    _next: float = 0.0
+
+    @property
+    def _board(self) -> Any:
+        return ray.get_actor(self.address.board or "", namespace=self.address.namespace)
+
+    def first(self) -> tuple[str, ...]:
+        """The replicas at the start of a worker."""
+        names: tuple[str, ...] = ray.get(self._board.exchange.remote(self.worker, 0), timeout=self.address.timeout_s)
+        return names
+
+    def exchange(self, requests: list[ray.ObjectRef[Any]]) -> list[ActorHandle[Any]] | None:
+        """Say how many of these requests wait for an answer; the replicas, where their list is new."""
+        told, now = None, time.monotonic()
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            told, self._asked = self._heard(self._asked), None
+        if self._asked is None and now >= self._next:
+            ready = ray.wait(requests, num_returns=len(requests), timeout=0, fetch_local=False)[0] if requests else []
+            self._asked = self._board.exchange.remote(self.worker, len(requests) - len(ready))
+            self._next = now + EXCHANGE_EVERY_S
+        return told
+
+    def _heard(self, ref: ray.ObjectRef[Any]) -> list[ActorHandle[Any]] | None:
+        try:
+            names = ray.get(ref)
+            found = {name: self._handles.get(name) or self._find(name) for name in names}
+        except (RayActorError, ValueError):  # the board or a replica is being replaced; the next answer will do
+            return None
+        self._handles = found
+        return list(found.values())
+
+    def _find(self, name: str) -> ActorHandle[Any]:
+        return ray.get_actor(name, namespace=self.address.namespace)
+
+
+class RayTicket(Generic[Answer]):
+    """A request to the pool. It keeps what it asked until it is answered."""
+
+    def __init__(self, pool: RayPool, verb: str, arguments: tuple[Any, ...], *, replica: int | None = None) -> None:
+        """Sent at once."""
+        self.pool = pool
+        self.verb = verb
+        self.arguments = arguments
+        self.replica = pool.next_replica() if replica is None else replica
+        self._pinned = replica is not None
+        self._answer: Answer | None = None
+        self._ref: ray.ObjectRef[Any] | None = pool.send(verb, arguments, self.replica)
+
+    def result(self) -> Answer:
+        """Wait for the answer; resend while replicas die.
+
+        Raises:
+            TeacherError: no replica answered within `runtime.teacher.timeout_s`, or a replica answered wrongly.
+        """
+        deadline = time.monotonic() + self.pool.address.timeout_s
+        while self._ref is not None:
+            self.pool.exchange()
+            try:
+                reply = ray.get(self._ref, timeout=POLL_S)
+            except GetTimeoutError:
+                self._give_up_after(deadline, "has not answered")
+            except (RayActorError, WorkerCrashedError) as error:
+                self._give_up_after(deadline, f"died ({type(error).__name__})")
+                self._resend()
+            except RayTaskError as error:
+                raise _cause(error) from None
+            else:
+                self.pool.close(self._ref)
+                self._answer = self.pool.unwrap(reply, self.arguments)
+                self._ref, self.arguments = None, ()
+        return self._answer  # type: ignore[return-value]
+
+    def _resend(self) -> None:
+        if self._ref is not None:
+            self.pool.close(self._ref)
+        self.pool.resent += 1
+        logger.warning("teacher-%d died; the request is sent again", self.replica)
+        time.sleep(RESEND_PAUSE_S)
+        self.replica = self.replica if self._pinned else self.pool.next_replica()
+        self._ref = self.pool.send(self.verb, self.arguments, self.replica)
+
+    def _give_up_after(self, deadline: float, what: str) -> None:
+        if time.monotonic() > deadline:
+            raise TeacherError(
+                f"teacher-{self.replica} {what}, and no replica answered for "
+                f"{self.pool.address.timeout_s:g} s (runtime.teacher.timeout_s)"
+            )
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """What the teacher raised, readable."""
+    cause = error.cause
+    if isinstance(cause, HardrayError):
+        return cause if type(cause) is not HardrayError else TeacherError(str(cause))
+    return TeacherError(f"the teacher failed: {type(cause).__name__}: {cause}")
