@@ -41,6 +41,14 @@ REPORT_INTERVAL_S = "0.2"
 GROUP_START_TIMEOUT_S = "30"
 """How long Ray Train waits for lost nodes before it goes on with fewer workers, 60 s by Ray's default."""
 
+OWN_CLUSTER = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "false",
+}
+"""What a cluster of this machine goes without unless the environment says otherwise: nobody takes the machine away, and
+no dashboard shows each task and gauge, of which Ray's controller would hold 9 MiB more after every thousand updates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -78,7 +86,8 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
         if address:
             _join(address, namespace)
         else:
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+            for name, value in OWN_CLUSTER.items():
+                os.environ.setdefault(name, value)
             _start(demand(runtime, trials=trials), namespace)
         yield Cluster(is_own=not address, resources=ray.cluster_resources())
     finally:

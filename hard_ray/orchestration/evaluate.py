@@ -36,7 +36,9 @@ from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import save_png
 from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.driver import StoppedError
+from hard_ray.orchestration.hardware import usable_cores
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target
@@ -47,6 +49,9 @@ from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, wr
 from hard_ray.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
+MOST_MEASURERS = 8
+"""Actors on one machine's cores, each with the networks in its memory; more cores give each more threads."""
+
 SAY_EVERY_S = 5.0
 MEASURED_FROM_S = 1.0
 
@@ -106,9 +111,25 @@ def _networks_only(config: RunConfig, folder: RunFolder) -> Iterator[tuple[RunCo
     alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
     with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
         try:
-            yield resolve_runtime(alone, cluster), cluster
+            yield resolve_runtime(_with_all_cores(alone, cluster), cluster), cluster
         finally:
             await_streams()
+
+
+def _with_all_cores(config: RunConfig, cluster: Cluster) -> RunConfig:
+    """On a machine of its own without GPUs, as many actors as cores: no student waits here for a teacher.
+
+    Several processes of one thread answer more than one of several: kernels of small batches share badly.
+    """
+    runtime = config.runtime
+    if not cluster.is_own or cluster.resources.get("GPU"):
+        return config
+    number = max(runtime.num_workers, min(MOST_MEASURERS, usable_cores() // (runtime.threads or 1)))
+    share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
+    whole = int(share) or int(100 * share) / 100  # Ray gives parts of one CPU, and whole ones
+    return config.model_copy(
+        update={"runtime": runtime.model_copy(update={"num_workers": number, "cpus_per_worker": whole})}
+    )
 
 
 def _check_output(folder: RunFolder) -> None:

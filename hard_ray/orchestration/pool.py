@@ -59,6 +59,7 @@ class ReplicaStarter:
             "scheduling_strategy": "SPREAD" if self.runtime.placement_strategy == "spread" else "DEFAULT",
             "max_restarts": -1,  # Ray replaces a replica that died, on another node if need be
             "max_task_retries": 0,  # the client resends, to whichever replica answers
+            "enable_task_events": False,  # a request is no news, and Ray's controller keeps what it is told
         }
         made: Any
         if teacher.max_batch is None:
