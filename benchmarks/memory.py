@@ -29,9 +29,10 @@ def measure(place: Place, rounds: int) -> Measured:
     process = subprocess.Popen(
         [HARDRAY, "distill", "--output", str(output), *QUICK], cwd=ROOT, stdout=subprocess.DEVNULL
     )
+    driver = psutil.Process(process.pid)
     seen: list[tuple[float, dict[str, float]]] = []
     while process.poll() is None:
-        seen.append((time.time(), own_bytes(psutil.Process(process.pid).children(recursive=True))))
+        seen.append((time.time(), own_bytes([driver, *driver.children(recursive=True)])))
         time.sleep(5.0)
     if process.returncode != 0:
         raise RuntimeError(f"the run ended with {process.returncode}; its folder is {output}")

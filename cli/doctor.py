@@ -148,12 +148,13 @@ def _tracking() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
+    from hard_ray.addresses import without_password
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster import connected
 
     runtime = RuntimeConfig() if config is None else config.runtime
     runtime = runtime.model_copy(update={"address": address or runtime.address})
-    where = runtime.address or os.environ.get("RAY_ADDRESS") or "this machine"
+    where = without_password(runtime.address or os.environ.get("RAY_ADDRESS") or "this machine")
     try:
         with connected(runtime, namespace="hardray-doctor") as cluster:
             yield _room(where, cluster, runtime, whole=config is not None)

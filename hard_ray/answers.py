@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hard_ray.errors import TeacherError
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 """Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
@@ -47,3 +49,37 @@ class Ticket(Protocol[Answer]):
     def result(self) -> Answer:
         """Wait for the answer."""
         ...
+
+
+Checked = TypeVar("Checked", NDArray[np.float32], GradientAnswer)
+
+
+def checked(answer: Checked, images: Pixels, context: ContextArrays | None = None) -> Checked:
+    """The answer, which is one to these images.
+
+    Where what was asked is no number, neither need the answer be: the loss will say so.
+
+    Raises:
+        TeacherError: it is of a wrong shape, or not finite.
+    """
+    parts: dict[str, NDArray[np.float32]]
+    if isinstance(answer, GradientAnswer):
+        parts = {"logits": answer.logits, "losses": answer.loss, "gradients": answer.grad}
+    else:
+        parts = {"logits": answer}
+    rows = len(images)
+    shapes = {"logits": (rows, *parts["logits"].shape[-1:]), "losses": (rows,), "gradients": images.shape}
+    for name, part in parts.items():
+        if part.shape != shapes[name]:
+            raise TeacherError(f"the teacher answered with {name} of shape {part.shape} for images of {images.shape}")
+        if _finite(part) or not all(map(_finite, (images, *(context or {}).values()))):
+            continue
+        bad = int((~np.isfinite(part.reshape(rows, -1))).any(axis=1).sum())
+        raise TeacherError(
+            f"the teacher's {name} are not finite for {bad} of {rows} images; try runtime.teacher.dtype=float32"
+        )
+    return answer
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hard_ray.errors import RunFolderError
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,24 @@ def cache_folder() -> Path:
     if base:
         return Path(base).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
+
+
+@contextlib.contextmanager
+def room_wanted() -> Iterator[None]:
+    """A full disk is something that the user can mend, wherever a run meets it.
+
+    Raises:
+        RunFolderError: it is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        what = f"{error.filename} cannot" if error.filename else "the run's folder cannot"
+        raise RunFolderError(
+            f"{what} be written to: {error.strerror}; checkpoints are whole: make room, then resume the run"
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

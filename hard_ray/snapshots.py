@@ -9,7 +9,6 @@ drawn values and `bounds/NAME` their range.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
+from hard_ray.npz import read_npz
 from hard_ray.run_folder import RunFolder, write_bytes
 
 PATTERN = "step-*.npz"
@@ -88,9 +88,8 @@ def read_snapshot(path: Path) -> Snapshot:
         RunFolderError: the file is damaged, or no snapshot.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return _snapshot({name: stored[name] for name in stored.files})
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        return _snapshot(read_npz(path))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunFolderError(f"{path} is no snapshot that can be read ({error}); remove it to go without") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_of
 from torch import nn
 from torch.optim import Optimizer
 
 from hard_ray.controller import ControllerState, Measurement
 from hard_ray.errors import RunFolderError, readable
-from hard_ray.run_folder import read_json, replacing_folder, write_json
+from hard_ray.run_folder import read_json, replacing_folder, write_bytes, write_json
 
 STATE_FILE = "state.json"
 
@@ -65,12 +67,23 @@ class Weights:
     optimizers: dict[str, Optimizer]
 
     def write(self, folder: Path) -> None:
-        """Safetensors for weights; torch's format, tensors only, for optimisers."""
+        """Safetensors for weights; torch's format, tensors only, for optimisers.
+
+        Both are made in memory: their own writers have each an error of its own for a full disk.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
         for name, module in self.modules.items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            save_file(tensors, folder / f"{name}.safetensors")
-        states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        torch.save(states, folder / "optimizers.pt")
+            write_bytes(folder / f"{name}.safetensors", safetensors_of(tensors))
+        stream = io.BytesIO()
+        torch.save({name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}, stream)
+        write_bytes(folder / "optimizers.pt", stream.getvalue())
+
+    def are_numbers(self) -> bool:
+        """Whether every parameter is finite."""
+        return all(bool(tensor.isfinite().all()) for module in self.modules.values() for tensor in module.parameters())
 
     def read(self, folder: Path) -> None:
         """Load what `write` wrote."""
@@ -92,13 +105,19 @@ class CheckpointStore:
         """Write under a temporary name, rename, and drop the oldest.
 
         Raises:
-            OSError: the disk is full, or cannot be written; earlier checkpoints are untouched.
+            RunFolderError: the disk is full, or cannot be written; earlier checkpoints are untouched.
         """
         path = self.folder / f"step-{progress.step:08d}"
-        with replacing_folder(path) as temporary:
-            weights.write(temporary)
-            digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
-            write_json(temporary / STATE_FILE, {"progress": progress.to_json(), "sha256": digests})
+        try:
+            with replacing_folder(path) as temporary:
+                weights.write(temporary)
+                digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+                write_json(temporary / STATE_FILE, {"progress": progress.to_json(), "sha256": digests})
+        except OSError as problem:
+            raise RunFolderError(
+                f"the checkpoint of update {progress.step} cannot be written to {self.folder}: {problem.strerror}; "
+                "earlier checkpoints are whole: make room, then resume the run"
+            ) from problem
         for old in self.list()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -117,7 +136,7 @@ class CheckpointStore:
         Raises:
             RunFolderError: there are checkpoints, and every one is damaged.
         """
-        paths = self.list()[::-1]
+        paths = sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
         for path in paths:
             reason = _damage(path)
             if reason is None:
@@ -136,6 +155,8 @@ class CheckpointStore:
 
 def _damage(path: Path) -> str | None:
     """Why a checkpoint cannot be used; None where it can."""
+    if not (path / STATE_FILE).is_file():
+        return f"{STATE_FILE} is not there"
     try:
         wanted = read_json(path / STATE_FILE)["sha256"]
         for name, digest in wanted.items():

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Ticket
+from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Ticket, checked
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
@@ -144,13 +144,13 @@ class LocalPool:
 
     def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
         """Answer at once."""
-        return Answered(self.teacher.logits(images))
+        return Answered(checked(self.teacher.logits(images), images))
 
     def loss_and_grad(
         self, images: Pixels, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Answer at once."""
-        return Answered(self.teacher.loss_and_grad(images, objective, context))
+        return Answered(checked(self.teacher.loss_and_grad(images, objective, context), images, context))
 
 
 def check_identity(pool: TeacherPool, expected: str | None) -> str:

@@ -281,8 +281,31 @@ class Run:
         return False
 
     def _refuse_divergence(self, signals: Signals | None) -> None:
-        """Write the batch and give up; before a checkpoint too, so that none has weights which are no numbers."""
-        if signals is None or not signals.diverged or self._last is None:
+        """After the update, and before a checkpoint.
+
+        Raises:
+            DivergedError: the last update's loss is no number.
+        """
+        if signals is not None and signals.diverged:
+            self._give_up("the loss of update {} is")
+
+    def _refuse_broken_weights(self) -> None:
+        """No checkpoint holds weights that are no numbers: a finite loss can have a gradient that is not.
+
+        Raises:
+            DivergedError: there are some, on any rank.
+        """
+        broken = torch.tensor(float(not self.weights.are_numbers()), device=self.updater.precision.device)
+        if self.ranks.sum(broken):
+            self._give_up("the weights after update {} are")
+
+    def _give_up(self, what: str) -> None:
+        """Keep the batch of the last update.
+
+        Raises:
+            DivergedError: `what`, in which the update's number is put, is not finite.
+        """
+        if self._last is None:
             return
         step = self.progress.step
         path = self.folder.diverged / f"step-{step:08d}-rank-{self.ranks.rank}.npz"
@@ -291,7 +314,7 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, images=images, labels=last.labels.cpu().numpy(), sample_ids=last.sample_ids)
         raise DivergedError(
-            f"the loss of update {step} is not finite; its images are in {path.parent}; lower optim.lr, give "
+            f"{what.format(step)} not finite; its images are in {path.parent}; lower optim.lr, give "
             "optim.clip_grad, or use runtime.amp_dtype=float32"
         )
 
@@ -374,11 +397,12 @@ class Run:
 
         Raises:
             AgreedError: it cannot be written; the checkpoints before are untouched.
-            DivergedError: the last update's loss is no number.
+            DivergedError: the last update's loss, or a weight after it, is no number.
         """
         progress = self.progress
         signals = self._read_signals()
         self._refuse_divergence(signals)
+        self._refuse_broken_weights()
         progress.pending = signals.measurement if signals else None
         progress.controller = self.controller.state
         progress.meter = self._meter.read(self.ranks, self.updater.precision.device)
@@ -387,11 +411,8 @@ class Run:
         if self.ranks.is_first:
             try:
                 self.checkpoints.save(self.weights, progress)
-            except OSError as problem:
-                error = RunFolderError(
-                    f"the checkpoint of update {progress.step} cannot be written to {self.checkpoints.folder}: "
-                    f"{problem.strerror}; earlier checkpoints are whole: make room, then resume the run"
-                )
+            except RunFolderError as problem:
+                error = problem
         self.ranks.agree(error)
 
     def note_bad(self, names: Sequence[str]) -> None:

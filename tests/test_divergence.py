@@ -74,6 +74,26 @@ def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path: Path, monkeyp
     assert CheckpointStore(tmp_path / "checkpoints").list() == []
 
 
+def test_a_finite_loss_with_a_gradient_that_is_none_leaves_no_checkpoint_either(tmp_path: Path, monkeypatch):
+    """The update before a checkpoint breaks the weights and says nothing."""
+    run_here(tiny_config(), tmp_path / "straight")
+    update, left = Updater.update, [1]
+
+    def breaking(self: Updater, prepared: object, phase: object, *, step: int, epoch: float) -> object:
+        metrics = update(self, prepared, phase, step=step, epoch=epoch)
+        if step == 15 and left[0]:
+            left[0] -= 1
+            with torch.no_grad():
+                next(self.learner.network.parameters())[0].fill_(float("inf"))
+        return metrics
+
+    monkeypatch.setattr(Updater, "update", breaking)
+    assert run_here(tiny_config(), tmp_path / "broken") is Status.FINISHED
+    assert [path.name for path in (tmp_path / "broken" / "diverged").iterdir()] == ["step-00000016-rank-0.npz"]
+    assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "broken"))
+    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "straight")
+
+
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import time
 

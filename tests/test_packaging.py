@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.addresses import without_password
+from hard_ray.addresses import holds_secret, masked, without_password
 from hard_ray.errors import SubmissionError
 from hard_ray.packaging import (
     LARGEST_FILE,
@@ -168,3 +168,26 @@ def test_an_address_is_shown_without_its_password():
     assert without_password("http://u:p@h:8265/x") == "http://h:8265/x"
     assert without_password("http://h:8265") == "http://h:8265"
     assert without_password("auto") == "auto"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://u:SECRET@h:5000",
+        "https://SECRET@h/x",
+        "http://u:p@SECRET@h",
+        "http://u:it'SECRET@h",
+        "postgresql://u:SECRET@db/x",
+        "postgresql://db/x?user=a&password=SECRET",
+        "https://h/x?api_key=SECRET&y=1",
+    ],
+)
+def test_a_secret_of_an_address_is_known_and_masked(address: str):
+    assert holds_secret(address)
+    assert "SECRET" not in masked(f"no server at {address} answers")
+    assert "SECRET" not in without_password(address)
+
+
+@pytest.mark.parametrize("address", ["http://h:5000", "postgresql://me@db/x", "sqlite:///runs/a.db", "auto", "h:1"])
+def test_an_address_without_a_secret_is_taken(address: str):
+    assert not holds_secret(address)

@@ -6,8 +6,10 @@ import gzip
 import io
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +20,8 @@ from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.checkpoints import read_weights
+from hard_ray.packaging import secret_of_file
+from hard_ray.snapshots import read_snapshot
 from hard_ray.state import STATE_FILE, CheckpointStore
 from tests.helpers import Trap, plant_secret, run_here, tiny_config
 
@@ -62,6 +66,46 @@ def test_yaml_makes_no_objects(sprung: Path):
     with pytest.raises(ConfigError, match="not valid YAML"):
         parse_yaml(f"!!python/object/apply:pathlib.Path.touch [{sprung}]", "mine.yaml")
     assert not sprung.exists()
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_unfolded(tmp_path: Path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    for text in ("\n".join([*lines, "data: {img_size: *a11}"]), "a: &a [*a]"):
+        with pytest.raises(ConfigError, match=r"100,000 values|within what it names"):
+            parse_yaml(text, "a bomb")
+        assert secret_of_file(text) is None
+    assert parse_yaml("a: &a {x: 1}\nb: *a", "an alias") == {"a": {"x": 1}, "b": {"x": 1}}
+
+
+def test_a_wrong_value_is_shown_in_part_and_without_its_password():
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset="digits", overrides=["data.img_size=" + "x" * 10_000])
+    assert len(str(caught.value)) < 500
+    for override in ("tracking.uri.x=http://u:hidden@h", "=http://u:hidden@h", "tracking.uri: http://u:hidden@h"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(preset="digits", overrides=[override])
+        assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["bomb", "deflate", "header"])
+def test_archives_of_arrays_that_are_bombs_or_damaged_are_refused(tmp_path: Path, damage: str):
+    path = tmp_path / "step-00000001.npz"
+    if damage == "bomb":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+            for _ in range(1100):
+                member.write(bytes(2**20))
+    else:
+        np.savez_compressed(path, x=np.arange(10_000))
+        content = bytearray(path.read_bytes())
+        if damage == "deflate":
+            content[200:400] = b"\xff" * 200
+        else:
+            np.savez(path, x=np.arange(10))
+            content = bytearray(path.read_bytes().replace(b"(10,)", b"(1e9)"))
+        path.write_bytes(bytes(content))
+    with pytest.raises(RunFolderError, match="is no snapshot that can be read"):
+        read_snapshot(path)
 
 
 def test_members_of_a_shard_that_leave_their_folder_leave_nothing(tmp_path: Path):

@@ -12,7 +12,7 @@ from hard_ray.config.run import RunConfig, as_control
 from hard_ray.controller import Phase
 from hard_ray.data.sources import build_index
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
-from hard_ray.run_folder import RunFolder, read_json, read_points
+from hard_ray.run_folder import MetricsLog, RunFolder, read_json, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.step import Updater
 from hard_ray.teacher import LocalPool, Teacher
@@ -115,6 +115,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Pa
     assert f"checkpoint {newest.name} is damaged (student.safetensors changed" in caplog.text
     run_here(config, tmp_path / "straight")
     assert_equal_bits(student_weights(tmp_path), student_weights(tmp_path / "straight"))
+    (tmp_path / "outcome.json").unlink()
+    newest = CheckpointStore(tmp_path / "checkpoints").list()[-1]
+    (newest / "state.json").unlink()
+    run_here(config, tmp_path)
+    assert f"checkpoint {newest.name} is damaged (state.json is not there)" in caplog.text
     for path in CheckpointStore(tmp_path / "checkpoints").list():
         (path / "optimizers.pt").unlink()
     (tmp_path / "outcome.json").unlink()
@@ -126,21 +131,37 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Pa
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from hard_ray import state
 
-    save, saved = state.save_file, []
+    write, written = state.write_bytes, []
 
-    def filling(tensors: dict, path: Path) -> None:
-        saved.append(path)
-        if len(saved) > 5:
+    def filling(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) > 8:
             raise OSError(28, "No space left on device")
-        save(tensors, path)
+        write(path, content)
 
-    monkeypatch.setattr(state, "save_file", filling)
+    monkeypatch.setattr(state, "write_bytes", filling)
     with pytest.raises(AgreedError, match=r"cannot be written to .*: No space left on device; .* then resume"):
         run_here(tiny_config(), tmp_path)
-    monkeypatch.setattr(state, "save_file", save)
+    monkeypatch.setattr(state, "write_bytes", write)
     left = CheckpointStore(tmp_path / "checkpoints").list()
     assert left
     assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert run_here(tiny_config(), tmp_path) is Status.FINISHED
+
+
+@pytest.mark.chaos
+def test_a_disk_that_is_full_for_the_log_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    append = MetricsLog.append
+
+    def full(self: MetricsLog, point: dict) -> None:
+        if point["step"] > 12:
+            raise OSError(28, "No space left on device", str(self.path))
+        append(self, point)
+
+    monkeypatch.setattr(MetricsLog, "append", full)
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl cannot be written to: No space left .* then resume"):
+        run_here(tiny_config(), tmp_path)
+    monkeypatch.setattr(MetricsLog, "append", append)
     assert run_here(tiny_config(), tmp_path) is Status.FINISHED
 
 

@@ -29,11 +29,23 @@ DISCRIMINATORS = ("kind", "policy")
 ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
 LOCAL_PREFIXES = ("local-dir:", "sqlite:///")
 
+MOST_VALUES = 100_000
+"""In a YAML text, what aliases repeat included."""
+
+MOST_SHOWN = 200
+"""Characters of a wrong value."""
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset; a key that stands twice is an error instead of a silent choice."""
+    """YAML's safe subset. A key that stands twice is an error instead of a silent choice; so is a bomb of aliases."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        found: yaml.Node | None = super().get_single_node()
+        if found is not None:
+            _count(found, {})
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -45,6 +57,27 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(str(key))
         return super().construct_mapping(node, deep=deep)
+
+
+def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """How many values stand in a node, each alias as what it stands for.
+
+    Raises:
+        ComposerError: more than anybody writes, or a node within itself.
+    """
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise yaml.composer.ComposerError(None, None, "an alias stands within what it names", node.start_mark)
+        return found
+    known[id(node)] = None
+    inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+    parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+    found = 1 + sum(_count(part, known) for part in parts)
+    if found > MOST_VALUES:
+        raise yaml.composer.ComposerError(None, None, f"more than {MOST_VALUES:,} values", node.start_mark)
+    known[id(node)] = found
+    return found
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -81,9 +114,9 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
     for override in overrides:
         dotted, sep, text = override.partition("=")
         if not sep or not all(dotted.strip().split(".")):
-            problems.append(f"{override!r}: want dotted.key=value, for example optim.lr=0.1")
+            problems.append(f"{masked(repr(override))}: want dotted.key=value, for example optim.lr=0.1")
             continue
-        values.append((override, dotted.strip(), parse_yaml(text, f"the override {override!r}")))
+        values.append((override, dotted.strip(), parse_yaml(text, f"the override {masked(repr(override))}")))
     layer, conflicts = _nested(values)
     if problems or conflicts:
         raise ConfigError([*problems, *conflicts], "the overrides")
@@ -120,7 +153,7 @@ def _nested(values: Iterable[tuple[str, str, Any]]) -> tuple[Layer, list[str]]:
         for key in blocks:
             block = block.setdefault(key, {})
             if not isinstance(block, dict):
-                conflicts.append(f"{said!r}: {key} was already given a value")
+                conflicts.append(f"{masked(repr(said))}: {key} was already given a value")
                 break
         else:
             block[last] = value
@@ -263,7 +296,13 @@ def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig
         return f"{where}.{tag}: {got!r} is unknown; {suggestion(got, known.split(', '))}"
     if problem["type"] == "missing":
         return f"{where}: is required and has no default"
-    return f"{where}: {problem['msg']} (got {masked(repr(problem['input']))})"
+    return f"{where}: {problem['msg']} (got {_shown(problem['input'])})"
+
+
+def _shown(value: object) -> str:
+    """Enough of a value to know it again."""
+    text = masked(repr(value))
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def dotted_location(location: Sequence[str | int], raw: Any) -> str:

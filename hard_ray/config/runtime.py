@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from hard_ray.addresses import masked
+from hard_ray.addresses import holds_secret
 from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
 
@@ -208,11 +208,12 @@ def refuse_password(address: str | None, variable: str) -> str | None:
     """The address, which is kept in the run's folder and in MLflow.
 
     Raises:
-        ValueError: it holds a password.
+        ValueError: it holds a secret.
     """
-    if address is not None and masked(address) != address:
+    if address is not None and holds_secret(address):
         raise ValueError(
-            f"the address holds a password, which would be kept with the run; give it in the environment, as {variable}"
+            "the address holds a password or a token, which would be kept with the run; give it in the environment, as "
+            f"{variable}"
         )
     return address
 

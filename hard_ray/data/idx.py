@@ -19,7 +19,7 @@ from hard_ray.data.sources import require_folder
 from hard_ray.errors import DataError
 
 _UNSIGNED_BYTE = 8
-_LARGEST = 2**34
+_LARGEST = 2**31
 """Bytes of an array that is read into memory."""
 
 

@@ -242,16 +242,23 @@ class Breath:
     One of Ray Data's execution callbacks, which it makes itself, one for each execution.
     """
 
-    SECONDS = 0.02
+    SHORTEST, LONGEST = 0.01, 0.08
+    """Seconds: a pause is twice the one before it, as long as there is nothing to do."""
+
+    IDLE = 0.002
+    """A turn that took less waited for nothing."""
 
     def __init__(self) -> None:
         """Before the first turn."""
-        self._turned = 0.0
+        self._turned, self._pause = 0.0, self.SHORTEST
 
     def on_execution_step(self, executor: object) -> None:
         """Called once a turn."""
-        if time.monotonic() - self._turned < self.SECONDS / 10:
-            time.sleep(self.SECONDS)
+        if time.monotonic() - self._turned < self.IDLE:
+            time.sleep(self._pause)
+            self._pause = min(2 * self._pause, self.LONGEST)
+        else:
+            self._pause = self.SHORTEST
         self._turned = time.monotonic()
 
     def before_execution_starts(self, executor: object) -> None:

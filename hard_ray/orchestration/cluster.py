@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import ray
 
+from hard_ray.addresses import masked, without_password
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
@@ -82,16 +83,27 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
         return
     address = runtime.address or os.environ.get("RAY_ADDRESS")
     quiet_ray()
+    with _defaults({} if address else OWN_CLUSTER):
+        try:
+            if address:
+                _join(address, namespace)
+            else:
+                _start(demand(runtime, trials=trials), namespace)
+            yield Cluster(is_own=not address, resources=ray.cluster_resources())
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _defaults(environment: Mapping[str, str]) -> Iterator[None]:
+    """These variables, unless they are set, for as long as the block lasts: the next cluster may be another's."""
+    added = {name: value for name, value in environment.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        if address:
-            _join(address, namespace)
-        else:
-            for name, value in OWN_CLUSTER.items():
-                os.environ.setdefault(name, value)
-            _start(demand(runtime, trials=trials), namespace)
-        yield Cluster(is_own=not address, resources=ray.cluster_resources())
+        yield
     finally:
-        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def await_streams() -> None:
@@ -106,12 +118,13 @@ def await_streams() -> None:
 
 
 def _join(address: str, namespace: str) -> None:
+    shown = without_password(address)
     _knock(address)
     try:
         ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
         raise ClusterError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}: {_first_line(error)}); "
+            f"no Ray cluster answers at {shown} ({type(error).__name__}: {masked(_first_line(error))}); "
             "start one with `ray start --head`, or leave runtime.address and RAY_ADDRESS unset to use this machine"
         ) from None
 
@@ -122,18 +135,20 @@ def _knock(address: str) -> None:
     Raises:
         ClusterError: nothing listens at the address.
     """
+    shown = without_password(address)
     parts = urlsplit(address if "://" in address else f"ray://{address}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ClusterError(f"runtime.address {address!r} is no address ({error}); want HOST:PORT") from None
+        reason = masked(str(error))
+        raise ClusterError(f"runtime.address {shown!r} is no address ({reason}); want HOST:PORT") from None
     if host is None or port is None:
         return  # a word such as `auto`: Ray looks it up by itself
     try:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise ClusterError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); start one with `ray start --head`, or "
+            f"no Ray cluster answers at {shown} ({error.strerror or error}); start one with `ray start --head`, or "
             "leave runtime.address and RAY_ADDRESS unset to use this machine"
         ) from None
 

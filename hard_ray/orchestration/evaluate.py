@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from hard_ray.config.evaluation import EvaluationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.networks import NetworkConfig, TeacherConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, configure_ray_data
@@ -49,8 +50,8 @@ from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, wr
 from hard_ray.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
-MOST_MEASURERS = 8
-"""Actors on one machine's cores, each with the networks in its memory; more cores give each more threads."""
+MOST_ACTORS = 8
+"""On one machine's cores, each with the networks in its memory; more cores give each more threads."""
 
 SAY_EVERY_S = 5.0
 MEASURED_FROM_S = 1.0
@@ -95,8 +96,9 @@ def evaluate(
     make_folder(folder.path)
     with folder.locked(), _networks_only(config, folder) as (config, cluster):
         teacher = _teacher(target, config, index, say) if with_teacher else None
-        networks = _networks(target.model, config, index, teacher, evaluation.batch_size)
-        result = Job(config, evaluation, index, split, folder, networks, cluster, say).run(plans)
+        actors = Actors.of(config.runtime, cluster)
+        networks = _networks(target.model, config, index, teacher, evaluation.batch_size, actors.threads)
+        result = Job(config, evaluation, index, split, folder, networks, cluster, actors, say).run(plans)
     if target.run is not None and config.tracking.enabled:
         problem = log_evaluation(target.run, config, result, folder.path)
         if problem is not None:
@@ -111,25 +113,34 @@ def _networks_only(config: RunConfig, folder: RunFolder) -> Iterator[tuple[RunCo
     alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
     with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
         try:
-            yield resolve_runtime(_with_all_cores(alone, cluster), cluster), cluster
+            yield resolve_runtime(alone, cluster), cluster
         finally:
             await_streams()
 
 
-def _with_all_cores(config: RunConfig, cluster: Cluster) -> RunConfig:
-    """On a machine of its own without GPUs, as many actors as cores: no student waits here for a teacher.
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """How many actors hold the networks, and what each reserves and uses."""
 
-    Several processes of one thread answer more than one of several: kernels of small batches share badly.
-    """
-    runtime = config.runtime
-    if not cluster.is_own or cluster.resources.get("GPU"):
-        return config
-    number = max(runtime.num_workers, min(MOST_MEASURERS, usable_cores() // (runtime.threads or 1)))
-    share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
-    whole = int(share) or int(100 * share) / 100  # Ray gives parts of one CPU, and whole ones
-    return config.model_copy(
-        update={"runtime": runtime.model_copy(update={"num_workers": number, "cpus_per_worker": whole})}
-    )
+    number: int
+    cpus: float
+    gpus: float
+    threads: int | None
+
+    @classmethod
+    def of(cls, runtime: RuntimeConfig, cluster: Cluster) -> Actors:
+        """What student workers would take; on one machine without GPUs all of its cores.
+
+        No student waits there for a teacher, and several processes of one thread answer more than one of several.
+        """
+        gpus = runtime.gpus_per_worker or 0.0
+        if gpus or not cluster.is_own:
+            return cls(runtime.num_workers, runtime.cpus_per_worker, gpus, runtime.threads)
+        cores = usable_cores()
+        number = max(runtime.num_workers, min(MOST_ACTORS, int(cores // runtime.cpus_per_worker)))
+        share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
+        whole = int(share) or int(100 * share) / 100  # Ray gives parts of one CPU, and whole ones
+        return cls(number, whole, gpus, max(1, cores // number))
 
 
 def _check_output(folder: RunFolder) -> None:
@@ -155,16 +166,22 @@ def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable
 
 
 def _networks(
-    model: NetworkConfig, config: RunConfig, index: ImageIndex, teacher: TeacherConfig | None, batch_size: int
+    model: NetworkConfig,
+    config: RunConfig,
+    index: ImageIndex,
+    teacher: TeacherConfig | None,
+    batch_size: int,
+    threads: int | None,
 ) -> NetworksSpec:
     runtime = config.runtime
+    beside = None if teacher is None else replace(teacher_spec(config, teacher, index), threads=threads)
     return NetworksSpec(
         student=model,
         images=image_spec(config, index),
         dtype=runtime.amp_dtype or "float32",
         channels_last=bool(runtime.channels_last),
-        threads=runtime.threads,
-        teacher=None if teacher is None else teacher_spec(config, teacher, index),
+        threads=threads,
+        teacher=beside,
         batch_size=batch_size,
     )
 
@@ -180,6 +197,7 @@ class Job:
     folder: RunFolder
     networks: NetworksSpec
     cluster: Cluster
+    actors: Actors
     say: Callable[[str], None]
     bad: set[str] = field(init=False, default_factory=set)
 
@@ -271,9 +289,8 @@ class Job:
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
         """Tasks read, decode and change images; actors, which reserve what student workers would, answer."""
-        runtime, pieces = self.config.runtime, len(plan.pieces())
+        runtime, actors, pieces = self.config.runtime, self.actors, len(plan.pieces())
         left = data_shares(runtime, self.cluster)
-        workers = min(runtime.num_workers, pieces)
         configure_ray_data(
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
@@ -289,9 +306,9 @@ class Job:
             fn_constructor_args=(self.networks, plan.parts),
             batch_size=None,
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=workers),
-            num_cpus=runtime.cpus_per_worker,
-            num_gpus=runtime.gpus_per_worker or 0.0,
+            compute=ActorPoolStrategy(size=min(actors.number, pieces)),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
         )
 
     def _note_bad(self, told: Iterable[str]) -> None:

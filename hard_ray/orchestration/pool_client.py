@@ -19,9 +19,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Reply, Ticket
+from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Reply, Ticket, checked
 from hard_ray.errors import HardrayError, TeacherError
 
 if TYPE_CHECKING:
@@ -98,9 +98,20 @@ class RayPool:
         return (self._turn - 1) % len(self._replicas)
 
     def send(self, verb: str, arguments: tuple[Any, ...], replica: int) -> ray.ObjectRef[Any]:
-        """Send once there is room among the requests in flight."""
+        """Send once there is room among the requests in flight.
+
+        Raises:
+            TeacherError: none of them was answered within `runtime.teacher.timeout_s`.
+        """
+        deadline = time.monotonic() + self.address.timeout_s
         while len(self._open) >= self.address.max_in_flight:
-            _, self._open = ray.wait(self._open, num_returns=1, fetch_local=False)
+            if time.monotonic() > deadline:
+                raise TeacherError(
+                    f"none of {len(self._open)} requests to the teacher was answered for {self.address.timeout_s:g} s "
+                    "(runtime.teacher.timeout_s)"
+                )
+            _, self._open = ray.wait(self._open, num_returns=1, timeout=POLL_S, fetch_local=False)
+            self.exchange()
         chosen = self._replicas[replica % len(self._replicas)]  # there may be fewer by now
         ref: ray.ObjectRef[Any] = getattr(chosen, verb).remote(*arguments)
         self._open.append(ref)
@@ -128,16 +139,7 @@ class RayPool:
                 f"a replica answered as teacher {reply.identity[:12]}, this run learns from {self._expected[:12]}; "
                 "its weights changed while the run was going on"
             )
-        logits = reply.answer.logits if isinstance(reply.answer, GradientAnswer) else reply.answer
-        rows = len(arguments[0])
-        if logits.ndim != 2 or len(logits) != rows:
-            raise TeacherError(f"the teacher answered with shape {logits.shape} for {rows} images")
-        if not np.isfinite(logits).all():
-            raise TeacherError(
-                f"the teacher's logits are not finite for {int((~np.isfinite(logits)).any(axis=1).sum())} of {rows} "
-                "images; try runtime.teacher.dtype=float32"
-            )
-        return reply.answer
+        return checked(reply.answer, arguments[0], arguments[2] if len(arguments) > 2 else None)
 
 
 @dataclass(slots=True)
@@ -174,7 +176,7 @@ class Listing:
         try:
             names = ray.get(ref)
             found = {name: self._handles.get(name) or self._find(name) for name in names}
-        except (RayActorError, ValueError):  # the board or a replica is being replaced; the next answer will do
+        except (RayError, ValueError):  # the board or a replica is being replaced; the next answer will do
             return None
         self._handles = found
         return list(found.values())
@@ -209,11 +211,11 @@ class RayTicket(Generic[Answer]):
                 reply = ray.get(self._ref, timeout=POLL_S)
             except GetTimeoutError:
                 self._give_up_after(deadline, "has not answered")
-            except (RayActorError, WorkerCrashedError) as error:
-                self._give_up_after(deadline, f"died ({type(error).__name__})")
-                self._resend()
             except RayTaskError as error:
                 raise _cause(error) from None
+            except RayError as error:  # the replica died, or the node that kept its answer
+                self._give_up_after(deadline, f"died ({type(error).__name__})")
+                self._resend()
             else:
                 self.pool.close(self._ref)
                 self._answer = self.pool.unwrap(reply, self.arguments)

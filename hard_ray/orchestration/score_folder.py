@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from hard_ray.config.loader import read_layer
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
+from hard_ray.npz import read_npz
 from hard_ray.run_folder import RunFolder, is_vacant, write_bytes
 from hard_ray.scoring import Means
 from hard_ray.tracking import flatten
@@ -77,10 +77,10 @@ class Known:
         if not path.exists():
             return cls({}, fingerprint)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                means = {name: list(stored[name]) for name in stored.files if ":" not in name}
-                known = cls(means, str(stored["of:data"]), str(stored["of:teacher"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            stored = read_npz(path)
+            means = {name: list(rows) for name, rows in stored.items() if ":" not in name}
+            known = cls(means, str(stored["of:data"]), str(stored["of:teacher"]))
+        except (ValueError, TypeError, KeyError) as error:
             raise RunFolderError(f"{path} is damaged ({error}); remove it to score all anew") from None
         if known.fingerprint != fingerprint:
             raise DataError(f"{path} is of other images: labels, classes or splits changed; choose another --output")

@@ -48,7 +48,7 @@ from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.run_folder import RunFolder, cache_folder, write_json
+from hard_ray.run_folder import RunFolder, cache_folder, room_wanted, write_json
 from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Learner, Updater
@@ -131,11 +131,13 @@ class Builder:
 
         Raises:
             DivergedError: it was no number once more than `runtime.max_divergences`, without a checkpoint between.
+            RunFolderError: the disk is full.
         """
         tries, newest = 0, None
         while True:
             try:
-                return self._train()
+                with room_wanted():
+                    return self._train()
             except DivergedError as error:
                 there = CheckpointStore(RunFolder(self.plan.folder).checkpoints, self.config.checkpoints.keep).list()
                 tries, newest = (tries + 1 if there[-1:] == newest else 1), there[-1:]

@@ -214,7 +214,7 @@ FULL = """
 import resource, sys, signal
 from pathlib import Path
 from hard_ray.config.loader import load_config
-from hard_ray.errors import AgreedError
+from hard_ray.errors import HardrayError
 from tests.helpers import run_here
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path(sys.argv[1])
@@ -222,7 +222,7 @@ config = load_config([Path(sys.argv[2])])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
     run_here(config, folder)
-except AgreedError as error:
+except HardrayError as error:
     print(error)
 assert not list((folder / "checkpoints").glob(".*"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -1,9 +1,14 @@
+import os
+
 import pytest
 import ray
 
 from hard_ray.config.loader import load_config
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
+from hard_ray.orchestration import cluster as sessions
 from hard_ray.orchestration.cluster import (
+    OWN_CLUSTER,
     Cluster,
     _resolve_gpus,
     _start,
@@ -149,3 +154,19 @@ def test_trials_share_the_cores_and_gpus_of_a_machine():
     assert four.threads == 1 or four.threads * 5 <= alone.threads * 2
     assert _resolve_gpus(config.runtime, cluster(GPU=2), 2).gpus_per_worker == 0.5
     assert _resolve_gpus(config.runtime, cluster(GPU=3), 2).gpus_per_worker == 1.0
+
+
+def test_what_is_set_for_a_cluster_of_ones_own_does_not_stay(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    first, second, *_ = OWN_CLUSTER
+    monkeypatch.delenv(first, raising=False)
+    monkeypatch.setenv(second, "mine")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sessions, "_start", lambda *_: seen.append((os.environ[first], os.environ[second])))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with connected(RuntimeConfig(), namespace="x"):
+        pass
+    assert seen == [(OWN_CLUSTER[first], "mine")]
+    assert first not in os.environ

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import torch
 from hard_ray.config.evaluation import evaluation_settings
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
-from hard_ray.errors import DataError, RunFolderError
+from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
 from hard_ray.export import ModelCard, export_network
 from hard_ray.networks.network import Network, build_student
 from hard_ray.orchestration import evaluate
 from hard_ray.orchestration.cluster import Cluster
+from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.evaluate import Job
 from hard_ray.orchestration.measurer import Measurer
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target, target_of
+from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.run_folder import RunFolder, read_json, write_json, write_text
 from tests.helpers import make_image_folder, tiny_config
@@ -250,6 +254,51 @@ def test_a_ray_job_finds_what_this_process_finds(networks, cluster, tmp_path: Pa
             assert remote["suites"][suite][key] == local["suites"][suite][key], (suite, key)
         assert remote["suites"][suite]["loss"] == pytest.approx(local["suites"][suite]["loss"], rel=1e-6)
         assert remote["suites"][suite].get("by") == local["suites"][suite].get("by")
+
+
+@pytest.mark.parametrize(
+    ("cores", "runtime", "cpus", "wanted"),
+    [
+        (1, {}, 2, (1, 1.0, 1)),
+        (2, {}, 2, (2, 0.5, 1)),
+        (2, {"cpus_per_worker": 2.0}, 3, (1, 2.0, 2)),
+        (64, {}, 64, (8, 1.0, 8)),
+        (64, {"cpus_per_worker": 8}, 64, (8, 7, 8)),
+        (2, {"num_workers": 3}, 4, (3, 1.0, 1)),
+    ],
+)
+def test_one_machines_cores_are_all_used(cores: int, runtime: dict, cpus: float, wanted: tuple, monkeypatch):
+    monkeypatch.setattr(evaluate, "usable_cores", lambda: cores)
+    given = RuntimeConfig.model_validate({**runtime, "threads": 5})
+    cluster = Cluster(is_own=True, resources={"CPU": cpus})
+    assert evaluate.Actors.of(given, cluster) == evaluate.Actors(wanted[0], wanted[1], 0.0, wanted[2])
+    assert wanted[0] * wanted[1] + DATA_CPUS <= cpus
+    as_workers = evaluate.Actors(given.num_workers, given.cpus_per_worker, 0.0, 5)
+    assert evaluate.Actors.of(given, replace(cluster, is_own=False)) == as_workers
+    with_gpus = given.model_copy(update={"gpus_per_worker": 1.0})
+    assert evaluate.Actors.of(with_gpus, cluster) == replace(as_workers, gpus=1.0)
+
+
+def test_an_evaluation_finds_the_teacher_that_a_run_trained(networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The cache knows it by the number of workers, which are not the evaluation's."""
+    config, student, _, _ = networks
+    found = []
+
+    def trained(config: RunConfig, index: Any) -> Any:
+        found.append(cached_teacher(config, index))
+        raise TeacherError("stop here")
+
+    @contextmanager
+    def machine(*_: object, **__: object) -> Iterator[Cluster]:
+        yield Cluster(is_own=True, resources={"CPU": 8.0})
+
+    monkeypatch.setattr(evaluate, "usable_cores", lambda: 8)
+    monkeypatch.setattr(evaluate, "connected", machine)
+    monkeypatch.setattr(evaluate, "trained_teacher", trained)
+    monkeypatch.setattr(Job, "_dataset", Here.dataset)
+    evaluate.evaluate(target_of(str(student), config), evaluation_settings({"suites": ["clean"]}), tmp_path / "found")
+    resolved = evaluate.resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 8.0}))
+    assert found == [cached_teacher(resolved, build_index(config.data))]
 
 
 def test_a_runs_mlflow_run_is_told(networks, here, tmp_path: Path):

@@ -34,10 +34,10 @@ def test_a_turn_that_waited_for_nothing_is_followed_by_a_pause(monkeypatch: pyte
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", pauses.append)
     breath = Breath()
-    for turn in (0.0, 0.0001, 0.1, 0.0001):
+    for turn in (0.0, 0.0001, 0.0001, 0.1, *[0.0001] * 5):
         clock[0] += turn
         breath.on_execution_step(executor=None)
-    assert pauses == [Breath.SECONDS] * 2
+    assert pauses == [0.01, 0.02, 0.01, 0.02, 0.04, 0.08, 0.08]
 
 
 def test_every_execution_has_one_breath_however_often_ray_data_is_set_up():

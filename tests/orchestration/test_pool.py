@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from ray.exceptions import ObjectLostError, OutOfMemoryError
 
 from hard_ray.answers import GradientAnswer
 from hard_ray.config.networks import TeacherConfig
@@ -24,8 +25,9 @@ from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
+from hard_ray.orchestration import pool_client
 from hard_ray.orchestration.pool import PoolServer, start_pool
-from hard_ray.orchestration.pool_client import RayPool
+from hard_ray.orchestration.pool_client import PoolAddress, RayPool
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
@@ -193,10 +195,64 @@ def test_a_wrong_question_is_an_error_and_the_replica_lives_on(server: PoolServe
 
 
 @pytest.mark.chaos
-def test_an_answer_that_is_not_finite_is_refused(server: PoolServer):
-    broken = np.full((2, 3, 32, 32), np.nan, dtype=np.float32)
-    with pytest.raises(TeacherError, match="not finite for 2 of 2 images"):
-        RayPool(server.address).logits(broken).result()
+def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path):
+    network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
+    with torch.no_grad():
+        next(network.parameters())[0].fill_(float("nan"))
+    export_network(network, tmp_path / "t", images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+    with pool_of(spec_of(tmp_path / "t")) as (client, _):
+        with pytest.raises(TeacherError, match="logits are not finite for 12 of 12 images"):
+            client.logits(IMAGES).result()
+        with pytest.raises(TeacherError, match="not finite for 12 of 12 images"):
+            client.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).result()
+
+
+@pytest.mark.chaos
+def test_an_answer_to_what_is_no_number_need_be_none(server: PoolServer):
+    """The student diverged, not the teacher: the loss will say so."""
+    client = RayPool(server.address)
+    assert np.isnan(client.logits(np.full((2, 3, 32, 32), np.nan, dtype=np.float32)).result()).all()
+    broken = {**CONTEXT, "student": np.full((12, 4), np.nan, dtype=np.float32)}
+    assert np.isnan(client.loss_and_grad(IMAGES, Disagreement(4.0), broken).result().loss).all()
+
+
+@pytest.mark.chaos
+def test_an_answer_that_was_lost_with_its_node_is_asked_for_again(server: PoolServer, monkeypatch: pytest.MonkeyPatch):
+    client = RayPool(server.address)
+    client.identity()
+    expected = client.logits(IMAGES).result()
+    ticket, get = client.logits(IMAGES), ray.get
+    lost: list[Exception] = [ObjectLostError("0" * 56, None, ""), OutOfMemoryError("the node ran out of memory")]
+
+    def losing(*args: object, **options: object) -> object:
+        if lost:
+            raise lost.pop()
+        return get(*args, **options)
+
+    monkeypatch.setattr(ray, "get", losing)
+    assert np.array_equal(ticket.result(), expected)
+    assert client.resent == 2
+
+
+class Hanging:
+    """A replica that answers nothing, and lives."""
+
+    def logits(self, images: object) -> None:
+        """Sleeps."""
+        time.sleep(600)
+
+
+@pytest.mark.chaos
+def test_a_replica_that_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_client, "POLL_S", 0.2)
+    namespace = uuid.uuid4().hex
+    hanging = ray.remote(Hanging).options(name="teacher-0", namespace=namespace, num_cpus=0).remote()
+    client = RayPool(PoolAddress(namespace, ("teacher-0",), max_in_flight=2, timeout_s=1.0))
+    client.logits(IMAGES)
+    client.logits(IMAGES)
+    with pytest.raises(TeacherError, match="none of 2 requests to the teacher was answered for 1 s"):
+        client.logits(IMAGES)
+    ray.kill(hanging)
 
 
 @pytest.mark.chaos
