@@ -58,9 +58,9 @@ def test_a_key_that_a_kind_does_not_have_is_a_dash(tmp_path: Path):
 
 
 def test_a_servers_user_is_not_among_the_differences(tmp_path: Path):
-    uris = ("https://me@host:1/x", "https://you@host:2/x")
+    uris = ("postgresql://me@host:1/x", "postgresql://you@host:2/x")
     runs = [finished(tmp_path / str(n), f"tracking.uri={uri}", clean=90.0) for n, uri in enumerate(uris)]
-    assert differences(read_comparison(runs))[1] == [["tracking.uri", "https://host:1/x", "https://host:2/x"]]
+    assert differences(read_comparison(runs))[1] == [["tracking.uri", "postgresql://host:1/x", "postgresql://host:2/x"]]
 
 
 def test_a_control_is_a_run_of_its_own_and_is_grouped_over_seeds(tmp_path: Path):

@@ -184,9 +184,9 @@ def test_a_control_has_a_page_of_its_own(run: RunFolder):
 
 
 def test_a_server_is_named_without_its_user(tmp_path: Path):
-    config = tiny_config("tracking.uri=https://somebody@host:5000/x")
-    assert shareable(config).tracking.uri == "https://host:5000/x"
-    run = run_at(tmp_path / "run", "tracking.uri=https://somebody@host:5000/x")
+    config = tiny_config("tracking.uri=postgresql://somebody@host:5000/x")
+    assert shareable(config).tracking.uri == "postgresql://host:5000/x"
+    run = run_at(tmp_path / "run", "tracking.uri=postgresql://somebody@host:5000/x")
     text = write_page(run).read_text()
     assert "somebody" not in text
     assert yaml.safe_load(Page(text).text.partition("The resolved configuration")[2])["seed"] == 0
