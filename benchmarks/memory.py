@@ -42,7 +42,8 @@ def measure(place: Place, rounds: int) -> Measured:
     late = [(step, held) for step, (_, held) in zip(at.tolist(), seen, strict=True) if step >= FIRST]
     (BUILD / "memory.json").write_text(json.dumps(late))
     whole = float(np.mean([sum(held.values()) for _, held in late]))
-    slopes = {name: growth([(step, held.get(name, 0.0)) for step, held in late]) for _, held in late for name in held}
+    names = {name for _, held in late for name in held}
+    slopes = {name: growth([(step, held.get(name, 0.0)) for step, held in late]) for name in names}
     for name, slope in sorted(slopes.items(), key=lambda item: -abs(item[1])):
         print(f"  {name:<34}{slope / 2**20:>8.1f} MiB in 10,000 updates", flush=True)
     peak = max(sum(held.values()) for _, held in seen)

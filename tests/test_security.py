@@ -75,6 +75,8 @@ def test_aliases_of_aliases_are_refused_before_they_are_unfolded(tmp_path: Path)
         with pytest.raises(ConfigError, match=r"100,000 values|within what it names"):
             parse_yaml(text, "a bomb")
         assert secret_of_file(text) is None
+    twice = "a: 1\na: 2\npassword:\n  hunter2-hunter2\n"
+    assert secret_of_file(twice) is not None
     assert parse_yaml("a: &a {x: 1}\nb: *a", "an alias") == {"a": {"x": 1}, "b": {"x": 1}}
 
 

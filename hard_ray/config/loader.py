@@ -38,14 +38,19 @@ MOST_SHOWN = 200
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset. A key that stands twice is an error instead of a silent choice; so is a bomb of aliases."""
+class BoundedLoader(yaml.SafeLoader):
+    """YAML's safe subset, without bombs of aliases."""
 
     def get_single_node(self) -> yaml.Node | None:
+        """The text's node, once it is known to be no bomb."""
         found: yaml.Node | None = super().get_single_node()
         if found is not None:
             _count(found, {})
         return found
+
+
+class _Loader(BoundedLoader):
+    """A key that stands twice is an error instead of a silent choice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
