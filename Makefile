@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Some containers forbid it, and then each of Ray's processes compiles all that it imports: seconds, every time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench fuzz sbom audit check fix lock clean

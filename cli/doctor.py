@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +50,7 @@ def examine(
         config: of a run that the cluster is to have room for; None: the smallest one.
         output: a folder that every node of the cluster is to see.
     """
-    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _processor, _memory, _folders, _tracking]
+    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
     findings = [finding for check in checks for finding in check()]
     findings += list(_cluster(address, config, output))
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -70,6 +73,20 @@ def _packages() -> Iterator[Finding]:
         import timm  # noqa: F401
     except Exception as error:  # a mismatched torchvision breaks timm's import in many ways
         yield Finding("imports", "wrong", f"timm cannot be imported ({error}); torch and torchvision must match")
+
+
+def _byte_code() -> Iterator[Finding]:
+    """Each of Ray's processes imports torch and Ray; without byte code on disk it compiles them first."""
+    specification = importlib.util.find_spec("torch")
+    if specification is None or specification.cached is None or Path(specification.cached).exists():
+        return
+    why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else "the packages' folder is not writable"
+    yield Finding(
+        "byte code",
+        "note",
+        f"is not kept ({why}), so every process takes seconds longer to start; "
+        f"`{sys.executable} -m compileall -q {sysconfig.get_path('purelib')}` makes it once",
+    )
 
 
 def _processor() -> Iterator[Finding]:

@@ -1,5 +1,8 @@
 import os
+import subprocess
+from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -170,3 +173,29 @@ def test_what_is_set_for_a_cluster_of_ones_own_does_not_stay(monkeypatch: pytest
         pass
     assert seen == [(OWN_CLUSTER[first], "mine")]
     assert first not in os.environ
+
+
+def test_a_worker_that_hangs_when_its_cluster_is_gone_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script = tmp_path / "raylet"
+    script.write_text("#!/bin/sh\nsleep 600 &\necho $!\nwait\n")
+    script.chmod(0o755)
+    raylet: list[subprocess.Popen[str]] = []
+
+    def start(*_: object) -> None:
+        raylet.append(subprocess.Popen([script], stdout=subprocess.PIPE, text=True))
+
+    def stop() -> None:
+        raylet[0].kill()
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sessions, "WORKERS_END_S", 0.3)
+    monkeypatch.setattr(sessions, "_start", start)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", stop)
+    with connected(RuntimeConfig(), namespace="x"):
+        worker = psutil.Process(int(raylet[0].stdout.readline()))
+        assert worker.is_running()
+    raylet[0].communicate(timeout=10)
+    psutil.wait_procs([worker], timeout=5)
+    assert not sessions._runs(worker)

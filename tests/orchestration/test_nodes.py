@@ -1,9 +1,12 @@
+import importlib.util
 import platform
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
-from hard_ray_cli.doctor import _nodes, _room
+from hard_ray_cli.doctor import _byte_code, _nodes, _room
 
 from hard_ray.config.loader import load_config
 from hard_ray.errors import ClusterError
@@ -36,6 +39,17 @@ def test_the_doctor_says_versions_and_shared_storage(cluster: None, tmp_path: Pa
     ]
     assert "and 0.9.0 on n1" in found[1].text
     assert "is not seen by n1" in found[2].text
+
+
+def test_packages_that_are_compiled_at_every_start_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compiled = tmp_path / "torch.pyc"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(cached=str(compiled)))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (found,) = _byte_code()
+    assert found.state == "note"
+    assert "PYTHONDONTWRITEBYTECODE is set" in found.text
+    compiled.touch()
+    assert list(_byte_code()) == []
 
 
 def test_versions_that_differ_or_are_missing_are_named():
