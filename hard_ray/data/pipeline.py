@@ -21,6 +21,7 @@ from hard_ray.data.readers import Reader
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
 from hard_ray.errors import DataError
+from hard_ray.niceness import give_way
 from hard_ray.noise import uniform
 
 Columns = dict[str, NDArray[Any]]
@@ -217,6 +218,7 @@ class Pipeline:
 
 def _make_columns(start: int) -> Callable[..., Columns]:
     def make(block: Columns, shipped: Sequence[Any]) -> Columns:
+        give_way()
         pictures: Pictures = ray.get(shipped[0])
         return pictures(block["id"] + start)
 

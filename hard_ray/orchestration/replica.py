@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Reply
+from hard_ray.niceness import give_way
 from hard_ray.objectives import TeacherObjective
 from hard_ray.teacher import Teacher, TeacherSpec
 
@@ -30,6 +31,7 @@ class Replica:
     def teacher(self) -> Teacher:
         """The teacher, loaded when first asked for."""
         if self._teacher is None:
+            give_way()
             self._teacher = Teacher.build(self.spec)
         return self._teacher
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
@@ -10,9 +11,19 @@ import timm
 import torch
 import yaml
 
+from hard_ray.niceness import BACKGROUND
 from hard_ray.run_folder import read_json
 from tests.helpers import assert_equal_bits, student_weights
-from tests.orchestration.commands import kill_everything, points, run, start, succeed, wait_for_step, write_config
+from tests.orchestration.commands import (
+    kill_everything,
+    named,
+    points,
+    run,
+    start,
+    succeed,
+    wait_for_step,
+    write_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +40,27 @@ def straight(place: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(place: Path, straight: Path) -> Path:
+def niceness() -> dict[str, int]:
+    """Of the processes of the run that `resumed` kills, by their names."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def resumed(place: Path, straight: Path, niceness: dict[str, int]) -> Path:
     """The same run, killed with SIGKILL after its 20th update, and resumed."""
     process = start("distill", "-c", str(place / "config.yaml"), "--output", "resumed", cwd=place)
     folder = place / "resumed"
     wait_for_step(folder, 20, process)
+    for name in ("ray::RayTrainWorker", "ray::Replica"):
+        niceness[name] = named(process, name)[0].nice()
     kill_everything(process)
     assert not (folder / "outcome.json").exists(), "the run was over before it was killed"
     succeed("distill", "--resume", str(folder), cwd=place)
     return folder
+
+
+def test_the_student_computes_before_its_teacher(resumed: Path, niceness: dict[str, int]):
+    assert niceness == {"ray::RayTrainWorker": os.getpriority(os.PRIO_PROCESS, 0), "ray::Replica": BACKGROUND}
 
 
 def test_a_run_says_where_everything_is_and_ends_with_a_table(straight: Path):
