@@ -23,6 +23,7 @@ MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
     "latency": (latency.measure, 3),
     "evaluate": (evaluating.measure, 3),
     "throughput": (throughput.measure, 3),
+    "priority": (throughput.measure_priority, 3),
     "startup": (startup.measure, 3),
     "scale": (scale.measure, 1),
     "memory": (memory.measure, 1),

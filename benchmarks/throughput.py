@@ -25,17 +25,18 @@ from benchmarks.work import (
     run,
     show,
 )
+from hard_ray.niceness import BACKGROUND
 from hard_ray.run_folder import read_points
 
 FIRST, STEPS = 80, 320
 
 
-def hardray(place: Place, *overrides: str) -> float:
+def hardray(place: Place, **environment: str) -> float:
     """Images a second of `hardray distill`, from update FIRST to the last."""
     output = BUILD / "run"
     shutil.rmtree(output, ignore_errors=True)
     given = place.overrides(optim__steps=STEPS, tracking__log_every=10)
-    run([HARDRAY, "distill", "--preset", "cifar10", "--output", str(output), *given, *overrides])
+    run([HARDRAY, "distill", "--preset", "cifar10", "--output", str(output), *given], **environment)
     times = {
         point["step"]: point["time"] for _, point in read_points(output / "metrics.jsonl") if point["kind"] == "train"
     }
@@ -84,3 +85,11 @@ def measure(place: Place, rounds: int) -> Measured:
     show(found, "images/s")
     ratios = {"plain_loop": against_plain(found)}
     return ratios | ({"timm": ratio(found["hardray"], found["timm"])} if script else {})
+
+
+def measure_priority(place: Place, rounds: int) -> Measured:
+    """`student_first`: hardray's images a second over what they are while student, teacher and data are alike."""
+    measures = {"first": lambda: hardray(place), "alike": lambda: hardray(place, RAY_worker_niceness=str(BACKGROUND))}
+    found = interleaved(measures, rounds, "images/s")
+    show(found, "images/s")
+    return {"student_first": ratio(found["first"], found["alike"])}

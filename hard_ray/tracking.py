@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 
 from hard_ray.addresses import masked
+from hard_ray.config.loader import parse_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import TrackingConfig
 from hard_ray.errors import readable
@@ -171,7 +171,8 @@ class Follower:
     def _send_params(self, client: MlflowClient) -> None:
         from mlflow.entities import Param
 
-        values = flatten(yaml.safe_load(self.folder.config.read_text(encoding="utf-8")))
+        path = self.folder.config
+        values = flatten(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
