@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from hard_ray.addresses import masked
 from hard_ray.config.loader import parse_yaml
 from hard_ray.config.run import RunConfig
