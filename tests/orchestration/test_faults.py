@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults")
-    write_config(folder, "optim.steps=60", "checkpoints.every=0.1", "seed=11")  # no other test has cached its teacher
+    own_teacher = "teacher.recipe.seed=11"  # that no other test has cached
+    write_config(folder, "optim.steps=60", "checkpoints.every=0.1", own_teacher)
     return folder
 
 
