@@ -172,6 +172,8 @@ def test_an_image_folder_with_ten_broken_files_trains_and_lists_the_ten(place: P
         "cifar",
         "teacher.model=cifar_resnet8",
         "teacher.recipe.epochs=0.1",
+        "objective.kind=kd",
+        "augmentor.kind=identity",
         "optim.epochs=1",
         "tracking.enabled=false",
         cwd=place,
