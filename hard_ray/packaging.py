@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hard_ray.config.loader import BoundedLoader
-from hard_ray.errors import SubmissionError
+from hard_ray.config.loader import parse_yaml
+from hard_ray.errors import ConfigError, SubmissionError
 
 TEXTS = (".yaml", ".yml", ".json", ".txt", ".toml")
 """Suffixes of what a command reads: configurations, spaces, class names, losses."""
@@ -231,8 +229,8 @@ def secret_of_file(text: str) -> str | None:
         if found is not None:
             return f"line {number} holds {found}"
     try:
-        parsed = yaml.load(text, Loader=BoundedLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        parsed = parse_yaml(text, "the file", repeated_keys=True)
+    except ConfigError:
         return None
     key = next(_secret_keys(parsed), None)
     return None if key is None else f"the key {key} holds what looks like a secret"

@@ -84,6 +84,14 @@ def _healthy(uri: str) -> bool:
         return False
 
 
+def lives(process: psutil.Process) -> bool:
+    """One that ended and that nobody asked about is no process any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def command_lines(pid: int) -> dict[int, str]:
     """The processes that one started, by id, as everybody on the machine sees them; ended ones are none."""
     found = {}

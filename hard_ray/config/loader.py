@@ -38,7 +38,7 @@ MOST_SHOWN = 200
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
-class BoundedLoader(yaml.SafeLoader):
+class _BoundedLoader(yaml.SafeLoader):
     """YAML's safe subset, without bombs of aliases."""
 
     def get_single_node(self) -> yaml.Node | None:
@@ -49,7 +49,7 @@ class BoundedLoader(yaml.SafeLoader):
         return found
 
 
-class _Loader(BoundedLoader):
+class _Loader(_BoundedLoader):
     """A key that stands twice is an error instead of a silent choice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -85,14 +85,19 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
     return found
 
 
-def parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str, *, repeated_keys: bool = False) -> Any:
     """Read YAML's safe subset.
+
+    Args:
+        text: the YAML.
+        source: what messages call it.
+        repeated_keys: a key that stands twice is no error, and the later one counts.
 
     Raises:
         ConfigError: the text is not YAML; the message has the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, Loader=_BoundedLoader if repeated_keys else _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"not valid YAML: {' '.join(str(error).split())}"], source) from None
 

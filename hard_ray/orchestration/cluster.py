@@ -101,7 +101,7 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
                 _start(demand(runtime, trials=trials), namespace)
             yield Cluster(is_own=not address, resources=ray.cluster_resources())
         finally:
-            processes = _started_by_ray()
+            processes = [] if address else _started_by_ray()
             ray.shutdown()
             _end(processes)
 
@@ -119,7 +119,7 @@ def _defaults(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def _started_by_ray() -> list[psutil.Process]:
-    """What runs below the raylet that this process started, if it did."""
+    """What runs below the raylet that this process started."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):

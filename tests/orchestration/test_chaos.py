@@ -29,7 +29,7 @@ from tests.orchestration.commands import (
     wait_for_step,
     write_config,
 )
-from tests.processes import end, free_ports, mlflow_server
+from tests.processes import end, free_ports, lives, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 SHARED_MEMORY = Path("/dev/shm")
@@ -65,14 +65,6 @@ def nothing_left(folder: Path, started: list[psutil.Process]) -> Iterator[None]:
     with RunFolder(folder).locked():
         pass
     assert [path.name for path in folder.rglob("*") if path.name.startswith((".tmp", ".writing"))] == []
-
-
-def lives(process: psutil.Process) -> bool:
-    """One that ended and that nobody asked about is no process any more."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_each_teacher_in_turn_and_all_at_once(place: Path, straight: Path):

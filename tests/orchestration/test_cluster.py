@@ -22,6 +22,7 @@ from hard_ray.orchestration.cluster import (
     slots_of,
 )
 from hard_ray.orchestration.demand import demand
+from tests.processes import lives
 
 
 def runtime(*overrides: str):
@@ -198,4 +199,4 @@ def test_a_worker_that_hangs_when_its_cluster_is_gone_is_ended(tmp_path: Path, m
         assert worker.is_running()
     raylet[0].communicate(timeout=10)
     psutil.wait_procs([worker], timeout=5)
-    assert not sessions._runs(worker)
+    assert not lives(worker)
