@@ -46,7 +46,8 @@ def divergence_from(
     """
     _check_logits(anchor, other)
     log_q = F.log_softmax(other / temperature, dim=1)
-    return temperature**2 * (torch.xlogy(anchor, anchor) - anchor * log_q).sum(dim=1)
+    log_anchor = anchor.clamp_min(torch.finfo(anchor.dtype).tiny).log()  # whose gradient is finite where a class has 0
+    return temperature**2 * (anchor * (log_anchor - log_q)).sum(dim=1)
 
 
 def cross_entropy(

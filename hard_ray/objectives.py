@@ -153,10 +153,17 @@ class Terms:
 class StudentObjective:
     """What the student minimises: one sum of weighted terms for every kind of objective."""
 
-    def __init__(self, config: ObjectiveConfig, *, smoothing: float = 0.0) -> None:
-        """`smoothing` applies to the cross-entropy terms."""
+    def __init__(self, config: ObjectiveConfig, *, smoothing: float = 0.0, has_second_view: bool = True) -> None:
+        """What one run learns from.
+
+        Args:
+            config: the kind of objective, and its weights.
+            smoothing: of the cross-entropy terms.
+            has_second_view: whether there are augmented images beside the clean ones.
+        """
         self.config = config
         self.smoothing = smoothing
+        self.has_second_view = has_second_view
 
     @property
     def asks_teacher(self) -> bool:
@@ -185,7 +192,8 @@ class StudentObjective:
                 warmth = min(1.0, epoch / c.warmup_epochs) if c.warmup_epochs else 1.0
                 return Terms(c.w_ce, warmth, warmth, temperature=c.temperature)
             case FunctionMatchingObjective() as c:
-                return Terms(0.0, 1.0, 1.0, temperature=c.temperature)
+                alone = 0.0 if self.has_second_view else 1.0
+                return Terms(0.0, alone, 1.0, temperature=c.temperature)
             case CrossEntropyObjective():
                 return Terms(1.0)
             case _:
@@ -232,5 +240,26 @@ def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
     """How far the teacher's answer moved from the one on the image itself: watched, not minimised."""
     if views.teacher is None or views.teacher_augmented is None:
         return {}
-    clean = views.teacher if views.rows is None else views.teacher[views.rows]
-    return {"drift": losses.divergence(clean, views.teacher_augmented, temperature=temperature)}
+    if views.sources is None and views.rows is not None:
+        kept = answer_to_keep(views.teacher[views.rows], None, temperature)
+    else:
+        kept = answer_to_keep(views.teacher, views.sources, temperature)
+    return {"drift": Drift(temperature)(views.teacher_augmented, kept)}
+
+
+def answer_to_keep(
+    clean: Float[Tensor, "batch classes"], sources: Float[Tensor, "views batch"] | None, temperature: float
+) -> dict[str, Tensor]:
+    """What drift is measured from: the clean answer, or the mixture of the answers that an image is made of.
+
+    Args:
+        clean: the teacher's logits on the images themselves.
+        sources: as in `Views`.
+        temperature: of the drift.
+
+    Returns:
+        The context that `Drift` wants.
+    """
+    if sources is None:
+        return {"clean": clean}
+    return {"anchor": sources @ (clean / temperature).softmax(dim=1).to(sources.dtype)}

@@ -27,7 +27,7 @@ from hard_ray.augmentors.pick import picked
 from hard_ray.controller import Phase
 from hard_ray.distributed import Ranks
 from hard_ray.noise import normal, seed_of
-from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views
+from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
 from hard_ray.precision import Precision, widen
 from hard_ray.t_stddev import StddevMeter
 from hard_ray.teacher import TeacherPool, label_gradient
@@ -156,7 +156,8 @@ class Updater:
         images = self._images(batch.images)
         labels = torch.tensor(batch.labels).to(self.precision.device)
         generated = None if batch.generated is None else self._images(batch.generated)
-        asks = self.objective.asks_teacher and self.objective.learns_clean
+        keeps_answer = self.learner.augmentor_optimizer is not None
+        asks = self.objective.asks_teacher and (self.objective.learns_clean or keeps_answer)
         prepared = Prepared(
             images=images,
             labels=labels,
@@ -323,7 +324,7 @@ class Updater:
         if clean is None:
             raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
-        context = {"student": student, **_answer_to_keep(clean, sources, self.augmentation.temperature)}
+        context = {"student": student, **answer_to_keep(clean, sources, self.augmentation.temperature)}
         ticket = pool.loss_and_grad(_arrays(pixels), self.augmentation, {k: _arrays(v) for k, v in context.items()})
         answer = self._timed(ticket)
         start = time.perf_counter()
@@ -383,13 +384,6 @@ def _top1(views: Views) -> Tensor:
         logits, labels = views.student_augmented, views.augmented_labels()
     assert logits is not None
     return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
-
-
-def _answer_to_keep(clean: Tensor, sources: Tensor | None, temperature: float) -> dict[str, Tensor]:
-    """What drift is measured from: the clean answer, or the mixture of the answers that an image is made of."""
-    if sources is None:
-        return {"clean": clean}
-    return {"anchor": sources @ (clean / temperature).softmax(dim=1).to(sources.dtype)}
 
 
 def _present(tensor: Tensor | None) -> list[Tensor]:

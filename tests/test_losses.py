@@ -127,6 +127,15 @@ def test_divergence_from_a_softened_output_is_divergence():
     torch.testing.assert_close(found, divergence(one, other, temperature=3.0))
 
 
+def test_the_gradient_of_an_anchor_is_finite_where_a_class_has_no_share():
+    anchor = torch.tensor([[0.25, 0.75, 0.0]]).requires_grad_()
+    logits = torch.tensor([[0.5, -1.0, 2.0]])
+    (grad,) = torch.autograd.grad(divergence_from(anchor, logits, temperature=1.0).sum(), anchor)
+    expected = anchor.detach().log() + 1 - logits.log_softmax(dim=1)
+    torch.testing.assert_close(grad[:, :2], expected[:, :2])
+    assert grad.isfinite().all()
+
+
 def test_divergence_from_a_certain_anchor_is_its_cross_entropy():
     logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     anchor = torch.eye(5, dtype=torch.float64)[[0, 3, 3, 1]]

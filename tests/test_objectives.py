@@ -88,10 +88,27 @@ def test_images_of_other_rows_keep_their_own_label_and_their_own_clean_answer():
     torch.testing.assert_close(found.parts["drift"], d(T[rows], T2))
 
 
+def test_drift_of_a_mixed_image_is_from_the_mixture_of_clean_answers():
+    sources = torch.rand(6, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    sources = sources / sources.sum(dim=1, keepdim=True)
+    found = StudentObjective(HardObjective())(Views(LABELS, S, T, S2, T2, sources=sources), epoch=0)
+    mixture = sources @ (T / 4).softmax(dim=1)
+    longhand = 16 * (mixture * (mixture.log() - (T2 / 4).log_softmax(dim=1))).sum(dim=1)
+    torch.testing.assert_close(found.parts["drift"], longhand)
+
+
 def test_function_matching_uses_no_label():
     moved = Views(LABELS.roll(1), S, T)
-    assert torch.equal(total(FunctionMatchingObjective(), CLEAN), total(FunctionMatchingObjective(), moved))
-    torch.testing.assert_close(total(FunctionMatchingObjective(), CLEAN), d(T, S, 1.0))
+    alone = StudentObjective(FunctionMatchingObjective(), has_second_view=False)
+    assert torch.equal(alone(CLEAN, epoch=0).total, alone(moved, epoch=0).total)
+
+
+def test_function_matching_is_on_one_view_for_both_networks():
+    torch.testing.assert_close(total(FunctionMatchingObjective(), VIEWS), d(T2, S2, 1.0))
+    assert not StudentObjective(FunctionMatchingObjective()).learns_clean
+    alone = StudentObjective(FunctionMatchingObjective(), has_second_view=False)
+    assert alone.learns_clean
+    torch.testing.assert_close(alone(CLEAN, epoch=0).total, d(T, S, 1.0))
 
 
 def test_cross_entropy_asks_no_teacher():

@@ -87,6 +87,18 @@ def affine(dtype: torch.dtype = torch.float32, **config: object) -> Affine:
     return Affine(AffineAugmentor(noise_dim=8, hidden_dim=16, **config)).to(dtype)
 
 
+def test_a_student_of_augmented_images_alone_has_an_augmentor_that_learns():
+    teacher, student = nets()
+    made = updater(teacher, student, augmentor=affine(), objective=HardObjective(w_clean=0.0))
+    before = [parameter.clone() for parameter in made.learner.augmentor.parameters()]
+    learned = made.update(made.prepare(batch(), second_view=False), Phase.AUGMENTOR, step=0, epoch=0.0)
+    assert float(learned["train/drift"]) > 0
+    assert any(not torch.equal(*pair) for pair in zip(before, made.learner.augmentor.parameters(), strict=True))
+    told = made.update(made.prepare(batch(), second_view=True), Phase.STUDENT, step=1, epoch=0.0)
+    assert "train/kd_loss" not in told
+    torch.testing.assert_close(told["train/loss"], told["train/disagreement"])
+
+
 class Float64Updater(Updater):
     """The same step on images in float64, to compare with an oracle beyond float32."""
 

@@ -68,7 +68,10 @@ class DadObjective(Config):
 
 
 class FunctionMatchingObjective(Config):
-    """Patient and consistent teaching (Beyer et al. 2022, arXiv 2106.05237): KD alone, no labels."""
+    """Patient and consistent teaching (Beyer et al. 2022, arXiv 2106.05237): KD alone, no labels, on one view.
+
+    It is the augmented one where there is an augmentor.
+    """
 
     kind: Literal["function_matching"] = "function_matching"
     temperature: Temperature = 1.0

@@ -74,7 +74,20 @@ class RunConfig(Config):
                 f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard says from what; "
                 f"got objective.kind {self.objective.kind}"
             ]
-        return [*self._dad_problems(), *self._generated_problems()]
+        return [*self._hard_problems(), *self._dad_problems(), *self._generated_problems()]
+
+    def _hard_problems(self) -> list[str]:
+        objective, controller = self.objective, self.controller
+        if not (isinstance(objective, HardObjective) and isinstance(controller, ThresholdsController)):
+            return []
+        learns_clean = objective.w_clean > 0 or objective.w_ce > 0
+        if is_learned(self.augmentor) and controller.thresholds == "relative" and not learns_clean:
+            return [
+                "objective.w_clean 0 and objective.w_ce 0 leave clean images out, whose KD loss "
+                "controller.thresholds=relative compares with; use controller.thresholds=absolute or "
+                "controller.policy=fixed"
+            ]
+        return []
 
     def _dad_problems(self) -> list[str]:
         if isinstance(self.objective, DadObjective) and self.augmentor.kind == "identity":

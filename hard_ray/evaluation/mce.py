@@ -48,8 +48,11 @@ def mce(by: By) -> float | None:
 def mce_vs_teacher(by: By, teacher: By) -> float | None:
     """Mean corruption error against the teacher, in percent: 100 is as robust as the teacher, and lower is better.
 
-    None where a corruption was not measured on both at the same severities, or the teacher makes no error in one.
+    Of the corruptions of mCE where some were measured, else of the extra ones. None where one was not measured on both
+    at the same severities, or the teacher makes no error in it.
     """
+    if set(by) & set(NAMES):
+        by, teacher = ({name: found for name, found in each.items() if name in NAMES} for each in (by, teacher))
     if set(by) != set(teacher) or any(set(by[name]) != set(teacher[name]) for name in by):
         return None
     reference = mean_errors(teacher)

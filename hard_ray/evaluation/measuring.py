@@ -130,18 +130,18 @@ def suite_results(
         return student, {}
     teacher = _result(parts, teachers, with_teacher=False, has_mce=has_mce)
     if _is_corruptions(parts):
-        relative = mce_vs_teacher(student["by"], teacher["by"])
+        relative = mce_vs_teacher(*(_by(_inside(parts, counts)) for counts in (students, teachers)))
         student |= {} if relative is None else {"mce_vs_teacher": relative}
     return student, teacher
 
 
 def _result(parts: Sequence[Part], counts: Sequence[Counts], *, with_teacher: bool, has_mce: bool) -> dict[str, Any]:
-    inner = [(part, counted) for part, counted in zip(parts, counts, strict=True) if not part.is_aside]
+    inner = _inside(parts, counts)
     total = functools.reduce(Counts.plus, (counted for _, counted in inner), Counts())
     score = {key: value for key, value in asdict(total.score(with_teacher=with_teacher)).items() if value is not None}
     by = _by(inner)
     result = {**score, "reliability": total.reliability()}
-    if len(inner) > 1:
+    if len(inner) > 1 or _is_corruptions(parts):
         result["by"] = by
     aside = {
         f"{part.name}_top1": counted.score(with_teacher=False).top1
@@ -150,6 +150,11 @@ def _result(parts: Sequence[Part], counts: Sequence[Counts], *, with_teacher: bo
     }
     absolute = mce(by) if has_mce else None
     return result | aside | ({} if absolute is None else {"mce": absolute})
+
+
+def _inside(parts: Sequence[Part], counts: Sequence[Counts]) -> list[tuple[Part, Counts]]:
+    """The parts that a suite's numbers are of."""
+    return [(part, counted) for part, counted in zip(parts, counts, strict=True) if not part.is_aside]
 
 
 def _by(counts: Sequence[tuple[Part, Counts]]) -> Mapping[str, dict[str, float]]:

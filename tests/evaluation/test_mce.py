@@ -35,6 +35,13 @@ def test_mce_against_the_teacher_equals_a_hand_computed_example():
     assert mce_vs_teacher(teacher, teacher) == pytest.approx(100.0)
 
 
+def test_the_extra_corruptions_are_no_part_of_mce():
+    student = {"fog": {"1": 80.0}, "spatter": {"1": 10.0}}
+    teacher = {"fog": {"1": 90.0}, "spatter": {"1": 90.0}}
+    assert mce_vs_teacher(student, teacher) == pytest.approx(200.0)
+    assert mce_vs_teacher({"spatter": {"1": 10.0}}, {"spatter": {"1": 90.0}}) == pytest.approx(900.0)
+
+
 def test_what_was_not_measured_alike_is_not_compared():
     student = {"fog": {"1": 80.0}}
     assert mce_vs_teacher(student, {"fog": {"2": 80.0}}) is None

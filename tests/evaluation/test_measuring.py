@@ -128,3 +128,13 @@ def test_corruptions_are_compared_with_the_teachers():
     assert student["mce_vs_teacher"] == pytest.approx(100 * (1 + 2) / 2)
     shifts, _ = suite_results((Part("shift", "1", change=Shift(1, 1)),), students[:1], teachers[:1], has_mce=False)
     assert "mce_vs_teacher" not in shifts
+
+
+def test_one_corruption_at_one_severity_is_a_suite():
+    pixels, labels, ids = images()
+    part = Part("fog", "3")
+    own, other = Measuring(teacher(1), teacher(2), 16).counts(part, pixels, labels, ids)
+    student, beside = suite_results([part], [own], [other], has_mce=True)
+    assert student["by"] == {"fog": {"3": student["top1"]}}
+    assert student["mce_vs_teacher"] == pytest.approx(100 * (100 - student["top1"]) / (100 - beside["top1"]))
+    assert "mce" not in student
