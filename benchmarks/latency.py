@@ -89,7 +89,8 @@ def updates_per_s(place: Place, pool: Any) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = RunPlan("latency", "main", config, folder)
-    Alone(plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+    parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+    Alone(*parts, pool).train()
     return STEPS / float(read_json(folder / "outcome.json")["seconds"]["total"])
 
 

@@ -78,7 +78,8 @@ def measure(place: Place, rounds: int) -> Measured:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         plan = RunPlan("wire", "main", config, folder)
-        Alone(plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+        parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+        Alone(*parts, pool).train()
         found[f"wire_messages_{name}"] = pool.messages / UPDATES
         found[f"wire_bytes_{name}"] = (pool.sent + pool.received) / (UPDATES * BATCH)
     return found

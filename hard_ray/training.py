@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +108,8 @@ class Run:
     """The parts of one run on one rank."""
 
     folder: RunFolder
+    stop: Path
+    """A file whose presence asks for a checkpoint and the end."""
     rhythm: Rhythm
     updater: Updater
     controller: Controller
@@ -322,7 +325,7 @@ class Run:
         if not self.ranks.is_first or time.monotonic() - self._polled < STOP_POLL_S:
             return False
         self._polled = time.monotonic()
-        return self.folder.stop_request.exists()
+        return self.stop.exists()
 
     # -------------------------------------------------------------------- watch
 

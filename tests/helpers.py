@@ -123,7 +123,7 @@ def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -
         pool = LocalPool(untrained_teacher(config, index))
     folder.mkdir(parents=True, exist_ok=True)
     plan = RunPlan("test", "main", config, folder)
-    return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShares(1, 1e8), pool).train()
+    return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop", pool).train()
 
 
 def finished_run(config: RunConfig, folder: Path) -> RunFolder:

@@ -11,13 +11,23 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.controller import Phase
 from hard_ray.data.sources import build_index
+from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
+from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.run_folder import MetricsLog, RunFolder, read_json, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.step import Updater
 from hard_ray.teacher import LocalPool, Teacher
 from hard_ray.training import Run, Status
-from tests.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+from tests.helpers import (
+    TINY,
+    LocalBuilder,
+    assert_equal_bits,
+    run_here,
+    student_weights,
+    tiny_config,
+    untrained_teacher,
+)
 
 
 class KilledError(Exception):
@@ -102,6 +112,21 @@ def test_a_stop_request_leaves_a_checkpoint_to_go_on_from(
     monkeypatch.setattr(Updater, "update", update)
     assert run_here(tiny_config(), tmp_path) is Status.FINISHED
     assert_equal_bits(student_weights(straight), student_weights(tmp_path))
+
+
+class SeesAnotherCheckpoint(Ranks):
+    """With another rank, whose newest checkpoint is of update 10."""
+
+    def gather(self, item: object) -> list:
+        return [item, 10] if isinstance(item, int) else [item]
+
+
+def test_ranks_that_find_different_checkpoints_do_not_train_as_one(tmp_path: Path):
+    config = tiny_config()
+    plan = RunPlan("test", "main", config, tmp_path)
+    parts = (plan, build_index(config.data), SeesAnotherCheckpoint(), torch.device("cpu"), DataShares(1, 1e8))
+    with pytest.raises(AgreedError, match=r"different newest checkpoints in .* \(of updates 0, 10\)"):
+        LocalBuilder(*parts, tmp_path / "stop", None).train()
 
 
 @pytest.mark.chaos

@@ -109,6 +109,8 @@ class RuntimeConfig(Config):
     """`pack`: on as few nodes as possible; `spread`: over as many; student workers and replicas each."""
     slots: bool = False
     """Student workers run on nodes that offer `student_slot`, and replicas where `teacher_slot` is; each takes one."""
+    nodes_timeout_s: NonNegativeFloat = 0.0
+    """How long to wait for nodes that the cluster's autoscaler is asked for; 0: what does not fit is refused."""
     threads: PositiveInt | None = None
     """Threads of each student worker's kernels; unset: chosen from the machine at the start of the run."""
     amp_dtype: Dtype | None = None

@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from hard_ray.addresses import masked, without_password
 from hard_ray.config.run import RunConfig
@@ -25,6 +26,8 @@ from hard_ray.errors import ClusterError
 from hard_ray.orchestration.demand import DATA_CPUS, STUDENT_SLOT, TEACHER_SLOT, Demand, amounts, demand
 from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
 from hard_ray.orchestration.plan import DataShares
+
+logger = logging.getLogger(__name__)
 
 MOST_TOKENS_PER_CORE = 4
 """How many processes may share a core of this machine; beyond that a run is refused."""
@@ -39,6 +42,9 @@ STREAM_PATIENCE_S = 20.0
 
 WORKERS_END_S = 10.0
 """How long Ray's workers may take to end after their cluster; usually it is less than a second."""
+
+NODES_LOOK_S = 1.0
+"""How often a run that waits for nodes looks whether they are there."""
 
 REPORT_INTERVAL_S = "0.2"
 """How often Train's controller looks at its workers; each report waits for a look, 2 s by Ray's default."""
@@ -71,16 +77,20 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = None) -> Iterator[Cluster]:
+def connected(
+    runtime: RuntimeConfig, *, namespace: str, trials: int | None = None, say: Callable[[str], None] = logger.info
+) -> Iterator[Cluster]:
     """A connection to Ray for as long as the block lasts.
 
     With an address (or RAY_ADDRESS) that cluster is joined and left; otherwise one is started on this machine
-    and stopped. A session that this process has already is used and kept.
+    and stopped. A session that this process has already is used and kept. A cluster that is joined, and lacks some
+    of what is reserved, is given `runtime.nodes_timeout_s` for its autoscaler to add nodes.
 
     Args:
         runtime: what is reserved, and where.
         namespace: of named actors.
         trials: as in `demand`.
+        say: told that nodes are waited for.
 
     Raises:
         ClusterError: the address does not answer.
@@ -97,6 +107,7 @@ def connected(runtime: RuntimeConfig, *, namespace: str, trials: int | None = No
         try:
             if address:
                 _join(address, namespace)
+                _await_nodes(runtime, trials, say)
             else:
                 _start(demand(runtime, trials=trials), namespace)
             yield Cluster(is_own=not address, resources=ray.cluster_resources())
@@ -247,16 +258,42 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
         ClusterError: says what is missing.
     """
     wanted = demand(runtime, trials=trials, least=True)
-    missing = [
-        f"{amount:g} {name} (the cluster has {cluster.resources.get(name, 0.0):g})"
-        for name, amount in wanted.total.items()
-        if amount > cluster.resources.get(name, 0.0) + 1e-9
-    ]
-    if missing:
+    if missing := _missing(wanted, cluster.resources):
         parts = "; ".join(f"{who}: {amounts(part)}" for who, part in wanted.parts.items())
+        waited = f" within {runtime.nodes_timeout_s:g} s" if runtime.nodes_timeout_s and not cluster.is_own else ""
         raise ClusterError(
-            f"{wanted.whose} reserves {' and '.join(missing)}: {parts}; lower {wanted.knobs}, or add nodes"
+            f"{wanted.whose} reserves {missing}{waited}: {parts}; lower {wanted.knobs}, or add nodes (where an "
+            "autoscaler does, runtime.nodes_timeout_s waits for it)"
         )
+
+
+def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:
+    """What a cluster with these resources lacks, in words; nothing where it has all."""
+    return " and ".join(
+        f"{amount:g} {name} (the cluster has {resources.get(name, 0.0):g})"
+        for name, amount in wanted.total.items()
+        if amount > resources.get(name, 0.0) + 1e-9
+    )
+
+
+def _await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str], None]) -> None:
+    """Have the autoscaler of a joined cluster add what the run reserves, until it can begin or the time is over.
+
+    Ray Train and the pool ask for it again as they start, so the request goes no further than this: it would outlive
+    a driver that is killed.
+    """
+    last = time.monotonic() + runtime.nodes_timeout_s
+    resolved = _resolve_gpus(runtime, Cluster(is_own=False, resources=ray.cluster_resources()), trials or 1)
+    least = demand(resolved, trials=trials, least=True)
+    if not runtime.nodes_timeout_s or not (missing := _missing(least, ray.cluster_resources())):
+        return
+    say(f"cluster: waiting up to {runtime.nodes_timeout_s:g} s for nodes; {least.whose} reserves {missing}")
+    request_resources(bundles=demand(resolved, trials=trials).bundles)
+    try:
+        while _missing(least, ray.cluster_resources()) and time.monotonic() < last:
+            time.sleep(NODES_LOOK_S)
+    finally:
+        request_resources(bundles=[])
 
 
 def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> DataShares:

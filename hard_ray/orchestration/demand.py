@@ -22,8 +22,8 @@ TRIAL_CPUS = 0.1
 class Demand:
     """What one run reserves, or a search with its trials."""
 
-    parts: dict[str, dict[str, float]]
-    """Resources by who needs them."""
+    needs: dict[str, tuple[int, dict[str, float]]]
+    """How many there are, and what each of them needs, by who they are."""
     trials: int | None = None
     """Runs at the same time, trials of a search; None: one run."""
 
@@ -37,6 +37,18 @@ class Demand:
         """What can be lowered."""
         fewer = "runtime.num_workers or runtime.teacher.replicas"
         return fewer if self.trials is None else f"concurrency, {fewer}"
+
+    @property
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Resources by who needs them."""
+        return {
+            who: {name: number * amount for name, amount in each.items()} for who, (number, each) in self.needs.items()
+        }
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """Resources that have to be on one node, for each that needs some."""
+        return [dict(each) for number, each in self.needs.values() for _ in range(number)]
 
     @property
     def total(self) -> dict[str, float]:
@@ -62,16 +74,17 @@ def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = F
         least: what it cannot begin without, where workers or replicas may be fewer.
     """
     runs = trials or 1
-    number = runs * (runtime.least_workers if least else runtime.num_workers)
-    workers = {name: number * amount for name, amount in worker_resources(runtime).items()}
-    parts = {"student workers": workers, "Ray Data": {"CPU": runs * DATA_CPUS}}
+    workers = runs * (runtime.least_workers if least else runtime.num_workers)
+    needs = {
+        "student workers": (workers, worker_resources(runtime)),
+        "Ray Data": (runs, {"CPU": DATA_CPUS}),
+    }
     if trials is not None:
-        parts["trial drivers"] = {"CPU": trials * TRIAL_CPUS}
+        needs["trial drivers"] = (trials, {"CPU": TRIAL_CPUS})
     teacher = runtime.teacher
     if teacher.placement == "pool":
-        replicas = teacher.least if least else teacher.replicas
-        parts["teacher pool"] = {name: replicas * amount for name, amount in replica_resources(runtime).items()}
-    return Demand(parts, trials)
+        needs["teacher pool"] = (teacher.least if least else teacher.replicas, replica_resources(runtime))
+    return Demand(needs, trials)
 
 
 def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:

@@ -164,7 +164,7 @@ class Driver:
         index = self.index
         self.check()
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
-        with connected(self.config.runtime, namespace=namespace) as cluster:
+        with connected(self.config.runtime, namespace=namespace, say=self.reporter.say) as cluster:
             self.config = resolve_runtime(self.config, cluster)
             teacher, trained = self.teacher(index)
             runs = self.plans(train_teacher=not trained)
@@ -173,7 +173,8 @@ class Driver:
             if tracking:
                 tracking.start()
             pool = self.start_pool(teacher, namespace)
-            plan = WorkerPlan(runs, teacher, pool.address if pool else None, data_shares(self.config.runtime, cluster))
+            address, shares = pool.address if pool else None, data_shares(self.config.runtime, cluster)
+            plan = WorkerPlan(runs, teacher, address, shares, self.folder.stop_request)
             problem = self.carry_out(plan, tracking, pool)
         uri = tracking_uri(self.config.tracking, self.folder) if tracking else None
         return RunResult(self.folder.path, self.config, read_json(self.folder.summary), uri, problem)

@@ -79,7 +79,7 @@ class LeftGroups:
         self._seen = {name: self._seen.get(name, now) for name in there}
         live = [who for who in self.holders.values() if who.ended is None or now - who.ended < GRACE_S]
         held = {who.group for who in live}
-        first = min((who.since for who in live if who.group is None), default=float("inf"))
+        first = min((who.since for who in live if _may_hold_another(who, there)), default=float("inf"))
         return [name for name, seen in self._seen.items() if name not in held and seen < first]
 
     def _is_ours(self, name: str, group: Mapping[str, Any]) -> bool:
@@ -95,6 +95,11 @@ class LeftGroups:
         left = self.find(placement_group_table(), now)
         remove(left)
         return left
+
+
+def _may_hold_another(who: Holder, there: Iterable[str]) -> bool:
+    """Whether a trial can be in a group that it has not noted: Ray Train makes a new one after a worker's death."""
+    return who.group is None or (who.ended is None and who.group not in there)
 
 
 def remove(groups: Iterable[str]) -> None:

@@ -51,6 +51,8 @@ class WorkerPlan:
     pool: PoolAddress | None
     """None: every worker holds the teacher itself."""
     data: DataShares
+    stop: Path
+    """A file whose presence asks whichever training is going on to end, with a checkpoint."""
     teacher_identity: str | None = None
     """Whom a new training must learn from; None: whoever answers first."""
     group_note: Path | None = None

@@ -167,6 +167,7 @@ class TrialRun:
             order.teacher,
             order.pool,
             order.data,
+            folder.stop_request,
             teacher_identity=order.identity,
             group_note=folder.group,
         )

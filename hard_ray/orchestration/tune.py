@@ -27,17 +27,18 @@ from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.driver import (
     TRACKING_PATIENCE_S,
     Driver,
+    Silent,
     StoppedError,
     examine,
     stop_on_signal,
 )
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan
+from hard_ray.orchestration.plan import WorkerPlan
 from hard_ray.orchestration.pool import PoolServer
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
-from hard_ray.run_folder import RunFolder, make_folder, write_text
+from hard_ray.run_folder import make_folder, write_text
 from hard_ray.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.teacher import TeacherSpec, check_identity
@@ -123,7 +124,8 @@ class SearchDriver:
         tracking = self._tracking()
         status = "FAILED"
         try:
-            with connected(self.search.base.runtime, namespace=namespace, trials=self.trials_at_once) as cluster:
+            runtime, trials = self.search.base.runtime, self.trials_at_once
+            with connected(runtime, namespace=namespace, trials=trials, say=self.say) as cluster:
                 self._search(cluster, namespace, tracking)
             status = "FINISHED"
         except StoppedError:
@@ -141,7 +143,7 @@ class SearchDriver:
         base = self._resolved(cluster)
         if tracking is not None:
             tracking.start()
-        driver = Driver(base, self.index, self.folder, TeacherTraining(self.folder, self.say))
+        driver = Driver(base, self.index, self.folder, TeacherTraining(self.say))
         teacher, pool = self._teacher(driver, namespace)
         try:
             self.identity = self._check_teacher(pool)
@@ -177,7 +179,7 @@ class SearchDriver:
             driver.write_configs(runs)
             shares = data_shares(driver.config.runtime, Cluster(is_own=False, resources=ray.cluster_resources()))
             try:
-                driver.fit(WorkerPlan(runs, None, None, shares))
+                driver.fit(WorkerPlan(runs, None, None, shares, self.folder.stop_request))
             except StoppedError:
                 raise self._stopped() from None
         return spec, driver.start_pool(spec, namespace)
@@ -388,28 +390,15 @@ class TrialListener:
         return f"{number}/{self.driver.search.space.count} ({name})"
 
 
-class TeacherTraining:
-    """Passes a stop of the search on to the training of its teacher."""
+class TeacherTraining(Silent):
+    """Tells of the training of a search's teacher what it says, and shows no progress."""
 
-    def __init__(self, folder: SearchFolder, say: Say) -> None:
-        self.folder = folder
+    def __init__(self, say: Say) -> None:
         self.tell = say
 
     def say(self, text: str) -> None:
         """A sentence for the user."""
         self.tell(text)
-
-    def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Called about twice a second."""
-        for plan in plans:
-            stop = RunFolder(plan.folder).stop_request
-            if self.folder.stop_request.exists():
-                stop.touch()
-            else:
-                stop.unlink(missing_ok=True)  # of an earlier start
-
-    def close(self) -> None:
-        """Nothing is left open."""
 
 
 def settings(config: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
             continue
         if pool is None and run.asks_teacher and plan.teacher is not None:
             pool = connect(plan, plan.teacher, ranks)
-        builder = Builder(run, index, ranks, device, plan.data, pool, plan.teacher_identity)
+        builder = Builder(run, index, ranks, device, plan.data, plan.stop, pool, plan.teacher_identity)
         status = builder.train()
         if status is not Status.FINISHED:
             return status
@@ -112,6 +113,8 @@ class Builder:
     ranks: Ranks
     device: torch.device
     data: DataShares
+    stop: Path
+    """A file whose presence asks for a checkpoint and the end."""
     pool: TeacherPool | None
     teacher_identity: str | None = None
     """Whom a new training must learn from; None: whoever answers first."""
@@ -158,6 +161,7 @@ class Builder:
         weights = self._weights(learner, ema)
         checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
         progress = checkpoints.restore(weights, say=logger.warning) or Progress()
+        self._refuse_other_checkpoints(progress.step)
         if self.pool is not None:
             expected = progress.teacher_identity or self.teacher_identity
             progress.teacher_identity = check_identity(self.pool, expected)
@@ -167,6 +171,7 @@ class Builder:
         observer = FirstRank(self, network, learner, pipeline, updater.precision, progress)
         run = Run(
             folder=folder,
+            stop=self.stop,
             rhythm=rhythm,
             updater=updater,
             controller=Controller(
@@ -193,6 +198,20 @@ class Builder:
         if status is Status.FINISHED:
             self._finish(run, pipeline, network)
         return status
+
+    def _refuse_other_checkpoints(self, step: int) -> None:
+        """Every rank reads the checkpoints itself.
+
+        Raises:
+            AgreedError: they did not find the same one, and would train different students as one.
+        """
+        steps = self.ranks.gather(step)
+        if len(set(steps)) > 1:
+            found = ", ".join(str(each) for each in sorted(set(steps)))
+            raise AgreedError(
+                f"student workers found different newest checkpoints in {self.plan.folder} (of updates {found}); every "
+                "node has to see the same run folder: look at the storage that holds it, and resume"
+            )
 
     # -------------------------------------------------------------------- parts
 
@@ -260,7 +279,11 @@ class Builder:
             )
         return Updater(
             learner,
-            StudentObjective(objective, smoothing=config.optim.smoothing),
+            StudentObjective(
+                objective,
+                smoothing=config.optim.smoothing,
+                has_second_view=config.augmentor.kind != "identity",
+            ),
             pool=self.pool,
             precision=self._precision(),
             ranks=self.ranks,

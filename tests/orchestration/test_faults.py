@@ -100,6 +100,18 @@ def test_ctrl_c_leaves_a_checkpoint_closes_the_run_and_ends_everything(
     assert_equal_bits(student_weights(straight), student_weights(place / name))
 
 
+def test_ctrl_c_is_heard_while_a_control_trains(place: Path):
+    process = start("distill", "-c", "config.yaml", "--output", "control", "experiment.controls=[kd]", cwd=place)
+    control = place / "control" / "controls" / "kd"
+    wait_for_step(control, 12, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert list((control / "checkpoints").glob("step-*"))
+    assert not (control / "outcome.json").exists()
+    assert not (place / "control" / "metrics.jsonl").exists()
+
+
 def test_a_tracking_server_that_never_answers_is_told_later(place: Path, straight: Path):
     from mlflow import MlflowClient
 

@@ -57,6 +57,18 @@ def test_a_trial_that_starts_anew_is_in_another_group(tmp_path: Path):
     assert not (tmp_path / "one").exists()
 
 
+def test_a_trial_whose_workers_are_started_again_keeps_its_new_group(tmp_path: Path):
+    left = left_groups()
+    left.begin("one", tmp_path / "one", 0.0)
+    note(tmp_path, "one", A)
+    assert left.find({A: group()}, 1.0) == []
+    assert left.find({A: group(state="REMOVED"), B: group(state="PENDING")}, 50.0) == []
+    assert left.find({A: group(state="REMOVED"), B: group()}, 52.0) == []  # its first worker has not noted it yet
+    note(tmp_path, "one", B)
+    left.end("one", 60.0)
+    assert left.find({B: group()}, 60.0 + GRACE_S + 1) == [B]
+
+
 def test_groups_of_others_and_of_tune_are_not_looked_at(tmp_path: Path):
     left = left_groups()
     table = {

@@ -33,7 +33,8 @@ KWARGS = {"widths": [4, 8]}
 def train_here(run, folder: Path, role: str = "main") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plan = RunPlan("test", role, run, folder)
-    LocalBuilder(plan, build_index(run.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), None).train()
+    parts = (plan, build_index(run.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+    LocalBuilder(*parts, None).train()
 
 
 @pytest.fixture(scope="module")
