@@ -170,7 +170,7 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
     from hard_ray.orchestration.cluster import connected
 
     runtime = RuntimeConfig() if config is None else config.runtime
-    runtime = runtime.model_copy(update={"address": address or runtime.address})
+    runtime = runtime.model_copy(update={"address": address or runtime.address, "nodes_timeout_s": 0.0})
     where = without_password(runtime.address or os.environ.get("RAY_ADDRESS") or "this machine")
     try:
         with connected(runtime, namespace="hardray-doctor") as cluster:

@@ -14,13 +14,17 @@ from rich.markup import escape
 from .common import (
     Data,
     Files,
+    GoesOn,
     Output,
     Overrides,
     Preset,
     api,
     as_given,
+    check_same_run,
     console,
     default_output,
+    given_output,
+    holds_run,
     load,
     readable_errors,
     run_to_end,
@@ -44,6 +48,7 @@ def train_teacher(
     output: Output = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run folder.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
+    goes_on: GoesOn = False,
 ) -> None:
     """Train or fine-tune a teacher on your images.
 
@@ -52,7 +57,7 @@ def train_teacher(
     """
     with readable_errors():
         if resume is not None:
-            if overrides or config or preset or model or pretrained or data or output:
+            if overrides or config or preset or model or pretrained or data or output or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
             done = run_to_end(lambda reporter: api().resume(resume, reporter=reporter), learner="teacher")
             _print(teaching_lines(done, []))
@@ -62,10 +67,16 @@ def train_teacher(
         if dry_run:
             _print_plan(loaded)
             return
-        folder = output or default_output(loaded, preset)
+        folder = given_output(output, goes_on=goes_on) or default_output(loaded, preset)
         console.print(f"[bold]hardray train-teacher[/bold] -> {escape(str(folder))}", highlight=False)
         _print([recipe_line(loaded)])
-        done = run_to_end(lambda reporter: api().train_teacher(loaded, folder, reporter=reporter), learner="teacher")
+        if goes_on and holds_run(folder):
+            check_same_run(_as_run(loaded), folder)
+            done = run_to_end(lambda reporter: api().resume(folder, reporter=reporter), learner="teacher")
+        else:
+            done = run_to_end(
+                lambda reporter: api().train_teacher(loaded, folder, reporter=reporter), learner="teacher"
+            )
         others = [override for override in overrides or [] if not override.startswith(("teacher.", "teacher="))]
         _print(teaching_lines(done, as_given(config, preset, others, teacher=None, data=data)))
 
@@ -76,12 +87,16 @@ def _print(lines: Sequence[str]) -> None:
 
 
 def _print_plan(config: RunConfig) -> None:
-    from hard_ray.orchestration.plan import teacher_run
-
     from .plan import print_plan
 
     _print([recipe_line(config)])
-    print_plan(console, teacher_run(config), learner="teacher")
+    print_plan(console, _as_run(config), learner="teacher")
+
+
+def _as_run(config: RunConfig) -> RunConfig:
+    from hard_ray.orchestration.plan import teacher_run
+
+    return teacher_run(config)
 
 
 def recipe_line(config: RunConfig) -> str:

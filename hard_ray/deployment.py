@@ -33,10 +33,13 @@ SETTINGS = {
     "teachers": "the most nodes for the teacher pool",
 }
 GROUPS = {"workers": "cpu", "students": "students", "teachers": "teachers"}
-GOES_ON = ("distill", "tune")
-VERBS = (*GOES_ON, "train-teacher", "generate", "evaluate", "score-augmentations", "train-autoencoder")
+GOES_ON = ("distill", "tune", "train-teacher")
+VERBS = (*GOES_ON, "generate", "evaluate", "score-augmentations", "train-autoencoder")
 IMAGE = "hardray"
 """The image's name in the shipped manifests."""
+
+NODES_TIMEOUT_S = 1800
+"""How long a job waits for the nodes that the autoscaler is asked for: a GPU node takes minutes to start."""
 
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 40
@@ -84,8 +87,9 @@ def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
         words += ["--output", f"/runs/{name}"]
     if command[0] in GOES_ON and "--continue" not in command:
         words.append("--continue")
-    if slots and not any(each.startswith("runtime.slots=") for each in command):
-        words.append("runtime.slots=true")
+    added = {"runtime.nodes_timeout_s": f"{NODES_TIMEOUT_S}", **({"runtime.slots": "true"} if slots else {})}
+    given = {each.partition("=")[0] for each in command}
+    words += [f"{key}={value}" for key, value in added.items() if key not in given]
     return shlex.join(words)
 
 

@@ -93,7 +93,7 @@ def train_autoencoder(
         run = _settle(absolute(run), folder)
         folder.run.stop_request.unlink(missing_ok=True)
         alone = _without_workers(runtime)
-        with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
+        with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
             shares = data_shares(alone, cluster)
             share = DataShare(shares.cpus, shares.object_store_bytes)
             try:

@@ -94,7 +94,7 @@ def evaluate(
         for name in evaluation.names
     }
     make_folder(folder.path)
-    with folder.locked(), _networks_only(config, folder) as (config, cluster):
+    with folder.locked(), _networks_only(config, folder, say) as (config, cluster):
         teacher = _teacher(target, config, index, say) if with_teacher else None
         actors = Actors.of(config.runtime, cluster)
         networks = _networks(target.model, config, index, teacher, evaluation.batch_size, actors.threads)
@@ -107,11 +107,13 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _networks_only(config: RunConfig, folder: RunFolder) -> Iterator[tuple[RunConfig, Cluster]]:
+def _networks_only(
+    config: RunConfig, folder: RunFolder, say: Callable[[str], None]
+) -> Iterator[tuple[RunConfig, Cluster]]:
     """A cluster, and the configuration resolved for it: the actors hold the teacher, so no pool is wanted."""
     teacher = config.runtime.teacher.model_copy(update={"placement": "colocated"})
     alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
-    with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}") as cluster:
+    with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
         try:
             yield resolve_runtime(alone, cluster), cluster
         finally:

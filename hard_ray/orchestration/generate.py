@@ -123,7 +123,7 @@ def generate(
                 say(f"{folder.path} is complete, with these settings: nothing is left to do")
                 return begun
         namespace = f"hardray-{folder.path.name}-{os.getpid()}"
-        with connected(config.runtime, namespace=namespace) as cluster:
+        with connected(config.runtime, namespace=namespace, say=say) as cluster:
             config = resolve_runtime(config, cluster)
             job = job or prepare(config, generation, index, folder, coder)
             job.config = config

@@ -133,7 +133,7 @@ def asking(
     """
     namespace = f"hardray-score-{os.getpid()}"
     alone = config.model_copy(update={"runtime": _without_workers(config.runtime)})
-    with connected(alone.runtime, namespace=namespace) as cluster:
+    with connected(alone.runtime, namespace=namespace, say=say) as cluster:
         resolved = resolve_runtime(alone, cluster)
         runtime = resolved.runtime
         torch.set_num_threads(runtime.threads or 1)

@@ -228,7 +228,8 @@ def test_the_command_prints_manifests_with_the_users_settings():
     made = list(yaml.safe_load_all(done.stdout))
     ray = of_ray(made)
     words = shlex.split(ray["spec"]["entrypoint"])
-    assert words == ["hardray", *COMMAND, "--output", "/runs/night", "--continue", "runtime.slots=true"]
+    added = ["--output", "/runs/night", "--continue", "runtime.nodes_timeout_s=1800", "runtime.slots=true"]
+    assert words == ["hardray", *COMMAND, *added]
     assert ray["metadata"]["name"] == "night"
     assert {each["metadata"]["namespace"] for each in made} == {"vision"}
     sizes = {each["groupName"]: each["maxReplicas"] for each in ray["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
@@ -244,9 +245,12 @@ def test_a_folder_that_was_given_stays_and_only_what_goes_on_is_told_to():
         ray = of_ray(list(yaml.safe_load_all(invoke("--overlay", "cpu", "--", *command).stdout)))
         return shlex.split(ray["spec"]["entrypoint"])
 
-    assert of("distill", "--output", "/runs/x") == ["hardray", "distill", "--output", "/runs/x", "--continue"]
-    assert of("generate", "--preset", "cifar10")[-2:] == ["--output", "/runs/hardray"]
-    assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x"]
+    waits = "runtime.nodes_timeout_s=1800"
+    assert of("distill", "--output", "/runs/x") == ["hardray", "distill", "--output", "/runs/x", "--continue", waits]
+    assert of("generate", "--preset", "cifar10")[-3:] == ["--output", "/runs/hardray", waits]
+    assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x", waits]
+    own = "runtime.nodes_timeout_s=60"
+    assert of("evaluate", "/runs/x", own) == ["hardray", "evaluate", "/runs/x", own]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hard_ray.run_folder import read_json
-from tests.orchestration.commands import kill_everything, points, start, succeed, wait_for_step, write_config
+from tests.orchestration.commands import kill_everything, points, run, start, succeed, wait_for_step, write_config
 
 
 @pytest.mark.slow
@@ -20,7 +20,10 @@ def test_a_teacher_that_was_killed_is_resumed_and_teaches(tmp_path: Path):
     wait_for_step(folder, 10, process)
     kill_everything(process)
     assert not (folder / "outcome.json").exists(), "the run was over before it was killed"
-    text = succeed("train-teacher", "--resume", str(folder), cwd=tmp_path)
+    refused = run(*command, "teacher.recipe.lr=0.2", "--continue", cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout
+    assert "holds a run of another configuration: optim.lr is 0.2" in refused.stderr
+    text = succeed(*command, "--continue", cwd=tmp_path)
     assert "Traceback" not in text
     assert [point["step"] for point in points(folder, "train")] == list(range(1, 61))
     assert set(read_json(folder / "summary.json")["models"]) == {"student"}
