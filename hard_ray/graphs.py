@@ -53,7 +53,7 @@ def check_packages() -> None:
     if missing:
         raise ModelError(
             f"an ONNX file needs {' and '.join(missing)}, which cannot be imported; "
-            "install what is missing with `pip install 'hardray[onnx]'`"
+            "install what is missing with `pip install '.[onnx]'` in a clone of hardray"
         )
 
 

@@ -273,7 +273,7 @@ def test_missing_packages_are_named_before_anything_is_written(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ):
     monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == missing else name)
-    with pytest.raises(ModelError, match=rf"needs {missing}, which cannot .*pip install 'hardray\[onnx\]'"):
+    with pytest.raises(ModelError, match=rf"needs {missing}, which cannot .*pip install '\.\[onnx\]'"):
         export(digits, tmp_path / "e", onnx=True)
     assert not list(tmp_path.iterdir())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import tarfile
 from contextlib import suppress
@@ -21,6 +22,7 @@ from torch import nn
 
 from hard_ray.config.loader import dump_yaml, known_keys, load_config, parse_yaml, validate
 from hard_ray.config.run import RunConfig
+from hard_ray.data.generated import open_generated
 from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
@@ -158,6 +160,24 @@ def test_any_shard_is_read_or_refused(tmp_path: Path, kind: str):
             for picture in index.reader.read(list(range(min(5, len(index.labels))))):
                 with suppress(UnreadableImageError):
                     decode(picture, in_chans=3)
+
+    check()
+
+
+def test_any_generated_set_is_opened_or_refused(tmp_path: Path):
+    index = build_index(load_config(preset="digits").data)
+    manifest = {"complete": True, "data_fingerprint": index.fingerprint(), "shards": [{"file": "shard-0.parquet"}]}
+    ids, images = pa.array(["3", "0", "7"]), [{"bytes": PICTURES["PNG"], "path": None}] * 3
+    pq.write_table(pa.table({"sample_id": ids, "image": images}), tmp_path / "shard-0.parquet")
+    intact = (tmp_path / "shard-0.parquet").read_bytes()
+
+    @fuzz
+    @given(mutated(intact), st.dictionaries(st.sampled_from(sorted(manifest)), VALUES, max_size=1))
+    def check(data: bytes, told: dict) -> None:
+        (tmp_path / "shard-0.parquet").write_bytes(intact if told else data)
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **told}))
+        with suppress(HardrayError):
+            assert (open_generated(tmp_path, index).place >= 0).sum() <= 3
 
     check()
 

@@ -7,6 +7,7 @@ decoded pixels. A shard is a fixed range of the split's sample ids.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.readers import ParquetReader, Picture
-from hard_ray.errors import DataError, RunFolderError
+from hard_ray.errors import DataError, RunFolderError, readable
 from hard_ray.run_folder import read_json
 
 MANIFEST = "manifest.json"
+_SHARD = re.compile(r"shard-[0-9]+\.parquet")
 SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -75,16 +77,16 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
-    if manifest["data_fingerprint"] != index.fingerprint():
+    fingerprint, files = _told(folder, manifest)
+    if fingerprint != index.fingerprint():
         raise DataError(
             f"{folder}: was generated from other data than this run's (fingerprint "
-            f"{manifest['data_fingerprint'][:12]}, here {index.fingerprint()[:12]}): labels, classes or splits differ"
+            f"{fingerprint[:12]}, here {index.fingerprint()[:12]}): labels, classes or splits differ"
         )
-    files = tuple(folder.resolve() / shard["file"] for shard in manifest["shards"])
     group_file, group_index, group_rows, ids = [], [], [], []
     for number, path in enumerate(files):
         parquet = _open(path)
-        ids.append(np.array([int(each) for each in parquet.read(["sample_id"]).column(0).to_pylist()], dtype=np.int64))
+        ids.append(_sample_ids(path, parquet, len(index.labels)))
         for group in range(parquet.num_row_groups):
             group_file.append(number)
             group_index.append(group)
@@ -107,13 +109,44 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] | None = read_json(folder / MANIFEST)
     except (RunFolderError, OSError, ValueError):
         manifest = None
-    if manifest is None:
+    if not isinstance(manifest, dict):
         raise DataError(f"{folder}: holds no {MANIFEST} of a generated set; make one with `hardray generate`")
     return manifest
+
+
+def _told(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]]:
+    """The fingerprint of a set's data, and its shards, which are files of its own folder."""
+    try:
+        fingerprint, names = manifest["data_fingerprint"], [shard["file"] for shard in manifest["shards"]]
+    except (KeyError, TypeError):
+        fingerprint, names = None, []
+    if not isinstance(fingerprint, str) or not names or not all(_SHARD.fullmatch(str(name)) for name in names):
+        raise DataError(
+            f"{folder / MANIFEST}: want the `data_fingerprint` of a finished set and the `file` of each shard; "
+            "delete this file, and the same `hardray generate` command writes it again"
+        )
+    return fingerprint, tuple(folder.resolve() / name for name in names)
+
+
+def _sample_ids(path: Path, parquet: pq.ParquetFile, count: int) -> NDArray[np.int64]:
+    """Whose images a shard holds, of `count` images in all."""
+    try:
+        parquet.schema_arrow.field("image")
+        ids: NDArray[np.int64] = parquet.read(["sample_id"])["sample_id"].cast(pa.int64()).fill_null(-1).to_numpy()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _unreadable(path, error) from None
+    wrong = ids[(ids < 0) | (ids >= count)]
+    if len(wrong):
+        raise _unreadable(path, ValueError(f"sample id {wrong[0]} is none of the data's, which are 0 to {count - 1}"))
+    return ids
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: the shard cannot be read ({error}); delete it and generate it again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: the shard cannot be read ({readable(error)}); delete it and generate it again")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import EpsImagePlugin
 
 from hard_ray.config.data import HuggingFaceData, TorchvisionData
 from hard_ray.data.index import ImageIndex, Rows, with_validation
@@ -24,6 +25,7 @@ def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> An
     factory = getattr(datasets, name, None)
     if factory is None:
         raise DataError(f"data.name {name!r}: torchvision.datasets has no such class")
+    EpsImagePlugin.gs_binary = False  # torchvision asks every plugin of Pillow's, and this one would run Ghostscript
     root = path.expanduser()
     attempts: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
     for arguments in attempts:
@@ -61,12 +63,12 @@ def build_torchvision(config: TorchvisionData) -> ImageIndex:
 
 @functools.lru_cache(maxsize=4)
 def open_hugging_face(name: str, column: str) -> Any:
-    """All splits of a Hugging Face data set, images left encoded."""
+    """All splits of a Hugging Face data set, as Arrow tables: `datasets` decodes nothing, in no column."""
     try:
         import datasets
     except ImportError:
         raise DataError(
-            "data.kind huggingface needs the `datasets` package: pip install 'hardray[huggingface]'"
+            "data.kind huggingface needs the `datasets` package: pip install '.[huggingface]' in a clone of hardray"
         ) from None
     local = Path(name).expanduser()
     try:
@@ -81,7 +83,18 @@ def open_hugging_face(name: str, column: str) -> Any:
         raise DataError(
             f"data.name {name}: has no column {column!r}, but {', '.join(first.features)}; set data.image_column"
         )
-    return found.cast_column(column, datasets.Image(decode=False))
+    return found.cast_column(column, datasets.Image(decode=False)).with_format("arrow")
+
+
+@functools.lru_cache(maxsize=4)
+def hugging_face_folders(name: str) -> tuple[Path, ...]:
+    """Where a data set's images may lie: in its own folder, and where `datasets` downloads to."""
+    from datasets.config import DOWNLOADED_DATASETS_PATH, HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    local = Path(name).expanduser()
+    caches = (HF_DATASETS_CACHE, DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return tuple(Path(folder).resolve() for folder in ([local] if local.exists() else []) + [*caches])
 
 
 def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
@@ -99,7 +112,7 @@ def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
             )
         starts.append((name, len(values)))
         splits[split] = np.arange(len(values), len(values) + len(found[name]))
-        values += list(found[name][config.label_column])
+        values += found[name][config.label_column][:].to_pylist()
     feature = found[names["train"]].features[config.label_column]
     classes, labels = encode_labels(values, getattr(feature, "names", None), where=f"data.name {config.name}")
     if set(names) == {"train"} and len(found) == 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
+
+from hard_ray.errors import readable
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
+"""What Pillow may take bytes for, whatever they are called: its plugin for EPS hands them to Ghostscript, to be run."""
+LARGEST_FILE = 256 * 2**20
+"""Bytes of one encoded image."""
 
 Picture = bytes | NDArray[np.uint8] | Image.Image | OSError
 """Encoded bytes, pixels (height, width[, 3]), a decoded picture, or why there is none."""
@@ -129,8 +137,9 @@ class TarReader:
         for number in np.unique(self.file[wanted]):
             with self.files[number].open("rb") as stream:
                 for position in np.flatnonzero(self.file[wanted] == number):
+                    size = int(self.size[wanted[position]])
                     stream.seek(int(self.offset[wanted[position]]))
-                    pictures[position] = stream.read(int(self.size[wanted[position]]))
+                    pictures[position] = stream.read(size) if size <= LARGEST_FILE else _too_large(size)
         return pictures
 
     def name(self, row: int) -> str:
@@ -159,8 +168,11 @@ class TorchvisionReader:
         pictures: list[Picture] = []
         for row in rows:
             split, start = _split_of(row, self.splits)
-            image, _ = open_torchvision(self.name_, self.path, split, download=False)[row - start]
-            pictures.append(image)
+            data = open_torchvision(self.name_, self.path, split, download=False)
+            try:
+                pictures.append(data[row - start][0])
+            except Exception as error:  # it decodes, and Pillow's plugins raise whatever they like
+                pictures.append(OSError(readable(error)))
         return pictures
 
     def name(self, row: int) -> str:
@@ -179,14 +191,14 @@ class HuggingFaceReader:
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """Encoded bytes where the data set has them."""
-        from hard_ray.data.named import open_hugging_face
+        from hard_ray.data.named import hugging_face_folders, open_hugging_face
 
         pictures: list[Picture] = []
         for row in rows:
             split, start = _split_of(row, self.splits)
-            cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column]
+            cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column][0].as_py()
             if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
-                pictures.append(_read_file(Path(cell["path"])))
+                pictures.append(_read_below(Path(cell["path"]), hugging_face_folders(self.name_)))
             else:
                 pictures.append(_encoded(cell))
         return pictures
@@ -197,10 +209,29 @@ class HuggingFaceReader:
 
 
 def _read_file(path: Path) -> Picture:
+    """The bytes of a file that has an end: a link may lead to a device or to a pipe."""
     try:
-        return path.read_bytes()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return OSError(f"{path} is no regular file")
+        return path.read_bytes() if found.st_size <= LARGEST_FILE else _too_large(found.st_size)
     except OSError as error:
         return error
+
+
+def _too_large(size: int) -> OSError:
+    return OSError(f"the file has {size:,} bytes; want an image of at most {LARGEST_FILE:,}")
+
+
+def _read_below(path: Path, folders: Sequence[Path]) -> Picture:
+    """The bytes of a file that a row names: where it really is, is below one of the `folders`."""
+    try:
+        found = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a link to itself
+        return OSError(readable(error))
+    if not any(found.is_relative_to(folder) for folder in folders):
+        return OSError(f"the row names {path}, which is not below {' or '.join(map(str, folders))}; copy it there")
+    return _read_file(found)
 
 
 def open_picture(picture: Picture) -> Image.Image:
@@ -213,4 +244,4 @@ def open_picture(picture: Picture) -> Image.Image:
         raise picture
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture)
-    return Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
+    return Image.open(io.BytesIO(picture), formats=FORMATS) if isinstance(picture, bytes) else picture

@@ -19,6 +19,8 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _CROP_TRIES = 10
+_THIN = 4
+"""Of a picture that is too thin to be resized whole, this many times its shorter side is looked at."""
 DRAWS_PER_IMAGE = 2 * _CROP_TRIES + 3
 """Uniform numbers that one training view uses at most."""
 
@@ -54,12 +56,27 @@ def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
     if config.crop in ("none", "padded") and config.crop_pct == 1.0:
         return _to_array(_resize_whole(image, config))
     side = round(size / config.crop_pct)
+    image = _without_ends(image, side)
     factor = side / min(image.size)
     width, height = (max(side, round(length * factor)) for length in image.size)
     if image.size != (width, height):
         image = image.resize((width, height), _RESAMPLING[config.interpolation])
     left, top = (width - size) // 2, (height - size) // 2
     return _to_array(image.crop((left, top, left + size, top + size)))
+
+
+def _without_ends(image: Image.Image, side: int) -> Image.Image:
+    """The picture; its middle, where it is so thin that it would fill the memory with its shorter side at `side`."""
+    if max(image.size) / min(image.size) * side**2 <= _most_pixels():
+        return image
+    width, height = (min(length, _THIN * min(image.size)) for length in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _most_pixels() -> float:
+    """Pillow's limit, which can be off."""
+    return Image.MAX_IMAGE_PIXELS or math.inf
 
 
 def eval_view_settings(config: DataConfig) -> dict[str, Any]:
@@ -93,6 +110,8 @@ def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64
 
 def _resize_whole(image: Image.Image, config: DataConfig) -> Image.Image:
     size = (config.img_size, config.img_size)
+    if config.img_size * image.height > _most_pixels():  # Pillow makes it as wide as wanted before it makes it lower
+        image = image.resize((image.width, config.img_size), _RESAMPLING[config.interpolation])
     return image if image.size == size else image.resize(size, _RESAMPLING[config.interpolation])
 
 

@@ -87,8 +87,8 @@ def check_installed() -> None:
     except ImportError as error:  # the package, or a system library of OpenCV's
         raise HardrayError(
             f"the common corruptions need the package imagecorruptions-imaug, which cannot be imported ({error}); "
-            "install it with `pip install 'hardray[corruptions]'`, or leave out the suites corruptions and "
-            "extra_corruptions (validate.suites, validate.final)"
+            "install it with `pip install '.[corruptions]'` in a clone of hardray, or leave out the suites corruptions "
+            "and extra_corruptions (validate.suites, validate.final)"
         ) from None
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hard_ray.config.data import ImageFolderData
+from hard_ray.data.readers import FORMATS
+from hard_ray.data.sources import IMAGE_SUFFIXES
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
 
 
@@ -46,6 +48,10 @@ def draws(seed: int = 0) -> np.ndarray:
         encoded(gradient(), "WEBP"),
         encoded(gradient(), "BMP"),
         encoded(gradient(), "TIFF"),
+        encoded(gradient(), "PPM"),
+        encoded(gradient(), "JPEG2000"),
+        encoded(gradient(), "AVIF"),
+        encoded(gradient(), "MPO", save_all=True, append_images=[gradient()]),
         encoded(Image.fromarray((np.arange(480).reshape(20, 24) * 100).astype(np.uint16)), "PNG"),
         np.asarray(gradient()),
         np.asarray(gradient().convert("L")),
@@ -92,6 +98,42 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match="DecompressionBomb"):
         decode(encoded(gradient(), "PNG"), in_chans=3)
+
+
+def test_what_is_decoded_is_what_the_suffixes_say():
+    assert {Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)
+
+
+@pytest.mark.parametrize("size", [(1, 500_000), (500_000, 1)])
+@pytest.mark.parametrize("settings", [{}, {"crop": "none"}, {"crop": "none", "crop_pct": 1.0}])
+def test_no_view_of_a_thin_picture_is_made_by_way_of_a_large_one(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], settings: dict
+):
+    plain, made = Image.Image.resize, []
+
+    def resize(self: Image.Image, size: tuple[int, int], resample: int, box: tuple | None = None) -> Image.Image:
+        rows = self.height if box is None else box[3] - box[1]
+        made.append(size[0] * max(rows, size[1]))  # Pillow changes the width first
+        assert made[-1] <= Image.MAX_IMAGE_PIXELS
+        return plain(self, size, resample, box=box)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    image = decode(encoded(Image.new("RGB", size, (7, 8, 9)), "PNG"), in_chans=3)
+    data = config(img_size=224, **settings)
+    for view in (eval_view(image, data), train_view(image, data, draws())):
+        assert view.reshape(3, -1).min(axis=1).tolist() == view.reshape(3, -1).max(axis=1).tolist() == [7, 8, 9]
+    assert len(made) >= 2
+
+
+@pytest.mark.parametrize("size", [(9, 900), (900, 9)])
+@pytest.mark.parametrize("crop_pct", [0.6, 0.875])
+def test_the_middle_of_a_thin_picture_gives_the_view_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], crop_pct: float
+):
+    image = gradient(*size)
+    whole = eval_view(image, config(crop_pct=crop_pct))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert np.abs(eval_view(image, config(crop_pct=crop_pct)).astype(int) - whole).max() <= 1
 
 
 @given(st.binary(max_size=300))

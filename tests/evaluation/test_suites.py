@@ -57,7 +57,7 @@ def test_no_suite_has_two_conditions_of_the_same_change():
 def test_a_suite_whose_package_is_missing_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(
-        HardrayError, match=r"pip install 'hardray\[corruptions\]'.*or leave out the suites corruptions"
+        HardrayError, match=r"pip install '\.\[corruptions\]'` in a clone.*or leave out the suites corruptions"
     ):
         check_suites(("clean", "corruptions"))
     check_suites(("clean", "shifts"))
