@@ -189,7 +189,9 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
     resources = cluster.resources
     own = ("memory", "object_store_memory")
     shown = ", ".join(
-        f"{amount:g} {name}" for name, amount in sorted(resources.items()) if name not in own and ":" not in name
+        f"{amount:g} {name}"
+        for name, amount in sorted(resources.items())
+        if name not in own and ":" not in name and "_group_" not in name  # Ray's own, of placement groups
     )
     if whole:
         try:

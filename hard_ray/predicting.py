@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.data.readers import read_file
 from hard_ray.data.sources import IMAGE_SUFFIXES
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.precision import Precision
@@ -83,8 +84,11 @@ def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
     """The evaluation view of a file, or why there is none."""
     if path.is_dir():
         return "the folder holds no image"
+    picture = read_file(path)
     try:
-        return saved.view(decode(path.read_bytes(), in_chans=saved.images.in_chans))
+        if isinstance(picture, OSError):
+            raise picture
+        return saved.view(decode(picture, in_chans=saved.images.in_chans))
     except (UnreadableImageError, OSError) as error:
         return getattr(error, "strerror", None) or str(error).partition(" <_io.")[0]  # Pillow names the stream
 

@@ -68,7 +68,7 @@ class FileReader:
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The files' bytes."""
-        return [_read_file(self.root / self.paths[row].as_py()) for row in rows]
+        return [read_file(self.root / self.paths[row].as_py()) for row in rows]
 
     def name(self, row: int) -> str:
         """The file's path."""
@@ -208,7 +208,7 @@ class HuggingFaceReader:
         return f"{self.name_}[{row}]"
 
 
-def _read_file(path: Path) -> Picture:
+def read_file(path: Path) -> Picture:
     """The bytes of a file that has an end: a link may lead to a device or to a pipe."""
     try:
         found = path.stat()
@@ -231,7 +231,7 @@ def _read_below(path: Path, folders: Sequence[Path]) -> Picture:
         return OSError(readable(error))
     if not any(found.is_relative_to(folder) for folder in folders):
         return OSError(f"the row names {path}, which is not below {' or '.join(map(str, folders))}; copy it there")
-    return _read_file(found)
+    return read_file(found)
 
 
 def open_picture(picture: Picture) -> Image.Image:

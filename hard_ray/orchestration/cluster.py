@@ -173,13 +173,27 @@ def await_streams() -> None:
 def _join(address: str, namespace: str) -> None:
     shown = without_password(address)
     _knock(address)
+    _take_token_along()
     try:
         ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
         raise ClusterError(
             f"no Ray cluster answers at {shown} ({type(error).__name__}: {masked(_first_line(error))}); "
-            "start one with `ray start --head`, or leave runtime.address and RAY_ADDRESS unset to use this machine"
+            "start one with `ray start --head`, give its token as RAY_AUTH_TOKEN if it wants one, or leave "
+            "runtime.address and RAY_ADDRESS unset to use this machine"
         ) from None
+
+
+def _take_token_along() -> None:
+    """Offer the token that lies in the environment or the home folder, unless RAY_AUTH_MODE decides.
+
+    `ray start --head` asks for it where there is one, and there is after the first run on a cluster of one's own; but
+    `ray.init` of a cluster that is there already leaves it out, and is refused.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private.authentication import authentication_token_setup  # Ray has no public way
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _knock(address: str) -> None:

@@ -93,6 +93,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("submit")
 
 
+def test_a_cluster_is_joined_with_the_token_at_hand_whatever_the_mode(head: Head, place: Path):
+    """Ray's own mode, unset, is to join without one."""
+    environment = {key: value for key, value in head.environment.items() if key != "RAY_AUTH_MODE"}
+    whole = Head(head.address, head.gcs, environment)
+    done = whole.hardray("doctor", "--address", head.gcs, cwd=place)
+    assert f"{head.gcs} starts and has 4 CPU" in " ".join(done.stdout.split()), done.stdout
+
+
 def test_a_run_is_followed_to_its_end_with_files_and_variables(head: Head, place: Path):
     (place / "mine.yaml").write_text("optim: {steps: 4}\nteacher: {recipe: {epochs: 1}}\n")
     tiny = [item for item in TINY if not item.startswith("optim.steps")]
