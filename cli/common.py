@@ -68,11 +68,9 @@ def load(
     from hard_ray.config.loader import load_config
 
     short = shorthands(teacher=teacher, data=data)
-    given = overrides or []
-    if data is not None and not files and not any(item.startswith("data.kind=") for item in given):
-        short.append("data.kind=image_folder")
     made = load_teacher_config if trains_teacher else load_config
-    return made(files or [], preset=preset, overrides=[*short, *given])
+    defaults = None if data is None else {"data": {"kind": "image_folder"}}
+    return made(files or [], preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
 
 
 def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from .common import (
-    Data,
     GoesOn,
     Overrides,
     Teacher,
@@ -37,7 +36,7 @@ def tune(
     output: Annotated[Path | None, typer.Option("--output", help="Folder; by default runs/tune-SPACE-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue the search in this folder.")] = None,
     teacher: Teacher = None,
-    data: Data = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Short for data.path=...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
     goes_on: GoesOn = False,
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from typing import Any
 from hard_ray.errors import RunFolderError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LEFT_AFTER_S = 3600.0
+"""A folder in the making that nothing was written to for so long is left of a process that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +130,30 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether training ended by itself."""
-        return bool(read_json(self.outcome, {}).get("status") == "finished")
+        """Whether training ended by itself; where its record is damaged, it goes on from the last checkpoint."""
+        try:
+            outcome = read_json(self.outcome)
+        except ValueError:
+            return False
+        return isinstance(outcome, dict) and outcome.get("status") == "finished"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Refuse a second process on this folder.
 
         Raises:
-            RunFolderError: another process holds it.
+            RunFolderError: another process holds it, or its file system has no locks.
         """
         with (self.path / ".lock").open("w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise RunFolderError(
                     f"{self.path} is in use by another hardray process; wait for it to end, or stop it"
+                ) from None
+            except OSError as error:
+                raise RunFolderError(
+                    f"{self.path}: the file system has no locks ({error.strerror}); choose another --output"
                 ) from None
             yield
 
@@ -258,22 +271,38 @@ def read_json(path: Path, default: Any = None) -> Any:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `path` once it is complete."""
+    """A new folder to fill, which takes the place of `path` once it is complete.
+
+    Another process may fill one for the same place at the same time: each has a name of its own.
+
+    Raises:
+        OSError: there was no `path`, and by now another process made it; what it made stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_left(path)
+    replaces = path.exists()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     temporary.mkdir()
     try:
         yield temporary
         old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
+        if replaces and path.exists():
             path.rename(old)
         temporary.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what processes that were killed have left of a folder for `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with contextlib.suppress(OSError):  # another process removes it, too
+            written = max(part.stat().st_mtime for part in (left, *left.iterdir()))
+            if time.time() - written > LEFT_AFTER_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class MetricsLog:
@@ -314,7 +343,7 @@ class LogPlace:
     _reached: tuple[int, int] = (0, 0)
 
     def read(self, path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
-        """Complete points up to a step."""
+        """Complete points up to a step; a line that a full disk tore is passed over."""
         if not path.exists():
             return
         with path.open("rb") as stream:
@@ -322,13 +351,25 @@ class LogPlace:
             offset = self.offset if inode == self.inode else 0
             stream.seek(offset)
             for line in stream:
-                point = json.loads(line) if line.endswith(b"\n") else None
-                if point is None or (until is not None and point["step"] > until):
+                if not line.endswith(b"\n"):
+                    break
+                point = _point(line)
+                if point is not None and until is not None and point["step"] > until:
                     break
                 offset += len(line)
-                yield point
+                if point is not None:
+                    yield point
             self._reached = (inode, offset)
 
     def keep(self) -> None:
         """What was read is done with."""
         self.inode, self.offset = self._reached
+
+
+def _point(line: bytes) -> dict[str, Any] | None:
+    """The point of a line; None where the line is no JSON."""
+    try:
+        point: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return point

@@ -108,6 +108,8 @@ class CheckpointStore:
             RunFolderError: the disk is full, or cannot be written; earlier checkpoints are untouched.
         """
         path = self.folder / f"step-{progress.step:08d}"
+        for left in self.folder.glob(".step-*.tmp"):  # by a process that was killed: of a run, one alone saves
+            shutil.rmtree(left, ignore_errors=True)
         try:
             with replacing_folder(path) as temporary:
                 weights.write(temporary)
@@ -162,7 +164,7 @@ def _damage(path: Path) -> str | None:
         for name, digest in wanted.items():
             if _digest(path / name) != digest:
                 return f"{name} changed since it was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

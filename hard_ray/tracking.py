@@ -332,9 +332,12 @@ class SystemSampler:
             monitor.collect_metrics()
             values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
-        count = sum(1 for _ in self.path.open("rb")) if self.path.exists() else 0
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": count, "time": time.time(), **values}) + "\n")
+        with self.path.open("a+b") as stream:
+            stream.seek(0)
+            whole = [len(line) for line in stream if line.endswith(b"\n")]
+            stream.truncate(sum(whole))  # a disk that was full left half a line, which the next would be joined to
+            point = {"step": len(whole), "time": time.time(), **values}
+            stream.write(f"{json.dumps(point)}\n".encode())
 
     def _made(self) -> list[Any]:
         if not self._monitors:

@@ -1,10 +1,23 @@
+import errno
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from hard_ray.errors import RunFolderError
-from hard_ray.run_folder import MetricsLog, RunFolder, create, open_run, read_points, replacing_folder, write_json
+from hard_ray.run_folder import (
+    LEFT_AFTER_S,
+    LogPlace,
+    MetricsLog,
+    RunFolder,
+    create,
+    open_run,
+    read_points,
+    replacing_folder,
+    write_json,
+)
 
 
 def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):
@@ -33,6 +46,26 @@ def test_a_second_process_is_refused(tmp_path: Path):
         pass
     with folder.locked():
         pass
+
+
+def test_a_file_system_without_locks_is_told_from_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    told = pytest.raises(RunFolderError, match=r"has no locks \(No locks available\); choose another --output")
+    with told, create(tmp_path / "run").locked():
+        pass
+
+
+def test_a_line_that_a_full_disk_tore_is_passed_over_and_nothing_else(tmp_path: Path):
+    path, place = tmp_path / "system.jsonl", LogPlace()
+    path.write_bytes(b'{"step": 0}\n{"step": 1, "ti{"step": 1}\n\0\0\n{"step": 2}\n{"step": 3}\n{"st')
+    assert [point["step"] for point in place.read(path, until=2)] == [0, 2]
+    place.keep()
+    assert [point["step"] for point in place.read(path)] == [3]
+    place.keep()
+    assert list(place.read(path)) == []
 
 
 def test_a_log_is_cut_beyond_a_step_and_at_a_half_line(tmp_path: Path):
@@ -66,6 +99,37 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 
 
+def test_of_two_processes_that_make_the_same_folder_the_first_wins(tmp_path: Path):
+    target = tmp_path / "teacher"
+    with pytest.raises(OSError, match="not empty"), replacing_folder(target) as second:
+        (second / "weights").write_text("of the second")
+        with replacing_folder(target) as first:
+            (first / "weights").write_text("of the first")
+        (second / "config").write_text("of the second")
+    assert {path.name: path.read_text() for path in target.iterdir()} == {"weights": "of the first"}
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed_once_nobody_writes_to_it(tmp_path: Path):
+    for name in (".student.01234567.tmp", ".student.89abcdef.tmp", ".student.old", ".other.01234567.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    old = time.time() - LEFT_AFTER_S - 60
+    for name in (".student.01234567.tmp", ".other.01234567.tmp"):
+        os.utime(tmp_path / name / "weights", (old, old))
+    with replacing_folder(tmp_path / "student"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"student", ".student.89abcdef.tmp", ".other.01234567.tmp"}
+
+
+def test_a_folder_that_was_replaced_can_be_read_by_those_who_read_others(tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    with replacing_folder(tmp_path / "teacher"):
+        pass
+    assert (tmp_path / "teacher").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_json_is_replaced_in_one_step(tmp_path: Path):
     write_json(tmp_path / "x.json", {"a": 1})
     write_json(tmp_path / "x.json", {"a": "ü"})
@@ -80,3 +144,10 @@ def test_a_run_is_finished_when_its_outcome_says_so(tmp_path: Path):
     assert not folder.is_finished
     write_json(folder.outcome, {"status": "finished"})
     assert folder.is_finished
+
+
+@pytest.mark.parametrize("content", ["", "[]", '"finished"', '{"status": "fin'])
+def test_a_run_whose_outcome_is_damaged_is_not_finished(tmp_path: Path, content: str):
+    folder = RunFolder(tmp_path)
+    folder.outcome.write_text(content)
+    assert not folder.is_finished

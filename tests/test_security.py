@@ -90,6 +90,15 @@ def test_a_wrong_value_is_shown_in_part_and_without_its_password():
         assert "hidden" not in str(caught.value)
 
 
+def test_a_line_that_is_not_valid_yaml_is_not_repeated_with_its_password(tmp_path: Path):
+    line = 'uri: "postgresql://me:hunter22@host/db'
+    (tmp_path / "mine.yaml").write_text(f"tracking:\n  {line}\nseed: 1\n")
+    for given in ({"files": [tmp_path / "mine.yaml"]}, {"overrides": [f"tracking.{line.replace(': ', '=', 1)}"]}):
+        with pytest.raises(ConfigError, match=r"quoted scalar \(line \d, column \d\): found unexpected end") as caught:
+            load_config(**given)
+        assert "hunter22" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["bomb", "deflate", "header"])
 def test_archives_of_arrays_that_are_bombs_or_damaged_are_refused(tmp_path: Path, damage: str):
     path = tmp_path / "step-00000001.npz"

@@ -11,7 +11,7 @@ import pytest
 
 from hard_ray.config.loader import dump_yaml
 from hard_ray.run_folder import MetricsLog, RunFolder, read_json, write_json
-from hard_ray.tracking import Follower, Tracking, flatten, tracking_uri
+from hard_ray.tracking import Follower, SystemSampler, Tracking, flatten, tracking_uri
 from tests.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")
@@ -197,6 +197,40 @@ def test_system_use_is_sampled_and_continues_after_a_resume(run: RunFolder, monk
     assert [point["step"] for point in points] == list(range(len(points)))
     assert steps_sent(made, "system/cpu_utilization_percentage") == list(range(len(points)))
     assert not [t for t in threading.enumerate() if t.name == "mlflow" and t.is_alive()]
+
+
+class Monitor:
+    """One of MLflow's."""
+
+    def collect_metrics(self) -> None:
+        pass
+
+    def aggregate_metrics(self) -> dict[str, float]:
+        return {"cpu": 50.0}
+
+    def clear_metrics(self) -> None:
+        pass
+
+
+def test_a_sample_that_a_full_disk_cut_off_is_dropped_by_the_next(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hard_ray.tracking.SAMPLE_EVERY_S", 0.0)
+    monkeypatch.setattr(SystemSampler, "_made", lambda self: [Monitor()])
+    sampler = SystemSampler(run)
+    sampler.sample()
+    with sampler.path.open("a") as stream:
+        stream.write('{"step": 1, "ti')
+    sampler.sample()
+    SystemSampler(run).sample()
+    points = [json.loads(line) for line in sampler.path.read_text().splitlines()]
+    assert [(point["step"], point["system/cpu"]) for point in points] == [(0, 50.0), (1, 50.0), (2, 50.0)]
+
+
+def test_a_torn_sample_does_not_end_what_mlflow_is_told(run: RunFolder):
+    whole = [json.dumps({"step": step, "time": 1000.0 + step, "system/cpu": 50.0}) for step in range(3)]
+    (run.path / "system.jsonl").write_text(f"{whole[0]}\n{whole[1][:20]}{whole[1]}\n{whole[2]}\n")
+    made = follower(run)
+    made.sync()
+    assert steps_sent(made, "system/cpu") == [0, 2]
 
 
 @pytest.mark.parametrize("before", [None, "http://somewhere:5000"])

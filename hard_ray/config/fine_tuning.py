@@ -27,7 +27,11 @@ from smoothed labels teaches worse (Müller et al. 2019, arXiv:1906.02629, secti
 
 
 def load_teacher_config(
-    files: Sequence[Path] = (), *, preset: str | None = None, overrides: Sequence[str] = ()
+    files: Sequence[Path] = (),
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Layer | None = None,
 ) -> RunConfig:
     """Merge and validate, as `load_config`; a teacher with weights has FINE_TUNING for its recipe.
 
@@ -36,8 +40,8 @@ def load_teacher_config(
     Raises:
         ConfigError: every mistake found, in one message.
     """
-    config = load_config(files, preset=preset, overrides=overrides)
+    config = load_config(files, preset=preset, overrides=overrides, defaults=defaults)
     if not config.teacher.has_weights:
         return config
     beneath = {"teacher": {"recipe": FINE_TUNING}}
-    return load_config(files, preset=preset, overrides=overrides, beneath=beneath)
+    return load_config(files, preset=preset, overrides=overrides, beneath=beneath, defaults=defaults)

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from hard_ray.addresses import masked
 from hard_ray.config.run import RunConfig
-from hard_ray.errors import ConfigError, suggestion
+from hard_ray.errors import ConfigError, RunFolderError, suggestion
 
 Layer = dict[str, Any]
 
@@ -47,6 +47,16 @@ class _BoundedLoader(yaml.SafeLoader):
         if found is not None:
             _count(found, {})
         return found
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A node's value; a tag that its text does not fit is an error of YAML's, not of Python's."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            raise yaml.constructor.ConstructorError(
+                None, None, f"this value cannot be read as {kind}", node.start_mark
+            ) from None
 
 
 class _Loader(_BoundedLoader):
@@ -98,8 +108,20 @@ def parse_yaml(text: str, source: str, *, repeated_keys: bool = False) -> Any:
     """
     try:
         return yaml.load(text, Loader=_BoundedLoader if repeated_keys else _Loader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"not valid YAML: {' '.join(str(error).split())}"], source) from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError([f"not valid YAML: {_yaml_problem(error)}"], source) from None
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong and where, without the text that stands there, which may hold a password."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return masked(" ".join(str(error).split()))
+    said = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+    return masked(": ".join(f"{text}{_place(mark)}" for text, mark in said if text))
+
+
+def _place(mark: yaml.Mark | None) -> str:
+    return "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def read_layer(path: Path) -> Layer:
@@ -208,6 +230,7 @@ def load_config(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     beneath: Layer | None = None,
+    defaults: Layer | None = None,
 ) -> RunConfig:
     """Merge and validate.
 
@@ -216,11 +239,12 @@ def load_config(
         preset: a shipped configuration that lies below the files.
         overrides: `dotted.key=value` texts that lie above them.
         beneath: what lies between the preset and the files.
+        defaults: what counts where neither preset nor files nor overrides say otherwise.
 
     Raises:
         ConfigError: every mistake found, in one message.
     """
-    layers: list[Layer] = []
+    layers: list[Layer] = [] if defaults is None else [defaults]
     if preset is not None:
         layers.append(parse_yaml(preset_text(preset), f"preset {preset}"))
     layers += [beneath] if beneath is not None else []
@@ -254,6 +278,28 @@ def of_options(model: type[ConfigT], values: Layer) -> ConfigT:
     except ValidationError as error:
         problems = [describe(problem, values) for problem in error.errors(include_url=False)]
         raise ConfigError(problems, "the options") from None
+
+
+def read_begun(model: type[ConfigT], path: Path) -> ConfigT:
+    """The settings that a folder was begun with.
+
+    Args:
+        model: what they are settings of.
+        path: the folder's file of them.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        RunFolderError: it holds no settings of this version's.
+    """
+    layer = read_layer(path)
+    try:
+        return model.model_validate(layer)
+    except ValidationError as error:
+        problems = [describe(problem, layer, model) for problem in error.errors(include_url=False)]
+        raise RunFolderError(
+            f"{path} has settings that this version of hardray does not take: {'; '.join(problems[:5])}; go on with "
+            "the version that began the folder, or choose another --output"
+        ) from None
 
 
 def _all_problems(error: ValidationError, merged: Layer) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 
 from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.config.autoencoder_training import AutoencoderRun
-from hard_ray.config.loader import absolute, dump_yaml, read_layer
+from hard_ray.config.loader import absolute, dump_yaml, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
@@ -129,13 +129,13 @@ def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
     """Resolve what follows from the machine, or take it from where the folder began.
 
     Raises:
-        RunFolderError: the folder began with other settings.
+        RunFolderError: the folder began with other settings, or another version's.
     """
     if not folder.training.exists():
         run = _resolve(run)
         write_text(folder.training, dump_yaml(run))
         return run
-    begun = AutoencoderRun.model_validate(read_layer(folder.training))
+    begun = read_begun(AutoencoderRun, folder.training)
     machine = ("threads", "amp_dtype", "channels_last")
     kept = {key: getattr(begun, key) for key in machine if getattr(run, key) is None}
     run = run.model_copy(update=kept)

@@ -38,6 +38,9 @@ POLL_S = 0.5
 LOST_S = 120.0
 """How long the connection may be gone while a job is followed."""
 
+SILENT_S = 60.0
+"""How long a followed job may print nothing before the connection, which may be gone unnoticed, is made again."""
+
 SHORTEST_SECRET = 8
 """In the output of a job, shorter values are not hidden: a 1 stands everywhere."""
 
@@ -78,6 +81,7 @@ class Jobs:
         """
         self.secrets = tuple(secrets)
         self.shown = without_password(address)
+        self._address = address
         _knock(address, self.shown)
         with self._readable("asked for its version"), _only_the_given_address():
             from ray.job_submission import JobSubmissionClient
@@ -134,25 +138,31 @@ class Jobs:
             ClusterError: the connection was gone for too long.
         """
         self.job(name)  # where there is none, this says so
-        shown, last = 0, time.monotonic()
+        shown = 0
+        lost: float | None = None
         while True:
             shown = asyncio.run(self._tail(name, shown, write))
             try:
+                _knock(self._address, self.shown)
                 job = self.job(name)
                 if job.is_over:
                     write(self.logs_from(name, shown))  # the last lines may come after the connection's end
                     return job
-                last = time.monotonic()
+                lost = None
             except ClusterError:
-                if time.monotonic() - last > LOST_S:
+                lost = time.monotonic() if lost is None else lost
+                if time.monotonic() - lost > LOST_S:
                     raise ClusterError(f"the connection to {self.shown} is lost; the job {name} may go on") from None
             time.sleep(POLL_S)
 
     async def _tail(self, name: str, skip: int, write: Callable[[str], None]) -> int:
         """Write what comes beyond the first `skip` characters; how many have been written in all."""
-        came = 0
-        with contextlib.suppress(Exception):  # the websocket's and Ray's own: the job's status says what is wrong
-            async for text in self._client.tail_job_logs(name):
+        came, texts = 0, self._client.tail_job_logs(name)
+        # the end, silence, the websocket's errors and Ray's own: the job's status says what is wrong
+        with contextlib.suppress(Exception):
+            while True:
+                async with asyncio.timeout(SILENT_S):
+                    text = await anext(texts)
                 new = text[max(0, skip - came) :]
                 came += len(text)
                 if new:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hard_ray.config.loader import read_layer
+from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.npz import read_npz
@@ -106,14 +106,14 @@ def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
         The comparison with the augmentors that the folder knows beside its own.
 
     Raises:
-        RunFolderError: it holds a comparison with other settings, or something else.
+        RunFolderError: it holds a comparison with other settings, or another version's, or something else.
     """
     path = folder.path
     if not folder.settings.exists():
         if not is_vacant(path):
             raise RunFolderError(f"{path} is there already and holds no scores; choose another --output")
         return run
-    begun = ScoreRun.model_validate(read_layer(folder.settings))
+    begun = read_begun(ScoreRun, folder.settings)
     everything = {**begun.augmentors, **run.augmentors}
     before, now = (
         flatten(each.model_copy(update={"groups": run.groups}).model_dump(mode="json"))

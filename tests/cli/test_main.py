@@ -61,6 +61,37 @@ def test_shorthands_for_teacher_and_data(tmp_path: Path):
     assert yaml.safe_load(invoke("show", "--data", "/x", "data.kind=parquet").stdout)["data"]["kind"] == "parquet"
 
 
+def test_data_is_an_image_folder_unless_preset_file_or_override_says_otherwise(tmp_path: Path):
+    sized, parquet = tmp_path / "sized.yaml", tmp_path / "parquet.yaml"
+    sized.write_text("data: {img_size: 64}\n")
+    parquet.write_text("data: {kind: parquet, path: /y}\n")
+
+    def data(*arguments: str) -> tuple[str, str, int]:
+        done = invoke("show", "--data", "/x", *arguments)
+        assert done.exit_code == 0, done.stderr
+        found = yaml.safe_load(done.stdout)["data"]
+        return found["kind"], found["path"], found["img_size"]
+
+    assert data("-c", str(sized)) == ("image_folder", "/x", 64)
+    assert data("-c", str(sized), "-c", str(parquet)) == ("parquet", "/x", 224)
+    assert data("--preset", "mnist-shift") == ("idx", "/x", 28)
+    assert data("--preset", "mnist-shift", "-c", str(sized)) == ("idx", "/x", 64)
+    assert data("--preset", "cifar10") == ("image_folder", "/x", 32)
+    assert data("--preset", "digits", "data.kind=image_folder") == ("image_folder", "/x", 224)
+    refused = invoke("show", "--preset", "digits", "--data", "/x")
+    assert refused.exit_code == 2
+    assert "data.path: unknown key here; another kind of data has it" in refused.stderr
+
+
+def test_a_teacher_is_trained_on_an_image_folder_too(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("data: {img_size: 32}\n")
+    root = make_image_folder(tmp_path / "data")
+    options = ("--data", str(root), "--model", "resnet18", "teacher.recipe.batch_size=8", "--dry-run")
+    done = invoke("train-teacher", "-c", str(tmp_path / "mine.yaml"), *options)
+    assert done.exit_code == 0, done.stderr
+    assert "data.kind image_folder" in done.stdout
+
+
 def test_presets_are_listed_with_a_line_each():
     done = invoke("presets")
     assert done.exit_code == 0

@@ -1,7 +1,10 @@
 """Commands are checked here before anything is sent, and no message shows a secret."""
 
+import asyncio
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -81,7 +84,7 @@ def test_a_space_and_its_base_are_sent(place: Path):
         (("distill", "--resume", "runs/x"), "runs/x: a relative path starts at a copy"),
         ((*DISTILL, "optim.lrr=1"), "optim.lrr: unknown key"),
         ((*DISTILL, "data.kind=image_folder", "data.path=images"), "data.path images: data and weights are not sent"),
-        ((*DISTILL, "--data", "images"), "data.path images: data and weights are not sent"),
+        (("distill", "--data", "images", "--output", "/shared/x"), "data.path images: data and weights are not sent"),
         ((*DISTILL, "runtime.address=h:1"), "runtime.address: a job runs on the cluster that it is sent to"),
         (("distill", "-c", "no.yaml", "--output", "/x"), "-c no.yaml: there is no such file in"),
         ((*DISTILL, f"tracking.uri=http://u:{SECRET}@h"), "word 6 of the command holds an address with a password"),
@@ -249,10 +252,10 @@ class Client:
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def broken(server: str, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     monkeypatch.setattr(module, "POLL_S", 0.0)
     made = Jobs.__new__(Jobs)
-    made.secrets, made.shown, made._client = (SECRET,), "http://h", Client()
+    made.secrets, made.shown, made._address, made._client = (SECRET,), "http://h", server, Client()
     return made
 
 
@@ -261,6 +264,66 @@ def test_a_broken_connection_is_made_again_and_no_line_comes_twice_or_is_missing
     assert broken.follow("j", shown.append).exit_code == 3
     assert "".join(shown) == "one\ntwo ***\nthree\n"
     assert broken._client.tries == 2
+
+
+class SilentClient(Client):
+    """Ray's client, whose connection is gone once, and nothing says so."""
+
+    async def tail_job_logs(self, name: str):
+        try:
+            async for text in super().tail_job_logs(name):
+                yield text
+        except RuntimeError:
+            await asyncio.sleep(3600)
+
+
+@pytest.mark.timeout(30)
+def test_a_connection_that_is_gone_unnoticed_is_made_again(broken: Jobs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SILENT_S", 0.1)
+    broken._client = SilentClient()
+    shown: list[str] = []
+    assert broken.follow("j", shown.append).exit_code == 3
+    assert "".join(shown) == "one\ntwo ***\nthree\n"
+    assert broken._client.tries == 2
+
+
+class LateClient(Client):
+    """Ray's client, whose connection holds longer than it may be gone, and whose head does not answer at once after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = [False, True]
+
+    async def tail_job_logs(self, name: str):
+        await asyncio.sleep(0.3)
+        async for text in super().tail_job_logs(name):
+            yield text
+
+    def get_job_info(self, name: str):
+        if self.refuses and self.refuses.pop(0):
+            raise RuntimeError("the head restarts")
+        return super().get_job_info(name)
+
+
+def test_how_long_a_connection_is_gone_counts_from_its_end(broken: Jobs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LOST_S", 0.2)
+    broken._client = LateClient()
+    assert broken.follow("j", lambda _: None).exit_code == 3
+    assert broken._client.refuses == []
+
+
+@pytest.mark.timeout(30)
+def test_a_dashboard_that_takes_connections_and_never_answers_is_lost_after_a_while(
+    broken: Jobs, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(module, "LOST_S", 0.1)
+    asked = [broken._client.get_job_info("j")]
+    monkeypatch.setattr(broken._client, "get_job_info", lambda name: asked.pop() if asked else time.sleep(3600))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broken._address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="the connection to http://h is lost; the job j may go on"):
+            broken.follow("j", lambda _: None)
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(broken: Jobs, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -14,6 +14,7 @@ from hard_ray.config.loader import (
     load_config,
     merge,
     parse_overrides,
+    parse_yaml,
     preset_description,
     preset_names,
     validate,
@@ -50,6 +51,16 @@ def test_later_layers_win(tmp_path: Path):
     two.write_text("optim: {lr: 0.2}\nseed: 2\n")
     config = load_config([one, two], overrides=["seed=3"])
     assert (config.optim.lr, config.optim.momentum, config.seed) == (0.2, 0.5, 3)
+
+
+def test_defaults_count_where_no_layer_says_otherwise(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {img_size: 64}\n")
+    defaults = {"data": {"kind": "image_folder", "path": "/a", "hflip": 0.25}}
+    data = load_config([path], overrides=["data.path=/b"], defaults=defaults).data
+    assert (data.kind, data.path, data.img_size, data.hflip) == ("image_folder", Path("/b"), 64, 0.25)
+    assert load_config([path], preset="digits", defaults=defaults).data.kind == "digits"
+    assert load_config([path], overrides=["data={kind: idx, path: /b}"], defaults=defaults).data.kind == "idx"
 
 
 def test_a_length_in_steps_replaces_one_in_epochs():
@@ -137,6 +148,27 @@ def test_yaml_cannot_make_objects(tmp_path: Path):
     evil.write_text("seed: !!python/object/apply:os.getpid []\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config([evil])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: !!bool maybe", "this value cannot be read as bool (line 1, column 4)"),
+        ("a: 1\nb: !!int ''", "this value cannot be read as int (line 2, column 4)"),
+        ("a: [!!timestamp x]", "this value cannot be read as timestamp (line 1, column 5)"),
+        ("a: 2026-13-45", "this value cannot be read as timestamp (line 1, column 4)"),
+        ("a: !!int hunter22", "this value cannot be read as int (line 1, column 4)"),
+        ('a: "\\UFFFFFFFF"', "not valid YAML"),
+        ("a: [1,\nb: {", "while parsing a flow node (line 2, column 5): expected the node content"),
+        ("a: 1\na: 2", "the key 'a' stands twice (line 2, column 1)"),
+        ("a: \0", "unacceptable character #x0000"),
+    ],
+)
+def test_a_mistake_in_yaml_has_its_line(text: str, words: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "mine.yaml")
+    assert words in str(caught.value)
+    assert "hunter22" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -71,6 +71,14 @@ def test_other_settings_do_not_continue_a_training(tmp_path: Path):
     assert _settle(undecided, folder) == begun
 
 
+def test_a_folder_that_another_version_began_is_told(tmp_path: Path):
+    folder = AutoencoderFolder(tmp_path)
+    _settle(run_of("kl"), folder)
+    folder.training.write_text(folder.training.read_text().replace("warmup:", "warm_up:"))
+    with pytest.raises(RunFolderError, match=r"does not take: training\.warm_up: unknown key.*choose another --output"):
+        _settle(run_of("kl"), folder)
+
+
 def test_training_yaml_loads_back_to_the_same(tmp_path: Path):
     run = run_of("vq", codes=64)
     _settle(run, AutoencoderFolder(tmp_path))

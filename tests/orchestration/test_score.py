@@ -131,6 +131,12 @@ def test_what_was_scored_is_not_asked_again_and_others_are_added_beside_it(
     assert more == scored(teacher, tmp_path / "fresh", "cutout", groups=6)
 
 
+def test_a_folder_that_another_version_began_is_told(teacher: Path, tmp_path: Path):
+    (tmp_path / "scoring.yaml").write_text("augmentors: {cutout: {kind: cutout, side: 0.5}}\nbatch: 16\n")
+    with pytest.raises(RunFolderError, match=r"cutout\.side: unknown key.*batch: unknown key.*choose another --output"):
+        scored(teacher, tmp_path, "cutout")
+
+
 def test_another_comparison_does_not_go_on_in_the_folder(teacher: Path, here: list[int], tmp_path: Path):
     scored(teacher, tmp_path / "s", "cutout")
     with pytest.raises(RunFolderError, match=r"other settings: seed was 0, now 1; give the same ones"):
