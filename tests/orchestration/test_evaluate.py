@@ -78,8 +78,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Without Ray; the suites that were measured."""
 
     @contextmanager
-    def networks_only(config: RunConfig, folder: RunFolder) -> Iterator:
-        del folder
+    def networks_only(config: RunConfig, *_: object) -> Iterator:
         yield config, Cluster(is_own=False, resources={"CPU": 2.0})
 
     Here.measured = []
