@@ -164,6 +164,17 @@ def test_any_shard_is_read_or_refused(tmp_path: Path, kind: str):
     check()
 
 
+def test_a_column_whose_name_is_no_text_is_a_damaged_parquet_file(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    named = pa.table({"image": [b""], "label": [0], "marker": [0]})
+    pq.write_table(named, tmp_path / "train" / "0.parquet")
+    written = (tmp_path / "train" / "0.parquet").read_bytes()
+    (tmp_path / "train" / "0.parquet").write_bytes(written.replace(b"marker", b"\x80arker"))
+    config = load_config(overrides=["data.kind=parquet", f"data.path={tmp_path}", "data.img_size=16"])
+    with pytest.raises(HardrayError, match=r"0\.parquet"):
+        build_index(config.data)
+
+
 def test_any_generated_set_is_opened_or_refused(tmp_path: Path):
     index = build_index(load_config(preset="digits").data)
     manifest = {"complete": True, "data_fingerprint": index.fingerprint(), "shards": [{"file": "shard-0.parquet"}]}

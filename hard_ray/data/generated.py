@@ -144,7 +144,7 @@ def _sample_ids(path: Path, parquet: pq.ParquetFile, count: int) -> NDArray[np.i
 def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
 
 

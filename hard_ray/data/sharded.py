@@ -29,7 +29,7 @@ def build_parquet(config: ParquetData) -> ImageIndex:
             parquet = pq.ParquetFile(path)
             _require_columns(parquet, config, path)
             labels.append(parquet.read(columns=[config.label_column]).column(0).combine_chunks())
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         for group in range(parquet.num_row_groups):
             group_file.append(number)
