@@ -240,11 +240,9 @@ def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
     """How far the teacher's answer moved from the one on the image itself: watched, not minimised."""
     if views.teacher is None or views.teacher_augmented is None:
         return {}
-    if views.sources is None and views.rows is not None:
-        kept = answer_to_keep(views.teacher[views.rows], None, temperature)
-    else:
-        kept = answer_to_keep(views.teacher, views.sources, temperature)
-    return {"drift": Drift(temperature)(views.teacher_augmented, kept)}
+    in_order = views.sources is not None or views.rows is None  # sources say themselves which images they are of
+    clean = views.teacher if in_order else views.teacher[views.rows]
+    return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
 
 
 def answer_to_keep(

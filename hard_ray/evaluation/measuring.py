@@ -130,13 +130,13 @@ def suite_results(
         return student, {}
     teacher = _result(parts, teachers, with_teacher=False, has_mce=has_mce)
     if _is_corruptions(parts):
-        relative = mce_vs_teacher(*(_by(_inside(parts, counts)) for counts in (students, teachers)))
+        relative = mce_vs_teacher(student["by"], teacher["by"])
         student |= {} if relative is None else {"mce_vs_teacher": relative}
     return student, teacher
 
 
 def _result(parts: Sequence[Part], counts: Sequence[Counts], *, with_teacher: bool, has_mce: bool) -> dict[str, Any]:
-    inner = _inside(parts, counts)
+    inner = [(part, counted) for part, counted in zip(parts, counts, strict=True) if not part.is_aside]
     total = functools.reduce(Counts.plus, (counted for _, counted in inner), Counts())
     score = {key: value for key, value in asdict(total.score(with_teacher=with_teacher)).items() if value is not None}
     by = _by(inner)
@@ -150,11 +150,6 @@ def _result(parts: Sequence[Part], counts: Sequence[Counts], *, with_teacher: bo
     }
     absolute = mce(by) if has_mce else None
     return result | aside | ({} if absolute is None else {"mce": absolute})
-
-
-def _inside(parts: Sequence[Part], counts: Sequence[Counts]) -> list[tuple[Part, Counts]]:
-    """The parts that a suite's numbers are of."""
-    return [(part, counted) for part, counted in zip(parts, counts, strict=True) if not part.is_aside]
 
 
 def _by(counts: Sequence[tuple[Part, Counts]]) -> Mapping[str, dict[str, float]]:

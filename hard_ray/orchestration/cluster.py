@@ -296,10 +296,12 @@ def _await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str]
     Ray Train and the pool ask for it again as they start, so the request goes no further than this: it would outlive
     a driver that is killed.
     """
-    last = time.monotonic() + runtime.nodes_timeout_s
-    resolved = _resolve_gpus(runtime, Cluster(is_own=False, resources=ray.cluster_resources()), trials or 1)
+    if not runtime.nodes_timeout_s:
+        return
+    last, there = time.monotonic() + runtime.nodes_timeout_s, ray.cluster_resources()
+    resolved = _resolve_gpus(runtime, Cluster(is_own=False, resources=there), trials or 1)
     least = demand(resolved, trials=trials, least=True)
-    if not runtime.nodes_timeout_s or not (missing := _missing(least, ray.cluster_resources())):
+    if not (missing := _missing(least, there)):
         return
     say(f"cluster: waiting up to {runtime.nodes_timeout_s:g} s for nodes; {least.whose} reserves {missing}")
     request_resources(bundles=demand(resolved, trials=trials).bundles)
