@@ -123,9 +123,9 @@ def test_any_idx_file_is_read_or_refused(tmp_path_factory, data: bytes, packed: 
         assert read_idx(path).dtype == np.uint8
 
 
-def parquet_bytes() -> bytes:
+def parquet_bytes(labels: list) -> bytes:
     stream = io.BytesIO()
-    table = pa.table({"image": [{"bytes": PICTURES["PNG"], "path": "a"}] * 30, "label": list(range(3)) * 10})
+    table = pa.table({"image": [{"bytes": PICTURES["PNG"], "path": "a"}] * 30, "label": labels * 10})
     pq.write_table(table, stream)
     return stream.getvalue()
 
@@ -141,17 +141,21 @@ def tar_bytes() -> bytes:
     return stream.getvalue()
 
 
-SHARDS = {"parquet": parquet_bytes(), "webdataset": tar_bytes()}
+SHARDS = {
+    "numbers": ("parquet", ".parquet", parquet_bytes([0, 1, 2])),
+    "names": ("parquet", ".parquet", parquet_bytes(["ant", "bee", "cat"])),
+    "tar": ("webdataset", ".tar", tar_bytes()),
+}
 
 
-@pytest.mark.parametrize("kind", list(SHARDS))
-def test_any_shard_is_read_or_refused(tmp_path: Path, kind: str):
-    suffix = {"parquet": ".parquet", "webdataset": ".tar"}[kind]
+@pytest.mark.parametrize("shards", list(SHARDS))
+def test_any_shard_is_read_or_refused(tmp_path: Path, shards: str):
+    kind, suffix, intact = SHARDS[shards]
     shard = tmp_path / "train" / f"0{suffix}"
     shard.parent.mkdir()
 
     @fuzz
-    @given(mutated(SHARDS[kind]))
+    @given(mutated(intact))
     def check(data: bytes) -> None:
         shard.write_bytes(data)
         with suppress(HardrayError):

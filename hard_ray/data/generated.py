@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
 from hard_ray.data.index import ImageIndex
+from hard_ray.data.parquet import group_rows, open_parquet, read_parquet
 from hard_ray.data.readers import ParquetReader, Picture
 from hard_ray.errors import DataError, RunFolderError, readable
 from hard_ray.run_folder import read_json
@@ -83,16 +84,12 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
             f"{folder}: was generated from other data than this run's (fingerprint "
             f"{fingerprint[:12]}, here {index.fingerprint()[:12]}): labels, classes or splits differ"
         )
-    group_file, group_index, group_rows, ids = [], [], [], []
-    for number, path in enumerate(files):
+    groups, ids = [], []
+    for path in files:
         parquet = _open(path)
         ids.append(_sample_ids(path, parquet, len(index.labels)))
-        for group in range(parquet.num_row_groups):
-            group_file.append(number)
-            group_index.append(group)
-            group_rows.append(parquet.metadata.row_group(group).num_rows)
-    starts = np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64)
-    reader = ParquetReader(files, np.array(group_file), np.array(group_index), starts, "image")
+        groups.append(group_rows(parquet))
+    reader = ParquetReader.of(files, groups, "image")
     place = np.full(len(index.labels), -1, dtype=np.int64)
     joined = np.concatenate(ids)
     place[joined] = np.arange(len(joined))
@@ -130,23 +127,27 @@ def _told(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]
 
 def _sample_ids(path: Path, parquet: pq.ParquetFile, count: int) -> NDArray[np.int64]:
     """Whose images a shard holds, of `count` images in all."""
+    if "image" not in parquet.schema_arrow.names:
+        raise _unreadable(path, "has no column 'image'")
     try:
-        parquet.schema_arrow.field("image")
-        ids: NDArray[np.int64] = parquet.read(["sample_id"])["sample_id"].cast(pa.int64()).fill_null(-1).to_numpy()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise _unreadable(path, error) from None
+        column = read_parquet(parquet, ["sample_id"])["sample_id"]
+        ids: NDArray[np.int64] = column.cast(pa.int64()).fill_null(-1).to_numpy()
+    except OSError as error:
+        raise _unreadable(path, str(error)) from None
+    except pa.ArrowException as error:
+        raise _unreadable(path, readable(error)) from None
     wrong = ids[(ids < 0) | (ids >= count)]
     if len(wrong):
-        raise _unreadable(path, ValueError(f"sample id {wrong[0]} is none of the data's, which are 0 to {count - 1}"))
+        raise _unreadable(path, f"sample id {wrong[0]} is none of the data's, which are 0 to {count - 1}")
     return ids
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+        return open_parquet(path)
+    except OSError as error:
+        raise _unreadable(path, str(error)) from None
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: the shard cannot be read ({readable(error)}); delete it and generate it again")
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: the shard cannot be read ({reason}); delete it and generate it again")

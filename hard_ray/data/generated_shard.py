@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hard_ray.config.loader import dotted_values
 from hard_ray.data.generated import SCHEMA
+from hard_ray.data.parquet import open_parquet, read_parquet
 from hard_ray.errors import DataError
 from hard_ray.run_folder import write_bytes
 
@@ -104,9 +105,10 @@ def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardH
     """
     remedy = "delete this file and give the same command to make it again, or choose another --output"
     try:
-        table = pq.ParquetFile(path).read()
-        header = ShardHeader.of(json.loads((table.schema.metadata or {})[KEY]))
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        parquet = open_parquet(path)
+        table = read_parquet(parquet, parquet.schema_arrow.names)
+        header = ShardHeader.of(json.loads((parquet.metadata.metadata or {})[KEY]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path}: cannot be read as a shard of a generated set ({reason}); {remedy}") from None
     if header.digest != digest_of(settings):

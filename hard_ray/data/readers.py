@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from hard_ray.data.parquet import open_parquet, read_parquet
 from hard_ray.errors import readable
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
@@ -88,14 +88,32 @@ class ParquetReader:
     """For each row group: its first row; one more entry at the end."""
     column: str
 
+    @classmethod
+    def of(cls, files: Sequence[Path], group_rows: Sequence[Sequence[int]], column: str) -> ParquetReader:
+        """A reader of `files`, whose row groups have so many rows."""
+        counts = [len(rows) for rows in group_rows]
+        return cls(
+            tuple(files),
+            np.repeat(np.arange(len(files)), counts),
+            np.concatenate([np.arange(count) for count in counts]).astype(np.int64),
+            np.concatenate([[0], np.cumsum(np.concatenate(group_rows))]).astype(np.int64),
+            column,
+        )
+
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """The encoded bytes; each row group that is touched is read once."""
+        """The encoded bytes; each row group that is touched is read once, and an unreadable one has no picture."""
         wanted = np.asarray(rows)
         groups = np.searchsorted(self.group_start, wanted, side="right") - 1
         pictures: list[Picture] = [OSError("not read")] * len(rows)
         for group in np.unique(groups):
-            values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
-            for position in np.flatnonzero(groups == group):
+            positions = np.flatnonzero(groups == group)
+            try:
+                values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
+            except OSError as error:
+                for position in positions:
+                    pictures[position] = error
+                continue
+            for position in positions:
                 pictures[position] = _encoded(values[int(wanted[position] - self.group_start[group])].as_py())
         return pictures
 
@@ -108,7 +126,7 @@ class ParquetReader:
 
 @functools.lru_cache(maxsize=8)
 def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
-    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+    return read_parquet(open_parquet(path), [column], group).column(column)
 
 
 def _encoded(value: Any) -> Picture:

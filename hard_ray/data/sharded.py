@@ -4,47 +4,41 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hard_ray.config.data import ParquetData, WebDatasetData
 from hard_ray.data.index import ImageIndex, Rows, with_validation
+from hard_ray.data.parquet import group_rows, open_parquet, read_parquet
 from hard_ray.data.readers import ParquetReader, TarReader
 from hard_ray.data.sources import IMAGE_SUFFIXES, find_splits, require_folder, split_single
 from hard_ray.errors import DataError
+
+MOST_CLASSES = 1_000_000
+"""What a class number must be below: every class has a name, and a row in the student's last layer."""
 
 
 def build_parquet(config: ParquetData) -> ImageIndex:
     """Index row groups and labels; images stay in the files."""
     files, splits_of_files = _shards(config, ".parquet")
-    group_file, group_index, group_rows, labels = [], [], [], []
-    for number, path in enumerate(files):
+    groups, labels = [], []
+    for path in files:
         try:
-            parquet = pq.ParquetFile(path)
+            parquet = open_parquet(path)
             _require_columns(parquet, config, path)
-            labels.append(parquet.read(columns=[config.label_column]).column(0).combine_chunks())
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            labels.append(read_parquet(parquet, [config.label_column]).column(config.label_column).to_pylist())
+        except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
-        for group in range(parquet.num_row_groups):
-            group_file.append(number)
-            group_index.append(group)
-            group_rows.append(parquet.metadata.row_group(group).num_rows)
-    reader = ParquetReader(
-        files,
-        np.array(group_file, dtype=np.int64),
-        np.array(group_index, dtype=np.int64),
-        np.concatenate([[0], np.cumsum(group_rows)]).astype(np.int64),
-        config.image_column,
-    )
+        groups.append(group_rows(parquet))
+    reader = ParquetReader.of(files, groups, config.image_column)
     file_of_row = np.repeat(np.arange(len(files)), [len(part) for part in labels])
-    values = [value for part in labels for value in part.to_pylist()]
-    return _assemble(config, reader, values, file_of_row, splits_of_files, _label_names(files[0], config))
+    values = [value for part in labels for value in part]
+    return _assemble(config, reader, values, file_of_row, splits_of_files, _label_names(open_parquet(files[0]), config))
 
 
 def build_webdataset(config: WebDatasetData) -> ImageIndex:
@@ -129,11 +123,11 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
             raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}")
 
 
-def _label_names(path: Path, config: ParquetData) -> tuple[str, ...] | None:
+def _label_names(parquet: pq.ParquetFile, config: ParquetData) -> tuple[str, ...] | None:
     """Class names that the `datasets` library left in the file's metadata."""
     import json
 
-    raw = (pq.read_schema(path).metadata or {}).get(b"huggingface")
+    raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
     if raw is None:
         return None
     try:
@@ -168,12 +162,14 @@ def encode_labels(
     """Class names and numbers. Integers keep their number; names are sorted.
 
     Raises:
-        DataError: a label is missing, negative, or neither an integer nor a text.
+        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a text.
     """
-    wrong: Callable[[Any], bool] = lambda value: isinstance(value, bool) or not isinstance(value, int | str)  # noqa: E731
-    bad = next((value for value in values if wrong(value) or (isinstance(value, int) and value < 0)), None)
-    if bad is not None or any(value is None for value in values):
-        raise DataError(f"{where}: the label {bad!r} is neither a class number nor a class name")
+    for value in values:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
+        if not is_number and not isinstance(value, str):
+            raise DataError(
+                f"{where}: the label {value!r} is neither a class number below {MOST_CLASSES:,} nor a class name"
+            )
     if all(isinstance(value, int) for value in values):
         count = max(len(names or ()), max(values, default=-1) + 1)
         classes = tuple(names) if names and len(names) == count else tuple(str(number) for number in range(count))

@@ -15,7 +15,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from hard_ray.config.loader import load_config
-from hard_ray.data import readers
+from hard_ray.data import parquet, readers
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.readers import FileReader, Picture, TarReader
 from hard_ray.data.sources import build_index
@@ -116,7 +116,7 @@ def test_a_program_in_any_column_of_a_hugging_face_set_is_not_run(tmp_path: Path
     pictures = index.reader.read([3, 4])
     assert unreadable(pictures[0])
     assert np.asarray(decode(pictures[1], in_chans=1)).max() == 4
-    with pytest.raises(DataError, match="neither a class number nor a class name"):
+    with pytest.raises(DataError, match="neither a class number below 1,000,000 nor a class name"):
         index_of(*place, "data.label_column=thumbnail")
     assert not ran.exists()
 
@@ -186,3 +186,46 @@ def test_a_member_of_a_shard_that_is_too_large_is_unreadable(tmp_path: Path, mon
     pictures = index.reader.read([2, 3, 4])
     assert [isinstance(picture, bytes) for picture in pictures] == [True, False, True]
     assert unreadable(pictures[1])
+
+
+def parquet_index(root: Path, images: list[bytes], row_group_size: int) -> ImageIndex:
+    (root / "train").mkdir()
+    table = pa.table({"image": images, "label": [number % 2 for number in range(len(images))]})
+    pq.write_table(table, root / "train" / "0.parquet", row_group_size=row_group_size)
+    return index_of("data.kind=parquet", f"data.path={root}")
+
+
+def test_the_pictures_of_a_damaged_row_group_are_unreadable_and_the_others_are_not(tmp_path: Path):
+    index = parquet_index(tmp_path, [png(number) for number in range(20)], row_group_size=10)
+    shard = tmp_path / "train" / "0.parquet"
+    image = pq.ParquetFile(shard).metadata.row_group(1).column(0)
+    data = bytearray(shard.read_bytes())
+    data[image.dictionary_page_offset : image.dictionary_page_offset + image.total_compressed_size] = bytes(
+        image.total_compressed_size
+    )
+    shard.write_bytes(data)
+    pictures = index.reader.read([3, 13, 9, 19])
+    assert [isinstance(picture, OSError) for picture in pictures] == [False, True, False, True]
+    assert unreadable(pictures[1])
+
+
+def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"0\.parquet: cannot be read as Parquet \(says that its row groups have 50000"):
+        parquet_index(tmp_path, [b"x"] * 50_000, row_group_size=50_000)
+
+
+def test_a_row_group_that_unfolds_to_more_than_is_read_at_once_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parquet, "LARGEST_READ", 2_000_000)
+    index = parquet_index(tmp_path, [os.urandom(20_000)] * 20_000, row_group_size=20_000)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        picture = index.reader.read([0])[0]
+    finally:
+        pa.set_memory_pool(usual)
+    assert isinstance(picture, OSError)
+    assert "more than 2,000,000 bytes at once; write the file with smaller row groups" in str(picture)
+    assert pool.max_memory() < 4_000_000, "of 400,000,000 that the file's rows have"

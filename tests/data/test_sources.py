@@ -227,10 +227,18 @@ def test_text_labels_are_sorted_and_eleven_numbers_keep_their_order(tmp_path: Pa
     assert index.labels.tolist() == numbers
 
 
-@pytest.mark.parametrize("labels", [[None] * 8, [-1] * 8, [0.5] * 8])
+@pytest.mark.parametrize("labels", [[None] * 8, [-1] * 8, [0.5] * 8, [0] * 7 + [2**40]])
 def test_parquet_labels_that_are_none_are_refused(tmp_path: Path, labels: list):
     write_parquet(tmp_path / "train" / "x.parquet", list(range(8)), labels, struct_cell=False)
-    with pytest.raises(DataError, match="is neither a class number nor a class name"):
+    with pytest.raises(DataError, match="is neither a class number below 1,000,000 nor a class name"):
+        index_of("data.kind=parquet", f"data.path={tmp_path}")
+
+
+def test_a_parquet_label_that_is_no_text_is_refused_by_file(tmp_path: Path):
+    write_parquet(tmp_path / "train" / "x.parquet", list(range(8)), ["ant", "bee"] * 4, struct_cell=False)
+    damaged = (tmp_path / "train" / "x.parquet").read_bytes().replace(b"bee", b"b\xffe")
+    (tmp_path / "train" / "x.parquet").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"x\.parquet: cannot be read as Parquet .*utf-8"):
         index_of("data.kind=parquet", f"data.path={tmp_path}")
 
 
@@ -272,6 +280,12 @@ def test_webdataset_labels_may_be_names(tmp_path: Path):
 def test_a_webdataset_image_without_label_is_refused(tmp_path: Path):
     write_tar(tmp_path / "train-0.tar", [("a", 0, "0"), ("b", 1, None)])
     with pytest.raises(DataError, match="1 images have no member .*cls; set data.label_key"):
+        index_of("data.kind=webdataset", f"data.path={tmp_path}")
+
+
+def test_a_webdataset_class_number_beyond_all_classes_is_refused(tmp_path: Path):
+    write_tar(tmp_path / "train-0.tar", [("a", 0, "0"), ("b", 1, "999999999")])
+    with pytest.raises(DataError, match="the label 999999999 is neither a class number below 1,000,000"):
         index_of("data.kind=webdataset", f"data.path={tmp_path}")
 
 

@@ -1,0 +1,65 @@
+"""Parquet files, read a few rows at a time: what a file says about itself is not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hard_ray.errors import readable
+
+ROWS_AT_A_TIME = 64
+"""A few bytes of a file can stand for any number of rows: so much is decoded before the next look at their size."""
+LARGEST_READ = 4 * 2**30
+"""Bytes in memory of what is read at once: of a row group's images, or of all labels of a file."""
+
+_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A file whose schema can be read and whose row groups add up.
+
+    Raises:
+        OSError: it is no Parquet file, or is damaged.
+    """
+    try:
+        parquet = pq.ParquetFile(path)
+        rows, size = group_rows(parquet), path.stat().st_size
+    except _ERRORS as error:
+        raise OSError(readable(error)) from None
+    if min(rows, default=0) < 0 or sum(rows) > size:
+        raise OSError(f"says that its row groups have {', '.join(map(str, rows[:5]))} rows, in {size:,} bytes")
+    return parquet
+
+
+def group_rows(parquet: pq.ParquetFile) -> list[int]:
+    """How many rows each row group says that it has."""
+    return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+
+
+def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
+    """Columns of one row group, or of the whole file.
+
+    Raises:
+        OSError: one is missing or there twice, cannot be read, or is larger than `LARGEST_READ`.
+    """
+    names = parquet.schema_arrow.names
+    if wrong := [column for column in columns if names.count(column) != 1]:
+        raise OSError(f"has {names.count(wrong[0])} columns {wrong[0]!r} among {', '.join(names)}; want one")
+    told = group_rows(parquet)
+    groups = list(range(len(told))) if group is None else [group]
+    batches, size = [], 0
+    try:
+        for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, list(columns), use_threads=False):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > LARGEST_READ:
+                raise OSError(f"more than {LARGEST_READ:,} bytes at once; write the file with smaller row groups")
+        table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table().select(columns)
+    except _ERRORS as error:
+        raise OSError(readable(error)) from None
+    if len(table) != (rows := sum(told[number] for number in groups)):
+        raise OSError(f"has {len(table)} rows where it says {rows}")
+    return table
