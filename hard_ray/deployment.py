@@ -83,7 +83,8 @@ def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
         slots: whether nodes offer `student_slot` and `teacher_slot`.
     """
     words = ["hardray", *command]
-    if command[0] != "evaluate" and not any(each.split("=")[0] == "--output" for each in command):
+    of_run = command[0] == "evaluate" and command[1:2] and command[1].startswith("/runs/")  # it keeps its evaluation
+    if not of_run and not any(each.split("=")[0] == "--output" for each in command):
         words += ["--output", f"/runs/{name}"]
     if command[0] in GOES_ON and "--continue" not in command:
         words.append("--continue")

@@ -142,9 +142,15 @@ class RunFolder:
         """Refuse a second process on this folder.
 
         Raises:
-            RunFolderError: another process holds it, or its file system has no locks.
+            RunFolderError: another process holds it, it cannot be written, or its file system has no locks.
         """
-        with (self.path / ".lock").open("w") as stream:
+        try:
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written ({error.strerror}); allow it, or choose another --output"
+            ) from None
+        with lock as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -262,11 +268,17 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """A JSON file's value; `default` where there is no such file."""
+    """A JSON file's value; `default` where there is no such file.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @contextlib.contextmanager

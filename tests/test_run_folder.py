@@ -48,6 +48,16 @@ def test_a_second_process_is_refused(tmp_path: Path):
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
+    folder = create(tmp_path / "run")
+    (folder.path / ".lock").mkdir()  # the superuser may write what nobody may
+    with (
+        pytest.raises(RunFolderError, match=r"run cannot be written \(.*\); allow it, or choose another --output"),
+        folder.locked(),
+    ):
+        pass
+
+
 def test_a_file_system_without_locks_is_told_from_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

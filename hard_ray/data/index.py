@@ -71,7 +71,7 @@ def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: i
     """
     order = rows[permutation(purpose, len(rows), seed=seed, epoch=0)]
     wanted = _shares(labels[rows], round(fraction * len(rows)))
-    taken = np.concatenate([order[labels[order] == label][:count] for label, count in wanted.items()])
+    taken = np.concatenate([order[:0], *(order[labels[order] == label][:count] for label, count in wanted.items())])
     is_taken = np.isin(rows, taken)
     return rows[~is_taken], rows[is_taken]
 

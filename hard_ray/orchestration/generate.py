@@ -151,10 +151,19 @@ def _locked(folder: SetFolder) -> Iterator[None]:
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:
-    """The manifest that an earlier start left, if it did."""
+    """The manifest that an earlier start left, if it did, with what going on asks it for.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not folder.manifest.exists():
+        return {}
     try:
-        begun: dict[str, Any] = read_json(folder.manifest, {})
-    except ValueError:
+        begun: dict[str, Any] = read_json(folder.manifest)
+        kernels = begun["kernels"]
+        told = [begun["settings_digest"], *(folder.path / shard["file"] for shard in begun["shards"])]
+        told += [kernels[key] for key in KERNELS] + [kernels["teacher"][key] for key in TEACHER_KERNELS]
+    except (ValueError, KeyError, TypeError):
         raise DataError(f"{folder.manifest}: cannot be read; delete this file and give the same command") from None
     return begun
 

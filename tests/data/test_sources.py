@@ -283,6 +283,12 @@ def test_a_webdataset_image_without_label_is_refused(tmp_path: Path):
         index_of("data.kind=webdataset", f"data.path={tmp_path}")
 
 
+def test_an_archive_without_an_image_is_an_empty_split(tmp_path: Path):
+    write_tar(tmp_path / "train-0.tar", [])
+    with pytest.raises(DataError, match="the train split holds no image"):
+        index_of("data.kind=webdataset", f"data.path={tmp_path}")
+
+
 def test_a_webdataset_class_number_beyond_all_classes_is_refused(tmp_path: Path):
     write_tar(tmp_path / "train-0.tar", [("a", 0, "0"), ("b", 1, "999999999")])
     with pytest.raises(DataError, match="the label 999999999 is neither a class number below 1,000,000"):

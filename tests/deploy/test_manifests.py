@@ -249,6 +249,7 @@ def test_a_folder_that_was_given_stays_and_only_what_goes_on_is_told_to():
     assert of("distill", "--output", "/runs/x") == ["hardray", "distill", "--output", "/runs/x", "--continue", waits]
     assert of("generate", "--preset", "cifar10")[-3:] == ["--output", "/runs/hardray", waits]
     assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x", waits]
+    assert of("evaluate", "resnet18", "--data", "/data")[-3:] == ["--output", "/runs/hardray", waits]
     own = "runtime.nodes_timeout_s=60"
     assert of("evaluate", "/runs/x", own) == ["hardray", "evaluate", "/runs/x", own]
 

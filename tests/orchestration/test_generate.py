@@ -227,12 +227,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path):
 
 
 def test_mistakes_end_the_command_before_ray_is_started(place: Path):
-    for arguments, words in (
-        (("--autoencoder", "nowhere"), "there is no such folder"),
-        ((), "autoencoder: is required"),
-        (("--autoencoder", "coder", "--eps", "0"), "eps: Input should be greater than 0"),
+    (place / "odd").mkdir()
+    write_json(place / "odd/manifest.json", {"complete": True, "shards": []})
+    for output, arguments, words in (
+        ("mistake", ("--autoencoder", "nowhere"), "there is no such folder"),
+        ("mistake", (), "autoencoder: is required"),
+        ("mistake", ("--autoencoder", "coder", "--eps", "0"), "eps: Input should be greater than 0"),
+        ("odd", ("--autoencoder", "coder"), "odd/manifest.json: cannot be read; delete this file"),
     ):
-        done = run("generate", "-c", "config.yaml", "--output", "mistake", *arguments, cwd=place)
+        done = run("generate", "-c", "config.yaml", "--output", output, *arguments, cwd=place)
         assert done.returncode in (1, 2)
         assert words in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
