@@ -23,7 +23,7 @@ from PIL import Image
 
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.runtime import Dtype
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.orchestration.hardware import probe
 from hard_ray.precision import DTYPES, Precision
@@ -72,7 +72,7 @@ def prepare() -> Place:
     if not (teacher / "config.json").exists():
         torch.manual_seed(0)
         network = build_student(StudentConfig(model=TEACHER), SPEC, role="the teacher")
-        export_network(network, teacher, images=SPEC, card=ModelCard("random", "none", "none", "none", 0, 1.0))
+        export_network(network, teacher, images=SPEC, card=ModelCard("random", "none", "none", "none", 0, EvalView()))
     return Place(data, teacher)
 
 

@@ -73,7 +73,7 @@ def distill(
     """
     with readable_errors():
         if resume is not None:
-            if overrides or config or preset or output or teacher or data or goes_on:
+            if overrides or config or preset or output or teacher or data or dry_run or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
             run_to_end(lambda reporter: api().resume(resume, reporter=reporter))
             return

@@ -57,7 +57,7 @@ def train_teacher(
     """
     with readable_errors():
         if resume is not None:
-            if overrides or config or preset or model or pretrained or data or output or goes_on:
+            if overrides or config or preset or model or pretrained or data or output or dry_run or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
             done = run_to_end(lambda reporter: api().resume(resume, reporter=reporter), learner="teacher")
             _print(teaching_lines(done, []))

@@ -17,19 +17,6 @@ from hard_ray.run_folder import replacing_folder, write_text
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What the model card says beside the architecture."""
-
-    data: str
-    teacher: str
-    """Its model, or "none"."""
-    objective: str
-    augmentor: str
-    updates: int
-    crop_pct: float
-
-
-@dataclass(frozen=True, slots=True)
 class EvalView:
     """The evaluation view in timm's words: how a picture becomes the network's input."""
 
@@ -41,6 +28,20 @@ class EvalView:
     """How pictures are resized; None: the architecture's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the model card says beside the architecture."""
+
+    data: str
+    teacher: str
+    """Its model, or "none"."""
+    objective: str
+    augmentor: str
+    updates: int
+    view: EvalView
+    """How the pictures that it was measured on became its input."""
+
+
 def timm_view(data: DataConfig) -> EvalView:
     """What `hard_ray.data.views.eval_view` does, as timm's evaluation transform does it too."""
     is_whole = data.crop in ("none", "padded") and data.crop_pct == 1.0
@@ -50,8 +51,7 @@ def timm_view(data: DataConfig) -> EvalView:
 def export_network(network: Network, folder: Path, *, images: ImageSpec, card: ModelCard) -> None:
     """Write a student in timm's layout; the folder is replaced in one step."""
     text = _card(network, images, card)
-    view = EvalView(card.crop_pct)
-    write_timm_folder(network, folder, images=images, names=images.classes, view=view, card=text)
+    write_timm_folder(network, folder, images=images, names=images.classes, view=card.view, card=text)
 
 
 def write_timm_folder(

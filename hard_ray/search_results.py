@@ -7,6 +7,7 @@ from typing import Any
 
 from hard_ray.config.loader import Layer, dump_yaml
 from hard_ray.config.space import Search, SpaceConfig
+from hard_ray.errors import RunFolderError, readable
 from hard_ray.figures import save_png
 from hard_ray.importance import importance
 from hard_ray.report import versions
@@ -112,9 +113,16 @@ def draw_plots(folder: SearchFolder, ledger: Ledger, space: SpaceConfig) -> dict
 
 
 def read_ledger(folder: SearchFolder, goals: Sequence[Goal]) -> tuple[Ledger, Mapping[str, Any]]:
-    """The trials of earlier starts, and what else `results.json` holds."""
-    results: Layer = read_json(folder.results, {})
-    return Ledger.read(goals, results.get("trials", [])), results
+    """The trials of earlier starts, and what else `results.json` holds.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    try:
+        results: Layer = read_json(folder.results, {})
+        return Ledger.read(goals, results.get("trials", [])), results
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunFolderError(f"{folder.results} cannot be read ({readable(error)}); put a copy of it back") from None
 
 
 def forget_lost(ledger: Ledger) -> None:

@@ -174,7 +174,7 @@ class Run:
             status = self._loop(batches)
         if status is Status.FINISHED:
             self._evaluate()
-        self._merge_bad()
+        self.merge_bad()
         self._checkpoint()
         return status
 
@@ -275,7 +275,7 @@ class Run:
         """
         self._refuse_divergence(signals)
         if signals is not None and signals.new_bad:
-            self._merge_bad()
+            self.merge_bad()
         if signals is not None and signals.stop:
             return True
         switch = self.controller.decide(signals.measurement if signals else None)
@@ -422,7 +422,7 @@ class Run:
         """Remember unreadable images until the ranks have told each other."""
         self._new_bad |= set(names) - set(self.progress.bad_images)
 
-    def _merge_bad(self) -> None:
+    def merge_bad(self) -> None:
         """Every rank learns of every unreadable image; every rank calls this.
 
         Raises:

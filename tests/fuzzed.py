@@ -8,7 +8,6 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,22 +24,22 @@ from hard_ray.data.generated import open_generated
 from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
-from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
+from hard_ray.errors import HardrayError
 from hard_ray.networks.checkpoints import read_weights
 from hard_ray.state import STATE_FILE, CheckpointStore, Progress, Weights
 
 Read = Callable[[bytes], None]
-"""Reads bytes; raises for nothing that stands in them."""
+"""Reads bytes, or raises one of `REFUSALS`."""
+REFUSALS = (HardrayError, UnreadableImageError)
 Target = Callable[[Path], tuple[bytes, Read]]
 """Makes, in an empty folder, an intact file's bytes and what reads others."""
 
 
 def config_text(_: Path) -> tuple[bytes, Read]:
     def read(data: bytes) -> None:
-        with suppress(ConfigError):
-            layer = parse_yaml(data.decode("utf-8", "replace"), "mine.yaml")
-            if isinstance(layer, dict):
-                validate([layer], source="mine.yaml")
+        layer = parse_yaml(data.decode("utf-8", "replace"), "mine.yaml")
+        if isinstance(layer, dict):
+            validate([layer], source="mine.yaml")
 
     return dump_yaml(load_config(preset="digits")).encode(), read
 
@@ -54,8 +53,7 @@ def picture_bytes(kind: str) -> bytes:
 
 def picture(kind: str, _: Path) -> tuple[bytes, Read]:
     def read(data: bytes) -> None:
-        with suppress(UnreadableImageError):
-            assert decode(data, in_chans=3).mode == "RGB"
+        assert decode(data, in_chans=3).mode == "RGB"
 
     return picture_bytes(kind), read
 
@@ -78,8 +76,7 @@ def idx_packed_afterwards(folder: Path) -> tuple[bytes, Read]:
 
 def read_idx_file(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    with suppress(DataError):
-        assert read_idx(path).dtype == np.uint8
+    assert read_idx(path).dtype == np.uint8
 
 
 def parquet_bytes(labels: list) -> bytes:
@@ -107,11 +104,9 @@ def shard(kind: str, intact: bytes, folder: Path) -> tuple[bytes, Read]:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        with suppress(HardrayError):
-            index = build_index(config.data)
-            for row in index.reader.read(list(range(min(5, len(index.labels))))):
-                with suppress(UnreadableImageError):
-                    decode(row, in_chans=3)
+        index = build_index(config.data)
+        for row in index.reader.read(list(range(min(5, len(index.labels))))):
+            decode(row, in_chans=3)
 
     return intact, read
 
@@ -126,8 +121,7 @@ def generated_shard(folder: Path) -> tuple[bytes, Read]:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        with suppress(HardrayError):
-            assert (open_generated(folder, index).place >= 0).sum() <= 3
+        assert 1 <= (open_generated(folder, index).place >= 0).sum() <= 3
 
     return path.read_bytes(), read
 
@@ -139,8 +133,7 @@ def weights(suffix: str, folder: Path) -> tuple[bytes, Read]:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        with suppress(ModelError):
-            assert all(isinstance(value, torch.Tensor) for value in read_weights(path).values())
+        assert all(isinstance(value, torch.Tensor) for value in read_weights(path).values())
 
     return save(network) if suffix == "safetensors" else stream.getvalue(), read
 
@@ -158,8 +151,7 @@ def checkpoint(name: str, folder: Path) -> tuple[bytes, Read]:
             digests = {**state["sha256"], name: hashlib.sha256(data).hexdigest()}
             (path / STATE_FILE).write_text(json.dumps({**state, "sha256": digests}))
         (path / name).write_bytes(data)
-        with suppress(RunFolderError):
-            assert store.restore(parts, say=lambda _: None) is not None
+        assert store.restore(parts, say=lambda _: None) is not None
 
     return (path / name).read_bytes(), read
 

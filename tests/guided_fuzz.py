@@ -6,6 +6,7 @@ neither read nor refused properly is kept as build/fuzz/TARGET-crash-...
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -25,16 +26,21 @@ def follow(name: str) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["hard_ray", "yaml", "tarfile", "gzip"]):
-        from tests.fuzzed import TARGETS
+        from tests.fuzzed import REFUSALS, TARGETS
 
     cases = FOLDER / name
     cases.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         intact, read = TARGETS[name](Path(folder))
         (cases / "intact").write_bytes(intact)
+
+        def follow_one(data: bytes) -> None:
+            with contextlib.suppress(*REFUSALS):
+                read(data)
+
         flags = [f"-runs={CASES}", f"-max_len={2 * len(intact)}", f"-rss_limit_mb={MEGABYTES}", f"-timeout={SECONDS}"]
         atheris.Setup(
-            [sys.argv[0], str(cases), *flags, "-print_final_stats=1", f"-artifact_prefix={FOLDER}/{name}-"], read
+            [sys.argv[0], str(cases), *flags, "-print_final_stats=1", f"-artifact_prefix={FOLDER}/{name}-"], follow_one
         )
         atheris.Fuzz()
 

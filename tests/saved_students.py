@@ -14,7 +14,7 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import decode, eval_view
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.run_folder import RunFolder, write_json
 
@@ -57,7 +57,7 @@ def saved_run(
     images = ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
     count = f"{len(index.rows('train')):,} training images"
     card = ModelCard(
-        f"data.kind {config.data.kind}, {count}", "hardray_cnn", "hard", "affine", 20, config.data.crop_pct
+        f"data.kind {config.data.kind}, {count}", "hardray_cnn", "hard", "affine", 20, timm_view(config.data)
     )
     path.mkdir(parents=True)
     folder.config.write_text(dump_yaml(config))

@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,11 @@ from PIL import Image
 from hard_ray.config.data import ImageFolderData
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.views import eval_view
-from hard_ray.export import ModelCard, export_network, timm_view, write_timm_folder
+from hard_ray.export import EvalView, ModelCard, export_network, timm_view, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
 SMALL = ImageSpec(32, 3, ("ant", "bee"))
-CARD = ModelCard("digits, 1,297 training images", "hardray_cnn", "hard", "affine", 1000, 1.0)
+CARD = ModelCard("digits, 1,297 training images", "hardray_cnn", "hard", "affine", 1000, EvalView())
 
 
 def exported(folder: Path, spec: ImageSpec, **config: object) -> Network:
@@ -94,6 +96,15 @@ def test_timms_view_of_a_square_picture_is_the_runs(tmp_path: Path, crop_pct: fl
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*wide, 3), dtype=np.uint8))
     assert np.array_equal(transform(picture).numpy(), eval_view(picture, data))
     assert "label_names" not in loaded.pretrained_cfg or not loaded.pretrained_cfg["label_names"]
+
+
+def test_a_student_keeps_the_view_it_was_measured_on(tmp_path: Path):
+    data = ImageFolderData(path=tmp_path, img_size=32, crop="none", crop_pct=1.0, interpolation="bilinear")
+    card = replace(CARD, view=timm_view(data))
+    images = ImageSpec(32, 3, ("ant", "bee"))
+    export_network(build_student(StudentConfig(model="resnet10t"), images), tmp_path / "s", images=images, card=card)
+    saved = json.loads((tmp_path / "s" / "config.json").read_text())["pretrained_cfg"]
+    assert (saved["crop_mode"], saved["interpolation"], saved["crop_pct"]) == ("squash", "bilinear", 1.0)
 
 
 def test_the_architectures_own_test_size_gives_way_to_the_runs(tmp_path: Path):

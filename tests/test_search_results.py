@@ -7,6 +7,7 @@ import yaml
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.space import Search, load_space
+from hard_ray.errors import RunFolderError
 from hard_ray.orchestration.tuner import goals
 from hard_ray.run_folder import read_json
 from hard_ray.search_folder import SearchFolder
@@ -69,6 +70,10 @@ def test_results_say_everything_of_every_trial_and_go_on_from_there(search: Sear
     assert again.to_json() == ledger.to_json()
     assert (before["teacher_identity"], before["seconds"]) == ("abc", 9.0)
     assert read_ledger(SearchFolder(tmp_path / "new"), ledger.goals)[0].trials == {}
+    for damaged in ("{", "[]", '{"trials": [{"odd": 1}]}'):
+        folder.results.write_text(damaged)
+        with pytest.raises(RunFolderError, match=r"results.json cannot be read \(.*\); put a copy of it back"):
+            read_ledger(folder, ledger.goals)
 
 
 def test_the_leader_board_has_the_best_on_top_and_failures_at_the_bottom(search: Search):

@@ -1,6 +1,7 @@
 """Whole runs in this process: repeatable, resumable, honest in their log."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.helpers import (
     TINY,
     LocalBuilder,
     assert_equal_bits,
+    make_image_folder,
     run_here,
     student_weights,
     tiny_config,
@@ -339,6 +341,22 @@ def test_final_suites_are_measured_at_the_end_alone_on_the_final_split(tmp_path:
     assert final["test/top1"] == evaluation["suites"]["clean"]["top1"]
     assert final["ood/shifts/top1"] == evaluation["suites"]["shifts"]["top1"]
     assert final["step"] == max(point["step"] for point in points if point["kind"] != "final") + 1
+
+
+def test_an_unreadable_image_of_the_final_split_counts(tmp_path: Path):
+    root = make_image_folder(tmp_path / "data")
+    shutil.copytree(root / "val", root / "test")
+    (root / "test" / "bee" / "003.png").write_bytes(b"no picture")
+    given = [f"data.path={root}", "data.kind=image_folder", "data.img_size=8", "optim.batch_size=8"]
+    given += ["teacher.model=hardray_cnn", "student.model=hardray_mlp"]
+    tiny = [override for override in TINY if not override.startswith(("data.", "optim.batch_size"))]
+    config = load_config(overrides=[*tiny, *given, "optim.steps=3", "data.max_bad_fraction=0.5"])
+    assert run_here(config, tmp_path / "run") is Status.FINISHED
+    assert read_json(tmp_path / "run" / "outcome.json")["bad_images"] == 1
+    assert (tmp_path / "run" / "bad_images.txt").read_text() == f"{root / 'test' / 'bee' / '003.png'}\n"
+    with pytest.raises(AgreedError, match="1 images cannot be read, more than the 0"):
+        strict = load_config(overrides=[*tiny, *given, "optim.steps=3", "data.max_bad_fraction=0"])
+        run_here(strict, tmp_path / "strict")
 
 
 def test_a_run_that_ended_before_its_last_measurement_was_kept_logs_it_once(tmp_path: Path):

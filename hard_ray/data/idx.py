@@ -50,8 +50,12 @@ def build_idx(config: IdxData) -> ImageIndex:
     folder = require_folder(config.path)
     images, labels = [], []
     for prefix in ("train", "t10k"):
-        images.append(read_idx(_find(folder, f"{prefix}-images-idx3-ubyte")))
-        labels.append(read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte")).astype(np.int64))
+        images.append(_read(_find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3))
+        labels.append(_read(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1).astype(np.int64))
+        if images[-1].shape[1:] != images[0].shape[1:]:
+            raise DataError(
+                f"{folder}: the t10k images have {_size(images[-1])} pixels, and the train images {_size(images[0])}"
+            )
         if len(images[-1]) != len(labels[-1]):
             raise DataError(f"{folder}: {len(images[-1])} {prefix} images, but {len(labels[-1])} labels")
     every_label = np.concatenate(labels)
@@ -61,6 +65,18 @@ def build_idx(config: IdxData) -> ImageIndex:
     )
     classes = tuple(str(label) for label in range(int(every_label.max()) + 1))
     return ImageIndex(ArrayReader(np.concatenate(images), str(folder)), every_label, classes, splits)
+
+
+def _read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
+    """The array of a file that has to have so many dimensions, and something in it."""
+    found = read_idx(path)
+    if found.ndim != dimensions or not found.size:
+        raise DataError(f"{path}: has the shape {found.shape}; want {dimensions} dimensions, and none of them 0")
+    return found
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return " x ".join(str(length) for length in images.shape[1:])
 
 
 def _find(folder: Path, name: str) -> Path:

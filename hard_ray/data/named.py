@@ -100,7 +100,10 @@ def hugging_face_folders(name: str) -> tuple[Path, ...]:
 def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
     """Splits as the data set has them."""
     found = open_hugging_face(config.name, config.image_column)
-    names = find_splits(config, sorted(found)) or {"train": next(iter(found))}
+    names = find_splits(config, sorted(found))
+    if not names and len(found) > 1:
+        raise DataError(f"data.train_split {config.train_split!r} is not among {', '.join(sorted(found))}; set it")
+    names = names or {"train": next(iter(found))}
     values: list[Any] = []
     splits: dict[str, Rows] = {}
     starts = []

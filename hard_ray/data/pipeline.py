@@ -103,8 +103,17 @@ class TrainPictures:
         """The generated images in the view that was drawn for their originals."""
         assert self.generated is not None
         pictures = self.generated.read(sample_ids)
-        decoded = (decode(picture, in_chans=self.config.in_chans) for picture in pictures)
-        return np.stack([train_view(image, self.config, drawn) for image, drawn in zip(decoded, draws, strict=True)])
+        views = []
+        for sample_id, picture, drawn in zip(sample_ids, pictures, draws, strict=True):
+            try:
+                image = decode(picture, in_chans=self.config.in_chans)
+            except UnreadableImageError as error:
+                raise DataError(
+                    f"the generated image of sample id {sample_id} cannot be read ({error}); delete its shard, and "
+                    "the same `hardray generate` command makes it again"
+                ) from None
+            views.append(train_view(image, self.config, drawn))
+        return np.stack(views)
 
     def _next_row(self, row: int, step: int) -> int:
         rows = self.schedule.rows

@@ -153,11 +153,16 @@ class TarReader:
         wanted = np.asarray(rows)
         pictures: list[Picture] = [OSError("not read")] * len(rows)
         for number in np.unique(self.file[wanted]):
-            with self.files[number].open("rb") as stream:
-                for position in np.flatnonzero(self.file[wanted] == number):
-                    size = int(self.size[wanted[position]])
-                    stream.seek(int(self.offset[wanted[position]]))
-                    pictures[position] = stream.read(size) if size <= LARGEST_FILE else _too_large(size)
+            positions = np.flatnonzero(self.file[wanted] == number)
+            try:
+                with self.files[number].open("rb") as stream:
+                    for position in positions:
+                        size = int(self.size[wanted[position]])
+                        stream.seek(int(self.offset[wanted[position]]))
+                        pictures[position] = stream.read(size) if size <= LARGEST_FILE else _too_large(size)
+            except OSError as error:
+                for position in positions:
+                    pictures[position] = error
         return pictures
 
     def name(self, row: int) -> str:

@@ -28,6 +28,8 @@ from hard_ray.errors import DataError
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"]
 )
+USUAL_SPLITS = {"train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing"}
+"""Where nothing else is there, these are no classes."""
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",)}
 
 
@@ -149,15 +151,18 @@ def require_folder(path: Path) -> Path:
 def find_splits(
     config: ImageFolderData | ParquetData | WebDatasetData | HuggingFaceData, present: Sequence[str]
 ) -> dict[str, str]:
-    """Which of the `present` names are the splits; empty where there is no training split.
+    """Which of the `present` names are the splits; empty where there is no training split, and no other.
 
     Raises:
-        DataError: a split that the configuration names is not there.
+        DataError: a split that the configuration names is not there, or there are splits, and which is for training
+            is not known.
     """
     if config.train_split not in present:
-        for key in ("val_split", "test_split"):
-            if getattr(config, key) is not None:
-                raise DataError(f"data.train_split {config.train_split!r} is not among {some(sorted(present))}")
+        is_named = config.train_split != "train" or config.val_split is not None or config.test_split is not None
+        if is_named or (len(present) > 1 and {name.lower() for name in present} <= USUAL_SPLITS):
+            raise DataError(
+                f"data.train_split {config.train_split!r} is not among {some(sorted(present))}; set it to one of them"
+            )
         return {}
     found = {"train": config.train_split}
     for split, usual in SPLIT_NAMES.items():

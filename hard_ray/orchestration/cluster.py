@@ -345,7 +345,8 @@ def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> Ru
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
     shared = replicas > 0 and not runtime.slots and workers <= there < workers + replicas  # slots: nodes of their own
     gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
-    per_replica = min(1.0, int(100 * (there - workers * gpus) / replicas) / 100) if shared else 1.0
+    left = there - workers * gpus  # none, where a worker was told to take a whole one
+    per_replica = min(1.0, int(100 * left / replicas) / 100) if shared and left > 0 else 1.0
     for_teacher = _chosen(runtime.teacher.num_gpus, per_replica if gpus and replicas else 0.0)
     teacher = runtime.teacher.model_copy(update={"num_gpus": for_teacher})
     return runtime.model_copy(update={"gpus_per_worker": gpus, "teacher": teacher})

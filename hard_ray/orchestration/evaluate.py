@@ -99,7 +99,9 @@ def evaluate(
         actors = Actors.of(config.runtime, cluster)
         networks = _networks(target.model, config, index, teacher, evaluation.batch_size, actors.threads)
         result = Job(config, evaluation, index, split, folder, networks, cluster, actors, say).run(plans)
-    if target.run is not None and config.tracking.enabled:
+    if target.run is not None and not target.is_outcome:
+        say("MLflow keeps the run's own numbers: these are not of its finished student on its data")
+    elif target.run is not None and config.tracking.enabled:
         problem = log_evaluation(target.run, config, result, folder.path)
         if problem is not None:
             say(f"MLflow has not been told ({problem}); nothing is lost: the same command tells it again")
@@ -240,8 +242,11 @@ class Job:
             "networks": identities,
         }
         empty: dict[str, Any] = {"suites": {}, "teacher": {}, "measured": {}, "versions": versions()}
-        found = read_json(self.folder.evaluation, {})
-        same = all(found.get(key) == value for key, value in head.items())
+        try:
+            found = read_json(self.folder.evaluation, {})
+            same = all(found.get(key) == value for key, value in head.items())
+        except (ValueError, AttributeError):
+            raise RunFolderError(f"{self.folder.evaluation} cannot be read; delete it, and measure again") from None
         if found and not same:
             raise RunFolderError(
                 f"{self.folder.evaluation} is of another model, teacher, split or data; choose another --output, or "
@@ -283,6 +288,8 @@ class Job:
         except RayError as failure:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             raise HardrayError(f"{plan.suite}: the same command goes on, but this one failed: {reason}") from failure
+        if not any(counts.values[0] for counts in students):
+            raise DataError(f"{plan.suite}: none of its images can be read, first {min(self.bad, default='none')}")
         has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
         with_teacher = self.networks.teacher is not None
         found = suite_results(plan.parts, students, teachers if with_teacher else None, has_mce=has_mce)

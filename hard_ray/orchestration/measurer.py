@@ -12,8 +12,9 @@ import ray
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pipeline import Columns
 from hard_ray.evaluation.measuring import Measuring, Part
+from hard_ray.evaluation.metrics import Counts
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.orchestration.suite_plan import SuitePlan
+from hard_ray.orchestration.suite_plan import UNREADABLE, SuitePlan
 from hard_ray.precision import prepare_kernels
 from hard_ray.teacher import Teacher, TeacherSpec
 
@@ -53,7 +54,7 @@ class Measurer:
 
     def __call__(self, block: Columns) -> Columns:
         """One row for each part that the block has images of."""
-        starts = np.flatnonzero(np.diff(block["part"], prepend=-1))
+        starts = np.flatnonzero(np.diff(block["part"], prepend=UNREADABLE - 1))
         rows = [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(block["part"])], strict=True)]
         counted = [
             self.measuring.counts(
@@ -62,10 +63,12 @@ class Measurer:
                 block["label"][row],
                 block["sample_id"][row],
             )
+            if block["part"][row.start] != UNREADABLE
+            else (Counts(), Counts())
             for row in rows
         ]
         return {
-            "part": block["part"][starts],
+            "part": np.maximum(block["part"][starts], 0),
             "student": np.stack([student.values.numpy() for student, _ in counted]),
             "teacher": np.stack([teacher.values.numpy() for _, teacher in counted]),
             "bad": np.array(["\n".join(name for name in block["bad"][row] if name) for row in rows], dtype=object),

@@ -19,6 +19,8 @@ from hard_ray.evaluation.measuring import Part
 from hard_ray.evaluation.published import PublishedImages, open_published
 from hard_ray.evaluation.suites import conditions
 
+UNREADABLE = -1
+"""In place of a part: an image that is not measured, and carries the names of a piece of which none can be read."""
 LARGEST_PIECE = 1024
 """Images that are read together: few enough that progress is seen, and that several processes have work."""
 
@@ -52,8 +54,17 @@ class SuitePlan:
         bad = "\n".join(name for name in columns["bad"] if name)
         good = np.array([not name for name in columns["bad"]], dtype=bool)
         images, labels, rows = columns["image"][good], columns["label"][good], columns["sample_id"][good]
+        if not len(rows) and (part := next((part for part in self.parts if part.source == source), None)):
+            yield {
+                "image": part.change(columns["image"][:1], columns["sample_id"][:1]),
+                "label": columns["label"][:1],
+                "sample_id": columns["sample_id"][:1],
+                "part": np.array([UNREADABLE]),
+                "bad": np.array([bad], dtype=object),
+            }
+            return
         for number, part in enumerate(self.parts):
-            if part.source == source and len(rows):
+            if part.source == source:
                 named = np.array([bad, *[""] * (len(rows) - 1)], dtype=object)
                 yield {
                     "image": part.change(images, rows),

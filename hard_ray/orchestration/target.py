@@ -22,6 +22,8 @@ class Target:
     model: NetworkConfig
     run: RunFolder | None = None
     """The run that the model is from."""
+    is_outcome: bool = False
+    """Whether it is the run's finished student on the run's own data, so that its numbers are the run's."""
 
     @property
     def default_output(self) -> Path:
@@ -68,4 +70,6 @@ def _target_of_run(run: RunFolder, config: RunConfig, *, best: bool) -> Target:
             f"`hardray distill --resume {run.path}`"
             + ("" if best or not run.best.is_dir() else ", or measure its best one so far with --best")
         )
-    return Target(config, StudentConfig(model=f"local-dir:{folder}", img_size=config.student.img_size), run)
+    own = load_config([run.config])  # whatever it is measured on, its input is that of its training
+    model = StudentConfig(model=f"local-dir:{folder}", img_size=own.student.img_size)
+    return Target(config, model, run, is_outcome=not best and config.data == own.data)

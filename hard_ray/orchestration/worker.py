@@ -39,7 +39,7 @@ from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
 from hard_ray.evaluation.kept import LARGEST, Kept
 from hard_ray.evaluation.suites import check_suites
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.figures import save_png
 from hard_ray.gallery import draw_gallery
 from hard_ray.networks.network import ImageSpec, Network, build_student
@@ -367,7 +367,9 @@ class Builder:
         """Measure on the final split, export, and say how it ended."""
         split = self.index.final_split
         evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision)
+        evaluator.on_bad = run.note_bad
         student, teacher = evaluator.evaluate(network)
+        run.merge_bad()
         if not self.ranks.is_first:
             return
         folder, progress = run.folder, run.progress
@@ -397,7 +399,7 @@ class Builder:
             objective=config.objective.kind,
             augmentor=config.augmentor.kind,
             updates=progress.student_steps,
-            crop_pct=config.data.crop_pct,
+            view=timm_view(config.data),
         )
 
 

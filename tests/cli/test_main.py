@@ -139,8 +139,10 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
 
 
 def test_resume_takes_no_other_configuration(tmp_path: Path):
-    done = invoke("distill", "--resume", str(tmp_path), "optim.lr=1")
-    assert done.exit_code == 2
+    for given in (("distill", "optim.lr=1"), ("distill", "--dry-run"), ("train-teacher", "--dry-run")):
+        done = invoke(*given, "--resume", str(tmp_path))
+        assert done.exit_code == 2
+        assert "give nothing beside it" in done.stderr
     done = invoke("distill", "--resume", str(tmp_path))
     assert done.exit_code == 1
     assert "holds no run" in done.stderr

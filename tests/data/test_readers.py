@@ -229,3 +229,12 @@ def test_a_row_group_that_unfolds_to_more_than_is_read_at_once_is_given_up(
     assert isinstance(picture, OSError)
     assert "more than 2,000,000 bytes at once; write the file with smaller row groups" in str(picture)
     assert pool.max_memory() < 4_000_000, "of 400,000,000 that the file's rows have"
+
+
+def test_the_pictures_of_an_archive_that_is_gone_are_unreadable(tmp_path: Path):
+    (tmp_path / "0.tar").write_bytes(png(3))
+    files, size = (tmp_path / "0.tar", tmp_path / "gone.tar"), len(png(3))
+    reader = TarReader(files, np.array([0, 1]), np.array([0, 0]), np.array([size, size]))
+    there, gone = reader.read([0, 1])
+    assert there == png(3)
+    assert isinstance(gone, OSError)

@@ -84,6 +84,18 @@ def test_an_image_folder_without_splits_gets_three(tmp_path: Path):
     assert index.final_split == "test"
 
 
+@pytest.mark.parametrize(
+    ("folders", "given"), [(("training", "validation"), []), (("train", "val"), ["data.train_split=trian"])]
+)
+def test_splits_are_no_classes(tmp_path: Path, folders: tuple[str, ...], given: list[str]):
+    for split in folders:
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.png").write_bytes(png(0))
+    with pytest.raises(DataError, match=rf"data.train_split '.*' is not among .*{folders[0]}.*; set it to one of them"):
+        index_of("data.kind=image_folder", f"data.path={tmp_path}", *given)
+
+
 def test_validation_is_split_off_where_there_is_none(tmp_path: Path):
     for split, count in (("train", 40), ("test", 4)):
         for name in ("ant", "bee"):
@@ -163,6 +175,21 @@ def test_idx_files_gzipped_or_not(tmp_path: Path, suffix: str):
     assert {name: len(rows) for name, rows in index.splits.items()} == {"train": 54, "val": 6, "test": 20}
     assert index.classes == ("0", "1", "2", "3")
     assert index.labels[60:64].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("t10k-images-idx3-ubyte", (20, 9, 9), "t10k images have 9 x 9 pixels, and the train images 28 x 28"),
+        ("t10k-labels-idx1-ubyte", (20, 1, 1), "want 1 dimensions"),
+        ("train-images-idx3-ubyte", (0, 28, 28), "none of them 0"),
+    ],
+)
+def test_idx_files_that_do_not_fit_together_are_refused(tmp_path: Path, name: str, shape: tuple, words: str):
+    mnist_like(tmp_path)
+    write_idx(tmp_path / name, np.zeros(shape, dtype=np.uint8))
+    with pytest.raises(DataError, match=words):
+        index_of("data.kind=idx", f"data.path={tmp_path}")
 
 
 def test_broken_idx_files_are_named(tmp_path: Path):

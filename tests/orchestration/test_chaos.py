@@ -64,7 +64,7 @@ def nothing_left(folder: Path, started: list[psutil.Process]) -> Iterator[None]:
     assert new == set()
     with RunFolder(folder).locked():
         pass
-    assert [path.name for path in folder.rglob("*") if path.name.startswith((".tmp", ".writing"))] == []
+    assert [path.name for path in folder.rglob("*") if path.name[0] == "." and path.suffix in (".tmp", ".old")] == []
 
 
 def test_each_teacher_in_turn_and_all_at_once(place: Path, straight: Path):

@@ -105,6 +105,14 @@ def test_what_the_user_chose_stays():
     assert again.runtime == resolved
 
 
+def test_a_worker_that_is_told_to_take_a_whole_gpu_shares_none():
+    for share in (1, 2):
+        given = _resolve_gpus(runtime(f"runtime.gpus_per_worker={share}"), cluster(GPU=1))
+        assert given.teacher.num_gpus == 1.0
+        with pytest.raises(ClusterError, match="GPU"):
+            check_demand(given, cluster(GPU=1))
+
+
 @pytest.mark.parametrize(
     ("gpus", "workers", "replicas", "worker_share", "teacher_share"),
     [(0, 1, 1, 0.0, 0.0), (1, 1, 1, 0.5, 0.5), (1, 1, 2, 0.5, 0.25), (2, 1, 1, 1.0, 1.0), (3, 2, 4, 0.5, 0.5)],

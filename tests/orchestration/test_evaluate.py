@@ -18,7 +18,7 @@ from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
 from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import Network, build_student
 from hard_ray.orchestration import evaluate
 from hard_ray.orchestration.cluster import Cluster
@@ -38,7 +38,7 @@ def saved(folder: Path, config: RunConfig, role: str) -> Network:
     index = build_index(config.data)
     torch.manual_seed(len(role))
     network = build_student(getattr(config, role), image_spec(config, index), role=role)
-    export_network(network, folder, images=image_spec(config, index), card=ModelCard("", "", "", "", 0, 1.0))
+    export_network(network, folder, images=image_spec(config, index), card=ModelCard("", "", "", "", 0, EvalView()))
     return network.eval()
 
 
@@ -175,7 +175,11 @@ def test_a_runs_student_is_measured_with_the_runs_own_data(networks, here, tmp_p
     with pytest.raises(RunFolderError, match="has no finished student; finish the run with `hardray distill --resume"):
         target_of(str(run.path), None)
     network = saved(run.student, config, "student")
+    assert target_of(str(run.path), None).is_outcome
+    larger = config.model_copy(update={"data": config.data.model_copy(update={"img_size": 48})})
+    assert target_of(str(run.path), larger).model.img_size == config.student.img_size
     target = target_of(str(run.path), None, ["data.split_seed=3"])
+    assert not target.is_outcome
     assert target.config.data.split_seed == 3
     assert target.default_output == run.path / "evaluation"
     result = evaluate.evaluate(
@@ -197,7 +201,7 @@ def test_what_is_no_model_is_said(tmp_path: Path):
     assert target_of("hf-hub:a/b", tiny_config()).default_output == Path("runs/evaluation-hf-hub-a-b")
 
 
-def test_unreadable_images_are_left_out_and_named(here, tmp_path: Path):
+def test_unreadable_images_are_left_out_and_named(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = make_image_folder(tmp_path / "data")
     broken = next(iter(sorted((root / "val").glob("*/*"))))
     broken.write_bytes(b"no picture")
@@ -219,8 +223,18 @@ def test_unreadable_images_are_left_out_and_named(here, tmp_path: Path):
     images = len(list((root / "val").glob("*/*")))
     assert result["suites"]["clean"]["n"] == images - 1
     assert str(broken) in (tmp_path / "e" / "bad_images.txt").read_text()
+    monkeypatch.setattr("hard_ray.orchestration.suite_plan.LARGEST_PIECE", 2)
+    pieces = sorted((root / "val").glob("*/*"))
+    pieces[1].write_bytes(b"no picture")
+    result = evaluate.evaluate(target, settings, tmp_path / "whole", with_teacher=False)
+    assert result["suites"]["clean"]["n"] == images - 2
+    assert (tmp_path / "whole" / "bad_images.txt").read_text() == f"{pieces[0]}\n{pieces[1]}\n"
+    for path in pieces:
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="clean: none of its images can be read"):
+        evaluate.evaluate(target, settings, tmp_path / "none", with_teacher=False)
     strict = Target(load_config(overrides=[*base, "data.max_bad_fraction=0"]), target.model)
-    with pytest.raises(DataError, match="1 images cannot be read, more than the 0"):
+    with pytest.raises(DataError, match="images cannot be read, more than the 0"):
         evaluate.evaluate(strict, settings, tmp_path / "strict", with_teacher=False)
 
 

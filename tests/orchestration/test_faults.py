@@ -101,7 +101,8 @@ def test_ctrl_c_leaves_a_checkpoint_closes_the_run_and_ends_everything(
 
 
 def test_ctrl_c_is_heard_while_a_control_trains(place: Path):
-    process = start("distill", "-c", "config.yaml", "--output", "control", "experiment.controls=[kd]", cwd=place)
+    long = ("experiment.controls=[kd]", "optim.steps=20000")
+    process = start("distill", "-c", "config.yaml", "--output", "control", *long, cwd=place)
     control = place / "control" / "controls" / "kd"
     wait_for_step(control, 12, process)
     os.killpg(process.pid, signal.SIGINT)

@@ -19,7 +19,7 @@ from hard_ray.data.generated import open_generated
 from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoder import build_autoencoder
 from hard_ray.orchestration import generate as module
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(f"teacher.checkpoint={folder / 'teacher'}")
     index = build_index(config.data)
     network = untrained_teacher(tiny_config(), index).network
-    card = ModelCard("", "", "", "", 0, 1.0)
+    card = ModelCard("", "", "", "", 0, EvalView())
     export_network(network, folder / "teacher", images=image_spec(config, index), card=card)
     (folder / "config.yaml").write_text(dump_yaml(config))
     return folder

@@ -22,7 +22,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ModelError, TeacherError
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.orchestration import pool_client
@@ -51,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
     folder = tmp_path_factory.mktemp("teacher")
-    export_network(network, folder / "t", images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+    export_network(network, folder / "t", images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
     return folder / "t"
 
 
@@ -199,7 +199,7 @@ def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path):
     network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
     with torch.no_grad():
         next(network.parameters())[0].fill_(float("nan"))
-    export_network(network, tmp_path / "t", images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+    export_network(network, tmp_path / "t", images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
     with pool_of(spec_of(tmp_path / "t")) as (client, _):
         with pytest.raises(TeacherError, match="logits are not finite for 12 of 12 images"):
             client.logits(IMAGES).result()
@@ -265,7 +265,7 @@ def test_a_replica_that_became_another_teacher_is_refused(saved: Path, tmp_path:
         client.identity()
         torch.manual_seed(1)
         other = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
-        export_network(other, copy, images=SPEC, card=ModelCard("", "", "", "", 0, 1.0))
+        export_network(other, copy, images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
         os.kill(pid_of(server), signal.SIGKILL)
         with pytest.raises(TeacherError, match="its weights changed while the run was going on"):
             client.logits(IMAGES).result()
@@ -333,7 +333,8 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
     index = build_index(config.data)
     teacher = untrained_teacher(config, index)
     folder = tmp_path / "teacher"
-    export_network(teacher.network, folder, images=image_spec(config, index), card=ModelCard("", "", "", "", 0, 1.0))
+    card = ModelCard("", "", "", "", 0, EvalView())
+    export_network(teacher.network, folder, images=image_spec(config, index), card=card)
     spec = TeacherSpec(config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config, index), threads=1)
     run_here(config, tmp_path / "local", LocalPool(Teacher.build(spec)))
 

@@ -14,7 +14,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, RunFolderError, TeacherError
-from hard_ray.export import ModelCard, export_network
+from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import build_student
 from hard_ray.orchestration import score
 from hard_ray.orchestration.driver import StoppedError
@@ -36,7 +36,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.model.head.weight.mul_(100.0)
     folder = tmp_path_factory.mktemp("teacher") / "t"
-    export_network(network, folder, images=images, card=ModelCard("", "", "", "", 0, 1.0))
+    export_network(network, folder, images=images, card=ModelCard("", "", "", "", 0, EvalView()))
     return folder
 
 
