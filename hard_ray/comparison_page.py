@@ -27,8 +27,6 @@ from hard_ray.figures import COLOURS, to_svg
 from hard_ray.plots import draw_robustness, is_curve
 from hard_ray.run_folder import write_json
 
-METRICS = ("agreement", "ece", "seconds_per_update", "updates")
-
 
 @dataclass(frozen=True, slots=True)
 class WrittenComparison:

@@ -57,11 +57,6 @@ class TeacherRuntime(Config):
     """How long a request is resent, while no replica answers, before the run stops."""
 
     @property
-    def follows_load(self) -> bool:
-        """Whether the pool grows and shrinks."""
-        return self.max_replicas is not None
-
-    @property
     def least(self) -> int:
         """Replicas that stay, whatever the load."""
         return self.replicas if self.min_replicas is None else self.min_replicas

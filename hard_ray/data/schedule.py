@@ -70,10 +70,6 @@ class Schedule:
         """Updates per epoch."""
         return len(self.rows) // self.batch_size
 
-    def epoch_of(self, batch: int) -> int:
-        """The epoch of the batch with this number, counted from the start of the run."""
-        return batch // self.batches_per_epoch
-
     def take(self, positions: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
         """Rows and epochs at this rank's `positions`, counted in images from the start of the run."""
         batch, offset = np.divmod(positions, self.local_batch)

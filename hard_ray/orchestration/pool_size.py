@@ -145,6 +145,8 @@ class PoolSizer:
         self._end_drained()
         if self._coming is not None:
             self._greet(self._coming)
+            if self._coming is not None and self.decide(len(self.replicas) + 1, waiting) <= len(self.replicas):
+                self._cancel(self._coming)
             return
         wanted = self.decide(len(self.replicas), waiting)
         if wanted > len(self.replicas):
@@ -172,6 +174,12 @@ class PoolSizer:
         self.replicas = {**self.replicas, coming.name: coming.actor}
         self._tell(self.replicas)
         self.say(f"teacher pool: {len(self.replicas)} replicas")
+
+    def _cancel(self, coming: _Coming) -> None:
+        """Ask the cluster no longer for a replica that found no place while there was something to do."""
+        self._coming = None
+        ray.kill(coming.actor, no_restart=True)
+        self.say(f"teacher pool: little to do; {coming.name}, which has not come up, is not wanted any more")
 
     def _shrink(self) -> None:
         *kept, last = self.replicas

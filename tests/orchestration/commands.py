@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from hard_ray.config.loader import dump_yaml
 from hard_ray.run_folder import read_points
 from tests.helpers import tiny_config
 
+MARK = "HARDRAY_TEST_FOLDER"
+"""What Ray's processes inherit from the command that started them, by which they are found."""
 HARDRAY = str(Path(sys.executable).with_name("hardray"))
 CONFIG = (
     "optim.steps=40",
@@ -34,7 +37,15 @@ def write_config(folder: Path, *overrides: str) -> str:
 
 def run(*arguments: str, cwd: Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """The command, to its end."""
-    return subprocess.run([HARDRAY, *arguments], check=False, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [HARDRAY, *arguments],
+        check=False,
+        cwd=cwd,
+        env={**os.environ, MARK: str(cwd)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def succeed(*arguments: str, cwd: Path, timeout: float = 280) -> str:
@@ -49,6 +60,7 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [HARDRAY, *arguments],
         cwd=cwd,
+        env={**os.environ, MARK: str(cwd)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

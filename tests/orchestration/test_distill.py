@@ -15,6 +15,7 @@ from hard_ray.niceness import BACKGROUND
 from hard_ray.run_folder import read_json
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
+    MARK,
     kill_everything,
     named,
     points,
@@ -185,6 +186,6 @@ def test_nothing_is_left_running(straight: Path, resumed: Path):
     left = [
         process.info["cmdline"]
         for process in psutil.process_iter(["cmdline", "environ"])
-        if process.info["cmdline"] and any(str(straight.parent) in part for part in process.info["cmdline"])
+        if (process.info["environ"] or {}).get(MARK) == str(straight.parent)
     ]
     assert left == []

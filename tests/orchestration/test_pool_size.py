@@ -13,7 +13,7 @@ from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.orchestration import pool_client, pool_size
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
-from hard_ray.orchestration.pool_size import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower
+from hard_ray.orchestration.pool_size import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower, PoolSizer
 from hard_ray.teacher import Teacher, TeacherSpec
 from tests.orchestration.test_pool import IMAGES, SPEC, saved
 
@@ -101,3 +101,33 @@ def test_a_pool_grows_while_requests_wait_and_shrinks_when_none_do(saved: Path, 
         server.stop()
     with pytest.raises(ValueError, match="Failed to look up actor"):
         ray.get_actor("board", namespace=namespace)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_replica_that_finds_no_place_is_given_up_once_there_is_little_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_size, "SHRINK_AFTER", 3)
+
+    class Replica:
+        def identity(self) -> str:
+            return "one"
+
+    begun, said = [], []
+
+    def begin(name: str) -> ray.actor.ActorHandle:
+        begun.append(ray.remote(Replica).options(num_cpus=1000).remote())
+        return begun[-1]
+
+    board, first = ray.remote(Board).options(num_cpus=0).remote(("teacher-0",)), ray.remote(Replica).remote()
+    sizer = PoolSizer(begin, board, {"teacher-0": first}, LoadFollower(1, 4), said.append)
+    ray.get(board.exchange.remote("worker", 9))
+    for _ in range(2 * GROW_AFTER):
+        sizer.look()
+    assert len(begun) == 1
+    ray.get(board.exchange.remote("worker", 0))
+    for _ in range(3):
+        sizer.look()
+    assert said[-1] == "teacher pool: little to do; teacher-1, which has not come up, is not wanted any more"
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(begun[0].identity.remote(), timeout=20)
+    assert list(sizer.replicas) == ["teacher-0"]
+    sizer.close()
