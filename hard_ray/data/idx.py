@@ -42,7 +42,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: not an idx file ({error})") from None
     if len(raw) != size:
         raise DataError(f"{path}: not an idx file of unsigned bytes of shape {shape}: it holds another number")
-    return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+    except ValueError as error:  # more dimensions than NumPy has, or huge ones beside one of 0
+        raise DataError(f"{path}: not an idx file ({error})") from None
 
 
 def build_idx(config: IdxData) -> ImageIndex:

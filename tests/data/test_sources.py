@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from hard_ray.config.loader import load_config
+from hard_ray.data.idx import read_idx
 from hard_ray.data.index import ImageIndex, split_off
 from hard_ray.data.readers import open_picture
 from hard_ray.data.sources import build_index
@@ -190,6 +191,14 @@ def test_idx_files_that_do_not_fit_together_are_refused(tmp_path: Path, name: st
     write_idx(tmp_path / name, np.zeros(shape, dtype=np.uint8))
     with pytest.raises(DataError, match=words):
         index_of("data.kind=idx", f"data.path={tmp_path}")
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 4, 2**32 - 5, 0), (1,) * 65])
+def test_idx_shapes_that_no_array_has_are_refused(tmp_path: Path, shape: tuple[int, ...]):
+    head = b"\0\0\x08" + bytes([len(shape)]) + b"".join(length.to_bytes(4, "big") for length in shape)
+    (tmp_path / "odd").write_bytes(head + bytes(int(shape[0] == 1)))
+    with pytest.raises(DataError, match="odd: not an idx file"):
+        read_idx(tmp_path / "odd")
 
 
 def test_broken_idx_files_are_named(tmp_path: Path):
