@@ -17,7 +17,7 @@ import ray
 import torch
 from ray.exceptions import ObjectLostError, OutOfMemoryError
 
-from hard_ray.answers import GradientAnswer
+from hard_ray.answers import GradientAnswer, checked
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources import build_index
@@ -205,6 +205,22 @@ def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path):
             client.logits(IMAGES).result()
         with pytest.raises(TeacherError, match="not finite for 12 of 12 images"):
             client.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).result()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("wrong", ["logits", "losses", "gradients"])
+def test_an_answer_of_a_wrong_shape_is_refused(wrong: str):
+    good = {"logits": (12, 4), "losses": (12,), "gradients": IMAGES.shape}
+    shapes = {**good, wrong: (11, *good[wrong][1:])}
+    parts = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+    told = pytest.raises(
+        TeacherError, match=rf"answered with {wrong} of shape \(11,.*\) for images of \(12, 3, 32, 32\)"
+    )
+    with told:
+        checked(GradientAnswer(loss=parts["losses"], grad=parts["gradients"], logits=parts["logits"]), IMAGES)
+    if wrong == "logits":
+        with told:
+            checked(parts["logits"], IMAGES)
 
 
 @pytest.mark.chaos
