@@ -105,8 +105,14 @@ def shard(kind: str, intact: bytes, folder: Path) -> tuple[bytes, Read]:
     def read(data: bytes) -> None:
         path.write_bytes(data)
         index = build_index(config.data)
+        unreadable = None
         for row in index.reader.read(list(range(min(5, len(index.labels))))):
-            decode(row, in_chans=3)
+            try:
+                decode(row, in_chans=3)
+            except UnreadableImageError as error:
+                unreadable = error
+        if unreadable is not None:
+            raise unreadable
 
     return intact, read
 

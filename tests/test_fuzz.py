@@ -73,7 +73,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path: Path, name: s
     intact, read = TARGETS[name](tmp_path)
 
     @fuzz
-    @given(st.one_of(mutated(intact), st.binary(max_size=64)))
+    @given(st.one_of(mutated(intact), st.binary(max_size=64), st.text(max_size=200).map(str.encode)))
     def check(data: bytes) -> None:
         with suppress(*REFUSALS):
             read(data)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
@@ -86,9 +85,9 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
         )
     groups, ids = [], []
     for path in files:
-        parquet = _open(path)
-        ids.append(_sample_ids(path, parquet, len(index.labels)))
-        groups.append(group_rows(parquet))
+        rows, found = _read_shard(path, len(index.labels))
+        groups.append(rows)
+        ids.append(found)
     reader = ParquetReader.of(files, groups, "image")
     place = np.full(len(index.labels), -1, dtype=np.int64)
     joined = np.concatenate(ids)
@@ -125,11 +124,12 @@ def _told(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]
     return fingerprint, tuple(folder.resolve() / name for name in names)
 
 
-def _sample_ids(path: Path, parquet: pq.ParquetFile, count: int) -> NDArray[np.int64]:
-    """Whose images a shard holds, of `count` images in all."""
-    if "image" not in parquet.schema_arrow.names:
-        raise _unreadable(path, "has no column 'image'")
+def _read_shard(path: Path, count: int) -> tuple[list[int], NDArray[np.int64]]:
+    """The rows of a shard's row groups, and whose images they are, of `count` images in all."""
     try:
+        parquet = open_parquet(path)
+        if "image" not in parquet.schema_arrow.names:
+            raise OSError("has no column 'image'")
         column = read_parquet(parquet, ["sample_id"])["sample_id"]
         ids: NDArray[np.int64] = column.cast(pa.int64()).fill_null(-1).to_numpy()
     except OSError as error:
@@ -139,14 +139,7 @@ def _sample_ids(path: Path, parquet: pq.ParquetFile, count: int) -> NDArray[np.i
     wrong = ids[(ids < 0) | (ids >= count)]
     if len(wrong):
         raise _unreadable(path, f"sample id {wrong[0]} is none of the data's, which are 0 to {count - 1}")
-    return ids
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return open_parquet(path)
-    except OSError as error:
-        raise _unreadable(path, str(error)) from None
+    return group_rows(parquet), ids
 
 
 def _unreadable(path: Path, reason: str) -> DataError:

@@ -48,8 +48,7 @@ def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | N
     names = parquet.schema_arrow.names
     if wrong := [column for column in columns if names.count(column) != 1]:
         raise OSError(f"has {names.count(wrong[0])} columns {wrong[0]!r} among {', '.join(names)}; want one")
-    told = group_rows(parquet)
-    groups = list(range(len(told))) if group is None else [group]
+    groups = list(range(parquet.num_row_groups)) if group is None else [group]
     batches, size = [], 0
     try:
         for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, list(columns), use_threads=False):
@@ -60,6 +59,6 @@ def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | N
         table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table().select(columns)
     except _ERRORS as error:
         raise OSError(readable(error)) from None
-    if len(table) != (rows := sum(told[number] for number in groups)):
+    if len(table) != (rows := sum(parquet.metadata.row_group(number).num_rows for number in groups)):
         raise OSError(f"has {len(table)} rows where it says {rows}")
     return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,25 +103,34 @@ class ParquetReader:
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The encoded bytes; each row group that is touched is read once, and an unreadable one has no picture."""
         wanted = np.asarray(rows)
-        groups = np.searchsorted(self.group_start, wanted, side="right") - 1
-        pictures: list[Picture] = [OSError("not read")] * len(rows)
-        for group in np.unique(groups):
-            positions = np.flatnonzero(groups == group)
-            try:
-                values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
-            except OSError as error:
-                for position in positions:
-                    pictures[position] = error
-                continue
-            for position in positions:
-                pictures[position] = _encoded(values[int(wanted[position] - self.group_start[group])].as_py())
-        return pictures
+
+        def of_group(group: int, positions: NDArray[np.int64]) -> list[Picture]:
+            values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
+            return [_encoded(values[int(row - self.group_start[group])].as_py()) for row in wanted[positions]]
+
+        return _read_together(np.searchsorted(self.group_start, wanted, side="right") - 1, of_group)
 
     def name(self, row: int) -> str:
         """The file, the row group and the row in it."""
         group = int(np.searchsorted(self.group_start, row, side="right") - 1)
         path = self.files[self.group_file[group]]
         return f"{path}[group {self.group_index[group]}, row {row - self.group_start[group]}]"
+
+
+def _read_together(
+    places: NDArray[np.integer[Any]], read: Callable[[int, NDArray[np.int64]], list[Picture]]
+) -> list[Picture]:
+    """Pictures in the order of `places`: each file or row group is read once, and if it cannot be, has its error."""
+    pictures: list[Picture] = [OSError("not read")] * len(places)
+    for place in np.unique(places):
+        positions = np.flatnonzero(places == place)
+        try:
+            found = read(int(place), positions)
+        except OSError as error:
+            found = [error] * len(positions)
+        for position, picture in zip(positions, found, strict=True):
+            pictures[position] = picture
+    return pictures
 
 
 @functools.lru_cache(maxsize=8)
@@ -151,19 +160,17 @@ class TarReader:
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The encoded bytes; each file that is touched is opened once."""
         wanted = np.asarray(rows)
-        pictures: list[Picture] = [OSError("not read")] * len(rows)
-        for number in np.unique(self.file[wanted]):
-            positions = np.flatnonzero(self.file[wanted] == number)
-            try:
-                with self.files[number].open("rb") as stream:
-                    for position in positions:
-                        size = int(self.size[wanted[position]])
-                        stream.seek(int(self.offset[wanted[position]]))
-                        pictures[position] = stream.read(size) if size <= LARGEST_FILE else _too_large(size)
-            except OSError as error:
-                for position in positions:
-                    pictures[position] = error
-        return pictures
+
+        def of_file(number: int, positions: NDArray[np.int64]) -> list[Picture]:
+            pictures: list[Picture] = []
+            with self.files[number].open("rb") as stream:
+                for row in wanted[positions]:
+                    size = int(self.size[row])
+                    stream.seek(int(self.offset[row]))
+                    pictures.append(stream.read(size) if size <= LARGEST_FILE else _too_large(size))
+            return pictures
+
+        return _read_together(self.file[wanted], of_file)
 
     def name(self, row: int) -> str:
         """The file and the offset in it."""

@@ -161,10 +161,16 @@ def _read_begun(folder: SetFolder) -> dict[str, Any]:
     try:
         begun: dict[str, Any] = read_json(folder.manifest)
         kernels = begun["kernels"]
-        told = [begun["settings_digest"], *(folder.path / shard["file"] for shard in begun["shards"])]
-        told += [kernels[key] for key in KERNELS] + [kernels["teacher"][key] for key in TEACHER_KERNELS]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{folder.manifest}: cannot be read; delete this file and give the same command") from None
+        is_whole = (
+            kernels.keys() >= set(KERNELS)
+            and kernels["teacher"].keys() >= set(TEACHER_KERNELS)
+            and isinstance(begun["settings_digest"], str)
+            and all(isinstance(shard["file"], str) for shard in begun["shards"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_whole = False
+    if not is_whole:
+        raise DataError(f"{folder.manifest}: cannot be read; delete this file and give the same command")
     return begun
 
 

@@ -53,16 +53,9 @@ class SuitePlan:
         columns = self.sources[source](np.arange(start, stop))
         bad = "\n".join(name for name in columns["bad"] if name)
         good = np.array([not name for name in columns["bad"]], dtype=bool)
+        if is_lost := not good.any():
+            good[0] = True
         images, labels, rows = columns["image"][good], columns["label"][good], columns["sample_id"][good]
-        if not len(rows) and (part := next((part for part in self.parts if part.source == source), None)):
-            yield {
-                "image": part.change(columns["image"][:1], columns["sample_id"][:1]),
-                "label": columns["label"][:1],
-                "sample_id": columns["sample_id"][:1],
-                "part": np.array([UNREADABLE]),
-                "bad": np.array([bad], dtype=object),
-            }
-            return
         for number, part in enumerate(self.parts):
             if part.source == source:
                 named = np.array([bad, *[""] * (len(rows) - 1)], dtype=object)
@@ -70,7 +63,7 @@ class SuitePlan:
                     "image": part.change(images, rows),
                     "label": labels,
                     "sample_id": rows,
-                    "part": np.full(len(rows), number),
+                    "part": np.full(len(rows), UNREADABLE if is_lost else number),
                     "bad": named,
                 }
 
