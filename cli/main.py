@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from . import take_home
-from .common import (
+from .options import (
     Data,
     Files,
     GoesOn,
@@ -35,12 +34,13 @@ from .common import (
     say,
     usage,
 )
-from .compare import compare
-from .deploy import deploy
-from .evaluate import evaluate
-from .submit import jobs, submit
-from .teacher import train_teacher
-from .tune import tune
+from .verbs import export as take_home
+from .verbs.compare import compare
+from .verbs.deploy import deploy
+from .verbs.evaluate import evaluate
+from .verbs.submit import jobs, submit
+from .verbs.train_teacher import train_teacher
+from .verbs.tune import tune
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -114,7 +114,7 @@ def train_autoencoder(
 
     Of the configuration, `data`, `seed` and `runtime` are used. diffusers loads what comes out.
     """
-    from .console import autoencoder_lines
+    from .reporter import autoencoder_lines
 
     given = {
         "steps": steps,
@@ -165,7 +165,7 @@ def score_augmentations(
     """
     from hard_ray.config.scoring import read_augmentors
 
-    from .console import score_lines, score_table
+    from .reporter import score_lines, score_table
 
     with readable_errors():
         named = None if augmentors is None else read_augmentors(augmentors)
@@ -206,7 +206,7 @@ def generate(
 
     Of the configuration, `data`, `teacher`, `runtime` and `seed` are used. What is not given is the paper's.
     """
-    from .console import generation_lines
+    from .reporter import generation_lines
 
     given = {
         "method": method,
@@ -252,7 +252,7 @@ def import_teacher(
 
     Torch files are read without unpickling objects. What does not fit the architecture is listed.
     """
-    from .console import teacher_lines
+    from .reporter import teacher_lines
 
     with readable_errors():
         made = api().import_teacher(
@@ -318,7 +318,7 @@ def doctor(
 
     With a configuration, whether the cluster has all that the run reserves.
     """
-    from .doctor import examine
+    from .verbs.doctor import examine
 
     with readable_errors():
         loaded = load(config, preset, overrides) if config or preset or overrides else None
@@ -407,7 +407,7 @@ def _root(
 
 
 def _print_plan(config: RunConfig) -> None:
-    from .plan import print_plan
+    from .dry_run import print_plan
 
     print_plan(console, config)
 

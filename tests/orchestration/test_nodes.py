@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from hard_ray_cli.doctor import _byte_code, _nodes, _room
+from hard_ray_cli.verbs.doctor import _byte_code, _nodes, _room
 
 from hard_ray.config.loader import load_config
 from hard_ray.errors import ClusterError

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from hard_ray_cli.main import app
-from hard_ray_cli.teacher import recipe_line, teaching_lines
+from hard_ray_cli.verbs.train_teacher import recipe_line, teaching_lines
 from typer.testing import CliRunner
 
 from hard_ray.config.fine_tuning import load_teacher_config

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from .common import api, console, errors, readable_errors
+from ..options import api, console, errors, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.exporting import Exported

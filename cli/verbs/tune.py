@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .common import (
+from ..options import (
     GoesOn,
     Overrides,
     Teacher,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from .common import (
+from ..options import (
     Data,
     Files,
     GoesOn,
@@ -87,7 +87,7 @@ def _print(lines: Sequence[str]) -> None:
 
 
 def _print_plan(config: RunConfig) -> None:
-    from .plan import print_plan
+    from ..dry_run import print_plan
 
     _print([recipe_line(config)])
     print_plan(console, _as_run(config), learner="teacher")

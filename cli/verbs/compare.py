@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .common import api, console, errors, readable_errors
+from ..options import api, console, errors, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.comparison import Comparison

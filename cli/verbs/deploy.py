@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import readable_errors, usage
+from ..options import readable_errors, usage
 
 
 def deploy(

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hard_ray.errors import suggestion
 
-from .common import console, errors, load, readable_errors, say, usage
+from ..options import console, errors, load, readable_errors, say, usage
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs import Job, Jobs
@@ -127,7 +127,7 @@ def _checked(command: Sequence[str]) -> list[Path]:
     """
     from typer.main import get_command
 
-    from .main import app
+    from ..main import app
 
     group: Any = get_command(app)
     verb, arguments = command[0], list(command[1:])

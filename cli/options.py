@@ -162,7 +162,7 @@ def run_to_end(start: Callable[[Any], RunResult], *, learner: str | None = None)
     """
     from hard_ray.run_folder import RunFolder
 
-    from .console import ConsoleReporter, result_table
+    from .reporter import ConsoleReporter, result_table
 
     result = start(ConsoleReporter(console))
     console.print()

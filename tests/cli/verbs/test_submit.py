@@ -328,7 +328,7 @@ def test_a_dashboard_that_takes_connections_and_never_answers_is_lost_after_a_wh
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(broken: Jobs, monkeypatch: pytest.MonkeyPatch, capsys):
     import typer
-    from hard_ray_cli.submit import _follow
+    from hard_ray_cli.verbs.submit import _follow
 
     def interrupted(name: str, write: object) -> Job:
         raise KeyboardInterrupt
