@@ -1,26 +1,18 @@
-"""What the verbs of the command line share: options, loading a configuration, errors as messages."""
+"""Options that several verbs take, and the configuration and run folder that they describe."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from hard_ray.errors import HardrayError
+from .terminal import usage
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
-    from hard_ray.orchestration.driver import RunResult
-
-console = Console()
-errors = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
@@ -39,19 +31,6 @@ GoesOn = Annotated[
     bool,
     typer.Option("--continue", help="Begin, or go on if --output holds this run already: for jobs that are retried."),
 ]
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """A user's mistake is a message and an exit code, not a traceback."""
-    try:
-        yield
-    except HardrayError as error:
-        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        errors.print("stopped", highlight=False)
-        raise typer.Exit(130) from None
 
 
 def load(
@@ -79,23 +58,11 @@ def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:
     return [f"{key}={json.dumps(str(value))}" for key, value in short.items() if value is not None]
 
 
-def say(text: str) -> None:
-    """A line of progress."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
-
-
 def api() -> Any:
     """The Python API, imported when a command runs."""
     from hard_ray import api
 
     return api
-
-
-def usage(text: str) -> HardrayError:
-    """A mistake in how a command was called: exit code 2."""
-    error = HardrayError(text)
-    error.exit_code = 2
-    return error
 
 
 def given_output(output: Path | None, *, goes_on: bool) -> Path | None:
@@ -151,35 +118,3 @@ def as_given(
     given = [part for path in files or [] for part in ("-c", str(path))]
     given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
     return [*given, *(overrides or [])]
-
-
-def run_to_end(start: Callable[[Any], RunResult], *, learner: str | None = None) -> RunResult:
-    """Make a run and print its progress, its results and where everything is.
-
-    Args:
-        start: makes it, and tells a reporter of it.
-        learner: what the table calls the network that was trained; None: by what it learned from.
-    """
-    from hard_ray.run_folder import RunFolder
-
-    from .reporter import ConsoleReporter, result_table
-
-    result = start(ConsoleReporter(console))
-    console.print()
-    console.print(result_table(result.summary, result.config, learner=learner))
-    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
-    pictures = RunFolder(result.folder).pictures
-    if pictures:
-        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
-    if result.tracking_problem is not None:
-        console.print(
-            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
-            f"hardray sync {escape(str(result.folder))}[/yellow]",
-            highlight=False,
-            soft_wrap=True,
-        )
-    elif result.tracking_uri is not None:
-        console.print(
-            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
-        )
-    return result

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .terminal import console
+
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
-    from hard_ray.networks.importing import ImportedTeacher
+    from hard_ray.orchestration.driver import RunResult
     from hard_ray.orchestration.plan import RunPlan
 
 LINE_EVERY_S = 5.0
@@ -99,101 +100,31 @@ def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | N
     return table
 
 
-def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
-    """How a training of an autoencoder ended."""
-    seconds = result["seconds"]["training"]
-    return [
-        f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "
-        f"{result['parameters']:,} parameters, trained for {seconds:.0f} s",
-        f"picture  {escape(str(folder / 'reconstructions.png'))}",
-        f"use it   augmentor.kind=vae augmentor.autoencoder.model={escape(str(folder))}",
-    ]
+def run_to_end(start: Callable[[Any], RunResult], *, learner: str | None = None) -> RunResult:
+    """Make a run and print its progress, its results and where everything is.
 
+    Args:
+        start: makes it, and tells a reporter of it.
+        learner: what the table calls the network that was trained; None: by what it learned from.
+    """
+    from hard_ray.run_folder import RunFolder
 
-def score_table(result: dict[str, Any]) -> Table:
-    """Augmentations by T. stddev, the lowest first, and which differences from it are noise."""
-    table = Table(title="T. stddev, x 1000, with standard errors", title_justify="left", title_style="bold")
-    table.add_column("augmentation")
-    table.add_column("T. stddev", justify="right")
-    table.add_column("above the lowest", justify="right")
-    table.add_column("")
-    for place, (name, score) in enumerate(result["scores"].items()):
-        value, behind = (
-            f"{1000 * score[key]:.3f} ± {1000 * score[error]:.3f}"
-            for key, error in (("t_stddev", "standard_error"), ("behind", "behind_error"))
+    result = start(ConsoleReporter(console))
+    console.print()
+    console.print(result_table(result.summary, result.config, learner=learner))
+    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    pictures = RunFolder(result.folder).pictures
+    if pictures:
+        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
+    if result.tracking_problem is not None:
+        console.print(
+            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
+            f"hardray sync {escape(str(result.folder))}[/yellow]",
+            highlight=False,
+            soft_wrap=True,
         )
-        verdict = "within noise" if place and score["is_tied"] else ""
-        table.add_row(escape(name), value, behind if place else "", verdict)
-    return table
-
-
-def score_lines(result: dict[str, Any], folder: Path) -> list[str]:
-    """What stands in the table, and where it is."""
-    images = 2 * result["iterations"] * result["batch_size"]
-    lines = [
-        f"over {result['groups']} groups of {images:,} images; the lower, the better to learn from. Within noise: no "
-        "further from the lowest than two standard errors of the difference, on the same batches"
-    ]
-    if "correlation" in result:
-        lines.append(f"Pearson correlation with the test losses: {result['correlation']['pearson']:.3f}")
-        lines.append(f"picture  {escape(str(folder / 'correlation.png'))}")
-    return [*lines, f"picture  {escape(str(folder / 'scores.png'))}", f"scores   {escape(str(folder / 'scores.json'))}"]
-
-
-def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
-    """How a generation ended, and how to train with it; `given` describes the configuration."""
-    settings, top1 = manifest["settings"], manifest["top1"]
-    lines = [
-        f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
-        f"distance {manifest['distance']:.4f} on average before the second discretisation "
-        f"({settings['norm']}, at most {settings['eps']:g})",
-        f"teacher  {top1['clean']:.1f} % right on clean images, {top1['reconstructed']:.1f} % on reconstructed ones, "
-        f"{top1['generated']:.1f} % on generated ones",
-        f"set      {escape(str(folder))}",
-        f"picture  {escape(str(folder / 'gallery.png'))}",
-    ]
-    if manifest["bad_images"]:
-        lines.append(
-            f"left out {len(manifest['bad_images'])} unreadable images: {escape(str(folder / 'bad_images.txt'))}"
+    elif result.tracking_uri is not None:
+        console.print(
+            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
         )
-    if manifest["split"] == "train":
-        training = ["objective.kind=dad", "augmentor.kind=generated", f"augmentor.path={folder}"]
-        lines.append(f"train    {escape(shlex.join(['hardray', 'distill', *given, *training]))}")
-    return lines
-
-
-def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
-    """What was imported, and the commands that use it."""
-    network, images = made.network, made.images
-    parameters = sum(parameter.numel() for parameter in network.model.parameters())
-    data = f"--data YOUR_IMAGES data.img_size={images.img_size}" + (" data.in_chans=1" if images.in_chans == 1 else "")
-    name = network.architecture
-    return [
-        f"[bold]{escape(name)}[/bold]  {parameters:,} parameters  {len(images.classes)} classes  "
-        f"mean {_numbers(network.contract.mean)}  std {_numbers(network.contract.std)}",
-        f"folder   {escape(str(folder))}",
-        *_names_line(made),
-        "",
-        "fine-tune it on your images first:",
-        f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "
-        "--output runs/teacher",
-        "and then teach with it:",
-        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "
-        "student.model=STUDENT",
-        "or teach with it as it is:",
-        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint={escape(str(folder))} "
-        "student.model=STUDENT",
-    ]
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _names_line(made: ImportedTeacher) -> list[str]:
-    if made.names is not None:
-        return [f"classes  {escape(', '.join(made.names[:10]))}{', ...' if len(made.names) > 10 else ''}"]
-    return [
-        "[yellow]classes  not named: as a teacher its outputs are taken to be in the order of your classes; give "
-        "--classes to have that checked[/yellow]"
-    ]
+    return result

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import api, console, errors, readable_errors
+from ..options import api
+from ..terminal import console, errors, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.comparison import Comparison

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..options import readable_errors, usage
+from ..terminal import readable_errors, usage
 
 
 def deploy(

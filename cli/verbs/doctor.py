@@ -11,13 +11,17 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hard_ray.errors import HardrayError
+
+from ..options import Files, Overrides, Preset, load
+from ..terminal import console, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -27,6 +31,24 @@ if TYPE_CHECKING:
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Ray's object store lives there)
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "pydantic", "numpy")
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "wrong": "[red]wrong[/red]"}
+
+
+def doctor(
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to look at as well.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="A folder that every node of the cluster is to see.")
+    ] = None,
+) -> None:
+    """Say what can be used here, and what is wrong.
+
+    With a configuration, whether the cluster has all that the run reserves.
+    """
+    with readable_errors():
+        loaded = load(config, preset, overrides) if config or preset or overrides else None
+        raise typer.Exit(0 if examine(console, address, config=loaded, output=output) else 1)
 
 
 @dataclass(frozen=True, slots=True)

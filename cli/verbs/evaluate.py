@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, api, console, load, readable_errors, say, usage
+from ..options import Data, Files, Overrides, Preset, Teacher, api, load
+from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig

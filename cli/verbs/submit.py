@@ -1,35 +1,26 @@
-"""`hardray submit` and `hardray jobs`: commands on a cluster that is elsewhere."""
+"""`hardray submit`: a command as a job of a cluster."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from hard_ray.errors import suggestion
 
-from ..options import console, errors, load, readable_errors, say, usage
+from ..cluster_jobs import Address, address_of, connect, follow_job, print_handles
+from ..options import load
+from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
-    from hard_ray.orchestration.jobs import Job, Jobs
     from hard_ray.packaging import Package
 
 HERE = ("submit", "jobs", "ui")
 """Verbs that make no sense as a job."""
-
-VARIABLE = "RAY_API_SERVER_ADDRESS"
-
-Address = Annotated[
-    str | None,
-    typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {VARIABLE}."),
-]
 
 
 def submit(
@@ -76,44 +67,14 @@ def submit(
         if dry_run:
             _print_package(package, ["hardray", *command], variables)
             return
-        where = _address(address)
-        jobs = _connect(where, secrets=list(variables.values()))
+        where = address_of(address)
+        jobs = connect(where, secrets=list(variables.values()))
         job = jobs.submit(["hardray", *command], package, variables)
         console.print(f"[bold]job[/bold] {job} at {escape(jobs.shown)}", highlight=False, soft_wrap=True)
         if not follow:
-            _print_handles(job, jobs.shown)
+            print_handles(job, jobs.shown)
             return
-        _follow(jobs, job)
-
-
-def jobs(
-    action: Annotated[Literal["list", "status", "logs", "stop"], typer.Argument(help="What to do.")],
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Its id; `list` shows all.")] = None,
-    address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Of `logs`: show what comes, to the end.")] = False,
-) -> None:
-    """Look at the jobs of a cluster, or stop one.
-
-    A stopped run writes a checkpoint first and can be resumed.
-    """
-    with readable_errors():
-        if (action == "list") != (job is None):
-            raise usage(
-                "list takes no job" if action == "list" else f"{action} wants a job; `hardray jobs list` shows all"
-            )
-        cluster = _connect(_address(address))
-        if job is None:
-            console.print(_table(cluster.all()))
-        elif action == "status":
-            for line in _status_lines(cluster.job(job)):
-                console.print(line, highlight=False, soft_wrap=True)
-        elif action == "stop":
-            going_on = cluster.stop(job)
-            say(f"{job} is asked to stop" if going_on else f"{job} had ended already")
-        elif follow:
-            _follow(cluster, job)
-        else:
-            sys.stdout.write(cluster.logs(job))
+        follow_job(jobs, job)
 
 
 # ----------------------------------------------------------------------- the check
@@ -186,46 +147,7 @@ def _sent(path: Path) -> Path:
 # ---------------------------------------------------------------------- the cluster
 
 
-def _address(given: str | None) -> str:
-    where = given or os.environ.get(VARIABLE)
-    if not where:
-        raise usage(f"give --address http://HOST:8265, the cluster's dashboard, or set {VARIABLE}")
-    return where
-
-
-def _connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
-    from hard_ray.orchestration.jobs import Jobs
-
-    return Jobs(address, secrets=secrets)
-
-
-def _follow(jobs: Jobs, job: str) -> None:
-    """Show a job's output to its end, and leave with its exit code."""
-    from hard_ray.orchestration.jobs import exit_code, said
-
-    try:
-        done = jobs.follow(job, _write)
-    except KeyboardInterrupt:
-        console.print(f"\nthe job {job} goes on", highlight=False)
-        _print_handles(job, jobs.shown)
-        raise typer.Exit(130) from None
-    problem = said(done)
-    if problem:
-        errors.print(f"[bold red]error:[/bold red] {escape(problem)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(exit_code(done))
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 # ------------------------------------------------------------------------- printing
-
-
-def _print_handles(job: str, address: str) -> None:
-    say(f"look again  hardray jobs logs {job} --follow --address {address}")
-    say(f"stop it     hardray jobs stop {job} --address {address}")
 
 
 def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:
@@ -242,21 +164,3 @@ def _print_package(package: Package, words: Sequence[str], variables: dict[str, 
     for item in package.left_out:
         count = f" ({item.count} files)" if item.count > 1 else ""
         say(f"  {item.path}{count}: {item.reason}")
-
-
-def _table(found: Sequence[Job]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("job", "status", "started", "command"):
-        table.add_column(name, no_wrap=name != "command")
-    for job in found:
-        started = "" if job.started is None else f"{job.started:%Y-%m-%d %H:%M:%S}"
-        table.add_row(escape(job.id), job.status, started, escape(job.command))
-    return table
-
-
-def _status_lines(job: Job) -> list[str]:
-    lines = [f"job      {escape(job.id)}", f"status   {job.status}", f"command  {escape(job.command)}"]
-    lines += [f"started  {job.started:%Y-%m-%d %H:%M:%S}"] if job.started else []
-    lines += [f"ended    {job.ended:%Y-%m-%d %H:%M:%S}"] if job.ended else []
-    lines += [f"exit     {job.exit_code}"] if job.exit_code is not None else []
-    return [*lines, f"message  {escape(job.message.strip())}"] if job.message else lines

@@ -21,15 +21,13 @@ from ..options import (
     api,
     as_given,
     check_same_run,
-    console,
     default_output,
     given_output,
     holds_run,
     load,
-    readable_errors,
-    run_to_end,
-    usage,
 )
+from ..reporter import run_to_end
+from ..terminal import console, readable_errors, usage
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig

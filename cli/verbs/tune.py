@@ -10,18 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import (
-    GoesOn,
-    Overrides,
-    Teacher,
-    api,
-    console,
-    given_output,
-    readable_errors,
-    say,
-    shorthands,
-    usage,
-)
+from ..options import GoesOn, Overrides, Teacher, api, given_output, shorthands
+from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
     from hard_ray.config.space import Search

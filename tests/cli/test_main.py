@@ -260,7 +260,7 @@ def test_mistakes_in_a_comparison_of_augmentations_are_messages_and_start_nothin
 
 
 def test_scores_are_a_table_that_says_what_is_noise():
-    from hard_ray_cli.reporter import score_lines, score_table
+    from hard_ray_cli.verbs.score_augmentations import score_lines, score_table
     from rich.console import Console
 
     facts = {"t_stddev": 0.00415, "standard_error": 0.00012, "behind": 0.0, "behind_error": 0.0, "is_tied": True}

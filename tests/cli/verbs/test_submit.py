@@ -328,14 +328,14 @@ def test_a_dashboard_that_takes_connections_and_never_answers_is_lost_after_a_wh
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(broken: Jobs, monkeypatch: pytest.MonkeyPatch, capsys):
     import typer
-    from hard_ray_cli.verbs.submit import _follow
+    from hard_ray_cli.cluster_jobs import follow_job
 
     def interrupted(name: str, write: object) -> Job:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(broken, "follow", interrupted)
     with pytest.raises(typer.Exit) as caught:
-        _follow(broken, "j")
+        follow_job(broken, "j")
     assert caught.value.exit_code == 130
     text = " ".join(capsys.readouterr().out.split())
     for words in ("the job j goes on", "hardray jobs logs j --follow --address http://h", "hardray jobs stop j"):

@@ -1,0 +1,93 @@
+"""`hardray generate`: a set of adversarial images."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from ..options import (
+    Data,
+    Files,
+    Overrides,
+    Preset,
+    Teacher,
+    api,
+    as_given,
+    load,
+)
+from ..terminal import console, readable_errors, say
+
+
+def generate(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the set; an unfinished one goes on.")],
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    method: Annotated[Literal["dad"], typer.Option("--method", help="How images are made.")] = "dad",
+    autoencoder: Annotated[
+        str | None, typer.Option("--autoencoder", help="What discretises: a folder, or hf-hub:org/name.")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option("--split", help="Whose images.")] = None,
+    shard_size: Annotated[int | None, typer.Option("--shard-size", help="Images per file.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images that are attacked together.")] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Of the ball around an image.")] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="Radius of the ball.")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of each step.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of ascent.")] = None,
+    random_start: Annotated[
+        float | None, typer.Option("--random-start", help="Probability of a random start within the ball.")
+    ] = None,
+) -> None:
+    """Make adversarial images to train with, once and for all.
+
+    Of the configuration, `data`, `teacher`, `runtime` and `seed` are used. What is not given is the paper's.
+    """
+    given = {
+        "method": method,
+        "autoencoder": autoencoder,
+        "split": split,
+        "shard_size": shard_size,
+        "batch_size": batch_size,
+        "norm": norm,
+        "eps": eps,
+        "step_size": step_size,
+        "steps": steps,
+        "random_start": random_start,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    with readable_errors():
+        loaded = load(config, preset, overrides, teacher=teacher, data=data)
+        console.print(f"[bold]hardray generate[/bold] -> {escape(str(output))}", highlight=False)
+        manifest = api().generate(loaded, options, output, say=say)
+        again = as_given(config, preset, overrides, teacher=teacher, data=data)
+        for line in generation_lines(manifest, output, again):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
+    """How a generation ended, and how to train with it; `given` describes the configuration."""
+    settings, top1 = manifest["settings"], manifest["top1"]
+    lines = [
+        f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
+        f"distance {manifest['distance']:.4f} on average before the second discretisation "
+        f"({settings['norm']}, at most {settings['eps']:g})",
+        f"teacher  {top1['clean']:.1f} % right on clean images, {top1['reconstructed']:.1f} % on reconstructed ones, "
+        f"{top1['generated']:.1f} % on generated ones",
+        f"set      {escape(str(folder))}",
+        f"picture  {escape(str(folder / 'gallery.png'))}",
+    ]
+    if manifest["bad_images"]:
+        lines.append(
+            f"left out {len(manifest['bad_images'])} unreadable images: {escape(str(folder / 'bad_images.txt'))}"
+        )
+    if manifest["split"] == "train":
+        training = ["objective.kind=dad", "augmentor.kind=generated", f"augmentor.path={folder}"]
+        lines.append(f"train    {escape(shlex.join(['hardray', 'distill', *given, *training]))}")
+    return lines

@@ -1,0 +1,91 @@
+"""`hardray import-teacher`: a teacher from a checkpoint that is not timm's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from ..options import (
+    api,
+)
+from ..terminal import console, readable_errors
+
+if TYPE_CHECKING:
+    from hard_ray.networks.importing import ImportedTeacher
+
+
+def import_teacher(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights: a safetensors or torch file.")],
+    model: Annotated[str, typer.Option("--model", help="The architecture: a timm name, or one of hardray's.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the teacher, which must be new.")],
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="Text file: class names in the order of the outputs, one a line.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Subtracted per channel, of images in [0, 1]: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Divided by per channel: 0.229,0.224,0.225.")] = None,
+    img_size: Annotated[int | None, typer.Option("--img-size", help="Input size in pixels.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Regular expression and what it becomes, in every key."),
+    ] = None,
+) -> None:
+    """Make a teacher of a checkpoint that is not timm's.
+
+    Torch files are read without unpickling objects. What does not fit the architecture is listed.
+    """
+    with readable_errors():
+        made = api().import_teacher(
+            checkpoint,
+            output,
+            model=model,
+            classes=classes,
+            mean=None if mean is None else mean.split(","),
+            std=None if std is None else std.split(","),
+            img_size=img_size,
+            renames=rename or (),
+        )
+        for line in teacher_lines(made, output):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
+    """What was imported, and the commands that use it."""
+    network, images = made.network, made.images
+    parameters = sum(parameter.numel() for parameter in network.model.parameters())
+    data = f"--data YOUR_IMAGES data.img_size={images.img_size}" + (" data.in_chans=1" if images.in_chans == 1 else "")
+    name = network.architecture
+    return [
+        f"[bold]{escape(name)}[/bold]  {parameters:,} parameters  {len(images.classes)} classes  "
+        f"mean {_numbers(network.contract.mean)}  std {_numbers(network.contract.std)}",
+        f"folder   {escape(str(folder))}",
+        *_names_line(made),
+        "",
+        "fine-tune it on your images first:",
+        f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "
+        "--output runs/teacher",
+        "and then teach with it:",
+        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "
+        "student.model=STUDENT",
+        "or teach with it as it is:",
+        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint={escape(str(folder))} "
+        "student.model=STUDENT",
+    ]
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _names_line(made: ImportedTeacher) -> list[str]:
+    if made.names is not None:
+        return [f"classes  {escape(', '.join(made.names[:10]))}{', ...' if len(made.names) > 10 else ''}"]
+    return [
+        "[yellow]classes  not named: as a teacher its outputs are taken to be in the order of your classes; give "
+        "--classes to have that checked[/yellow]"
+    ]

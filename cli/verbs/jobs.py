@@ -1,0 +1,65 @@
+"""`hardray jobs`: the jobs of a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ..cluster_jobs import Address, address_of, connect, follow_job
+from ..terminal import console, readable_errors, say, usage
+
+if TYPE_CHECKING:
+    from hard_ray.orchestration.jobs import Job
+
+
+def jobs(
+    action: Annotated[Literal["list", "status", "logs", "stop"], typer.Argument(help="What to do.")],
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Its id; `list` shows all.")] = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Of `logs`: show what comes, to the end.")] = False,
+) -> None:
+    """Look at the jobs of a cluster, or stop one.
+
+    A stopped run writes a checkpoint first and can be resumed.
+    """
+    with readable_errors():
+        if (action == "list") != (job is None):
+            raise usage(
+                "list takes no job" if action == "list" else f"{action} wants a job; `hardray jobs list` shows all"
+            )
+        cluster = connect(address_of(address))
+        if job is None:
+            console.print(_table(cluster.all()))
+        elif action == "status":
+            for line in _status_lines(cluster.job(job)):
+                console.print(line, highlight=False, soft_wrap=True)
+        elif action == "stop":
+            going_on = cluster.stop(job)
+            say(f"{job} is asked to stop" if going_on else f"{job} had ended already")
+        elif follow:
+            follow_job(cluster, job)
+        else:
+            sys.stdout.write(cluster.logs(job))
+
+
+def _table(found: Sequence[Job]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "status", "started", "command"):
+        table.add_column(name, no_wrap=name != "command")
+    for job in found:
+        started = "" if job.started is None else f"{job.started:%Y-%m-%d %H:%M:%S}"
+        table.add_row(escape(job.id), job.status, started, escape(job.command))
+    return table
+
+
+def _status_lines(job: Job) -> list[str]:
+    lines = [f"job      {escape(job.id)}", f"status   {job.status}", f"command  {escape(job.command)}"]
+    lines += [f"started  {job.started:%Y-%m-%d %H:%M:%S}"] if job.started else []
+    lines += [f"ended    {job.ended:%Y-%m-%d %H:%M:%S}"] if job.ended else []
+    lines += [f"exit     {job.exit_code}"] if job.exit_code is not None else []
+    return [*lines, f"message  {escape(job.message.strip())}"] if job.message else lines

@@ -1,0 +1,50 @@
+"""`hardray show` and `hardray presets`: resolved and shipped configurations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ..options import (
+    Data,
+    Files,
+    Overrides,
+    Preset,
+    Teacher,
+    load,
+)
+from ..terminal import console, readable_errors
+
+
+def show(
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    teacher: Teacher = None,
+    data: Data = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of configurations instead.")] = False,
+) -> None:
+    """Print the resolved configuration as YAML.
+
+    It loads back to the same configuration with `-c`.
+    """
+    from hard_ray.config.loader import dump_yaml
+    from hard_ray.config.run import RunConfig
+
+    with readable_errors():
+        if schema:
+            sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
+            return
+        sys.stdout.write(dump_yaml(load(config, preset, overrides, teacher=teacher, data=data)))
+
+
+def presets() -> None:
+    """List the shipped configurations."""
+    from hard_ray.config.loader import preset_description, preset_names
+
+    for name in preset_names():
+        console.print(f"[bold]{name:<12}[/bold] {escape(preset_description(name))}", highlight=False)

@@ -1,0 +1,19 @@
+"""`hardray sync`: sends to MLflow what a run could not send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..options import (
+    api,
+)
+from ..terminal import readable_errors, say
+
+
+def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Send to MLflow what a run could not send."""
+    with readable_errors():
+        api().sync(run, say=say)

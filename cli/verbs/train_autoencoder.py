@@ -1,0 +1,67 @@
+"""`hardray train-autoencoder`: a small autoencoder, trained on your images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from ..options import (
+    Data,
+    Files,
+    Overrides,
+    Preset,
+    api,
+    load,
+)
+from ..terminal import console, readable_errors, say
+
+
+def train_autoencoder(
+    kind: Annotated[Literal["kl", "vq"], typer.Option("--kind", help="Continuous latents, or codes of a codebook.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the autoencoder; an unfinished one goes on.")],
+    overrides: Overrides = None,
+    config: Files = None,
+    preset: Preset = None,
+    data: Data = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Length of the training in updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per update.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW.")] = None,
+    widths: Annotated[
+        str | None, typer.Option("--widths", help="Channels of each level, for example 16,32,32; n levels: 2^(n-1) px.")
+    ] = None,
+    latent_channels: Annotated[int | None, typer.Option("--latent-channels", help="Channels of the latent.")] = None,
+    codes: Annotated[int | None, typer.Option("--codes", help="Length of the codebook (vq).")] = None,
+) -> None:
+    """Train a small autoencoder on your images.
+
+    Of the configuration, `data`, `seed` and `runtime` are used. diffusers loads what comes out.
+    """
+    given = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "widths": widths.split(",") if widths is not None else None,
+        "latent_channels": latent_channels,
+        "codes": codes,
+    }
+    training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
+    with readable_errors():
+        loaded = load(config, preset, overrides, data=data)
+        console.print(f"[bold]hardray train-autoencoder[/bold] -> {escape(str(output))}", highlight=False)
+        result = api().train_autoencoder(loaded, training, output, say=say)
+        for line in autoencoder_lines(result, output):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
+    """How a training of an autoencoder ended."""
+    seconds = result["seconds"]["training"]
+    return [
+        f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "
+        f"{result['parameters']:,} parameters, trained for {seconds:.0f} s",
+        f"picture  {escape(str(folder / 'reconstructions.png'))}",
+        f"use it   augmentor.kind=vae augmentor.autoencoder.model={escape(str(folder))}",
+    ]

@@ -1,0 +1,37 @@
+"""`hardray ui`: MLflow on the runs of a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ..terminal import console, readable_errors
+
+
+def ui(
+    runs: Annotated[Path, typer.Option("--runs", help="The folder that holds the run folders.")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 5000,
+) -> None:
+    """Open MLflow on the runs of a folder."""
+    from hard_ray.addresses import without_password
+    from hard_ray.errors import RunFolderError
+    from hard_ray.tracking import default_uri
+
+    with readable_errors():
+        database = runs.expanduser().resolve() / "mlflow.db"
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri and uri.startswith("http"):
+            console.print(f"runs are recorded at the server of MLFLOW_TRACKING_URI: {escape(without_password(uri))}")
+            return
+        if not database.is_file():
+            raise RunFolderError(f"{runs} holds no mlflow.db; give the folder of your runs with --runs")
+        console.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", highlight=False)
+        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that nobody asked for
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(database.parent)]
+        os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])  # noqa: S606
