@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,13 +56,6 @@ def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:
     """The overrides that `--teacher` and `--data` are short for."""
     short = {"data.path": data, "teacher.model": teacher}
     return [f"{key}={json.dumps(str(value))}" for key, value in short.items() if value is not None]
-
-
-def api() -> Any:
-    """The Python API, imported when a command runs."""
-    from hard_ray import api
-
-    return api
 
 
 def given_output(output: Path | None, *, goes_on: bool) -> Path | None:

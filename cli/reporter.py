@@ -100,7 +100,7 @@ def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | N
     return table
 
 
-def run_to_end(start: Callable[[Any], RunResult], *, learner: str | None = None) -> RunResult:
+def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, learner: str | None = None) -> RunResult:
     """Make a run and print its progress, its results and where everything is.
 
     Args:

@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import api
 from ..terminal import console, errors, readable_errors
 
 if TYPE_CHECKING:
@@ -27,8 +26,10 @@ def compare(
     From the run folders alone, while runs go on or after them. Runs that differ in their seeds only are one row. The
     page holds the curves too, and a JSON file beside it all numbers.
     """
+    from hard_ray import api
+
     with readable_errors():
-        written = api().compare(runs, to=to)
+        written = api.compare(runs, to=to)
         for warning in written.comparison.warnings:
             errors.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
         for table in tables_of(written.comparison):

@@ -16,7 +16,6 @@ from ..options import (
     Overrides,
     Preset,
     Teacher,
-    api,
     check_same_run,
     default_output,
     given_output,
@@ -45,11 +44,13 @@ def distill(
 
     With learned hard augmentations: images on which student and teacher disagree.
     """
+    from hard_ray import api
+
     with readable_errors():
         if resume is not None:
             if overrides or config or preset or output or teacher or data or dry_run or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
-            run_to_end(lambda reporter: api().resume(resume, reporter=reporter))
+            run_to_end(lambda reporter: api.resume(resume, reporter=reporter))
             return
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         if dry_run:
@@ -59,9 +60,9 @@ def distill(
         console.print(f"[bold]hardray distill[/bold] -> {escape(str(folder))}", highlight=False)
         if goes_on and holds_run(folder):
             check_same_run(loaded, folder)
-            run_to_end(lambda reporter: api().resume(folder, reporter=reporter))
+            run_to_end(lambda reporter: api.resume(folder, reporter=reporter))
             return
-        run_to_end(lambda reporter: api().distill(loaded, folder, reporter=reporter))
+        run_to_end(lambda reporter: api.distill(loaded, folder, reporter=reporter))
 
 
 def _print_plan(config: RunConfig) -> None:

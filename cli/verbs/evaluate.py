@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, api, load
+from ..options import Data, Files, Overrides, Preset, Teacher, load
 from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def evaluate(
 
     Beside its teacher, where there is one. Suites that were measured before are not measured again.
     """
+    from hard_ray import api
     from hard_ray.config.evaluation import read_suites
 
     attack = {"norm": norm, "eps": eps, "step_size": step_size, "steps": steps}
@@ -69,7 +70,7 @@ def evaluate(
         }
         loaded = _config(config, preset, overrides, teacher=teacher, data=data)
         console.print(f"[bold]hardray evaluate[/bold] {escape(model)}", highlight=False, soft_wrap=True)
-        result = api().evaluate(
+        result = api.evaluate(
             model,
             output,
             config=loaded,

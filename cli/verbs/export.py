@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..options import api
 from ..terminal import console, readable_errors
 
 if TYPE_CHECKING:
@@ -28,8 +27,10 @@ def export(
 
     ONNX and pt2 files take images in [0, 1], of any batch, and normalise them by themselves.
     """
+    from hard_ray import api
+
     with readable_errors():
-        made = api().export(run, to, best=best, onnx=onnx, torch_export=torch_export)
+        made = api.export(run, to, best=best, onnx=onnx, torch_export=torch_export)
         for line in export_lines(made):
             console.print(line, highlight=False, soft_wrap=True)
 

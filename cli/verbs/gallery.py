@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..options import (
-    api,
-)
 from ..terminal import console, readable_errors
 
 
@@ -22,6 +19,8 @@ def gallery(
 
     From the run folder alone, while the run goes on or after it.
     """
+    from hard_ray import api
+
     with readable_errors():
-        for path in api().gallery(run, to=to):
+        for path in api.gallery(run, to=to):
             console.print(escape(str(path)), highlight=False, soft_wrap=True)

@@ -16,7 +16,6 @@ from ..options import (
     Overrides,
     Preset,
     Teacher,
-    api,
     as_given,
     load,
 )
@@ -49,6 +48,8 @@ def generate(
 
     Of the configuration, `data`, `teacher`, `runtime` and `seed` are used. What is not given is the paper's.
     """
+    from hard_ray import api
+
     given = {
         "method": method,
         "autoencoder": autoencoder,
@@ -65,7 +66,7 @@ def generate(
     with readable_errors():
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         console.print(f"[bold]hardray generate[/bold] -> {escape(str(output))}", highlight=False)
-        manifest = api().generate(loaded, options, output, say=say)
+        manifest = api.generate(loaded, options, output, say=say)
         again = as_given(config, preset, overrides, teacher=teacher, data=data)
         for line in generation_lines(manifest, output, again):
             console.print(line, highlight=False, soft_wrap=True)

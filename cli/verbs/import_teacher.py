@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..options import (
-    api,
-)
 from ..terminal import console, readable_errors
 
 if TYPE_CHECKING:
@@ -39,8 +36,10 @@ def import_teacher(
 
     Torch files are read without unpickling objects. What does not fit the architecture is listed.
     """
+    from hard_ray import api
+
     with readable_errors():
-        made = api().import_teacher(
+        made = api.import_teacher(
             checkpoint,
             output,
             model=model,

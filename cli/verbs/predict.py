@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..options import (
-    api,
-)
 from ..terminal import console, errors, readable_errors
 
 if TYPE_CHECKING:
@@ -33,9 +30,11 @@ def predict(
 
     An image that cannot be read is named, and the others are not kept waiting for it; the exit code is then 1.
     """
+    from hard_ray import api
+
     with readable_errors():
         unreadable = 0
-        for found in api().predict(model, images, top=top, best=best, batch_size=batch_size, threads=threads):
+        for found in api.predict(model, images, top=top, best=best, batch_size=batch_size, threads=threads):
             unreadable += found.problem is not None
             _print(found, as_json=as_json)
         if unreadable:

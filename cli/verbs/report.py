@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..options import (
-    api,
-)
 from ..terminal import console, readable_errors
 
 
@@ -22,5 +19,7 @@ def report(
 
     From the run folder alone, while the run goes on or after it.
     """
+    from hard_ray import api
+
     with readable_errors():
-        console.print(escape(str(api().report(run, to=to))), highlight=False, soft_wrap=True)
+        console.print(escape(str(api.report(run, to=to))), highlight=False, soft_wrap=True)

@@ -15,7 +15,6 @@ from ..options import (
     Overrides,
     Preset,
     Teacher,
-    api,
     load,
 )
 from ..terminal import console, readable_errors, say
@@ -50,13 +49,14 @@ def score_augmentations(
     By the teacher alone: the lower its T. stddev, the lower the loss of a student that learns from the augmentation.
     Of the configuration, `data`, `teacher`, `seed` and `runtime` are used.
     """
+    from hard_ray import api
     from hard_ray.config.scoring import read_augmentors
 
     with readable_errors():
         named = None if augmentors is None else read_augmentors(augmentors)
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
         console.print(f"[bold]hardray score-augmentations[/bold] -> {escape(str(output))}", highlight=False)
-        result = api().score_augmentations(
+        result = api.score_augmentations(
             loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
         )
         console.print(score_table(result))

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..options import (
-    api,
-)
 from ..terminal import readable_errors, say
 
 
 def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Send to MLflow what a run could not send."""
+    from hard_ray import api
+
     with readable_errors():
-        api().sync(run, say=say)
+        api.sync(run, say=say)

@@ -13,7 +13,6 @@ from ..options import (
     Files,
     Overrides,
     Preset,
-    api,
     load,
 )
 from ..terminal import console, readable_errors, say
@@ -39,6 +38,8 @@ def train_autoencoder(
 
     Of the configuration, `data`, `seed` and `runtime` are used. diffusers loads what comes out.
     """
+    from hard_ray import api
+
     given = {
         "steps": steps,
         "batch_size": batch_size,
@@ -51,7 +52,7 @@ def train_autoencoder(
     with readable_errors():
         loaded = load(config, preset, overrides, data=data)
         console.print(f"[bold]hardray train-autoencoder[/bold] -> {escape(str(output))}", highlight=False)
-        result = api().train_autoencoder(loaded, training, output, say=say)
+        result = api.train_autoencoder(loaded, training, output, say=say)
         for line in autoencoder_lines(result, output):
             console.print(line, highlight=False, soft_wrap=True)
 

@@ -18,7 +18,6 @@ from ..options import (
     Output,
     Overrides,
     Preset,
-    api,
     as_given,
     check_same_run,
     default_output,
@@ -53,11 +52,13 @@ def train_teacher(
     By `teacher.recipe`: a teacher without weights from nothing, as `distill` would, and one with weights gently, with a
     new class head where its own was made for other classes. `teacher.recipe.seed` is its seed.
     """
+    from hard_ray import api
+
     with readable_errors():
         if resume is not None:
             if overrides or config or preset or model or pretrained or data or output or dry_run or goes_on:
                 raise usage("--resume takes the configuration from the run folder; give nothing beside it")
-            done = run_to_end(lambda reporter: api().resume(resume, reporter=reporter), learner="teacher")
+            done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), learner="teacher")
             _print(teaching_lines(done, []))
             return
         given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
@@ -70,11 +71,9 @@ def train_teacher(
         _print([recipe_line(loaded)])
         if goes_on and holds_run(folder):
             check_same_run(_as_run(loaded), folder)
-            done = run_to_end(lambda reporter: api().resume(folder, reporter=reporter), learner="teacher")
+            done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), learner="teacher")
         else:
-            done = run_to_end(
-                lambda reporter: api().train_teacher(loaded, folder, reporter=reporter), learner="teacher"
-            )
+            done = run_to_end(lambda reporter: api.train_teacher(loaded, folder, reporter=reporter), learner="teacher")
         others = [override for override in overrides or [] if not override.startswith(("teacher.", "teacher="))]
         _print(teaching_lines(done, as_given(config, preset, others, teacher=None, data=data)))
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import GoesOn, Overrides, Teacher, api, given_output, shorthands
+from ..options import GoesOn, Overrides, Teacher, given_output, shorthands
 from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ def tune(
 
     Trials share one teacher pool. KEY=VALUE overrides lie above the space's base configuration.
     """
+    from hard_ray import api
+
     with readable_errors():
         if resume is not None:
             if overrides or space or output or teacher or data or dry_run or goes_on:
                 raise usage("--resume takes the space from the folder; give nothing beside it")
-            _print_result(api().resume_tune(resume, say=say))
+            _print_result(api.resume_tune(resume, say=say))
             return
         if space is None:
             raise usage(f"give --space FILE, or one of the shipped spaces: {', '.join(_shipped())}")
@@ -51,9 +53,9 @@ def tune(
         console.print(f"[bold]hardray tune[/bold] -> {escape(str(folder))}", highlight=False)
         if goes_on and _holds_search(folder):
             _check_same_search(search, folder)
-            _print_result(api().resume_tune(folder, say=say))
+            _print_result(api.resume_tune(folder, say=say))
             return
-        _print_result(api().tune(search, folder, say=say))
+        _print_result(api.tune(search, folder, say=say))
 
 
 def _holds_search(folder: Path) -> bool:
