@@ -24,6 +24,7 @@ HERE = ("submit", "jobs", "ui")
 
 
 def submit(
+    context: typer.Context,
     command: Annotated[
         list[str],
         typer.Argument(metavar="COMMAND", help="What follows `hardray`, after `--`: distill --preset digits."),
@@ -62,7 +63,7 @@ def submit(
         if not folder.is_dir():
             raise usage(f"--working-dir {folder}: there is no such folder")
         with contextlib.chdir(folder):
-            named = _checked(command)
+            named = _checked(command, context.find_root().command)
         package = packaging.choose(folder, named, whole=working_dir is not None)
         if dry_run:
             _print_package(package, ["hardray", *command], variables)
@@ -80,17 +81,12 @@ def submit(
 # ----------------------------------------------------------------------- the check
 
 
-def _checked(command: Sequence[str]) -> list[Path]:
+def _checked(command: Sequence[str], group: Any) -> list[Path]:
     """Check a command as it would check itself; the files of the working directory that it reads.
 
     Raises:
         HardrayError: no such verb, wrong options, or a configuration that does not load.
     """
-    from typer.main import get_command
-
-    from ..main import app
-
-    group: Any = get_command(app)
     verb, arguments = command[0], list(command[1:])
     known = [name for name in group.commands if name not in HERE]
     if verb not in known:
