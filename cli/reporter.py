@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
     from hard_ray.orchestration.driver import RunResult
     from hard_ray.orchestration.plan import RunPlan
+    from hard_ray.run_folder import LogPlace
 
 LINE_EVERY_S = 5.0
 
@@ -28,10 +28,10 @@ class ConsoleReporter:
     def __init__(self, console: Console) -> None:
         """Print to `console`."""
         self.console = console
-        self._offsets: dict[Path, int] = {}
+        self._places: dict[Path, LogPlace] = {}
+        self._evaluations: set[tuple[Path, int, float]] = set()
         self._printed = 0.0
         self._started = time.monotonic()
-        self._announced: set[str] = set()
 
     def say(self, text: str) -> None:
         """A sentence."""
@@ -39,13 +39,17 @@ class ConsoleReporter:
 
     def watch(self, plans: Iterable[RunPlan]) -> None:
         """Print what the trainings logged since the last look."""
+        from hard_ray.run_folder import LogPlace, RunFolder
+
         for plan in plans:
             latest = None
-            for point in self._new_points(plan.folder / "metrics.jsonl"):
-                if point["kind"] == "val":
+            place = self._places.setdefault(plan.folder, LogPlace())
+            for point in place.read(RunFolder(plan.folder).metrics):
+                if point["kind"] == "val" and self._is_new(plan, point):
                     self._line(plan, point)
                 elif point["kind"] == "train":
                     latest = point
+            place.keep()
             if latest is not None and time.monotonic() - self._printed > LINE_EVERY_S:
                 self._line(plan, latest)
 
@@ -59,20 +63,12 @@ class ConsoleReporter:
         parts = _validation(point) if point["kind"] == "val" else _training(point)
         self.console.print(f"{head}  {'  '.join(parts)}", highlight=False, soft_wrap=True)
 
-    def _new_points(self, path: Path) -> Iterable[dict[str, Any]]:
-        if not path.exists():
-            return
-        size, offset = path.stat().st_size, self._offsets.get(path, 0)
-        with path.open("rb") as stream:
-            stream.seek(offset if offset <= size else 0)  # a resume may have cut the file
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
-                self._offsets[path] = stream.tell()
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue
+    def _is_new(self, plan: RunPlan, point: dict[str, Any]) -> bool:
+        """Whether this evaluation has not been printed; a cut log is read again from its start."""
+        key = (plan.folder, point["step"], point["time"])
+        is_new = key not in self._evaluations
+        self._evaluations.add(key)
+        return is_new
 
 
 def _training(point: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -85,11 +84,13 @@ def examine(
 
 
 def _packages() -> Iterator[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
     yield Finding("python", "ok", platform.python_version())
     for name in PACKAGES:
         try:
-            yield Finding(name, "ok", importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "ok", version(name))
+        except PackageNotFoundError:
             yield Finding(name, "wrong", "is not installed; install hardray again")
     try:
         import timm  # noqa: F401

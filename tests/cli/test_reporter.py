@@ -1,0 +1,46 @@
+"""The lines that a run prints while it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from hard_ray_cli.reporter import ConsoleReporter
+from rich.console import Console
+
+from hard_ray.run_folder import MetricsLog
+
+
+def evaluated(step: int, time: float) -> dict:
+    return {"kind": "val", "step": step, "time": time, "val/top1": float(step)}
+
+
+def printed(reporter: ConsoleReporter, folder: Path) -> list[str]:
+    """The evaluations that a look at the log prints."""
+    reporter.watch([SimpleNamespace(folder=folder, name="student")])
+    lines = reporter.console.export_text().splitlines()
+    return [line.split("val ")[1] for line in lines]
+
+
+def test_a_line_that_is_still_being_written_waits(tmp_path: Path):
+    log, reporter = MetricsLog(tmp_path / "metrics.jsonl"), ConsoleReporter(Console(record=True, width=200))
+    assert printed(reporter, tmp_path) == []
+    log.append(evaluated(1, 1.0))
+    with log.path.open("a") as stream:
+        stream.write('{"kind": "val", "st')
+    assert printed(reporter, tmp_path) == ["1.0 %"]
+    with log.path.open("a") as stream:
+        stream.write('ep": 2, "time": 2.0, "val/top1": 2.0}\n')
+    assert printed(reporter, tmp_path) == ["2.0 %"]
+
+
+def test_a_log_that_a_resume_cut_is_read_from_its_start_and_each_evaluation_printed_once(tmp_path: Path):
+    log, reporter = MetricsLog(tmp_path / "metrics.jsonl"), ConsoleReporter(Console(record=True, width=200))
+    for step in (1, 2, 3):
+        log.append(evaluated(step, float(step)))
+    assert printed(reporter, tmp_path) == ["1.0 %", "2.0 %", "3.0 %"]
+    log.cut(1)
+    for step in (2, 3, 4, 5):  # longer than before the cut: the old offset lies in the middle of a point
+        log.append(evaluated(step, 10.0 + step))
+    assert printed(reporter, tmp_path) == ["2.0 %", "3.0 %", "4.0 %", "5.0 %"]
+    assert printed(reporter, tmp_path) == []
