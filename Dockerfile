@@ -4,7 +4,7 @@ ARG RAY_IMAGE=rayproject/ray:2.60.0-py311-gpu
 FROM ${RAY_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /home/ray/build
-COPY --chown=ray:users requirements.txt pyproject.toml README.md LICENSE ./
+COPY --chown=ray:users requirements.txt pyproject.toml setup.py README.md LICENSE ./
 RUN python -m venv --copies /home/ray/hardray \
     && /home/ray/hardray/bin/python -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 COPY --chown=ray:users hard_ray hard_ray

@@ -15,7 +15,7 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## make .venv and install hardray with everything its development needs
 
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "hardray needs Python 3.11 or newer; set PYTHON=... to one"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -194,11 +194,19 @@ def _unfit(path: Path) -> str | None:
     try:
         if path.stat().st_size > LARGEST_FILE:
             return f"its size is above {LARGEST_FILE // 1024} KiB"
-        return secret_of_file(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return secret_of_file(text, _parsed(text))
     except UnicodeDecodeError:
         return "not text"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_yaml(text, "the file", repeated_keys=True)
+    except ConfigError:
+        return None
 
 
 def _joined(left_out: Sequence[LeftOut]) -> Iterator[LeftOut]:
@@ -222,16 +230,17 @@ def is_secret_name(name: str) -> bool:
     return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in SECRET_NAMES)
 
 
-def secret_of_file(text: str) -> str | None:
-    """What of a file's text looks like a secret, and where; None where nothing does. Its value is not told."""
+def secret_of_file(text: str, parsed: Any) -> str | None:
+    """Describe what looks like a secret in a file, and its place, but not its value; None if nothing does.
+
+    Args:
+        text: what the file holds.
+        parsed: the same as YAML, or None if it is not YAML: a secret may stand on the line after its key.
+    """
     for number, line in enumerate(text.splitlines(), start=1):
         found = secret_in(line)
         if found is not None:
             return f"line {number} holds {found}"
-    try:
-        parsed = parse_yaml(text, "the file", repeated_keys=True)
-    except ConfigError:
-        return None
     key = next(_secret_keys(parsed), None)
     return None if key is None else f"the key {key} holds what looks like a secret"
 

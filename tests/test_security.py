@@ -20,7 +20,7 @@ from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.checkpoints import read_weights
-from hard_ray.packaging import secret_of_file
+from hard_ray.packaging import choose
 from hard_ray.snapshots import read_snapshot
 from hard_ray.state import STATE_FILE, CheckpointStore
 from tests.helpers import Trap, plant_secret, run_here, tiny_config
@@ -74,9 +74,11 @@ def test_aliases_of_aliases_are_refused_before_they_are_unfolded(tmp_path: Path)
     for text in ("\n".join([*lines, "data: {img_size: *a11}"]), "a: &a [*a]"):
         with pytest.raises(ConfigError, match=r"100,000 values|within what it names"):
             parse_yaml(text, "a bomb")
-        assert secret_of_file(text) is None
+        (tmp_path / "bomb.yaml").write_text(text)
+        assert not choose(tmp_path, [], whole=True).left_out
     twice = "a: 1\na: 2\npassword:\n  hunter2-hunter2\n"
-    assert secret_of_file(twice) is not None
+    (tmp_path / "twice.yaml").write_text(twice)
+    assert "password" in choose(tmp_path, [], whole=True).left_out[0].reason
     assert parse_yaml("a: &a {x: 1}\nb: *a", "an alias") == {"a": {"x": 1}, "b": {"x": 1}}
 
 
