@@ -31,9 +31,9 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective
 from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
-from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import HardAugmentation, StudentObjective
+from hard_ray.ranks import Ranks
 from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher
 

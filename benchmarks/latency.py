@@ -25,11 +25,11 @@ from hard_ray.answers import Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.data.pipeline import Batch, Pipeline
 from hard_ray.data.sources import build_index
-from hard_ray.distributed import Ranks
+from hard_ray.files import read_json
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
 from hard_ray.orchestration.worker import Builder
-from hard_ray.run_folder import read_json
+from hard_ray.ranks import Ranks
 
 REPLICAS, STEPS = (1, 2, 4, 8), 100
 

@@ -19,10 +19,10 @@ from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.sources import build_index
-from hard_ray.distributed import Ranks
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import TeacherObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.ranks import Ranks
 from hard_ray.teacher import LocalPool, Teacher
 
 UPDATES = 48

@@ -24,8 +24,8 @@ from hard_ray.elements import (
 )
 from hard_ray.errors import RunFolderError
 from hard_ray.figures import COLOURS, to_svg
+from hard_ray.files import write_json
 from hard_ray.plots import draw_robustness, is_curve
-from hard_ray.run_folder import write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hard_ray.errors import RunFolderError
 from hard_ray.figures import PALETTE
-from hard_ray.run_folder import write_text
+from hard_ray.files import write_text
 
 Html = str
 """Text that is markup already; every other text goes through `escape`."""

@@ -67,3 +67,9 @@ class SubmissionError(HardrayError):
     """A command that cannot be sent to a cluster as it stands; nothing was sent."""
 
     exit_code = 2
+
+
+class StoppedError(HardrayError):
+    """The user stopped the run; a checkpoint was written."""
+
+    exit_code = 130

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hard_ray.run_folder import write_bytes
+from hard_ray.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,9 +6,7 @@ shown, and no message holds a secret: it names the file, the line and the key.
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 from hard_ray.config.loader import parse_yaml
 from hard_ray.errors import ConfigError, SubmissionError
+from hard_ray.redaction import is_secret_name, secret_of_file
 
 TEXTS = (".yaml", ".yml", ".json", ".txt", ".toml")
 """Suffixes of what a command reads: configurations, spaces, class names, losses."""
@@ -27,11 +26,6 @@ LARGEST_PACKAGE = 8 * 1024 * 1024
 MOST_FILES = 1000
 """In one folder; more are data."""
 
-SECRET_NAMES = (
-    ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.gpg", "*.asc", "*.ppk",
-    "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*credential*", "*secret*", "*token*", "*passw*", "kubeconfig*",
-    ".netrc", ".pgpass", ".htpasswd",
-)  # fmt: skip
 
 FOLDERS = {
     "runs": "runs stay where they are",
@@ -42,20 +36,6 @@ FOLDERS = {
     "checkpoints": "weights are not sent",
     "__pycache__": "made by Python",
     "node_modules": "installed packages",
-}
-
-NO_VALUE = ("", "null", "none", "~", "true", "false", "...", "***")
-_WORD = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
-_SECRET_KEY = re.compile(rf".*{_WORD}", re.IGNORECASE)
-_ASSIGNED = re.compile(rf"(?P<key>{_WORD})[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"']?(?P<value>[^\s\"',}}#&]*)", re.IGNORECASE)
-_IN_ADDRESS = re.compile(r"\b\w[\w+.-]{0,30}://(?:[^\s/@:'\"]*:[^\s/@'\"]+@)|\bhttps?://[^\s/@'\"]+@")
-_KNOWN = {
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
-    "an access key": re.compile(r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"),
-    "an access token": re.compile(
-        r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|xox[abp]-|sk-)[\w-]{16,}|\beyJ[\w-]{10,400}\.[\w-]{10,400}\."
-    ),
-    "an authorization": re.compile(r"\b(?:bearer|basic)\s+[\w+/=.-]{16,}", re.IGNORECASE),
 }
 
 
@@ -223,69 +203,3 @@ def _joined(left_out: Sequence[LeftOut]) -> Iterator[LeftOut]:
 
 
 # ------------------------------------------------------------------------- secrets
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a file of this name is taken to be a secret, whatever it holds."""
-    return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in SECRET_NAMES)
-
-
-def secret_of_file(text: str, parsed: Any) -> str | None:
-    """Describe what looks like a secret in a file, and its place, but not its value; None if nothing does.
-
-    Args:
-        text: what the file holds.
-        parsed: the same as YAML, or None if it is not YAML: a secret may stand on the line after its key.
-    """
-    for number, line in enumerate(text.splitlines(), start=1):
-        found = secret_in(line)
-        if found is not None:
-            return f"line {number} holds {found}"
-    key = next(_secret_keys(parsed), None)
-    return None if key is None else f"the key {key} holds what looks like a secret"
-
-
-def secret_in(text: str) -> str | None:
-    """What of a line looks like a secret; None where nothing does. Its value is not told."""
-    for what, pattern in _KNOWN.items():
-        if pattern.search(text):
-            return f"what looks like {what}"
-    if _IN_ADDRESS.search(text):
-        return "an address with a password"
-    for match in _ASSIGNED.finditer(text):
-        if _is_value(match["value"]):
-            return f"what looks like a secret ({match['key']})"
-    return None
-
-
-def _is_value(text: str) -> bool:
-    """Whether something stands there, and no name of a variable instead."""
-    return text.lower() not in NO_VALUE and not text.startswith("$")
-
-
-def _secret_keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Keys of secrets that have a value, however the file writes it."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            name = f"{prefix}{key}"
-            if _is_secret(str(key), inner):
-                yield name
-            else:
-                yield from _secret_keys(inner, f"{name}.")
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _secret_keys(inner, prefix)
-
-
-def _is_secret(key: str, value: Any) -> bool:
-    if isinstance(value, str) and secret_in(value) is not None:
-        return True
-    return isinstance(value, str | int) and _SECRET_KEY.fullmatch(key) is not None and _is_value(str(value))
-
-
-def redacted(text: str, secrets: Iterable[str], *, shortest: int = 1) -> str:
-    """The text with every secret of `shortest` characters or more replaced; the short ones where they stand alone."""
-    for secret in sorted({secret for secret in secrets if len(secret) >= shortest}, key=len, reverse=True):
-        pattern = re.escape(secret)
-        text = re.sub(pattern if len(secret) >= 8 else rf"(?<!\w){pattern}(?!\w)", "***", text)
-    return text

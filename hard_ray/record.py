@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.addresses import without_password
 from hard_ray.config.loader import read_layer, validate
 from hard_ray.config.run import RunConfig
 from hard_ray.controller import Phase
 from hard_ray.errors import RunFolderError
-from hard_ray.run_folder import RunFolder, open_run, read_json, read_points
+from hard_ray.files import read_json
+from hard_ray.redaction import without_password
+from hard_ray.run_folder import RunFolder, open_run, read_points
 
 Point = dict[str, Any]
 

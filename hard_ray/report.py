@@ -7,7 +7,8 @@ import platform
 from typing import Any
 
 from hard_ray.config.run import RunConfig
-from hard_ray.run_folder import RunFolder, read_json
+from hard_ray.files import read_json
+from hard_ray.run_folder import RunFolder
 
 PACKAGES = ("hardray", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "pydantic")
 LABELS = {

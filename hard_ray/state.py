@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from hard_ray.controller import ControllerState, Measurement
 from hard_ray.errors import RunFolderError, readable
-from hard_ray.run_folder import read_json, replacing_folder, write_bytes, write_json
+from hard_ray.files import read_json, replacing_folder, write_bytes, write_json
 
 STATE_FILE = "state.json"
 

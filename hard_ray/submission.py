@@ -21,7 +21,7 @@ from hard_ray.config.loader import (
 from hard_ray.config.run import RunConfig
 from hard_ray.config.space import load_space, space_names
 from hard_ray.errors import SubmissionError
-from hard_ray.packaging import secret_in
+from hard_ray.redaction import secret_in
 
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 

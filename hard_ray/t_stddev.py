@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hard_ray.distributed import Ranks
+from hard_ray.ranks import Ranks
 
 ITERATIONS = 5
 """Batches of clean images, and as many of augmented ones, whose mean answer is one group."""

@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hard_ray.addresses import masked
 from hard_ray.config.loader import parse_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import TrackingConfig
 from hard_ray.errors import readable
-from hard_ray.run_folder import LogPlace, RunFolder, read_json, write_json
+from hard_ray.files import read_json, write_json
+from hard_ray.redaction import masked
+from hard_ray.run_folder import LogPlace, RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

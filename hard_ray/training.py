@@ -22,10 +22,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hard_ray.controller import Controller, Measurement, Phase, Switch
-from hard_ray.distributed import Ranks
 from hard_ray.errors import DataError, DivergedError, RunFolderError
 from hard_ray.evaluation.evaluator import EvalBatch, SuiteResult
-from hard_ray.run_folder import MetricsLog, RunFolder, write_text
+from hard_ray.files import write_text
+from hard_ray.ranks import Ranks
+from hard_ray.run_folder import MetricsLog, RunFolder
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Metrics, Prepared, Updater
 

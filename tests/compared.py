@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hard_ray.run_folder import write_json
+from hard_ray.files import write_json
 from tests.test_record import log, run_at, train
 
 

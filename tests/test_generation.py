@@ -23,12 +23,12 @@ from hard_ray.data.pipeline import EvalPictures, TrainPictures
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, DataError
+from hard_ray.files import write_json
 from hard_ray.generation import Dad, Originals, Score, encode_png, make_shard, spans
 from hard_ray.networks.network import build_student
 from hard_ray.noise import normal
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.precision import Precision, to_pixels
-from hard_ray.run_folder import write_json
 from hard_ray.teacher import LocalPool, Teacher, label_gradient
 from tests.augmentors.made import Halving
 from tests.helpers import make_image_folder, tiny_config, untrained_teacher

@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hard_ray.addresses import holds_secret, masked, without_password
 from hard_ray.errors import SubmissionError
-from hard_ray.packaging import (
-    LARGEST_FILE,
-    LARGEST_PACKAGE,
-    choose,
-    redacted,
-    secret_in,
-    secret_of_file,
-)
+from hard_ray.packaging import LARGEST_FILE, LARGEST_PACKAGE, choose
+from hard_ray.redaction import holds_secret, masked, redacted, secret_in, secret_of_file, without_password
 
 SECRET = "hunter2hunter2"
 PLANTED = {

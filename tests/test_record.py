@@ -5,8 +5,9 @@ import pytest
 from hard_ray.config.loader import dump_yaml
 from hard_ray.controller import Phase
 from hard_ray.errors import RunFolderError
+from hard_ray.files import write_json
 from hard_ray.record import RunRecord, read_record
-from hard_ray.run_folder import MetricsLog, write_json
+from hard_ray.run_folder import MetricsLog
 from tests.helpers import tiny_config
 
 

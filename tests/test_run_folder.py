@@ -7,17 +7,8 @@ from pathlib import Path
 import pytest
 
 from hard_ray.errors import RunFolderError
-from hard_ray.run_folder import (
-    LEFT_AFTER_S,
-    LogPlace,
-    MetricsLog,
-    RunFolder,
-    create,
-    open_run,
-    read_points,
-    replacing_folder,
-    write_json,
-)
+from hard_ray.files import LEFT_AFTER_S, replacing_folder, write_json
+from hard_ray.run_folder import LogPlace, MetricsLog, RunFolder, create, open_run, read_points
 
 
 def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):

@@ -8,8 +8,8 @@ import yaml
 from hard_ray.config.loader import load_config
 from hard_ray.config.space import Search, load_space
 from hard_ray.errors import RunFolderError
+from hard_ray.files import read_json
 from hard_ray.orchestration.tuner import goals
-from hard_ray.run_folder import read_json
 from hard_ray.search_folder import SearchFolder
 from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.trials import Ledger, TrialStatus

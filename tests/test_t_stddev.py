@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hard_ray.distributed import Ranks
+from hard_ray.ranks import Ranks
 from hard_ray.t_stddev import ITERATIONS, WATCHED_GROUPS, StddevMeter, t_stddev
 
 RANDOM = np.random.default_rng(0)

@@ -12,10 +12,11 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.controller import Phase
 from hard_ray.data.sources import build_index
-from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
+from hard_ray.files import read_json
 from hard_ray.orchestration.plan import DataShares, RunPlan
-from hard_ray.run_folder import MetricsLog, RunFolder, read_json, read_points
+from hard_ray.ranks import Ranks
+from hard_ray.run_folder import MetricsLog, RunFolder, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.step import Updater
 from hard_ray.teacher import LocalPool, Teacher

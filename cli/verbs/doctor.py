@@ -142,8 +142,8 @@ def _memory() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
+    from hard_ray.files import cache_folder
     from hard_ray.orchestration.hardware import free_disk_gib
-    from hard_ray.run_folder import cache_folder
 
     here = Path.cwd()
     free = free_disk_gib(here)
@@ -169,7 +169,7 @@ def _tracking() -> Iterator[Finding]:
     from urllib.error import URLError
     from urllib.request import urlopen
 
-    from hard_ray.addresses import without_password
+    from hard_ray.redaction import without_password
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
@@ -188,9 +188,9 @@ def _tracking() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
-    from hard_ray.addresses import without_password
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster import connected
+    from hard_ray.redaction import without_password
 
     runtime = RuntimeConfig() if config is None else config.runtime
     runtime = runtime.model_copy(update={"address": address or runtime.address, "nodes_timeout_s": 0.0})

@@ -19,8 +19,8 @@ def ui(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 5000,
 ) -> None:
     """Open MLflow on the runs of a folder."""
-    from hard_ray.addresses import without_password
     from hard_ray.errors import RunFolderError
+    from hard_ray.redaction import without_password
     from hard_ray.tracking import default_uri
 
     with readable_errors():

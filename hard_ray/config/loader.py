@@ -19,9 +19,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hard_ray.addresses import masked
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import ConfigError, RunFolderError, suggestion
+from hard_ray.redaction import masked
 
 Layer = dict[str, Any]
 

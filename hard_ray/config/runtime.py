@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from hard_ray.addresses import holds_secret
 from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs, Seconds
+from hard_ray.redaction import refuse_password
 
 Dtype = Literal["float32", "bfloat16"]
 Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales", "corruptions", "extra_corruptions"]
@@ -199,20 +199,6 @@ class TrackingConfig(Config):
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
         return refuse_password(uri, "MLFLOW_TRACKING_URI")
-
-
-def refuse_password(address: str | None, variable: str) -> str | None:
-    """The address, which is kept in the run's folder and in MLflow.
-
-    Raises:
-        ValueError: it holds a secret.
-    """
-    if address is not None and holds_secret(address):
-        raise ValueError(
-            "the address holds a password or a token, which would be kept with the run; give it in the environment, as "
-            f"{variable}"
-        )
-    return address
 
 
 class ExperimentConfig(Config):

@@ -21,7 +21,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.parquet import group_rows, open_parquet, read_parquet
 from hard_ray.data.readers import ParquetReader, Picture
 from hard_ray.errors import DataError, RunFolderError, readable
-from hard_ray.run_folder import read_json
+from hard_ray.files import read_json
 
 MANIFEST = "manifest.json"
 _SHARD = re.compile(r"shard-[0-9]+\.parquet")

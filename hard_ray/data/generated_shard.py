@@ -18,7 +18,7 @@ from hard_ray.config.loader import dotted_values
 from hard_ray.data.generated import SCHEMA
 from hard_ray.data.parquet import open_parquet, read_parquet
 from hard_ray.errors import DataError
-from hard_ray.run_folder import write_bytes
+from hard_ray.files import write_bytes
 
 KEY = b"hardray"
 """Of the header in the file's metadata."""

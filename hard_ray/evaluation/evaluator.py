@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from hard_ray.answers import Ticket
 from hard_ray.config.runtime import Suite
-from hard_ray.distributed import Ranks
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.kept import Kept
 from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.precision import Precision, widen
+from hard_ray.ranks import Ranks
 from hard_ray.step import BatchLike, resting
 from hard_ray.teacher import Answered, TeacherPool
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.evaluation.changes import Change
-from hard_ray.run_folder import write_bytes
+from hard_ray.files import write_bytes
 
 LARGEST = 2**30
 """Bytes of an evaluation that are kept at most; where it is more, nothing is."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hard_ray.addresses import without_password
 from hard_ray.config.loader import read_layer, validate
 from hard_ray.errors import HardrayError
+from hard_ray.files import read_json
+from hard_ray.redaction import without_password
 from hard_ray.report import markdown
-from hard_ray.run_folder import RunFolder, open_run, read_json
+from hard_ray.run_folder import RunFolder, open_run
 from hard_ray.tracking import Follower, tracking_uri
 
 

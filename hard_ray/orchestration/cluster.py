@@ -19,13 +19,13 @@ import psutil
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from hard_ray.addresses import masked, without_password
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.orchestration.demand import DATA_CPUS, STUDENT_SLOT, TEACHER_SLOT, Demand, amounts, demand
 from hard_ray.orchestration.hardware import Hardware, probe, usable_cores
 from hard_ray.orchestration.plan import DataShares
+from hard_ray.redaction import masked, without_password
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources import build_index
-from hard_ray.errors import HardrayError, RunFolderError
+from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.evaluation.suites import check_suites
+from hard_ray.files import read_json, replacing_folder, write_json, write_text
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import worker_resources
@@ -38,16 +39,7 @@ from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer, image_spec
 from hard_ray.report import markdown, summarise
-from hard_ray.run_folder import (
-    RunFolder,
-    check_new,
-    create,
-    open_run,
-    read_json,
-    replacing_folder,
-    write_json,
-    write_text,
-)
+from hard_ray.run_folder import RunFolder, check_new, create, open_run
 from hard_ray.teacher import TeacherSpec
 from hard_ray.tracking import Follower, Tracking, tracking_uri
 
@@ -95,12 +87,6 @@ class RunResult:
     tracking_uri: str | None
     tracking_problem: str | None
     """Why MLflow has not been told everything; None where it has."""
-
-
-class StoppedError(HardrayError):
-    """The user stopped the run; a checkpoint was written."""
-
-    exit_code = 130
 
 
 def distill(

@@ -29,16 +29,16 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources import build_index, describe
 from hard_ray.data.views import eval_view_settings
-from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
+from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.measuring import suite_results
 from hard_ray.evaluation.metrics import Counts
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import save_png
+from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import DATA_CPUS
-from hard_ray.orchestration.driver import StoppedError
 from hard_ray.orchestration.hardware import usable_cores
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
@@ -46,7 +46,7 @@ from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.run_folder import RunFolder
 from hard_ray.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224

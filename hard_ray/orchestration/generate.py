@@ -27,8 +27,9 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, EvalPictures, configure_ray_data
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import eval_view_settings
-from hard_ray.errors import DataError, HardrayError, RunFolderError, suggestion
+from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
 from hard_ray.figures import save_png
+from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.gallery import draw_generated
 from hard_ray.generation import FORMAT, Dad, Score, spans
 from hard_ray.networks.autoencoder import Autoencoder, build_autoencoder
@@ -39,14 +40,13 @@ from hard_ray.orchestration.cluster import (
     data_shares,
     resolve_runtime,
 )
-from hard_ray.orchestration.driver import StoppedError
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.precision import to_pixels
 from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder, is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import Guesses
 from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
 

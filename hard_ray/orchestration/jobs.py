@@ -19,9 +19,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from hard_ray.addresses import without_password
 from hard_ray.errors import ClusterError, SubmissionError
-from hard_ray.packaging import Package, redacted
+from hard_ray.packaging import Package
+from hard_ray.redaction import redacted, without_password
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -22,7 +22,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from hard_ray.run_folder import write_text
+from hard_ray.files import write_text
 
 GRACE_S = 120.0
 """How long an ended trial keeps its group: it writes a checkpoint, and Ray Train takes the group down itself."""

@@ -13,8 +13,8 @@ import numpy as np
 from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
-from hard_ray.npz import read_npz
-from hard_ray.run_folder import RunFolder, is_vacant, write_bytes
+from hard_ray.files import is_vacant, read_npz, write_bytes
+from hard_ray.run_folder import RunFolder
 from hard_ray.scoring import Means
 from hard_ray.tracking import flatten
 

@@ -21,24 +21,17 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.space import Base, Search, better, load_space
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
-from hard_ray.errors import HardrayError
+from hard_ray.errors import HardrayError, StoppedError
+from hard_ray.files import make_folder, write_text
 from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import worker_resources
-from hard_ray.orchestration.driver import (
-    TRACKING_PATIENCE_S,
-    Driver,
-    Silent,
-    StoppedError,
-    examine,
-    stop_on_signal,
-)
+from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, examine, stop_on_signal
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import WorkerPlan
 from hard_ray.orchestration.pool import PoolServer
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
-from hard_ray.run_folder import make_folder, write_text
 from hard_ray.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.teacher import TeacherSpec, check_identity

@@ -32,7 +32,6 @@ from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.data.sources import describe
-from hard_ray.distributed import Ranks
 from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.corruptions import sample_of
@@ -41,6 +40,7 @@ from hard_ray.evaluation.kept import LARGEST, Kept
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.figures import save_png
+from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.gallery import draw_gallery
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.noise import seed_of
@@ -49,7 +49,8 @@ from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.run_folder import RunFolder, cache_folder, room_wanted, write_json
+from hard_ray.ranks import Ranks
+from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Learner, Updater

@@ -11,8 +11,8 @@ import timm
 import torch
 import yaml
 
+from hard_ray.files import read_json
 from hard_ray.niceness import BACKGROUND
-from hard_ray.run_folder import read_json
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     MARK,

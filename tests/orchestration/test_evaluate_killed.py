@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.run_folder import read_json
+from hard_ray.files import read_json
 from tests.orchestration.commands import kill_everything, start, succeed, wait_until, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -20,6 +20,7 @@ from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.files import read_json, write_json
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoder import build_autoencoder
 from hard_ray.orchestration import generate as module
@@ -29,7 +30,6 @@ from hard_ray.orchestration.shard_maker import MakerPlan
 from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.precision import Precision
-from hard_ray.run_folder import read_json, write_json
 from hard_ray.teacher import LocalPool
 from tests.helpers import tiny_config, untrained_teacher
 from tests.networks.saved import save

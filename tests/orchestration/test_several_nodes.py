@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from hard_ray.run_folder import read_json
+from hard_ray.files import read_json
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import each_update_once, finish, points, start, succeed, wait_for_step, write_config
 from tests.processes import command_lines

@@ -13,15 +13,16 @@ from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import dump_yaml, load_config
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.data.sources import build_index
-from hard_ray.distributed import Ranks
 from hard_ray.errors import ConfigError, HardrayError
+from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration import driver
 from hard_ray.orchestration.driver import RunResult, asks_teacher, examine
 from hard_ray.orchestration.plan import DataShares, RunPlan, teacher_run, teacher_training
 from hard_ray.orchestration.teachers import cached_teacher
+from hard_ray.ranks import Ranks
 from hard_ray.report import summarise
-from hard_ray.run_folder import RunFolder, read_json
+from hard_ray.run_folder import RunFolder
 from tests.helpers import TINY, LocalBuilder, assert_equal_bits, student_weights, tiny_config
 from tests.networks.test_network import saved_by_timm
 
@@ -152,8 +153,8 @@ def test_resume_takes_no_other_configuration_and_wants_a_run(tmp_path: Path):
 
 
 def test_a_run_on_labels_names_no_teacher_on_its_page(trained: Path):
+    from hard_ray.files import write_text
     from hard_ray.page import write_page
-    from hard_ray.run_folder import write_text
 
     run = teacher_run(tiny_config(*RECIPE))
     write_text(RunFolder(trained).config, dump_yaml(run))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.run_folder import read_json
+from hard_ray.files import read_json
 from tests.orchestration.commands import kill_everything, points, run, start, succeed, wait_for_step, write_config
 
 

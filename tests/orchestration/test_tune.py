@@ -14,14 +14,14 @@ from ray.tune.search.optuna import OptunaSearch
 from hard_ray.config.loader import dump_yaml
 from hard_ray.config.space import Search, load_space
 from hard_ray.data.sources import build_index
-from hard_ray.errors import HardrayError, RunFolderError
-from hard_ray.orchestration.driver import StoppedError
+from hard_ray.errors import HardrayError, RunFolderError, StoppedError
+from hard_ray.files import read_json, write_json
 from hard_ray.orchestration.placement_groups import LeftGroups
 from hard_ray.orchestration.plan import DataShares
 from hard_ray.orchestration.trial import TrialFailedError, TrialOrder, TrialRun, evaluation, state_of, without_extras
 from hard_ray.orchestration.tune import SearchDriver, TrialListener, resume, tune_space
 from hard_ray.orchestration.tuner import domain, scheduler, searcher
-from hard_ray.run_folder import MetricsLog, read_json, write_json
+from hard_ray.run_folder import MetricsLog
 from hard_ray.search_folder import SearchFolder, TrialFolder
 from hard_ray.trials import TrialStatus
 from tests.helpers import run_here, tiny_config

@@ -10,7 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from hard_ray.run_folder import read_json
+from hard_ray.files import read_json
 from tests.orchestration.commands import start, write_config
 from tests.processes import command_lines
 
