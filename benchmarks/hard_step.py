@@ -27,9 +27,9 @@ from benchmarks.work import (
 )
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.augmentor import AffineAugmentor
+from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective
-from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import HardAugmentation, StudentObjective

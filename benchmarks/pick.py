@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.work import SPEC, STUDENT, TEACHER, Measured, Place, interleaved, median, ratio
 from hard_ray.augmentors import build_augmentor
 from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugmentor
+from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import KdObjective
-from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import StudentObjective

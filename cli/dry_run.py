@@ -26,10 +26,11 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     Raises:
         HardrayError: the run would fail, and why.
     """
+    from hard_ray.config.data import describe
+    from hard_ray.config.run import asks_teacher
     from hard_ray.data.schedule import train_schedule
-    from hard_ray.data.sources import describe
     from hard_ray.orchestration.demand import amounts, demand
-    from hard_ray.orchestration.driver import asks_teacher, examine
+    from hard_ray.orchestration.driver import examine
 
     index, student, teacher = examine(config, learner=learner)
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)

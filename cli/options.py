@@ -43,8 +43,8 @@ def load(
     trains_teacher: bool = False,
 ) -> RunConfig:
     """The configuration that a command line describes."""
-    from hard_ray.config.fine_tuning import load_teacher_config
     from hard_ray.config.loader import load_config
+    from hard_ray.config.teacher_training import load_teacher_config
 
     short = shorthands(teacher=teacher, data=data)
     made = load_teacher_config if trains_teacher else load_config
@@ -77,7 +77,8 @@ def check_same_run(config: RunConfig, folder: Path) -> None:
 
     Where the hardware decides, what was decided then stays.
     """
-    from hard_ray.config.loader import absolute, dotted_values, read_layer, validate
+    from hard_ray.config.layers import dotted_values, read_layer
+    from hard_ray.config.loader import absolute, validate
     from hard_ray.run_folder import RunFolder
 
     path = RunFolder(folder.expanduser()).config

@@ -7,7 +7,7 @@ from typing import Any
 
 from documentation.cli_page import commands
 from documentation.pages import hardray_arguments
-from hard_ray.config.loader import known_keys
+from hard_ray.config.problems import known_keys
 from hard_ray.config.run import RunConfig
 
 VERBS_TO_COME = frozenset[str]()

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from hard_ray.config.autoencoder_training import KlTraining, VqTraining
+from hard_ray.config.base import DISCRIMINATORS
 from hard_ray.config.generation import GenerationConfig
-from hard_ray.config.loader import DISCRIMINATORS
 from hard_ray.config.run import RunConfig
 
 Schema = Mapping[str, Any]

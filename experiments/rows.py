@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.loader import parse_yaml
+from hard_ray.config.safe_yaml import parse_yaml
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "experiments"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.space import Search, load_space
+from hard_ray.config.teacher_training import load_teacher_config
 
 __all__ = [
     "compare",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.loader import dotted_values
+from hard_ray.config.layers import dotted_values
 from hard_ray.errors import RunFolderError
 from hard_ray.record import RunRecord, read_record, shareable
 from hard_ray.run_folder import RunFolder

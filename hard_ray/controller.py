@@ -7,17 +7,9 @@ phase of update n+1 is decided from what was measured up to update n-1, so that 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any, assert_never
 
-from hard_ray.config.controller import ControllerConfig, FixedController, ThresholdsController
-
-
-class Phase(StrEnum):
-    """Who learns in an update."""
-
-    STUDENT = "student"
-    AUGMENTOR = "augmentor"
+from hard_ray.config.controller import ControllerConfig, FixedController, Phase, ThresholdsController
 
 
 @dataclass(frozen=True, slots=True)

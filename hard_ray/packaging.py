@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.loader import parse_yaml
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, SubmissionError
 from hard_ray.redaction import is_secret_name, secret_of_file
 

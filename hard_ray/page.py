@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.elements import (
     Html,
     conditions_table,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.controller import Phase
+from hard_ray.config.controller import Phase
 from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.record import Point
 from hard_ray.snapshots import Snapshot

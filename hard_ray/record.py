@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.loader import read_layer, validate
+from hard_ray.config.controller import Phase
+from hard_ray.config.layers import read_layer
+from hard_ray.config.loader import validate
 from hard_ray.config.run import RunConfig
-from hard_ray.controller import Phase
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password

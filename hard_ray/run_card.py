@@ -9,7 +9,7 @@ from typing import Any
 
 from hard_ray.config.base import Config
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.graphs import GraphCheck
 from hard_ray.model_card import input_rows, is_own, parameter_count, table, timm_code, title
 from hard_ray.record import RunRecord

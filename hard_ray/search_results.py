@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hard_ray.config.loader import Layer, dump_yaml
+from hard_ray.config.layers import Layer
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, SpaceConfig
 from hard_ray.errors import RunFolderError, readable
 from hard_ray.figures import save_png

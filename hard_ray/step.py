@@ -24,7 +24,7 @@ from hard_ray import losses
 from hard_ray.answers import Answer, Pixels, Ticket
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
-from hard_ray.controller import Phase
+from hard_ray.config.controller import Phase
 from hard_ray.noise import normal, seed_of
 from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
 from hard_ray.precision import Precision, widen

@@ -8,17 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hard_ray.config.base import Config
-from hard_ray.config.loader import (
-    absolute,
-    dotted_values,
-    layer_of,
-    parse_overrides,
-    parse_yaml,
-    preset_text,
-    read_layer,
-    validate,
-)
+from hard_ray.config.layers import dotted_values, layer_of, parse_overrides, read_layer
+from hard_ray.config.loader import absolute, validate
+from hard_ray.config.presets import preset_text
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.config.space import load_space, space_names
 from hard_ray.errors import SubmissionError
 from hard_ray.redaction import secret_in

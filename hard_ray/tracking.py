@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hard_ray.config.loader import parse_yaml
+from hard_ray.config.layers import flatten
+from hard_ray.config.records import TrackingConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import TrackingConfig
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import readable
 from hard_ray.files import read_json, write_json
 from hard_ray.redaction import masked
@@ -412,17 +413,6 @@ def show_table(uri: str, run_id: str, name: str) -> None:
     """Show an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
     shown = json.dumps([{"path": name, "type": "table"}])
     _client(uri).set_tag(run_id, "mlflow.loggedArtifacts", shown)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested blocks as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _client(uri: str) -> MlflowClient:

@@ -21,7 +21,8 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from hard_ray.controller import Controller, Measurement, Phase, Switch
+from hard_ray.config.controller import Phase
+from hard_ray.controller import Controller, Measurement, Switch
 from hard_ray.errors import DataError, DivergedError, RunFolderError
 from hard_ray.evaluation.evaluator import EvalBatch, SuiteResult
 from hard_ray.files import write_text

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
-from hard_ray.config.loader import dump_yaml, load_config, parse_yaml, validate
+from hard_ray.config.loader import load_config, validate
+from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 from hard_ray.data.generated import open_generated
 from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index

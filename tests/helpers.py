@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hard_ray.config.loader import dump_yaml, load_config
+from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, TrainPictures, _to_batch
 from hard_ray.data.schedule import Schedule

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hard_ray.config.loader import dump_yaml, load_config
+from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import decode, eval_view
 from hard_ray.export import ModelCard, export_network, timm_view

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from hard_ray.config.controller import FixedController, ThresholdsController
-from hard_ray.controller import Controller, ControllerState, Measurement, Phase
+from hard_ray.config.controller import FixedController, Phase, ThresholdsController
+from hard_ray.controller import Controller, ControllerState, Measurement
 
 
 def phases(controller: Controller, measurements: list[Measurement | None]) -> str:

@@ -129,7 +129,7 @@ def test_the_cards_python_runs(whole: Exported):
 def test_every_suite_has_a_description():
     from typing import get_args
 
-    from hard_ray.config.runtime import Suite
+    from hard_ray.config.validation import Suite
 
     assert set(SUITES) == set(get_args(Suite))
 

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hard_ray.config.loader import dump_yaml, known_keys, load_config, parse_yaml, validate
+from hard_ray.config.loader import load_config, validate
+from hard_ray.config.problems import known_keys
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 from hard_ray.data.generated import open_generated
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, HardrayError

@@ -136,7 +136,7 @@ def test_what_holds_no_secret_is_not_taken_for_one(text: str):
 
 
 def test_shipped_configurations_and_spaces_may_be_sent():
-    for package in ("hard_ray.presets", "hard_ray_spaces"):
+    for package in ("hard_ray.config.presets", "hard_ray_spaces"):
         for entry in resources.files(package).iterdir():
             if entry.name.endswith(".yaml"):
                 text = entry.read_text(encoding="utf-8")

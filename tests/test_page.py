@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hard_ray.config.loader import dump_yaml
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.page import _spread, write_page

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from hard_ray.controller import Phase
+from hard_ray.config.controller import Phase
 from hard_ray.figures import COLOURS, to_svg
 from hard_ray.plots import (
     AUGMENTOR_TURN,

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hard_ray.config.layers import flatten
 from hard_ray.files import read_json, write_json
 from hard_ray.run_folder import RunFolder, read_points
-from hard_ray.tracking import flatten
 from tests.helpers import finished_run, tiny_config
 from tests.processes import await_answer, command_lines, end, free_ports, mlflow_server
 

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.evaluation import EvaluationConfig
 from hard_ray.config.generation import GenerationConfig
-from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS, ScoreRun
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources import build_index

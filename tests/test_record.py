@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.config.loader import dump_yaml
-from hard_ray.controller import Phase
+from hard_ray.config.controller import Phase
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.errors import RunFolderError
 from hard_ray.files import write_json
 from hard_ray.record import RunRecord, read_record

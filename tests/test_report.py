@@ -1,6 +1,6 @@
 from typing import get_args
 
-from hard_ray.config.runtime import Control
+from hard_ray.config.records import Control
 from hard_ray.report import LABELS, rows
 from tests.helpers import tiny_config
 

@@ -116,7 +116,7 @@ def test_trials_that_tune_forgot_are_no_longer_running(search: Search):
 
 
 def test_a_saved_space_loads_from_its_folder(search: Search, tmp_path: Path):
-    from hard_ray.config.loader import dump_yaml
+    from hard_ray.config.safe_yaml import dump_yaml
     from hard_ray.config.space import Base
 
     folder = SearchFolder(tmp_path)

@@ -18,8 +18,8 @@ from hard_ray.config.augmentor import (
     PickAugmentor,
     SequenceAugmentor,
 )
+from hard_ray.config.controller import Phase
 from hard_ray.config.objective import DadObjective, KdObjective
-from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
 from hard_ray.step import Augmented, Prepared, Updater
 from hard_ray.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev

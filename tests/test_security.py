@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hard_ray.config.loader import load_config, parse_yaml
+from hard_ray.config.loader import load_config
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode

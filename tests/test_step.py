@@ -12,11 +12,11 @@ from torch import nn
 from hard_ray.augmentors.affine import Affine
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.config.augmentor import AffineAugmentor
+from hard_ray.config.controller import Phase
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective, KdObjective
 from hard_ray.config.runtime import Dtype
-from hard_ray.controller import Phase
 from hard_ray.data.pipeline import Batch
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_student

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.config.loader import dump_yaml
+from hard_ray.config.layers import flatten
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.files import read_json, write_json
 from hard_ray.run_folder import MetricsLog, RunFolder
-from hard_ray.tracking import Follower, SystemSampler, Tracking, flatten, tracking_uri
+from hard_ray.tracking import Follower, SystemSampler, Tracking, tracking_uri
 from tests.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")

@@ -32,8 +32,8 @@ def show(
 
     It loads back to the same configuration with `-c`.
     """
-    from hard_ray.config.loader import dump_yaml
     from hard_ray.config.run import RunConfig
+    from hard_ray.config.safe_yaml import dump_yaml
 
     with readable_errors():
         if schema:
@@ -44,7 +44,7 @@ def show(
 
 def presets() -> None:
     """List the shipped configurations."""
-    from hard_ray.config.loader import preset_description, preset_names
+    from hard_ray.config.presets import preset_description, preset_names
 
     for name in preset_names():
         console.print(f"[bold]{name:<12}[/bold] {escape(preset_description(name))}", highlight=False)

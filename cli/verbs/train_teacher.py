@@ -91,7 +91,7 @@ def _print_plan(config: RunConfig) -> None:
 
 
 def _as_run(config: RunConfig) -> RunConfig:
-    from hard_ray.orchestration.plan import teacher_run
+    from hard_ray.config.teacher_training import teacher_run
 
     return teacher_run(config)
 

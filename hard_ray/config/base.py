@@ -54,3 +54,6 @@ Epochs = Annotated[float, Field(gt=0.0)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Decides every random draw that names it."""
+
+
+DISCRIMINATORS = ("kind", "policy")

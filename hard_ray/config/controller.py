@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -57,3 +58,10 @@ ControllerConfig = Annotated[
     ThresholdsController | FixedController,
     Field(discriminator="policy"),
 ]
+
+
+class Phase(StrEnum):
+    """Who learns in an update."""
+
+    STUDENT = "student"
+    AUGMENTOR = "augmentor"

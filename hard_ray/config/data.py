@@ -157,3 +157,9 @@ DataConfig = Annotated[
     DigitsData | IdxData | ImageFolderData | ParquetData | WebDatasetData | TorchvisionData | HuggingFaceData,
     Field(discriminator="kind"),
 ]
+
+
+def describe(config: DataConfig) -> str:
+    """The source in a few words, for messages."""
+    where = getattr(config, "path", None) or getattr(config, "name", None)
+    return f"data.kind {config.kind}" + (f" at {where}" if where else "")

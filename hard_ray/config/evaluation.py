@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from hard_ray.config.augmentor import AttackConfig
 from hard_ray.config.base import Config, Fraction
 from hard_ray.config.loader import of_options
-from hard_ray.config.runtime import Severity, Suite
+from hard_ray.config.validation import Severity, Suite
 from hard_ray.errors import ConfigError, suggestion
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "stylized-imagenet"]

@@ -18,13 +18,9 @@ from hard_ray.config.data import DataConfig, DigitsData
 from hard_ray.config.networks import StudentConfig, TeacherConfig
 from hard_ray.config.objective import CrossEntropyObjective, DadObjective, HardObjective, KdObjective, ObjectiveConfig
 from hard_ray.config.optim import OptimConfig
-from hard_ray.config.runtime import (
-    CheckpointsConfig,
-    ExperimentConfig,
-    RuntimeConfig,
-    TrackingConfig,
-    ValidateConfig,
-)
+from hard_ray.config.records import CheckpointsConfig, ExperimentConfig, TrackingConfig
+from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.config.validation import ValidateConfig
 
 
 class RunConfig(Config):
@@ -135,4 +131,11 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
             "augmentor": config.experiment.random if control == "random" else IdentityAugmentor(),
             "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),
         }
+    )
+
+
+def asks_teacher(config: RunConfig) -> bool:
+    """Whether any training of the run needs a teacher."""
+    return config.objective.kind != "cross_entropy" or any(
+        control != "labels_only" for control in config.experiment.controls
     )

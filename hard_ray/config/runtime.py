@@ -14,14 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from hard_ray.config.augmentor import RandomAffineAugmentor
-from hard_ray.config.base import Config, Epochs, Seconds
+from hard_ray.config.base import Config, Seconds
 from hard_ray.redaction import refuse_password
 
 Dtype = Literal["float32", "bfloat16"]
-Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales", "corruptions", "extra_corruptions"]
-Severity = Annotated[int, Field(ge=1, le=5)]
-Control = Literal["labels_only", "kd", "random"]
 
 
 class TeacherRuntime(Config):
@@ -144,69 +140,3 @@ class RuntimeConfig(Config):
                 "lower it, or raise num_workers"
             )
         return self
-
-
-class ValidateConfig(Config):
-    """Evaluation during training and at its end."""
-
-    every: Epochs = 1.0
-    """Epochs between evaluations on the validation split; there is always one at the end."""
-    suites: tuple[Suite, ...] = ("clean",)
-    """What is measured: clean images, shifted, turned or scaled ones, and the common corruptions."""
-    final: tuple[Suite, ...] = ()
-    """What is measured in addition at the end, on the final split alone."""
-    batch_size: PositiveInt = 256
-    """Images per evaluated batch and worker."""
-    changed_images: PositiveInt | None = None
-    """Images of a split that shifts, rotations and scales are measured on, chosen by `data.split_seed`; unset: all."""
-    corruption_severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    """Severities that each of the corruptions is made at, from 1 to 5."""
-    corruption_images: PositiveInt | None = 2000
-    """Images of a split that `corruptions` measures, chosen by `data.split_seed`; unset: all."""
-
-    @property
-    def at_the_end(self) -> tuple[Suite, ...]:
-        """What the finished student is measured on."""
-        return tuple(dict.fromkeys((*self.suites, *self.final)))
-
-
-class CheckpointsConfig(Config):
-    """What a resume needs."""
-
-    every: Epochs = 1.0
-    """Epochs between checkpoints; there is always one at the end."""
-    keep: PositiveInt = 2
-    """How many of the newest checkpoints stay."""
-
-
-class TrackingConfig(Config):
-    """What MLflow is told."""
-
-    enabled: bool = True
-    """Whether the run is recorded in MLflow."""
-    uri: str | None = None
-    """Tracking server; unset: MLFLOW_TRACKING_URI, else one sqlite database beside the runs."""
-    experiment: str = "hardray"
-    """Name of the MLflow experiment."""
-    log_every: PositiveInt = 10
-    """Updates between logged points; each is the mean since the last."""
-    gallery_images: NonNegativeInt = 8
-    """Images in each gallery picture; 0: no gallery."""
-    system_metrics: bool = True
-    """Whether CPU, memory and GPU use are recorded."""
-
-    @field_validator("uri")
-    @classmethod
-    def _no_password(cls, uri: str | None) -> str | None:
-        return refuse_password(uri, "MLFLOW_TRACKING_URI")
-
-
-class ExperimentConfig(Config):
-    """What the run is compared with."""
-
-    name: str | None = None
-    """A name for the run; unset: the name of its output folder."""
-    controls: tuple[Control, ...] = ()
-    """Students trained first with as many updates: by labels only, by plain KD, by KD on random transforms."""
-    random: RandomAffineAugmentor = RandomAffineAugmentor()
-    """The transforms of the control `random`."""

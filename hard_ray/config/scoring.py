@@ -16,9 +16,10 @@ from hard_ray.config.augmentor import (
 )
 from hard_ray.config.base import Config, Seed
 from hard_ray.config.data import DataConfig, DigitsData
-from hard_ray.config.loader import describe, parse_yaml
 from hard_ray.config.networks import TeacherConfig
+from hard_ray.config.problems import describe
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError
 
 CLEAN = "clean"

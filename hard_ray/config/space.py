@@ -17,21 +17,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from hard_ray.config.base import Config, Seed
+from hard_ray.config.base import DISCRIMINATORS, Config, Seed
 from hard_ray.config.distribution import KINDS, Choice, Distribution, Value
-from hard_ray.config.loader import (
-    DISCRIMINATORS,
-    Layer,
-    absolute,
-    describe,
-    layer_of,
-    parse_overrides,
-    parse_yaml,
-    preset_text,
-    read_layer,
-    validate,
-)
+from hard_ray.config.layers import Layer, layer_of, parse_overrides, read_layer
+from hard_ray.config.loader import absolute, validate
+from hard_ray.config.presets import preset_text
+from hard_ray.config.problems import describe
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, suggestion
 
 SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hard_ray.config.loader import dotted_values
+from hard_ray.config.layers import dotted_values
 from hard_ray.data.generated import SCHEMA
 from hard_ray.data.parquet import open_parquet, read_parquet
 from hard_ray.errors import DataError

@@ -20,6 +20,7 @@ from hard_ray.config.data import (
     ParquetData,
     TorchvisionData,
     WebDatasetData,
+    describe,
 )
 from hard_ray.data.index import ImageIndex, Rows, check_index, split_off, with_validation
 from hard_ray.data.readers import ArrayReader, FileReader
@@ -67,12 +68,6 @@ def build_index(config: DataConfig) -> ImageIndex:
         case _:
             assert_never(config)
     return check_index(index, where=describe(config))
-
-
-def describe(config: DataConfig) -> str:
-    """The source in a few words, for messages."""
-    where = getattr(config, "path", None) or getattr(config, "name", None)
-    return f"data.kind {config.kind}" + (f" at {where}" if where else "")
 
 
 def _digits(config: DigitsData) -> ImageIndex:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hard_ray.answers import Ticket
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.kept import Kept

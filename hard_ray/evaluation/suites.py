@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Scale, Shift, Unchanged
 from hard_ray.evaluation.corruptions import Corruption

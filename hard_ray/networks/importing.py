@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from hard_ray.config.loader import describe
 from hard_ray.config.networks import NetworkConfig
+from hard_ray.config.problems import describe
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.export import EvalView, write_timm_folder
 from hard_ray.model_card import model_card

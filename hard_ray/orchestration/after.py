@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hard_ray.config.loader import read_layer, validate
+from hard_ray.config.layers import read_layer
+from hard_ray.config.loader import validate
 from hard_ray.errors import HardrayError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password

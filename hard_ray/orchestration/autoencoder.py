@@ -15,8 +15,10 @@ import torch
 
 from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.config.autoencoder_training import AutoencoderRun
-from hard_ray.config.loader import absolute, dump_yaml, read_begun
+from hard_ray.config.layers import flatten
+from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
@@ -34,7 +36,6 @@ from hard_ray.orchestration.hardware import probe
 from hard_ray.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.run_folder import MetricsLog, RunFolder
 from hard_ray.state import CheckpointStore
-from hard_ray.tracking import flatten
 from hard_ray.training import Status
 
 PICTURES = 8

@@ -20,8 +20,11 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from hard_ray.augmentors import build_augmentor
-from hard_ray.config.loader import absolute, dump_yaml, read_layer, validate
-from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.layers import read_layer
+from hard_ray.config.loader import absolute, validate
+from hard_ray.config.run import RunConfig, as_control, asks_teacher
+from hard_ray.config.safe_yaml import dump_yaml
+from hard_ray.config.teacher_training import teacher_run, teacher_training
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -34,7 +37,7 @@ from hard_ray.orchestration.cluster import connected, data_shares, resolve_runti
 from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan, teacher_run, teacher_training
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer, image_spec
@@ -346,13 +349,6 @@ class Driver:
         if tracking.stop(close, patience_s=patience):
             return None
         return tracking.problem or f"it did not answer within {patience:g} s"
-
-
-def asks_teacher(config: RunConfig) -> bool:
-    """Whether any training of the run needs a teacher."""
-    return config.objective.kind != "cross_entropy" or any(
-        control != "labels_only" for control in config.experiment.controls
-    )
 
 
 def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:

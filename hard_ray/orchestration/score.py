@@ -15,14 +15,16 @@ import torch
 from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
 from hard_ray.config.augmentor import IdentityAugmentor
-from hard_ray.config.loader import absolute, dump_yaml
+from hard_ray.config.data import describe
+from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index, describe
+from hard_ray.data.sources import build_index
 from hard_ray.errors import DataError, StoppedError, TeacherError
 from hard_ray.figures import save_png
 from hard_ray.files import make_folder, write_json, write_text

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from hard_ray.config.layers import flatten
 from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, read_npz, write_bytes
 from hard_ray.run_folder import RunFolder
 from hard_ray.scoring import Means
-from hard_ray.tracking import flatten
 
 
 @dataclass(frozen=True, slots=True)

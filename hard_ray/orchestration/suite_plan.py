@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hard_ray.config.data import DataConfig
 from hard_ray.config.evaluation import EvaluationConfig, Published
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pipeline import Columns, EvalPictures
 from hard_ray.evaluation.corruptions import sample_of

@@ -18,7 +18,8 @@ from typing import Any
 
 from ray import tune
 
-from hard_ray.config.loader import read_layer, validate
+from hard_ray.config.layers import read_layer
+from hard_ray.config.loader import validate
 from hard_ray.config.run import RunConfig
 from hard_ray.config.space import with_values
 from hard_ray.data.index import ImageIndex

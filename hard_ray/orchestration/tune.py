@@ -16,8 +16,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from hard_ray.config.loader import dump_yaml, read_layer, validate
+from hard_ray.config.layers import read_layer
+from hard_ray.config.loader import validate
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Base, Search, better, load_space
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule

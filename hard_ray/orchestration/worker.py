@@ -22,16 +22,16 @@ from torch.optim import Optimizer
 from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
 from hard_ray.camera import Camera
+from hard_ray.config.data import describe
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.controller import Controller
 from hard_ray.data.generated import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.pipeline import Batch, DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
-from hard_ray.data.sources import describe
 from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.corruptions import sample_of

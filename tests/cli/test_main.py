@@ -286,7 +286,8 @@ def test_a_checkpoint_that_is_not_there_cannot_be_imported(tmp_path: Path):
 
 def test_continue_begins_a_run_and_goes_on_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from hard_ray import api
-    from hard_ray.config.loader import dump_yaml, load_config
+    from hard_ray.config.loader import load_config
+    from hard_ray.config.safe_yaml import dump_yaml
 
     told: list[tuple[str, Path]] = []
 

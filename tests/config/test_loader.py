@@ -7,20 +7,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hard_ray.config.loader import (
-    absolute,
-    dump_yaml,
-    known_keys,
-    load_config,
-    merge,
-    parse_overrides,
-    parse_yaml,
-    preset_description,
-    preset_names,
-    validate,
-)
+from hard_ray.config.layers import merge, parse_overrides
+from hard_ray.config.loader import absolute, load_config, validate
+from hard_ray.config.presets import preset_description, preset_names
+from hard_ray.config.problems import known_keys
+from hard_ray.config.records import Control
 from hard_ray.config.run import RunConfig, as_control
-from hard_ray.config.runtime import Control
+from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 from hard_ray.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from hard_ray.config.distribution import Choice, LogUniform
-from hard_ray.config.loader import dump_yaml, load_config
+from hard_ray.config.loader import load_config
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import SpaceConfig, load_space, space_names
 from hard_ray.errors import ConfigError
 

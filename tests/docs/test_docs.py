@@ -18,8 +18,10 @@ from documentation.configuration_page import RULES
 from documentation.equations import equation
 from documentation.pages import DOCS, ROOT, blocks, hardray_arguments, mentions, pages
 from documentation.reference import PAGES
-from hard_ray.config.loader import known_keys, load_config, parse_yaml, validate
+from hard_ray.config.loader import load_config, validate
+from hard_ray.config.problems import known_keys
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError
 
 SHOWN = [block for page in pages() for block in blocks(page)]

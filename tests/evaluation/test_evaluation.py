@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.data.pipeline import Batch
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.evaluator import Evaluator

@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 
-from hard_ray.config.runtime import Suite
+from hard_ray.config.validation import Suite
 from hard_ray.errors import HardrayError
 from hard_ray.evaluation.changes import DiagonalShift, Rotation, Shift, Unchanged
 from hard_ray.evaluation.suites import check_suites, conditions

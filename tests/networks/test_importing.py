@@ -12,14 +12,13 @@ from typer.testing import CliRunner
 
 import hard_ray.networks  # noqa: F401
 from hard_ray.api import import_teacher
-from hard_ray.config.fine_tuning import load_teacher_config
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import TeacherConfig
+from hard_ray.config.teacher_training import load_teacher_config, teacher_run
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration.driver import examine
-from hard_ray.orchestration.plan import teacher_run
 from tests.helpers import Trap, make_image_folder, run_here, student_weights
 
 CLASSES = ("ant", "bee", "cat")

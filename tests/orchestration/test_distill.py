@@ -99,7 +99,8 @@ def test_the_run_folder_has_what_is_promised(straight: Path):
 
 
 def test_the_resolved_config_loads_back_to_the_same(straight: Path):
-    from hard_ray.config.loader import dump_yaml, load_config
+    from hard_ray.config.loader import load_config
+    from hard_ray.config.safe_yaml import dump_yaml
 
     config = load_config([straight / "config.yaml"])
     assert yaml.safe_load(dump_yaml(config)) == yaml.safe_load((straight / "config.yaml").read_text())

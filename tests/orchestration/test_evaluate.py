@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hard_ray.config.evaluation import evaluation_settings
-from hard_ray.config.loader import dump_yaml
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index
 from hard_ray.errors import DataError, RunFolderError, TeacherError

@@ -13,8 +13,9 @@ from PIL import Image
 from ray.exceptions import ActorDiedError
 
 from hard_ray.config.generation import GenerationConfig
-from hard_ray.config.loader import absolute, dump_yaml
+from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.generated import open_generated
 from hard_ray.data.pipeline import EvalPictures
 from hard_ray.data.sources import build_index

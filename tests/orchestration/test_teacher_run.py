@@ -9,16 +9,18 @@ from hard_ray_cli.main import app
 from hard_ray_cli.verbs.train_teacher import recipe_line, teaching_lines
 from typer.testing import CliRunner
 
-from hard_ray.config.fine_tuning import load_teacher_config
-from hard_ray.config.loader import dump_yaml, load_config
+from hard_ray.config.loader import load_config
 from hard_ray.config.networks import TeacherConfig
+from hard_ray.config.run import asks_teacher
+from hard_ray.config.safe_yaml import dump_yaml
+from hard_ray.config.teacher_training import load_teacher_config, teacher_run, teacher_training
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, HardrayError
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration import driver
-from hard_ray.orchestration.driver import RunResult, asks_teacher, examine
-from hard_ray.orchestration.plan import DataShares, RunPlan, teacher_run, teacher_training
+from hard_ray.orchestration.driver import RunResult, examine
+from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.ranks import Ranks
 from hard_ray.report import summarise

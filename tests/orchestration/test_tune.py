@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from hard_ray.config.loader import dump_yaml
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, load_space
 from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.config.fine_tuning import FINE_TUNING, load_teacher_config
 from hard_ray.config.loader import load_config
+from hard_ray.config.teacher_training import FINE_TUNING, load_teacher_config
 
 
 def test_a_teacher_without_weights_has_the_configurations_own_recipe():
