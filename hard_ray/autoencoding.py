@@ -20,9 +20,9 @@ from torch.optim import AdamW, Optimizer
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.errors import DataError
 from hard_ray.evaluation.evaluator import EvalBatch
+from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoder import Autoencoder
 from hard_ray.networks.diffusers_autoencoders import KlAutoencoder, VqAutoencoder
-from hard_ray.noise import seed_of
 from hard_ray.precision import Precision
 from hard_ray.run_folder import MetricsLog
 from hard_ray.state import CheckpointStore, Progress, Weights

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
-from hard_ray.noise import normal
+from hard_ray.maths.noise import normal
 from hard_ray.precision import Precision, to_pixels, widen
 from hard_ray.snapshots import Guesses, Snapshot, View
 from hard_ray.step import BatchLike, resting

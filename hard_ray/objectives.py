@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hard_ray import losses
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
@@ -28,6 +27,7 @@ from hard_ray.config.objective import (
     KdObjective,
     ObjectiveConfig,
 )
+from hard_ray.maths import losses
 
 Context = Mapping[str, Tensor]
 

@@ -19,10 +19,10 @@ from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.scoring import CLEAN
 from hard_ray.errors import ConfigError, suggestion
-from hard_ray.noise import normal
+from hard_ray.maths.noise import normal
+from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.precision import Precision, to_pixels
 from hard_ray.step import BatchLike
-from hard_ray.t_stddev import ITERATIONS, t_stddev
 from hard_ray.teacher import TeacherPool, label_gradient
 
 AHEAD = 8

@@ -11,8 +11,8 @@ from hard_ray.camera import Camera, to_pixels
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.pipeline import Batch
+from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.noise import normal
 from hard_ray.precision import Precision
 from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import read_snapshot, snapshot_paths

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hard_ray.attacks import START_DRAWS, attack
 from hard_ray.config.generation import GenerationConfig, generation_settings
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
@@ -25,8 +24,9 @@ from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
 from hard_ray.generation import Dad, Originals, Score, encode_png, make_shard, spans
+from hard_ray.maths.attacks import START_DRAWS, attack
+from hard_ray.maths.noise import normal
 from hard_ray.networks.network import build_student
-from hard_ray.noise import normal
 from hard_ray.orchestration.worker import image_spec
 from hard_ray.precision import Precision, to_pixels
 from hard_ray.teacher import LocalPool, Teacher, label_gradient

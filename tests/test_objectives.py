@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from hard_ray import losses
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
@@ -10,6 +9,7 @@ from hard_ray.config.objective import (
     HardObjective,
     KdObjective,
 )
+from hard_ray.maths import losses
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy, StudentObjective, Views
 
 

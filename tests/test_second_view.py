@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray import losses
 from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
 from hard_ray.config.augmentor import (
@@ -21,8 +20,9 @@ from hard_ray.config.augmentor import (
 from hard_ray.config.controller import Phase
 from hard_ray.config.objective import DadObjective, KdObjective
 from hard_ray.data.pipeline import Batch
+from hard_ray.maths import losses
+from hard_ray.maths.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev
 from hard_ray.step import Augmented, Prepared, Updater
-from hard_ray.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev
 from hard_ray.teacher import LocalPool, Teacher
 from tests.test_step import batch, nets, updater
 

@@ -19,8 +19,8 @@ from hard_ray.config.objective import HardObjective, KdObjective
 from hard_ray.config.runtime import Dtype
 from hard_ray.data.pipeline import Batch
 from hard_ray.files import read_json
+from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.noise import normal
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.precision import DTYPES, Precision
 from hard_ray.ranks import Ranks

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray import losses
 from hard_ray.config.networks import StudentConfig
 from hard_ray.errors import TeacherError
+from hard_ray.maths import losses
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.teacher import LocalPool, Teacher, check_identity

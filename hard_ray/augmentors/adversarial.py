@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hard_ray.attacks import START_DRAWS, attack
 from hard_ray.augmentors.base import AugmentationInput, Holding
 from hard_ray.config.augmentor import AdversarialAugmentor
+from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.networks.autoencoder import Autoencoder
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
-from hard_ray.noise import seed_of
+from hard_ray.maths.noise import seed_of
 
 REPLAY_DRAWS = 2
 """Noise values that choose whether and which earlier state transforms an image."""

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hard_ray import losses
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
 from hard_ray.config.augmentor import PickAugmentor
+from hard_ray.maths import losses
 
 
 @dataclass(frozen=True, slots=True)

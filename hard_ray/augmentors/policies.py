@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from hard_ray.augmentors.base import AugmentationInput, Drawn
 from hard_ray.config.augmentor import AutoAugmentor, PolicyAugmentor, RandAugmentor, TrivialAugmentor
-from hard_ray.noise import seed_of
+from hard_ray.maths.noise import seed_of
 
 
 class Policy(Drawn):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hard_ray.data.readers import Reader
 from hard_ray.errors import DataError
-from hard_ray.noise import permutation
+from hard_ray.maths.noise import permutation
 
 SplitName = Literal["train", "val", "test"]
 Rows = NDArray[np.int64]

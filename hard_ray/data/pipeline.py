@@ -21,8 +21,8 @@ from hard_ray.data.readers import Reader
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
 from hard_ray.errors import DataError
+from hard_ray.maths.noise import uniform
 from hard_ray.niceness import give_way
-from hard_ray.noise import uniform
 
 Columns = dict[str, NDArray[Any]]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hard_ray.config.data import DataConfig
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.errors import DataError
-from hard_ray.noise import permutation
+from hard_ray.maths.noise import permutation
 
 
 @dataclass(frozen=True)

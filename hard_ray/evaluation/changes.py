@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, rotate
 
-from hard_ray.noise import uniform
+from hard_ray.maths.noise import uniform
 
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 """The diagonal directions: (right, down)."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.errors import HardrayError
-from hard_ray.noise import permutation, seed_of
+from hard_ray.maths.noise import permutation, seed_of
 
 NAMES = (
     "gaussian_noise",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from hard_ray.config.validation import Suite
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.kept import Kept
-from hard_ray.evaluation.metrics import Counts, Score
 from hard_ray.evaluation.suites import Condition, conditions
+from hard_ray.maths.metrics import Counts, SuiteResult
 from hard_ray.precision import Precision, widen
 from hard_ray.ranks import Ranks
 from hard_ray.step import BatchLike, resting
@@ -41,22 +41,6 @@ class _Measured:
     images: NDArray[np.uint8]
     labels: Tensor
     sample_ids: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class SuiteResult:
-    """A suite's score, and its parts by condition and severity."""
-
-    score: Score
-    by: dict[str, dict[str, float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, as `evaluation.json` holds them."""
-        values = {key: value for key, value in asdict(self.score).items() if value is not None}
-        return values | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
-
-    def _severities(self) -> int:
-        return max((len(severities) for severities in self.by.values()), default=0)
 
 
 class Evaluator:

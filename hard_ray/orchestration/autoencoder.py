@@ -27,9 +27,9 @@ from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.gallery import draw_reconstructions
+from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoder import LATENTS_FILE, write_latents
 from hard_ray.networks.diffusers_autoencoders import DiffusersAutoencoder, new_autoencoder
-from hard_ray.noise import seed_of
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe

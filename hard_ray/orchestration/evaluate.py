@@ -33,11 +33,11 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.measuring import suite_results
-from hard_ray.evaluation.metrics import Counts
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.maths.metrics import Counts
 from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.hardware import usable_cores

@@ -12,7 +12,7 @@ import ray
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pipeline import Columns
 from hard_ray.evaluation.measuring import Measuring, Part
-from hard_ray.evaluation.metrics import Counts
+from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.orchestration.suite_plan import UNREADABLE, SuitePlan
 from hard_ray.precision import prepare_kernels

@@ -35,15 +35,16 @@ from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.corruptions import sample_of
-from hard_ray.evaluation.evaluator import Evaluator, SuiteResult
+from hard_ray.evaluation.evaluator import Evaluator
 from hard_ray.evaluation.kept import LARGEST, Kept
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.figures import save_png
 from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.gallery import draw_gallery
+from hard_ray.maths.metrics import SuiteResult
+from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student
-from hard_ray.noise import seed_of
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from hard_ray.maths.t_stddev import ITERATIONS, WATCHED_GROUPS, StddevMeter, t_stddev
 from hard_ray.ranks import Ranks
-from hard_ray.t_stddev import ITERATIONS, WATCHED_GROUPS, StddevMeter, t_stddev
 
 RANDOM = np.random.default_rng(0)
 

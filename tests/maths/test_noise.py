@@ -1,6 +1,6 @@
 import numpy as np
 
-from hard_ray.noise import normal, permutation, seed_of, uniform
+from hard_ray.maths.noise import normal, permutation, seed_of, uniform
 
 IDS = np.arange(4000)
 EPOCH = np.zeros_like(IDS)

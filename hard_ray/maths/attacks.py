@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hard_ray.config.augmentor import AttackConfig
-from hard_ray.noise import seed_of
+from hard_ray.maths.noise import seed_of
 
 Norm = Literal["l2", "linf"]
 START_DRAWS = 3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,3 +81,19 @@ class Counts:
             agreement=100.0 * agreeing / total if with_teacher else None,
             loss=entropy / total,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """A suite's score, and its parts by condition and severity."""
+
+    score: Score
+    by: dict[str, dict[str, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, as `evaluation.json` holds them."""
+        values = {key: value for key, value in asdict(self.score).items() if value is not None}
+        return values | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
+
+    def _severities(self) -> int:
+        return max((len(severities) for severities in self.by.values()), default=0)

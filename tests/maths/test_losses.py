@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hard_ray.losses import cross_entropy, divergence, divergence_from, dkd, entropy
+from hard_ray.maths.losses import cross_entropy, divergence, divergence_from, dkd, entropy
 
 
 def logits(seed: int, rows: int = 5, classes: int = 7) -> torch.Tensor:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hard_ray.attacks import START_DRAWS, attack, direction, distance, project
 from hard_ray.config.augmentor import AttackConfig
+from hard_ray.maths.attacks import START_DRAWS, attack, direction, distance, project
 
 NORMS = ["l2", "linf"]
 
