@@ -22,8 +22,8 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import KdObjective
 from hard_ray.data.pipeline import Batch
 from hard_ray.networks.network import build_student
+from hard_ray.networks.precision import Precision
 from hard_ray.objectives import StudentObjective
-from hard_ray.precision import Precision
 from hard_ray.ranks import Ranks
 from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher

@@ -21,9 +21,9 @@ from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining
 from hard_ray.errors import DataError
 from hard_ray.evaluation.evaluator import EvalBatch
 from hard_ray.maths.noise import seed_of
-from hard_ray.networks.autoencoder import Autoencoder
-from hard_ray.networks.diffusers_autoencoders import KlAutoencoder, VqAutoencoder
-from hard_ray.precision import Precision
+from hard_ray.networks.autoencoders.base import Autoencoder
+from hard_ray.networks.autoencoders.diffusers_models import KlAutoencoder, VqAutoencoder
+from hard_ray.networks.precision import Precision
 from hard_ray.run_folder import MetricsLog
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.training import Status

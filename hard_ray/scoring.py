@@ -21,7 +21,7 @@ from hard_ray.config.scoring import CLEAN
 from hard_ray.errors import ConfigError, suggestion
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
-from hard_ray.precision import Precision, to_pixels
+from hard_ray.networks.precision import Precision, to_pixels
 from hard_ray.step import BatchLike
 from hard_ray.teacher import TeacherPool, label_gradient
 

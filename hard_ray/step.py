@@ -9,8 +9,6 @@ augmentor  one round trip to the teacher for loss and gradient, the student's pa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
@@ -27,8 +25,8 @@ from hard_ray.config.controller import Phase
 from hard_ray.maths import losses
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
+from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
-from hard_ray.precision import Precision, widen
 from hard_ray.ranks import Ranks
 from hard_ray.teacher import TeacherPool, label_gradient
 
@@ -364,17 +362,6 @@ class Updater:
         answer = ticket.result()
         self.clock.add("teacher_wait", start)
         return answer
-
-
-@contextmanager
-def resting(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: BatchNorm uses its averages and does not move them."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
 
 
 def _top1(views: Views) -> Tensor:

@@ -20,8 +20,8 @@ from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Pixels, Tick
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
+from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, widen
 from hard_ray.objectives import LabelCrossEntropy, TeacherObjective
-from hard_ray.precision import DTYPES, Precision, prepare_kernels, widen
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import HardrayError
-from hard_ray.networks.checkpoints import read_weights
+from hard_ray.networks.weights import read_weights
 from hard_ray.state import STATE_FILE, CheckpointStore, Progress, Weights
 
 Read = Callable[[bytes], None]

@@ -21,9 +21,9 @@ from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, Tra
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources import build_index
 from hard_ray.files import write_json, write_text
-from hard_ray.networks.network import build_student
+from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.plan import DataShares, RunPlan
-from hard_ray.orchestration.worker import Builder, image_spec
+from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 from hard_ray.report import summarise
 from hard_ray.run_folder import RunFolder

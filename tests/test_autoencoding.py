@@ -18,8 +18,8 @@ from hard_ray.autoencoding import (
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.data.pipeline import Batch
 from hard_ray.errors import DataError
-from hard_ray.networks.diffusers_autoencoders import new_autoencoder
-from hard_ray.precision import Precision
+from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
+from hard_ray.networks.precision import Precision
 from hard_ray.run_folder import MetricsLog, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.training import Status

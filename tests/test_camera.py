@@ -13,7 +13,7 @@ from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.pipeline import Batch
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.precision import Precision
+from hard_ray.networks.precision import Precision
 from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import read_snapshot, snapshot_paths
 from hard_ray.teacher import LocalPool, Teacher

@@ -20,7 +20,7 @@ from hard_ray.data.idx import read_idx
 from hard_ray.data.sources import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
-from hard_ray.networks.checkpoints import read_weights
+from hard_ray.networks.weights import read_weights
 from hard_ray.packaging import choose
 from hard_ray.snapshots import read_snapshot
 from hard_ray.state import STATE_FILE, CheckpointStore

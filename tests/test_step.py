@@ -21,10 +21,10 @@ from hard_ray.data.pipeline import Batch
 from hard_ray.files import read_json
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.networks.precision import DTYPES, Precision, resting
 from hard_ray.objectives import HardAugmentation, StudentObjective
-from hard_ray.precision import DTYPES, Precision
 from hard_ray.ranks import Ranks
-from hard_ray.step import Learner, Updater, resting
+from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher
 from hard_ray.training import Status
 from tests.augmentors.made import KINDS, make

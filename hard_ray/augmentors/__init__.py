@@ -76,7 +76,7 @@ def _one(config: SequencePart, *, in_chans: int, img_size: int) -> Augmentor:  #
             return Mix(config, in_chans=in_chans)
         case VaeAugmentor():
             from hard_ray.augmentors.vae import LatentPerturbation
-            from hard_ray.networks.autoencoder import build_autoencoder
+            from hard_ray.networks.autoencoders.build import build_autoencoder
 
             return LatentPerturbation(config, build_autoencoder(config.autoencoder, in_chans), img_size=img_size)
         case RandomAffineAugmentor():
@@ -105,7 +105,7 @@ def _one(config: SequencePart, *, in_chans: int, img_size: int) -> Augmentor:  #
             return Policy(config)
         case AdversarialAugmentor():
             from hard_ray.augmentors.adversarial import Adversarial
-            from hard_ray.networks.autoencoder import build_autoencoder
+            from hard_ray.networks.autoencoders.build import build_autoencoder
 
             coder = build_autoencoder(config.autoencoder, in_chans) if config.autoencoder is not None else None
             return Adversarial(config, coder)

@@ -8,7 +8,7 @@ from torch import Tensor
 from hard_ray.augmentors.base import AugmentationInput, Holding
 from hard_ray.config.augmentor import AdversarialAugmentor
 from hard_ray.maths.attacks import START_DRAWS, attack
-from hard_ray.networks.autoencoder import Autoencoder
+from hard_ray.networks.autoencoders.base import Autoencoder
 
 
 class Adversarial(Holding):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Holding, trained_group
 from hard_ray.config.augmentor import VaeAugmentor
-from hard_ray.networks.autoencoder import Autoencoder
+from hard_ray.networks.autoencoders.base import Autoencoder
 
 
 class LatentPerturbation(Holding):

@@ -18,9 +18,9 @@ from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.kept import Kept
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.maths.metrics import Counts, SuiteResult
-from hard_ray.precision import Precision, widen
+from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.ranks import Ranks
-from hard_ray.step import BatchLike, resting
+from hard_ray.step import BatchLike
 from hard_ray.teacher import Answered, TeacherPool
 
 CACHE_BYTES = 256 * 2**20

@@ -18,16 +18,8 @@ from hard_ray.config.problems import describe
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.export import EvalView, write_timm_folder
 from hard_ray.model_card import model_card
-from hard_ray.networks.checkpoints import (
-    Misfit,
-    Weights,
-    compare,
-    read_weights,
-    shapes,
-    with_counters,
-    without_prefixes,
-)
 from hard_ray.networks.network import ImageSpec, Network, build_student, check_known, read_names
+from hard_ray.networks.weights import Misfit, Weights, compare, read_weights, shapes, with_counters, without_prefixes
 
 LISTED = 12
 """Keys that a message names of each kind."""

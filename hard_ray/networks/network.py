@@ -19,8 +19,10 @@ from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
+from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
 from hard_ray.errors import ModelError
-from hard_ray.networks.checkpoints import add_weights, load_weights
+from hard_ray.networks.weights import add_weights, load_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,3 +314,8 @@ def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> No
             f"({classes[0]!r}, ...), so their order cannot be compared; give teacher.class_map the data's names "
             "in the order of the outputs"
         )
+
+
+def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:
+    """What the data gives to networks."""
+    return ImageSpec(config.data.img_size, config.data.in_chans, index.classes)

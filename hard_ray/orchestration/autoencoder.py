@@ -28,12 +28,12 @@ from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.gallery import draw_reconstructions
 from hard_ray.maths.noise import seed_of
-from hard_ray.networks.autoencoder import LATENTS_FILE, write_latents
-from hard_ray.networks.diffusers_autoencoders import DiffusersAutoencoder, new_autoencoder
+from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
+from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
+from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.run_folder import MetricsLog, RunFolder
 from hard_ray.state import CheckpointStore
 from hard_ray.training import Status

@@ -32,7 +32,7 @@ from hard_ray.data.sources import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.files import read_json, replacing_folder, write_json, write_text
-from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher
+from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.entry import train_worker
@@ -40,7 +40,7 @@ from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
-from hard_ray.orchestration.worker import build_optimizer, image_spec
+from hard_ray.orchestration.worker import build_optimizer
 from hard_ray.report import markdown, summarise
 from hard_ray.run_folder import RunFolder, check_new, create, open_run
 from hard_ray.teacher import TeacherSpec

@@ -38,6 +38,7 @@ from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.maths.metrics import Counts
+from hard_ray.networks.network import image_spec
 from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.hardware import usable_cores
@@ -45,7 +46,6 @@ from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.orchestration.worker import image_spec
 from hard_ray.report import versions
 from hard_ray.run_folder import RunFolder
 from hard_ray.tracking import log_evaluation

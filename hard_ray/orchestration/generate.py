@@ -32,7 +32,9 @@ from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.gallery import draw_generated
 from hard_ray.generation import FORMAT, Dad, Score, spans
-from hard_ray.networks.autoencoder import Autoencoder, build_autoencoder
+from hard_ray.networks.autoencoders.base import Autoencoder
+from hard_ray.networks.autoencoders.build import build_autoencoder
+from hard_ray.networks.precision import to_pixels
 from hard_ray.orchestration.cluster import (
     Cluster,
     await_streams,
@@ -44,7 +46,6 @@ from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.precision import to_pixels
 from hard_ray.report import versions
 from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import Guesses

@@ -29,14 +29,13 @@ from hard_ray.errors import DataError, StoppedError, TeacherError
 from hard_ray.figures import save_png
 from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
-from hard_ray.networks.network import build_teacher
+from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.orchestration.worker import image_spec
 from hard_ray.report import versions
 from hard_ray.score_plots import draw_correlation, draw_scores
 from hard_ray.scoring import Score, Scoring, pearson, ranking

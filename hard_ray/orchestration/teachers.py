@@ -12,7 +12,7 @@ from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
 from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
-from hard_ray.orchestration.worker import image_spec
+from hard_ray.networks.network import image_spec
 from hard_ray.teacher import TeacherSpec
 
 

@@ -44,12 +44,12 @@ from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.gallery import draw_gallery
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
-from hard_ray.networks.network import ImageSpec, Network, build_student
+from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
+from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
-from hard_ray.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.ranks import Ranks
 from hard_ray.run_folder import RunFolder
 from hard_ray.snapshots import write_snapshot
@@ -449,11 +449,6 @@ class FirstRank:
         path = RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)
         save_png(draw_gallery(snapshot, self.builder.index.classes), path)
-
-
-def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:
-    """What the data gives to networks."""
-    return ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
 
 
 def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:

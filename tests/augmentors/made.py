@@ -12,7 +12,7 @@ from hard_ray.augmentors.mix import Mix
 from hard_ray.augmentors.sequence import Chain
 from hard_ray.augmentors.vae import LatentPerturbation
 from hard_ray.config.augmentor import AffineAugmentor, MixAugmentor, VaeAugmentor
-from hard_ray.networks.autoencoder import Autoencoder
+from hard_ray.networks.autoencoders.base import Autoencoder
 
 KINDS = ("affine", "mix", "vae", "sequence")
 

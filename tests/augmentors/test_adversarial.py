@@ -11,7 +11,7 @@ from hard_ray.config.augmentor import AdversarialAugmentor
 from hard_ray.config.networks import StudentConfig
 from hard_ray.maths.attacks import START_DRAWS, distance
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.precision import Precision
+from hard_ray.networks.precision import Precision
 from hard_ray.teacher import LocalPool, Teacher, label_gradient
 from tests.augmentors.made import Halving
 

@@ -11,7 +11,7 @@ from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.evaluator import Evaluator
 from hard_ray.evaluation.kept import Kept
 from hard_ray.maths.metrics import Counts
-from hard_ray.precision import Precision
+from hard_ray.networks.precision import Precision
 from hard_ray.ranks import Ranks
 from hard_ray.teacher import Answered
 

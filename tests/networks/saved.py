@@ -42,7 +42,7 @@ def made(kind: str, channels: int = 3, **more: Any) -> Any:
 def save(kind: str, folder: Path, channels: int = 3) -> Path:
     """A folder that `build_autoencoder` takes."""
     if kind == "taef2":
-        from hard_ray.networks.taef2 import Taef2
+        from hard_ray.networks.autoencoders.taef2 import Taef2
 
         torch.manual_seed(0)
         model = Taef2(3)

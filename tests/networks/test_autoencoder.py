@@ -15,8 +15,9 @@ from hard_ray.config.augmentor import SequenceAugmentor
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.loader import absolute
 from hard_ray.errors import ModelError
-from hard_ray.networks.autoencoder import Autoencoder, build_autoencoder, write_latents
-from hard_ray.networks.diffusers_autoencoders import VqAutoencoder
+from hard_ray.networks.autoencoders.base import Autoencoder, write_latents
+from hard_ray.networks.autoencoders.build import build_autoencoder
+from hard_ray.networks.autoencoders.diffusers_models import VqAutoencoder
 from tests.networks.saved import FACTORS, KINDS, LATENT_CHANNELS, made, save
 
 
@@ -253,7 +254,8 @@ def test_the_path_is_absolute_before_it_travels_in_a_sequence_too(tmp_path: Path
 
 def test_diffusers_is_imported_only_once_a_model_of_its_kind_is_wanted():
     code = (
-        "import sys, hard_ray.networks.diffusers_autoencoders, hard_ray.autoencoding; print('diffusers' in sys.modules)"
+        "import sys, hard_ray.networks.autoencoders.diffusers_models, "
+        "hard_ray.autoencoding; print('diffusers' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.errors import RunFolderError
-from hard_ray.networks.autoencoder import build_autoencoder
+from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, Trainer, _settle, check_output
 from hard_ray.run_folder import RunFolder
 from tests.helpers import assert_equal_bits, digits_pipeline

@@ -23,12 +23,11 @@ from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
-from hard_ray.networks.network import ImageSpec, build_student
+from hard_ray.networks.network import ImageSpec, build_student, image_spec
 from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.orchestration import pool_client
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
-from hard_ray.orchestration.worker import image_spec
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 

@@ -15,9 +15,8 @@ from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.data.sources import build_index
 from hard_ray.errors import ConfigError, RunFolderError, StoppedError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
-from hard_ray.networks.network import build_student
+from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration import score
-from hard_ray.orchestration.worker import image_spec
 from hard_ray.scoring import read_losses
 from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
 from tests.helpers import digits_pipeline, tiny_config

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.config.autoencoder import HUB, LOCAL, AutoencoderConfig
 from hard_ray.errors import ModelError
-from hard_ray.networks.checkpoints import add_weights
+from hard_ray.networks.weights import add_weights
 
 LATENTS_FILE = "latents.json"
 _SMALLEST_STD = 1e-3
@@ -111,79 +110,8 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
 
-def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
-    """A pretrained autoencoder, in evaluation mode, for images of `in_chans` channels.
-
-    Raises:
-        ModelError: there is none, it cannot be read, or it does not fit the images.
-    """
-    from hard_ray.networks.taef2 import load_taef2, taef2_files
-
-    where = _download(config) if config.model.startswith(HUB) else Path(config.model.removeprefix(LOCAL)).expanduser()
-    if config.subfolder is not None:
-        where /= config.subfolder
-    files = taef2_files(where)
-    if files is not None:
-        autoencoder: Autoencoder = load_taef2(*files, in_chans=in_chans)
-    else:
-        _check_layout(where)
-        from hard_ray.networks.diffusers_autoencoders import load_diffusers
-
-        autoencoder = load_diffusers(where, in_chans=in_chans)
-    _read_latents(autoencoder, where / LATENTS_FILE)
-    return autoencoder.eval()
-
-
-def _download(config: AutoencoderConfig) -> Path:
-    """The folder of the local cache with what is needed of a hub repository."""
-    from huggingface_hub import snapshot_download
-
-    name = config.model.removeprefix(HUB)
-    below = f"{config.subfolder}/" if config.subfolder else ""
-    wanted = ("config.json", "diffusion_pytorch_model.safetensors", LATENTS_FILE, "taef2_*coder.safetensors")
-    try:
-        return Path(snapshot_download(name, allow_patterns=[f"{below}{file}" for file in wanted]))
-    except Exception as error:  # the hub raises its own, httpx's and the system's
-        raise ModelError(
-            f"autoencoder.model {config.model} cannot be fetched ({type(error).__name__}: {_first_line(error)}); "
-            "check the name and the network, or give the path of a local folder"
-        ) from None
-
-
-def _check_layout(where: Path) -> None:
-    if (where / "config.json").is_file():
-        return
-    finding = "it has no config.json" if where.is_dir() else "there is no such folder"
-    raise ModelError(
-        f"autoencoder.model {where}: {finding}; want a folder in diffusers' layout (config.json and "
-        "diffusion_pytorch_model.safetensors), such as `hardray train-autoencoder` writes, one with taef2_encoder and "
-        "taef2_decoder (.safetensors or .pth), or hf-hub:org/name; a model within another needs autoencoder.subfolder"
-    )
-
-
-def _read_latents(autoencoder: Autoencoder, path: Path) -> None:
-    """Take over the latents' deviations from the file beside the weights, where there is one."""
-    if not path.is_file():
-        return
-    try:
-        std = torch.tensor(json.loads(path.read_text(encoding="utf-8"))["std"], dtype=torch.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: cannot be read ({type(error).__name__}: {error}); {_LATENTS_REMEDY}") from None
-    count = autoencoder.latent_channels
-    if std.shape != (count,) or not bool((torch.isfinite(std) & (std >= 0)).all()):
-        raise ModelError(f"{path}: want {count} finite numbers as `std`, got {std.tolist()}; {_LATENTS_REMEDY}")
-    autoencoder.set_latent_std(std)
-
-
-_LATENTS_REMEDY = "mend it, or remove it: then no channel is scaled"
-
-
 def write_latents(path: Path, *, mean: Tensor, std: Tensor) -> dict[str, Any]:
     """Write what is known of the latents on data, for `build_autoencoder` to find."""
     values = {"mean": mean.tolist(), "std": std.tolist()}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return values
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]

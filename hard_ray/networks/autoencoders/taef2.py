@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hard_ray.networks.autoencoder import Autoencoder
-from hard_ray.networks.checkpoints import load_weights
+from hard_ray.networks.autoencoders.base import Autoencoder
+from hard_ray.networks.weights import load_weights
 
 WIDTH = 64
 LATENT_CHANNELS = 32

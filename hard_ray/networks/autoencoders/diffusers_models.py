@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
 from hard_ray.errors import ModelError
-from hard_ray.networks.autoencoder import Autoencoder
-from hard_ray.precision import widen
+from hard_ray.networks.autoencoders.base import Autoencoder
+from hard_ray.networks.precision import widen
 
 _ROWS_AT_ONCE = 2**14
 """Latent cells whose distances to all codes are held in memory together."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from hard_ray.answers import Pixels
 
@@ -69,3 +71,14 @@ def to_pixels(images: Tensor) -> NDArray[np.uint8]:
 def widen(logits: Tensor) -> Tensor:
     """Logits in float32 at least: losses are computed in it whatever the network computed in."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@contextmanager
+def resting(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: BatchNorm uses its averages and does not move them."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

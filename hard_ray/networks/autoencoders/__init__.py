@@ -1,0 +1,1 @@
+"""Pretrained autoencoders: continuous latents or codes."""
