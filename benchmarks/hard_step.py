@@ -25,7 +25,7 @@ from benchmarks.work import (
     precision,
     python,
 )
-from hard_ray.augmentors import build_augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import AffineAugmentor
 from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.work import SPEC, STUDENT, TEACHER, Measured, Place, interleaved, median, ratio
-from hard_ray.augmentors import build_augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugmentor
 from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import CutmixAugmentor, CutoutAugmentor, FlipAugmentor, PickAugmentor
 from hard_ray.config.scoring import CLEAN
 from hard_ray.maths.noise import normal

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import (
     AdversarialAugmentor,
     CutmixAugmentor,

@@ -19,7 +19,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from hard_ray.augmentors import build_augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import absolute, validate
 from hard_ray.config.run import RunConfig, as_control, asks_teacher

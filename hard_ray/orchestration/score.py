@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import IdentityAugmentor
 from hard_ray.config.data import describe
 from hard_ray.config.loader import absolute

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import Augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.camera import Camera
 from hard_ray.config.data import describe
 from hard_ray.config.objective import HardObjective

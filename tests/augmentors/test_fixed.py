@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.partners import beta
 from hard_ray.config.augmentor import CropFlipAugmentor, CutmixAugmentor, CutoutAugmentor, FlipAugmentor, MixupAugmentor
 

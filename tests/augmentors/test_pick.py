@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import AugmentationInput
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.pick import Pick, Score, picked
 from hard_ray.config.augmentor import CutmixAugmentor, MixupAugmentor, PickAugmentor, SequenceAugmentor
 

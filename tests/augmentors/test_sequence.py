@@ -2,8 +2,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from hard_ray.augmentors import build_augmentor
 from hard_ray.augmentors.base import AugmentationInput
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.sequence import Chain
 from hard_ray.config.augmentor import SequenceAugmentor
 from hard_ray.config.loader import load_config
