@@ -30,7 +30,7 @@ from hard_ray.config.augmentor import AffineAugmentor
 from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.ranks import Ranks

@@ -17,7 +17,7 @@ from benchmarks.work import BATCH, BUILD, Measured, Place, interleaved, median, 
 from hard_ray.config.loader import load_config
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.orchestration.hardware import usable_cores
 
 FIRST, STEPS = 40, 240

@@ -20,7 +20,7 @@ from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugm
 from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import KdObjective
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.networks.network import build_student
 from hard_ray.networks.precision import Precision
 from hard_ray.objectives import StudentObjective

@@ -22,7 +22,7 @@ from hard_ray.config.data import DataConfig
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import DRAWS_PER_IMAGE, decode, eval_view, train_view
 from hard_ray.maths import losses
 from hard_ray.networks.network import build_student

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from benchmarks.latency import Alone
 from benchmarks.work import BATCH, BUILD, SPEC, TEACHER, Measured, Place
-from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Ticket
+from hard_ray.answers import ContextArrays, GradientAnswer, Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
-from hard_ray.data.sources import build_index
+from hard_ray.data.batch import Pixels
+from hard_ray.data.sources.build import build_index
 from hard_ray.networks.network import build_student
 from hard_ray.objectives import TeacherObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan

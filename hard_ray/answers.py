@@ -12,10 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hard_ray.data.batch import Pixels
 from hard_ray.errors import TeacherError
-
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
-"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
 """What an objective wants beside the images: one row per image under each name."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hard_ray.data.readers import Picture
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError, HardrayError, RunFolderError
 from hard_ray.export import write_timm_files

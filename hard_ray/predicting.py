@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.data.layout import IMAGE_SUFFIXES
 from hard_ray.data.readers import read_file
-from hard_ray.data.sources import IMAGE_SUFFIXES
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.networks.precision import Precision
 from hard_ray.saved_model import SavedModel

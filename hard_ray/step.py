@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hard_ray.answers import Answer, Pixels, Ticket
+from hard_ray.answers import Answer, Ticket
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
+from hard_ray.data.batch import Pixels
 from hard_ray.maths import losses
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
@@ -35,7 +36,7 @@ Metrics = dict[str, Tensor]
 
 
 class BatchLike(Protocol):
-    """What an update needs of a batch: see `hard_ray.data.pipeline.Batch`."""
+    """What an update needs of a batch: see `hard_ray.data.batch.Batch`."""
 
     @property
     def images(self) -> NDArray[np.uint8]: ...  # noqa: D102

@@ -21,9 +21,9 @@ from torch import nn
 
 from hard_ray.config.loader import load_config, validate
 from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
-from hard_ray.data.generated import open_generated
-from hard_ray.data.idx import read_idx
-from hard_ray.data.sources import build_index
+from hard_ray.data.generated_set import open_generated
+from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import HardrayError
 from hard_ray.networks.weights import read_weights

@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.config.safe_yaml import dump_yaml
+from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import Batch, DataShare, EvalPictures, Pipeline, TrainPictures, _to_batch
+from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
+from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.plan import DataShares, RunPlan

@@ -13,7 +13,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import decode, eval_view
 from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.files import write_json

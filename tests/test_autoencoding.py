@@ -16,7 +16,7 @@ from hard_ray.autoencoding import (
     psnr,
 )
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.errors import DataError
 from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
 from hard_ray.networks.precision import Precision

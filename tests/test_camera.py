@@ -10,7 +10,7 @@ from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.camera import Camera, to_pixels
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, as_control
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import Precision

@@ -17,8 +17,8 @@ from hard_ray.config.loader import load_config, validate
 from hard_ray.config.problems import known_keys
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
-from hard_ray.data.generated import open_generated
-from hard_ray.data.sources import build_index
+from hard_ray.data.generated_set import open_generated
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, HardrayError
 from tests.fuzzed import REFUSALS, TARGETS
 

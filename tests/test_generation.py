@@ -15,12 +15,12 @@ from hard_ray.config.generation import GenerationConfig, generation_settings
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.data.generated import MANIFEST, SCHEMA, open_generated
+from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.generated_shard import ROW_GROUP_BYTES, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import EvalPictures, TrainPictures
+from hard_ray.data.pictures import EvalPictures, TrainPictures
 from hard_ray.data.schedule import Schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
 from hard_ray.generation import Dad, Originals, Score, encode_png, make_shard, spans

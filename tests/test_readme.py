@@ -26,7 +26,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS, ScoreRun
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
 from hard_ray.files import write_json
 from hard_ray.networks.network import build_teacher, image_spec

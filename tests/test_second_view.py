@@ -19,7 +19,7 @@ from hard_ray.config.augmentor import (
 )
 from hard_ray.config.controller import Phase
 from hard_ray.config.objective import DadObjective, KdObjective
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.maths import losses
 from hard_ray.maths.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev
 from hard_ray.step import Augmented, Prepared, Updater

@@ -16,8 +16,8 @@ from PIL import Image
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.safe_yaml import parse_yaml
-from hard_ray.data.idx import read_idx
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.weights import read_weights

@@ -17,7 +17,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective, KdObjective
 from hard_ray.config.runtime import Dtype
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.files import read_json
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student

@@ -11,7 +11,7 @@ import torch
 from hard_ray.config.controller import Phase
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.plan import DataShares, RunPlan

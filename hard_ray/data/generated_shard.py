@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hard_ray.config.layers import dotted_values
-from hard_ray.data.generated import SCHEMA
-from hard_ray.data.parquet import open_parquet, read_parquet
+from hard_ray.data.generated_set import SCHEMA
+from hard_ray.data.safe_parquet import open_parquet, read_parquet
 from hard_ray.errors import DataError
 from hard_ray.files import write_bytes
 

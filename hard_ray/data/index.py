@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.data.readers import Reader
 from hard_ray.errors import DataError
-from hard_ray.maths.noise import permutation
 
 SplitName = Literal["train", "val", "test"]
 Rows = NDArray[np.int64]
@@ -63,35 +62,29 @@ def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
     return index
 
 
-def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: int, purpose: str) -> tuple[Rows, Rows]:
-    """Stratified: `fraction` of each class goes to the second part, and the rest stays in the first.
+MOST_CLASSES = 1_000_000
+"""What a class number must be below: every class has a name, and a row in the student's last layer."""
 
-    Both keep the order of `rows`. Shares are rounded per class so that the second part has
-    round(fraction * len(rows)) rows.
+
+def encode_labels(
+    values: Sequence[Any], names: Sequence[str] | None, *, where: str
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names and numbers. Integers keep their number; names are sorted.
+
+    Raises:
+        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a text.
     """
-    order = rows[permutation(purpose, len(rows), seed=seed, epoch=0)]
-    wanted = _shares(labels[rows], round(fraction * len(rows)))
-    taken = np.concatenate([order[:0], *(order[labels[order] == label][:count] for label, count in wanted.items())])
-    is_taken = np.isin(rows, taken)
-    return rows[~is_taken], rows[is_taken]
-
-
-def _shares(labels: NDArray[np.int64], total: int) -> dict[int, int]:
-    """How many of each label, in proportion, adding up to `total`: largest remainders win."""
-    values, counts = np.unique(labels, return_counts=True)
-    exact = counts * (total / max(1, len(labels)))
-    shares = np.floor(exact).astype(int)
-    missing = total - int(shares.sum())
-    for position in np.argsort(shares - exact, kind="stable")[:missing]:
-        shares[position] += 1
-    return dict(zip(values.tolist(), shares.tolist(), strict=True))
-
-
-def with_validation(
-    splits: Mapping[str, Rows], labels: NDArray[np.int64], *, fraction: float, seed: int
-) -> dict[str, Rows]:
-    """The splits, with a validation split taken from the training split where there is none."""
-    if "val" in splits:
-        return dict(splits)
-    train, val = split_off(splits["train"], labels, fraction=fraction, seed=seed, purpose="val split")
-    return {**splits, "train": train, "val": val}
+    for value in values:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
+        if not is_number and not isinstance(value, str):
+            raise DataError(
+                f"{where}: the label {value!r} is neither a class number below {MOST_CLASSES:,} nor a class name"
+            )
+    if all(isinstance(value, int) for value in values):
+        count = max(len(names or ()), max(values, default=-1) + 1)
+        classes = tuple(names) if names and len(names) == count else tuple(str(number) for number in range(count))
+        return classes, np.array(values, dtype=np.int64)
+    texts = [str(value) for value in values]
+    classes = tuple(sorted(set(texts)))
+    number = {name: position for position, name in enumerate(classes)}
+    return classes, np.array([number[text] for text in texts], dtype=np.int64)

@@ -18,8 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from hard_ray.data.parquet import open_parquet, read_parquet
-from hard_ray.errors import readable
+from hard_ray.data.safe_parquet import open_parquet, read_parquet
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 """What Pillow may take bytes for, whatever they are called: its plugin for EPS hands them to Ghostscript, to be run."""
@@ -182,62 +181,6 @@ def _split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:
     return next(item for item in reversed(splits) if item[1] <= row)
 
 
-@dataclass(frozen=True, slots=True)
-class TorchvisionReader:
-    """Rows of a torchvision data set; its splits follow each other."""
-
-    name_: str
-    path: Path
-    splits: tuple[tuple[str, int], ...]
-    """Split names and their first rows."""
-
-    def read(self, rows: Sequence[int]) -> list[Picture]:
-        """Decoded pictures."""
-        from hard_ray.data.named import open_torchvision
-
-        pictures: list[Picture] = []
-        for row in rows:
-            split, start = _split_of(row, self.splits)
-            data = open_torchvision(self.name_, self.path, split, download=False)
-            try:
-                pictures.append(data[row - start][0])
-            except Exception as error:  # it decodes, and Pillow's plugins raise whatever they like
-                pictures.append(OSError(readable(error)))
-        return pictures
-
-    def name(self, row: int) -> str:
-        """The data set and the row."""
-        return f"{self.name_}[{row}]"
-
-
-@dataclass(frozen=True, slots=True)
-class HuggingFaceReader:
-    """Rows of a Hugging Face data set; its splits follow each other."""
-
-    name_: str
-    column: str
-    splits: tuple[tuple[str, int], ...]
-    """Split names and their first rows."""
-
-    def read(self, rows: Sequence[int]) -> list[Picture]:
-        """Encoded bytes where the data set has them."""
-        from hard_ray.data.named import hugging_face_folders, open_hugging_face
-
-        pictures: list[Picture] = []
-        for row in rows:
-            split, start = _split_of(row, self.splits)
-            cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column][0].as_py()
-            if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
-                pictures.append(_read_below(Path(cell["path"]), hugging_face_folders(self.name_)))
-            else:
-                pictures.append(_encoded(cell))
-        return pictures
-
-    def name(self, row: int) -> str:
-        """The data set and the row."""
-        return f"{self.name_}[{row}]"
-
-
 def read_file(path: Path) -> Picture:
     """The bytes of a file that has an end: a link may lead to a device or to a pipe."""
     try:
@@ -251,17 +194,6 @@ def read_file(path: Path) -> Picture:
 
 def _too_large(size: int) -> OSError:
     return OSError(f"the file has {size:,} bytes; want an image of at most {LARGEST_FILE:,}")
-
-
-def _read_below(path: Path, folders: Sequence[Path]) -> Picture:
-    """The bytes of a file that a row names: where it really is, is below one of the `folders`."""
-    try:
-        found = path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a link to itself
-        return OSError(readable(error))
-    if not any(found.is_relative_to(folder) for folder in folders):
-        return OSError(f"the row names {path}, which is not below {' or '.join(map(str, folders))}; copy it there")
-    return read_file(found)
 
 
 def open_picture(picture: Picture) -> Image.Image:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hard_ray.answers import Pixels
 from hard_ray.config.evaluation import EvaluationAttack
+from hard_ray.data.batch import Pixels
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.mce import mce, mce_vs_teacher

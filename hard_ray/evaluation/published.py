@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hard_ray.config.evaluation import Published
+from hard_ray.data.layout import class_folders, images_below, some
 from hard_ray.data.readers import FileReader
-from hard_ray.data.sources import class_folders, images_below, some
 from hard_ray.errors import DataError
 from hard_ray.evaluation import corruptions
 

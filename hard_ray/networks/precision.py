@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hard_ray.answers import Pixels
+from hard_ray.data.batch import Pixels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -22,7 +22,7 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text

@@ -25,10 +25,10 @@ from hard_ray.config.loader import absolute, validate
 from hard_ray.config.run import RunConfig, as_control, asks_teacher
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.teacher_training import teacher_run, teacher_training
-from hard_ray.data.generated import generated_for
+from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.files import read_json, replacing_folder, write_json, write_text

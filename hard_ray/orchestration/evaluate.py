@@ -28,7 +28,7 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, configure_ray_data
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version

@@ -21,11 +21,12 @@ from ray.exceptions import RayError, RayTaskError
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
-from hard_ray.data.generated import MANIFEST, open_generated
+from hard_ray.data.generated_set import MANIFEST, open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import DataShare, EvalPictures, configure_ray_data
-from hard_ray.data.sources import build_index
+from hard_ray.data.pictures import EvalPictures
+from hard_ray.data.pipeline import DataShare, configure_ray_data
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
 from hard_ray.figures import save_png

@@ -10,7 +10,7 @@ import numpy as np
 import ray
 
 from hard_ray.config.networks import NetworkConfig
-from hard_ray.data.pipeline import Columns
+from hard_ray.data.pictures import Columns
 from hard_ray.evaluation.measuring import Measuring, Part
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import ImageSpec, build_student

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.answers import ContextArrays, GradientAnswer, Pixels, Reply
+from hard_ray.answers import ContextArrays, GradientAnswer, Reply
+from hard_ray.data.batch import Pixels
 from hard_ray.niceness import give_way
 from hard_ray.objectives import TeacherObjective
 from hard_ray.teacher import Teacher, TeacherSpec

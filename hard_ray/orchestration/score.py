@@ -21,10 +21,11 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
+from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import Batch, DataShare, Pipeline
+from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError, StoppedError, TeacherError
 from hard_ray.figures import save_png
 from hard_ray.files import make_folder, write_json, write_text

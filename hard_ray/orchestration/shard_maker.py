@@ -15,7 +15,7 @@ import torch
 
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.data.generated_shard import ShardHeader
-from hard_ray.data.pipeline import Columns, EvalPictures
+from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.errors import HardrayError, ModelError
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoders.build import build_autoencoder

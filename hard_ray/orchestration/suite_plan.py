@@ -13,7 +13,7 @@ from hard_ray.config.data import DataConfig
 from hard_ray.config.evaluation import EvaluationConfig, Published
 from hard_ray.config.validation import Suite
 from hard_ray.data.index import ImageIndex, Rows
-from hard_ray.data.pipeline import Columns, EvalPictures
+from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.measuring import Part
 from hard_ray.evaluation.published import PublishedImages, open_published

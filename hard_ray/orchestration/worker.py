@@ -28,9 +28,10 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
 from hard_ray.controller import Controller
-from hard_ray.data.generated import generated_for
+from hard_ray.data.batch import Batch
+from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.pipeline import Batch, DataShare, Pipeline
+from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions

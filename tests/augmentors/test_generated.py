@@ -10,7 +10,7 @@ from hard_ray.augmentors.boxes import boxes
 from hard_ray.augmentors.generated import Generated
 from hard_ray.augmentors.partners import beta, partners
 from hard_ray.config.augmentor import GeneratedAugmentor
-from hard_ray.data.generated import read_manifest
+from hard_ray.data.generated_set import read_manifest
 from hard_ray.errors import DataError
 
 JOINS = ["mixup", "cutmix", "either"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hard_ray.config.loader import load_config
-from hard_ray.data.pipeline import EvalPictures, TrainPictures, _to_batch
+from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
 from hard_ray.data.schedule import Schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
 from tests.helpers import make_image_folder
 

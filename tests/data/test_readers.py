@@ -15,10 +15,11 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from hard_ray.config.loader import load_config
-from hard_ray.data import parquet, readers
+from hard_ray.data import readers
+from hard_ray.data import safe_parquet as parquet
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.readers import FileReader, Picture, TarReader
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError
 from tests.helpers import Trap

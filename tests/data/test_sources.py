@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from hard_ray.config.loader import load_config
-from hard_ray.data.idx import read_idx
-from hard_ray.data.index import ImageIndex, split_off
+from hard_ray.data.index import ImageIndex
 from hard_ray.data.readers import open_picture
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.idx import read_idx
+from hard_ray.data.splits import split_off
 from hard_ray.errors import DataError
 from tests.helpers import make_image_folder
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hard_ray.config.data import ImageFolderData
+from hard_ray.data.layout import IMAGE_SUFFIXES
 from hard_ray.data.readers import FORMATS
-from hard_ray.data.sources import IMAGE_SUFFIXES
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
 
 

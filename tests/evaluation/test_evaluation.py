@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hard_ray.config.validation import Suite
-from hard_ray.data.pipeline import Batch
+from hard_ray.data.batch import Batch
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.evaluator import Evaluator
 from hard_ray.evaluation.kept import Kept

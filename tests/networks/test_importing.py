@@ -15,7 +15,7 @@ from hard_ray.api import import_teacher
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.teacher_training import load_teacher_config, teacher_run
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration.driver import examine

@@ -14,8 +14,8 @@ from hard_ray.config.evaluation import evaluation_settings
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.data.pipeline import EvalPictures
-from hard_ray.data.sources import build_index
+from hard_ray.data.pictures import EvalPictures
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
 from hard_ray.export import EvalView, ModelCard, export_network

@@ -16,9 +16,9 @@ from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.data.generated import open_generated
-from hard_ray.data.pipeline import EvalPictures
-from hard_ray.data.sources import build_index
+from hard_ray.data.generated_set import open_generated
+from hard_ray.data.pictures import EvalPictures
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json

@@ -9,7 +9,7 @@ from ray.data import DataContext
 
 from hard_ray.data.pipeline import Breath, DataShare, Pipeline, configure_ray_data
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from tests.helpers import tiny_config
 
 

@@ -20,7 +20,7 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError
 from hard_ray.answers import GradientAnswer, checked
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec

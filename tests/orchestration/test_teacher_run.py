@@ -14,7 +14,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import asks_teacher
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.teacher_training import load_teacher_config, teacher_run, teacher_training
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, HardrayError
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher

@@ -13,7 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, load_space
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
 from hard_ray.orchestration.placement_groups import LeftGroups

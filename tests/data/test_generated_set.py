@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hard_ray.data.generated import MANIFEST, SCHEMA, open_generated
+from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.sources import build_index
+from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
 from tests.helpers import tiny_config
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.parquet import group_rows, open_parquet, read_parquet
 from hard_ray.data.readers import ParquetReader, Picture
+from hard_ray.data.safe_parquet import group_rows, open_parquet, read_parquet
 from hard_ray.errors import DataError, RunFolderError, readable
 from hard_ray.files import read_json
 

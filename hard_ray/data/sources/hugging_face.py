@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import EpsImagePlugin
 
-from hard_ray.config.data import HuggingFaceData, TorchvisionData
-from hard_ray.data.index import ImageIndex, Rows, with_validation
-from hard_ray.data.readers import HuggingFaceReader, TorchvisionReader
-from hard_ray.data.sharded import encode_labels
-from hard_ray.data.sources import find_splits, split_single
-from hard_ray.errors import DataError
-
-
-@functools.lru_cache(maxsize=4)
-def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> Any:
-    """One split of a torchvision data set; classes disagree on how a split is asked for."""
-    from torchvision import datasets
-
-    factory = getattr(datasets, name, None)
-    if factory is None:
-        raise DataError(f"data.name {name!r}: torchvision.datasets has no such class")
-    EpsImagePlugin.gs_binary = False  # torchvision asks every plugin of Pillow's, and this one would run Ghostscript
-    root = path.expanduser()
-    attempts: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
-    for arguments in attempts:
-        for more in ({"download": download}, {}):
-            try:
-                return factory(str(root), **arguments, **more)
-            except TypeError:
-                continue
-            except (RuntimeError, OSError, ValueError) as error:
-                raise DataError(f"data.name {name}, split {split}, in {root}: {error}") from None
-    raise DataError(f"data.name {name!r}: takes neither `train` nor `split`, so it has no known splits")
-
-
-def build_torchvision(config: TorchvisionData) -> ImageIndex:
-    """Train and test as torchvision has them; validation is split off."""
-    labels: list[int] = []
-    splits: dict[str, Rows] = {}
-    starts = []
-    classes: list[str] = []
-    for split in ("train", "test"):
-        data = open_torchvision(config.name, config.path, split, download=config.download)
-        targets = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
-        if targets is None:
-            raise DataError(f"data.name {config.name}: has no list of targets, so it is no classification data set")
-        starts.append((split, len(labels)))
-        splits[split] = np.arange(len(labels), len(labels) + len(targets))
-        labels += [int(target) for target in targets]
-        classes = [str(name) for name in getattr(data, "classes", ())]
-    every_label = np.array(labels, dtype=np.int64)
-    count = int(every_label.max()) + 1
-    names = tuple(classes) if len(classes) == count else tuple(str(number) for number in range(count))
-    splits = with_validation(splits, every_label, fraction=config.val_fraction, seed=config.split_seed)
-    return ImageIndex(TorchvisionReader(config.name, config.path, tuple(starts)), every_label, names, splits)
+from hard_ray.config.data import HuggingFaceData
+from hard_ray.data.index import ImageIndex, Rows, encode_labels
+from hard_ray.data.layout import find_splits
+from hard_ray.data.readers import Picture, _encoded, _split_of, read_file
+from hard_ray.data.splits import split_single, with_validation
+from hard_ray.errors import DataError, readable
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,3 +80,42 @@ def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
     else:
         splits = with_validation(splits, labels, fraction=config.val_fraction, seed=config.split_seed)
     return ImageIndex(HuggingFaceReader(config.name, config.image_column, tuple(starts)), labels, classes, splits)
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFaceReader:
+    """Rows of a Hugging Face data set; its splits follow each other."""
+
+    name_: str
+    column: str
+    splits: tuple[tuple[str, int], ...]
+    """Split names and their first rows."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """Encoded bytes where the data set has them."""
+        pass  # import of its own
+
+        pictures: list[Picture] = []
+        for row in rows:
+            split, start = _split_of(row, self.splits)
+            cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column][0].as_py()
+            if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
+                pictures.append(_read_below(Path(cell["path"]), hugging_face_folders(self.name_)))
+            else:
+                pictures.append(_encoded(cell))
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The data set and the row."""
+        return f"{self.name_}[{row}]"
+
+
+def _read_below(path: Path, folders: Sequence[Path]) -> Picture:
+    """The bytes of a file that a row names: where it really is, is below one of the `folders`."""
+    try:
+        found = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a link to itself
+        return OSError(readable(error))
+    if not any(found.is_relative_to(folder) for folder in folders):
+        return OSError(f"the row names {path}, which is not below {' or '.join(map(str, folders))}; copy it there")
+    return read_file(found)

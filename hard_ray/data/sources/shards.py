@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hard_ray.config.data import ParquetData, WebDatasetData
-from hard_ray.data.index import ImageIndex, Rows, with_validation
-from hard_ray.data.parquet import group_rows, open_parquet, read_parquet
+from hard_ray.data.index import ImageIndex, Rows, encode_labels
+from hard_ray.data.layout import IMAGE_SUFFIXES, find_splits, require_folder
 from hard_ray.data.readers import ParquetReader, TarReader
-from hard_ray.data.sources import IMAGE_SUFFIXES, find_splits, require_folder, split_single
+from hard_ray.data.safe_parquet import group_rows, open_parquet, read_parquet
+from hard_ray.data.splits import split_single, with_validation
 from hard_ray.errors import DataError
-
-MOST_CLASSES = 1_000_000
-"""What a class number must be below: every class has a name, and a row in the student's last layer."""
 
 
 def build_parquet(config: ParquetData) -> ImageIndex:
@@ -154,27 +152,3 @@ def _assemble(
     else:
         splits = split_single(labels, config.val_fraction, config.split_seed)
     return ImageIndex(reader, labels, classes, splits, shard=file_of_row.astype(np.int32))
-
-
-def encode_labels(
-    values: Sequence[Any], names: Sequence[str] | None, *, where: str
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers. Integers keep their number; names are sorted.
-
-    Raises:
-        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a text.
-    """
-    for value in values:
-        is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
-        if not is_number and not isinstance(value, str):
-            raise DataError(
-                f"{where}: the label {value!r} is neither a class number below {MOST_CLASSES:,} nor a class name"
-            )
-    if all(isinstance(value, int) for value in values):
-        count = max(len(names or ()), max(values, default=-1) + 1)
-        classes = tuple(names) if names and len(names) == count else tuple(str(number) for number in range(count))
-        return classes, np.array(values, dtype=np.int64)
-    texts = [str(value) for value in values]
-    classes = tuple(sorted(set(texts)))
-    number = {name: position for position, name in enumerate(classes)}
-    return classes, np.array([number[text] for text in texts], dtype=np.int64)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.config.data import IdxData
-from hard_ray.data.index import ImageIndex, with_validation
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.layout import require_folder
 from hard_ray.data.readers import ArrayReader
-from hard_ray.data.sources import require_folder
+from hard_ray.data.splits import with_validation
 from hard_ray.errors import DataError
 
 _UNSIGNED_BYTE = 8

@@ -1,0 +1,31 @@
+"""A batch of images as the networks see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rank's part of an update, in the order of the schedule."""
+
+    images: NDArray[np.uint8]
+    """Shape (batch, channels, height, width)."""
+    labels: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    bad: tuple[str, ...] = ()
+    """Unreadable images that were met while this batch was made."""
+    generated: NDArray[np.uint8] | None = None
+    """The generated image of each, where the run has a generated set; shape as `images`."""
+
+    def __len__(self) -> int:
+        """Images in the batch."""
+        return len(self.labels)
+
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+"""Images, shape (batch, channels, height, width): 0..255 as uint8, or [0, 1] as float32."""

@@ -1,0 +1,140 @@
+"""Rows of a schedule as pictures: read, decoded and put into the standard view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hard_ray.config.data import DataConfig
+from hard_ray.data.batch import Batch
+from hard_ray.data.generated_set import GeneratedImages
+from hard_ray.data.index import Rows
+from hard_ray.data.readers import Reader
+from hard_ray.data.schedule import Schedule
+from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
+from hard_ray.errors import DataError
+from hard_ray.maths.noise import uniform
+
+Columns = dict[str, NDArray[Any]]
+
+
+_LONGEST_RUN_OF_BAD_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPictures:
+    """Makes the training views of positions in a schedule; runs in Ray Data's tasks."""
+
+    reader: Reader
+    labels: NDArray[np.int64]
+    config: DataConfig
+    schedule: Schedule
+    generated: GeneratedImages | None = None
+
+    def __call__(self, positions: NDArray[np.int64]) -> Columns:
+        """An unreadable image gives way to the next readable one of the training split."""
+        rows, epochs = self.schedule.take(positions)
+        draws = uniform("view", seed=self.schedule.seed, epochs=epochs, sample_ids=rows, count=DRAWS_PER_IMAGE)
+        views, taken, bad = [], rows.copy(), [""] * len(rows)
+        for position, first in enumerate(self.reader.read(rows.tolist())):
+            picture, names = first, []
+            for attempt in range(_LONGEST_RUN_OF_BAD_IMAGES):
+                try:
+                    image = decode(picture, in_chans=self.config.in_chans)
+                    break
+                except UnreadableImageError:
+                    names.append(self.reader.name(int(taken[position])))
+                    taken[position] = self._next_row(int(rows[position]), attempt + 1)
+                    (picture,) = self.reader.read([int(taken[position])])
+            else:
+                raise DataError(f"{len(names)} unreadable images in a row, from {names[0]} on")
+            views.append(train_view(image, self.config, draws[position]))
+            bad[position] = "\n".join(names)
+        columns: Columns = {
+            "image": np.stack(views),
+            "label": self.labels[taken],
+            "sample_id": taken,
+            "epoch": epochs,
+            "bad": np.array(bad, dtype=object),
+        }
+        return columns if self.generated is None else {**columns, "generated": self._generated(taken, draws)}
+
+    def _generated(self, sample_ids: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The generated images in the view that was drawn for their originals."""
+        assert self.generated is not None
+        pictures = self.generated.read(sample_ids)
+        views = []
+        for sample_id, picture, drawn in zip(sample_ids, pictures, draws, strict=True):
+            try:
+                image = decode(picture, in_chans=self.config.in_chans)
+            except UnreadableImageError as error:
+                raise DataError(
+                    f"the generated image of sample id {sample_id} cannot be read ({error}); delete its shard, and "
+                    "the same `hardray generate` command makes it again"
+                ) from None
+            views.append(train_view(image, self.config, drawn))
+        return np.stack(views)
+
+    def _next_row(self, row: int, step: int) -> int:
+        rows = self.schedule.rows
+        return int(rows[(np.searchsorted(rows, row) + step) % len(rows)])
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPictures:
+    """Makes the evaluation views of a list of rows; runs in Ray Data's tasks."""
+
+    reader: Reader
+    labels: NDArray[np.int64]
+    config: DataConfig
+    rows: Rows
+    generated: GeneratedImages | None = None
+
+    def __call__(self, positions: NDArray[np.int64]) -> Columns:
+        """An unreadable image is kept as a black one, marked in `bad`, and dropped by the reader of the batch."""
+        rows = self.rows[positions]
+        views, bad = [], [""] * len(rows)
+        for position, picture in enumerate(self.reader.read(rows.tolist())):
+            try:
+                views.append(eval_view(decode(picture, in_chans=self.config.in_chans), self.config))
+            except UnreadableImageError:
+                side = self.config.img_size
+                views.append(np.zeros((self.config.in_chans, side, side), dtype=np.uint8))
+                bad[position] = self.reader.name(int(rows[position]))
+        columns: Columns = {
+            "image": np.stack(views),
+            "label": self.labels[rows],
+            "sample_id": rows,
+            "epoch": np.zeros_like(rows),
+            "bad": np.array(bad, dtype=object),
+        }
+        return columns if self.generated is None else {**columns, "generated": self._generated(rows, columns["bad"])}
+
+    def _generated(self, rows: Rows, bad: NDArray[np.object_]) -> NDArray[np.uint8]:
+        """The generated images; black where the original is unreadable, because none was made from it."""
+        assert self.generated is not None
+        side = self.config.img_size
+        views = np.zeros((len(rows), self.config.in_chans, side, side), dtype=np.uint8)
+        good = np.array([not name for name in bad], dtype=bool)
+        for position, picture in zip(np.flatnonzero(good), self.generated.read(rows[good]), strict=True):
+            views[position] = eval_view(decode(picture, in_chans=self.config.in_chans), self.config)
+        return views
+
+
+Pictures = TrainPictures | EvalPictures
+
+
+def _to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
+    bad = tuple(name for names in columns["bad"] if names for name in str(names).split("\n"))
+    good = np.ones(len(columns["label"]), dtype=bool) if keep_bad else np.array([not n for n in columns["bad"]])
+    return Batch(
+        images=columns["image"][good] if bad and not keep_bad else columns["image"],
+        labels=columns["label"][good],
+        sample_ids=columns["sample_id"][good],
+        epochs=columns["epoch"][good],
+        bad=bad,
+        generated=columns["generated"][good] if "generated" in columns else None,
+    )

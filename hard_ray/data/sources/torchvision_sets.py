@@ -1,0 +1,90 @@
+"""Data sets of torchvision that are on disk."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import EpsImagePlugin
+
+from hard_ray.config.data import TorchvisionData
+from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.readers import Picture, _split_of
+from hard_ray.data.splits import with_validation
+from hard_ray.errors import DataError, readable
+
+
+@functools.lru_cache(maxsize=4)
+def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> Any:
+    """One split of a torchvision data set; classes disagree on how a split is asked for."""
+    from torchvision import datasets
+
+    factory = getattr(datasets, name, None)
+    if factory is None:
+        raise DataError(f"data.name {name!r}: torchvision.datasets has no such class")
+    EpsImagePlugin.gs_binary = False  # torchvision asks every plugin of Pillow's, and this one would run Ghostscript
+    root = path.expanduser()
+    attempts: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
+    for arguments in attempts:
+        for more in ({"download": download}, {}):
+            try:
+                return factory(str(root), **arguments, **more)
+            except TypeError:
+                continue
+            except (RuntimeError, OSError, ValueError) as error:
+                raise DataError(f"data.name {name}, split {split}, in {root}: {error}") from None
+    raise DataError(f"data.name {name!r}: takes neither `train` nor `split`, so it has no known splits")
+
+
+def build_torchvision(config: TorchvisionData) -> ImageIndex:
+    """Train and test as torchvision has them; validation is split off."""
+    labels: list[int] = []
+    splits: dict[str, Rows] = {}
+    starts = []
+    classes: list[str] = []
+    for split in ("train", "test"):
+        data = open_torchvision(config.name, config.path, split, download=config.download)
+        targets = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
+        if targets is None:
+            raise DataError(f"data.name {config.name}: has no list of targets, so it is no classification data set")
+        starts.append((split, len(labels)))
+        splits[split] = np.arange(len(labels), len(labels) + len(targets))
+        labels += [int(target) for target in targets]
+        classes = [str(name) for name in getattr(data, "classes", ())]
+    every_label = np.array(labels, dtype=np.int64)
+    count = int(every_label.max()) + 1
+    names = tuple(classes) if len(classes) == count else tuple(str(number) for number in range(count))
+    splits = with_validation(splits, every_label, fraction=config.val_fraction, seed=config.split_seed)
+    return ImageIndex(TorchvisionReader(config.name, config.path, tuple(starts)), every_label, names, splits)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchvisionReader:
+    """Rows of a torchvision data set; its splits follow each other."""
+
+    name_: str
+    path: Path
+    splits: tuple[tuple[str, int], ...]
+    """Split names and their first rows."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """Decoded pictures."""
+        pass  # import of its own
+
+        pictures: list[Picture] = []
+        for row in rows:
+            split, start = _split_of(row, self.splits)
+            data = open_torchvision(self.name_, self.path, split, download=False)
+            try:
+                pictures.append(data[row - start][0])
+            except Exception as error:  # it decodes, and Pillow's plugins raise whatever they like
+                pictures.append(OSError(readable(error)))
+        return pictures
+
+    def name(self, row: int) -> str:
+        """The data set and the row."""
+        return f"{self.name_}[{row}]"
