@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from benchmarks.work import BUILD, HARDRAY, ROOT, Measured, Place
-from hard_ray.run_folder import read_points
+from hard_ray.runs.log import read_points
 
 FIRST, STEPS = 2_000, 12_000
 QUICK = f"""--preset digits optim.steps={STEPS} optim.batch_size=32 experiment.controls=[] validate.every=1000

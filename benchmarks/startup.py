@@ -6,7 +6,7 @@ import shutil
 import time
 
 from benchmarks.work import BUILD, HARDRAY, Measured, Place, interleaved, python, ratio, run, show
-from hard_ray.run_folder import read_points
+from hard_ray.runs.log import read_points
 
 
 def hardray(place: Place) -> float:

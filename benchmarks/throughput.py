@@ -26,7 +26,7 @@ from benchmarks.work import (
     show,
 )
 from hard_ray.niceness import BACKGROUND
-from hard_ray.run_folder import read_points
+from hard_ray.runs.log import read_points
 
 FIRST, STEPS = 80, 320
 

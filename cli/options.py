@@ -67,7 +67,7 @@ def given_output(output: Path | None, *, goes_on: bool) -> Path | None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun there."""
-    from hard_ray.run_folder import RunFolder
+    from hard_ray.runs.folder import RunFolder
 
     return RunFolder(folder.expanduser()).config.is_file()
 
@@ -79,7 +79,7 @@ def check_same_run(config: RunConfig, folder: Path) -> None:
     """
     from hard_ray.config.layers import dotted_values, read_layer
     from hard_ray.config.loader import absolute, validate
-    from hard_ray.run_folder import RunFolder
+    from hard_ray.runs.folder import RunFolder
 
     path = RunFolder(folder.expanduser()).config
     now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
     from hard_ray.orchestration.driver import RunResult
     from hard_ray.orchestration.plan import RunPlan
-    from hard_ray.run_folder import LogPlace
+    from hard_ray.runs.log import LogPlace
 
 LINE_EVERY_S = 5.0
 
@@ -39,7 +39,8 @@ class ConsoleReporter:
 
     def watch(self, plans: Iterable[RunPlan]) -> None:
         """Print what the trainings logged since the last look."""
-        from hard_ray.run_folder import LogPlace, RunFolder
+        from hard_ray.runs.folder import RunFolder
+        from hard_ray.runs.log import LogPlace
 
         for plan in plans:
             latest = None
@@ -84,7 +85,7 @@ def _validation(point: dict[str, Any]) -> list[str]:
 
 def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | None = None) -> Table:
     """Teacher, controls and student on each suite; `learner` is another name for the last."""
-    from hard_ray.report import rows
+    from hard_ray.runs.summary import rows
 
     header, body = rows(summary, config)
     body[-1][0] = learner or body[-1][0]
@@ -103,7 +104,7 @@ def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, learner: str | 
         start: makes it, and tells a reporter of it.
         learner: what the table calls the network that was trained; None: by what it learned from.
     """
-    from hard_ray.run_folder import RunFolder
+    from hard_ray.runs.folder import RunFolder
 
     result = start(ConsoleReporter(console))
     console.print()

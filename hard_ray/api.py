@@ -108,7 +108,7 @@ def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> 
     Raises:
         HardrayError: there is no run in the folder, or the server does not answer.
     """
-    from hard_ray.orchestration import after
+    from hard_ray.runs import sync as after
 
     after.sync(Path(output), say)
 

@@ -24,7 +24,7 @@ from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import KlAutoencoder, VqAutoencoder
 from hard_ray.networks.precision import Precision
-from hard_ray.run_folder import MetricsLog
+from hard_ray.runs.log import MetricsLog
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.training import Status
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from hard_ray.config.layers import dotted_values
 from hard_ray.errors import RunFolderError
-from hard_ray.record import RunRecord, read_record, shareable
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.record import RunRecord, read_record, shareable
 from hard_ray.significance import Difference, cautions, compare_means
 
 NAMES_A_RUN = ("seed", "experiment.name")

@@ -20,8 +20,8 @@ from hard_ray.errors import DataError, HardrayError, RunFolderError
 from hard_ray.export import write_timm_files
 from hard_ray.files import make_folder, read_json, replacing_folder, write_json, write_text
 from hard_ray.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
-from hard_ray.record import RunRecord
 from hard_ray.run_card import export_card
+from hard_ray.runs.record import RunRecord
 from hard_ray.saved_model import SavedModel, open_folder
 
 NOTE = "export.json"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.figures import COLOURS, INK, LINE, new_figure
-from hard_ray.snapshots import Guesses, Snapshot, View
+from hard_ray.runs.snapshots import Guesses, Snapshot, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

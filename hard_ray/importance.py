@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform, QUniform, RandInt, Uniform
-from hard_ray.trials import Goal, Trial
+from hard_ray.runs.trials import Goal, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

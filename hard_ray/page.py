@@ -27,9 +27,9 @@ from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import COLOURS, INK, to_svg
 from hard_ray.pictures import Pictures, read_pictures
 from hard_ray.plots import draw_robustness, draw_training, draw_validation, is_curve
-from hard_ray.record import RunRecord, read_record, shareable
-from hard_ray.report import label, table, top1
-from hard_ray.snapshots import why_none
+from hard_ray.runs.record import RunRecord, read_record, shareable
+from hard_ray.runs.snapshots import why_none
+from hard_ray.runs.summary import label, table, top1
 from hard_ray.units import bounds_in_unit, unit_of
 
 By = dict[str, dict[str, float]]

@@ -10,8 +10,8 @@ from hard_ray.errors import RunFolderError
 from hard_ray.figures import save_png
 from hard_ray.gallery import draw_gallery, draw_strip
 from hard_ray.plots import draw_distribution
-from hard_ray.record import RunRecord, read_record
-from hard_ray.snapshots import Snapshot, read_snapshot, snapshot_paths, spread, why_none
+from hard_ray.runs.record import RunRecord, read_record
+from hard_ray.runs.snapshots import Snapshot, read_snapshot, snapshot_paths, spread, why_none
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hard_ray.config.controller import Phase
 from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
-from hard_ray.record import Point
-from hard_ray.snapshots import Snapshot
+from hard_ray.runs.record import Point
+from hard_ray.runs.snapshots import Snapshot
 from hard_ray.units import bounds_in_unit, unit_of
 
 if TYPE_CHECKING:

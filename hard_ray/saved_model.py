@@ -22,7 +22,7 @@ from hard_ray.data.views import eval_view
 from hard_ray.errors import ModelError, RunFolderError
 from hard_ray.export import EvalView, timm_view
 from hard_ray.networks.network import ImageSpec, Network, check_known, input_contract, label_names
-from hard_ray.record import RunRecord, read_record
+from hard_ray.runs.record import RunRecord, read_record
 
 View = Callable[[Image.Image], NDArray[np.uint8]]
 """From an upright picture to pixels of shape (channels, height, width)."""

@@ -12,9 +12,9 @@ from hard_ray.errors import RunFolderError, readable
 from hard_ray.figures import save_png
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.importance import importance
-from hard_ray.report import versions
-from hard_ray.search_folder import SearchFolder
-from hard_ray.trials import Goal, Ledger, Trial, TrialStatus
+from hard_ray.runs.search_folder import SearchFolder
+from hard_ray.runs.summary import versions
+from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus
 from hard_ray.tune_plots import draw_history, draw_importance, draw_parallel, draw_pareto
 
 

@@ -28,7 +28,8 @@ from hard_ray.evaluation.evaluator import EvalBatch
 from hard_ray.files import write_text
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.ranks import Ranks
-from hard_ray.run_folder import MetricsLog, RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import MetricsLog
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Metrics, Prepared, Updater
 

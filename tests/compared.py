@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hard_ray.files import write_json
-from tests.test_record import log, run_at, train
+from tests.runs.test_record import log, run_at, train
 
 
 def suite(top1: float, **more: Any) -> dict[str, Any]:

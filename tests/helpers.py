@@ -27,8 +27,8 @@ from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
-from hard_ray.report import summarise
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.summary import summarise
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.training import Status
 

@@ -18,7 +18,7 @@ from hard_ray.data.views import decode, eval_view
 from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.files import write_json
 from hard_ray.networks.network import ImageSpec, Network, build_student
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 
 TEACHER = {
     "clean": {"top1": 98.76, "ece": 1.23, "n": 300, "loss": 0.1},

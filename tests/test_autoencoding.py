@@ -20,7 +20,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.errors import DataError
 from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
 from hard_ray.networks.precision import Precision
-from hard_ray.run_folder import MetricsLog, read_points
+from hard_ray.runs.log import MetricsLog, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.training import Status
 from tests.helpers import assert_equal_bits, digits_pipeline

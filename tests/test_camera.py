@@ -14,8 +14,8 @@ from hard_ray.data.batch import Batch
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import Precision
-from hard_ray.run_folder import RunFolder
-from hard_ray.snapshots import read_snapshot, snapshot_paths
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.snapshots import read_snapshot, snapshot_paths
 from hard_ray.teacher import LocalPool, Teacher
 from tests.augmentors.made import KINDS, make
 from tests.helpers import run_here, tiny_config

@@ -8,8 +8,8 @@ from PIL import Image
 
 from hard_ray.figures import save_png
 from hard_ray.gallery import AGREE, DIFFER, Verdicts, draw_gallery, draw_generated, draw_strip, names_of, shortened
-from hard_ray.snapshots import Guesses
-from tests.test_snapshots import snapshot
+from hard_ray.runs.snapshots import Guesses
+from tests.runs.test_snapshots import snapshot
 
 CLASSES = ("ant", "a $bee$ of a very long name", "cat")
 

@@ -15,11 +15,12 @@ from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.page import _spread, write_page
 from hard_ray.pictures import write_pictures
-from hard_ray.record import shareable
-from hard_ray.run_folder import RunFolder, read_points
-from hard_ray.snapshots import read_snapshot, snapshot_paths
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import read_points
+from hard_ray.runs.record import shareable
+from hard_ray.runs.snapshots import read_snapshot, snapshot_paths
 from tests.helpers import finished_run, tiny_config
-from tests.test_record import evaluation, log, run_at, switch, train
+from tests.runs.test_record import evaluation, log, run_at, switch, train
 
 CONFIG = tiny_config(
     "tracking.gallery_images=4",

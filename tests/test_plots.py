@@ -16,7 +16,7 @@ from hard_ray.plots import (
     draw_validation,
     is_curve,
 )
-from tests.test_snapshots import snapshot
+from tests.runs.test_snapshots import snapshot
 
 PHASES = [(Phase.STUDENT, 0, 10), (Phase.AUGMENTOR, 10, 15), (Phase.STUDENT, 15, 20)]
 

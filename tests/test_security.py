@@ -22,7 +22,7 @@ from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.weights import read_weights
 from hard_ray.packaging import choose
-from hard_ray.snapshots import read_snapshot
+from hard_ray.runs.snapshots import read_snapshot
 from hard_ray.state import STATE_FILE, CheckpointStore
 from tests.helpers import Trap, plant_secret, run_here, tiny_config
 
@@ -169,8 +169,8 @@ def test_an_array_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path):
 def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tokens of the environment and a password in an address: searched in every byte of the run and of MLflow."""
     from hard_ray.orchestration.driver import Driver
-    from hard_ray.run_folder import create
-    from hard_ray.tracking import tracking_uri
+    from hard_ray.runs.folder import create
+    from hard_ray.runs.tracking import tracking_uri
 
     secret = plant_secret(monkeypatch)
     config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2")

@@ -16,7 +16,8 @@ from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.ranks import Ranks
-from hard_ray.run_folder import MetricsLog, RunFolder, read_points
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import MetricsLog, read_points
 from hard_ray.state import CheckpointStore
 from hard_ray.step import Updater
 from hard_ray.teacher import LocalPool, Teacher

@@ -3,7 +3,7 @@ import pytest
 
 from hard_ray.config.distribution import Choice, LogUniform, QUniform, RandInt, Uniform
 from hard_ray.importance import importance
-from hard_ray.trials import Goal, Trial, TrialStatus
+from hard_ray.runs.trials import Goal, Trial, TrialStatus
 from hard_ray.tune_plots import draw_history, draw_importance, draw_parallel, draw_pareto, places, tick_places
 
 TOP1, LOSS = Goal("val/top1", "max"), Goal("val/loss", "min")

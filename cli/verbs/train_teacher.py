@@ -111,7 +111,7 @@ def recipe_line(config: RunConfig) -> str:
 def teaching_lines(result: RunResult, given: Sequence[str]) -> list[str]:
     """How to teach with what was trained; `given` describes data and all else that is not the teacher's."""
     from hard_ray.files import read_json
-    from hard_ray.run_folder import RunFolder
+    from hard_ray.runs.folder import RunFolder
 
     folder, trained = RunFolder(result.folder).student, result.config.student
     overrides = [f"teacher.model={read_json(folder / 'config.json')['architecture']}", f"teacher.checkpoint={folder}"]

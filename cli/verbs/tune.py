@@ -59,7 +59,7 @@ def tune(
 
 
 def _holds_search(folder: Path) -> bool:
-    from hard_ray.search_folder import SearchFolder
+    from hard_ray.runs.search_folder import SearchFolder
 
     return SearchFolder(folder.expanduser()).config.is_file()
 
@@ -67,7 +67,7 @@ def _holds_search(folder: Path) -> bool:
 def _check_same_search(search: Search, folder: Path) -> None:
     """Refuse to go on with a search of another space."""
     from hard_ray.config.space import load_space
-    from hard_ray.search_folder import SearchFolder
+    from hard_ray.runs.search_folder import SearchFolder
 
     begun = load_space(str(SearchFolder(folder.expanduser()).config))
     spaces = [each.space.model_dump(mode="json", exclude={"base"}) for each in (search, begun)]

@@ -21,7 +21,7 @@ def ui(
     """Open MLflow on the runs of a folder."""
     from hard_ray.errors import RunFolderError
     from hard_ray.redaction import without_password
-    from hard_ray.tracking import default_uri
+    from hard_ray.runs.tracking import default_uri
 
     with readable_errors():
         database = runs.expanduser().resolve() / "mlflow.db"

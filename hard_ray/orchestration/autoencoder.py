@@ -34,7 +34,8 @@ from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_p
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.run_folder import MetricsLog, RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import MetricsLog
 from hard_ray.state import CheckpointStore
 from hard_ray.training import Status
 

@@ -41,10 +41,10 @@ from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
 from hard_ray.orchestration.worker import build_optimizer
-from hard_ray.report import markdown, summarise
-from hard_ray.run_folder import RunFolder, check_new, create, open_run
+from hard_ray.runs.folder import RunFolder, check_new, create, open_run
+from hard_ray.runs.summary import markdown, summarise
+from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
 from hard_ray.teacher import TeacherSpec
-from hard_ray.tracking import Follower, Tracking, tracking_uri
 
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}

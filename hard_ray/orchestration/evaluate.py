@@ -46,9 +46,9 @@ from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder
-from hard_ray.tracking import log_evaluation
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.summary import versions
+from hard_ray.runs.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
 MOST_ACTORS = 8

@@ -47,9 +47,9 @@ from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.report import versions
-from hard_ray.run_folder import RunFolder
-from hard_ray.snapshots import Guesses
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.snapshots import Guesses
+from hard_ray.runs.summary import versions
 from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
 
 PICTURES = 8

@@ -37,7 +37,7 @@ from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
-from hard_ray.report import versions
+from hard_ray.runs.summary import versions
 from hard_ray.score_plots import draw_correlation, draw_scores
 from hard_ray.scoring import Score, Scoring, pearson, ranking
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity

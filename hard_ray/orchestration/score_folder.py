@@ -15,7 +15,7 @@ from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, read_npz, write_bytes
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 from hard_ray.scoring import Means
 
 

@@ -10,7 +10,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.networks import NetworkConfig, StudentConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from hard_ray.orchestration.cluster import REPORT_INTERVAL_S, quiet_ray
 from hard_ray.orchestration.driver import Driver, Reporter
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import PoolAddress
-from hard_ray.run_folder import LogPlace
-from hard_ray.search_folder import SearchFolder, TrialFolder
+from hard_ray.runs.log import LogPlace
+from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 from hard_ray.teacher import TeacherSpec
 
 POLL_S = 0.5

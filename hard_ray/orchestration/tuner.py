@@ -20,7 +20,7 @@ from hard_ray.config.space import SpaceConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.orchestration.demand import TRIAL_CPUS
 from hard_ray.orchestration.trial import TrialActor, plain
-from hard_ray.trials import Goal
+from hard_ray.runs.trials import Goal
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the search's own handler lets trials write a checkpoint first

@@ -52,8 +52,8 @@ from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.ranks import Ranks
-from hard_ray.run_folder import RunFolder
-from hard_ray.snapshots import write_snapshot
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.snapshots import write_snapshot
 from hard_ray.state import CheckpointStore, Progress, Weights
 from hard_ray.step import Learner, Updater
 from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from hard_ray_cli.reporter import ConsoleReporter
 from rich.console import Console
 
-from hard_ray.run_folder import MetricsLog
+from hard_ray.runs.log import MetricsLog
 
 
 def evaluated(step: int, time: float) -> dict:

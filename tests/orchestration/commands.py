@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.run_folder import read_points
+from hard_ray.runs.log import read_points
 from tests.helpers import tiny_config
 
 MARK = "HARDRAY_TEST_FOLDER"

@@ -13,7 +13,7 @@ from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.errors import RunFolderError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, Trainer, _settle, check_output
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 from tests.helpers import assert_equal_bits, digits_pipeline
 from tests.orchestration.commands import start, succeed, wait_for_step
 
@@ -86,7 +86,7 @@ def test_training_yaml_loads_back_to_the_same(tmp_path: Path):
 
 
 def test_a_run_refuses_the_folder_of_an_autoencoder(tmp_path: Path):
-    from hard_ray.run_folder import check_new
+    from hard_ray.runs.folder import check_new
 
     _settle(run_of("kl"), AutoencoderFolder(tmp_path))
     assert not RunFolder(tmp_path).config.exists()

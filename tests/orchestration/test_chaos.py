@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hard_ray.files import read_json
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     descendants,

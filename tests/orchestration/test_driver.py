@@ -10,7 +10,7 @@ from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
 from hard_ray.orchestration.driver import Driver, Silent, examine
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 from tests.helpers import tiny_config
 
 

@@ -29,7 +29,7 @@ from hard_ray.orchestration.measurer import Measurer
 from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target, target_of
 from hard_ray.orchestration.teachers import cached_teacher
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 from tests.helpers import make_image_folder, tiny_config
 
 
@@ -317,7 +317,7 @@ def test_an_evaluation_finds_the_teacher_that_a_run_trained(networks, tmp_path: 
 def test_a_runs_mlflow_run_is_told(networks, here, tmp_path: Path):
     from mlflow import MlflowClient
 
-    from hard_ray.tracking import Follower, tracking_uri
+    from hard_ray.runs.tracking import Follower, tracking_uri
 
     base, _, _, _ = networks
     config = tiny_config(f"teacher.checkpoint={base.teacher.checkpoint}", "tracking.enabled=true")

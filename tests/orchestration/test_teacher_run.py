@@ -23,8 +23,8 @@ from hard_ray.orchestration.driver import RunResult, examine
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.ranks import Ranks
-from hard_ray.report import summarise
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.summary import summarise
 from tests.helpers import TINY, LocalBuilder, assert_equal_bits, student_weights, tiny_config
 from tests.networks.test_network import saved_by_timm
 

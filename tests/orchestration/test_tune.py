@@ -21,9 +21,9 @@ from hard_ray.orchestration.plan import DataShares
 from hard_ray.orchestration.trial import TrialFailedError, TrialOrder, TrialRun, evaluation, state_of, without_extras
 from hard_ray.orchestration.tune import SearchDriver, TrialListener, resume, tune_space
 from hard_ray.orchestration.tuner import domain, scheduler, searcher
-from hard_ray.run_folder import MetricsLog
-from hard_ray.search_folder import SearchFolder, TrialFolder
-from hard_ray.trials import TrialStatus
+from hard_ray.runs.log import MetricsLog
+from hard_ray.runs.search_folder import SearchFolder, TrialFolder
+from hard_ray.runs.trials import TrialStatus
 from tests.helpers import run_here, tiny_config
 
 SPACE = """

@@ -8,8 +8,8 @@ import pytest
 
 from hard_ray.config.loader import load_config
 from hard_ray.files import read_json
-from hard_ray.search_folder import SearchFolder
-from hard_ray.trials import TrialStatus
+from hard_ray.runs.search_folder import SearchFolder
+from hard_ray.runs.trials import TrialStatus
 from tests.orchestration.commands import kill_everything, points, start, succeed, wait_for_step, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -12,8 +12,10 @@ import pytest
 from hard_ray.config.layers import flatten
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.files import read_json, write_json
-from hard_ray.run_folder import MetricsLog, RunFolder
-from hard_ray.tracking import Follower, SystemSampler, Tracking, tracking_uri
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import MetricsLog
+from hard_ray.runs.system_metrics import SystemSampler
+from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
 from tests.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")
@@ -183,7 +185,7 @@ def test_a_server_that_is_down_or_silent_costs_no_time_and_loses_nothing(run: Ru
 
 
 def test_system_use_is_sampled_and_continues_after_a_resume(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hard_ray.tracking.SAMPLE_EVERY_S", 0.0)
+    monkeypatch.setattr("hard_ray.runs.system_metrics.SAMPLE_EVERY_S", 0.0)
     for _ in range(2):
         made = follower(run)
         tracking = Tracking([made], sample_system=True)
@@ -215,7 +217,7 @@ class Monitor:
 
 
 def test_a_sample_that_a_full_disk_cut_off_is_dropped_by_the_next(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hard_ray.tracking.SAMPLE_EVERY_S", 0.0)
+    monkeypatch.setattr("hard_ray.runs.system_metrics.SAMPLE_EVERY_S", 0.0)
     monkeypatch.setattr(SystemSampler, "_made", lambda self: [Monitor()])
     sampler = SystemSampler(run)
     sampler.sample()

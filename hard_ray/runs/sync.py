@@ -10,9 +10,9 @@ from hard_ray.config.loader import validate
 from hard_ray.errors import HardrayError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password
-from hard_ray.report import markdown
-from hard_ray.run_folder import RunFolder, open_run
-from hard_ray.tracking import Follower, tracking_uri
+from hard_ray.runs.folder import RunFolder, open_run
+from hard_ray.runs.summary import markdown
+from hard_ray.runs.tracking import Follower, tracking_uri
 
 
 def sync(output: Path, say: Callable[[str], None]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from hard_ray.errors import RunFolderError
 from hard_ray.files import LEFT_AFTER_S, replacing_folder, write_json
-from hard_ray.run_folder import LogPlace, MetricsLog, RunFolder, create, open_run, read_points
+from hard_ray.runs.folder import RunFolder, create, open_run
+from hard_ray.runs.log import LogPlace, MetricsLog, read_points
 
 
 def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):

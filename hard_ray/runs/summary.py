@@ -8,7 +8,7 @@ from typing import Any
 
 from hard_ray.config.run import RunConfig
 from hard_ray.files import read_json
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 
 PACKAGES = ("hardray", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "pydantic")
 LABELS = {

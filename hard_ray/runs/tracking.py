@@ -25,7 +25,9 @@ from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import readable
 from hard_ray.files import read_json, write_json
 from hard_ray.redaction import masked
-from hard_ray.run_folder import LogPlace, RunFolder
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import LogPlace
+from hard_ray.runs.system_metrics import SystemSampler
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0
-SAMPLE_EVERY_S = 10.0
 POINTS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 MODEL_NAME = "student"
@@ -313,47 +314,6 @@ class Tracking:
                 self.problem, reopened = _readable(error), True
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 logger.debug("MLflow cannot be told: %s", self.problem)
-
-
-class SystemSampler:
-    """CPU, memory, disk, network and GPU use of this machine, by MLflow's own monitors."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        """Points continue where an earlier start of the run left off."""
-        self.path = folder.path / "system.jsonl"
-        self._monitors: list[Any] = []
-        self._last = 0.0
-
-    def sample(self) -> None:
-        """Append a point if the last one is old enough."""
-        if time.monotonic() - self._last < SAMPLE_EVERY_S:
-            return
-        self._last = time.monotonic()
-        values: dict[str, float] = {}
-        for monitor in self._made():
-            monitor.collect_metrics()
-            values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
-            monitor.clear_metrics()
-        with self.path.open("a+b") as stream:
-            stream.seek(0)
-            whole = [len(line) for line in stream if line.endswith(b"\n")]
-            stream.truncate(sum(whole))  # a disk that was full left half a line, which the next would be joined to
-            point = {"step": len(whole), "time": time.time(), **values}
-            stream.write(f"{json.dumps(point)}\n".encode())
-
-    def _made(self) -> list[Any]:
-        if not self._monitors:
-            from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-            from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-            from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-            from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-            self._monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-            try:
-                self._monitors.append(GPUMonitor())
-            except Exception:  # no NVIDIA management library, or no GPU
-                logger.debug("no GPU to watch")
-        return self._monitors
 
 
 def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> None:

@@ -6,8 +6,8 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.errors import RunFolderError
 from hard_ray.files import write_json
-from hard_ray.record import RunRecord, read_record
-from hard_ray.run_folder import MetricsLog
+from hard_ray.runs.log import MetricsLog
+from hard_ray.runs.record import RunRecord, read_record
 from tests.helpers import tiny_config
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_npz, write_bytes
-from hard_ray.run_folder import RunFolder
+from hard_ray.runs.folder import RunFolder
 
 PATTERN = "step-*.npz"
 

@@ -13,7 +13,8 @@ from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password
-from hard_ray.run_folder import RunFolder, open_run, read_points
+from hard_ray.runs.folder import RunFolder, open_run
+from hard_ray.runs.log import read_points
 
 Point = dict[str, Any]
 

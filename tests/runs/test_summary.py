@@ -1,7 +1,7 @@
 from typing import get_args
 
 from hard_ray.config.records import Control
-from hard_ray.report import LABELS, rows
+from hard_ray.runs.summary import LABELS, rows
 from tests.helpers import tiny_config
 
 SUMMARY = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.errors import RunFolderError
-from hard_ray.run_folder import RunFolder, check_new
+from hard_ray.runs.folder import RunFolder, check_new
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 

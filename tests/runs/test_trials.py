@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hard_ray.trials import Goal, Ledger, Trial, TrialStatus, way
+from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus, way
 
 TOP1 = Goal("val/top1", "max")
 LOSS = Goal("val/loss", "min")
