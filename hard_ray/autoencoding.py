@@ -19,7 +19,7 @@ from torch.optim import AdamW, Optimizer
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.errors import DataError
-from hard_ray.evaluation.evaluator import EvalBatch
+from hard_ray.evaluation.validator import EvalBatch
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import KlAutoencoder, VqAutoencoder

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from hard_ray.config.controller import Phase
 from hard_ray.controller import Controller, Measurement, Switch
 from hard_ray.errors import DataError, DivergedError, RunFolderError
-from hard_ray.evaluation.evaluator import EvalBatch
+from hard_ray.evaluation.validator import EvalBatch
 from hard_ray.files import write_text
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.ranks import Ranks

@@ -32,7 +32,8 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.measuring import suite_results
+from hard_ray.evaluation.measure import suite_results
+from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.figures import save_png
@@ -43,7 +44,6 @@ from hard_ray.orchestration.cluster import Cluster, await_streams, connected, da
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.hardware import usable_cores
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
-from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target
 from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.runs.folder import RunFolder

@@ -35,10 +35,10 @@ from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
 from hard_ray.evaluation import corruptions
+from hard_ray.evaluation.cache import LARGEST, Kept
 from hard_ray.evaluation.corruptions import sample_of
-from hard_ray.evaluation.evaluator import Evaluator
-from hard_ray.evaluation.kept import LARGEST, Kept
 from hard_ray.evaluation.suites import check_suites
+from hard_ray.evaluation.validator import Evaluator
 from hard_ray.export import ModelCard, export_network, timm_view
 from hard_ray.figures import save_png
 from hard_ray.files import cache_folder, room_wanted, write_json

@@ -18,6 +18,7 @@ from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
+from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.networks.network import Network, build_student, image_spec
@@ -26,7 +27,6 @@ from hard_ray.orchestration.cluster import Cluster
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.evaluate import Job
 from hard_ray.orchestration.measurer import Measurer
-from hard_ray.orchestration.suite_plan import SuitePlan, plan_suite
 from hard_ray.orchestration.target import Target, target_of
 from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.runs.folder import RunFolder
@@ -223,7 +223,7 @@ def test_unreadable_images_are_left_out_and_named(here, tmp_path: Path, monkeypa
     images = len(list((root / "val").glob("*/*")))
     assert result["suites"]["clean"]["n"] == images - 1
     assert str(broken) in (tmp_path / "e" / "bad_images.txt").read_text()
-    monkeypatch.setattr("hard_ray.orchestration.suite_plan.LARGEST_PIECE", 2)
+    monkeypatch.setattr("hard_ray.evaluation.plan.LARGEST_PIECE", 2)
     pieces = sorted((root / "val").glob("*/*"))
     pieces[1].write_bytes(b"no picture")
     result = evaluate.evaluate(target, settings, tmp_path / "whole", with_teacher=False)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.evaluation.changes import Shift
-from hard_ray.evaluation.measuring import Measuring, Part, suite_results
+from hard_ray.evaluation.measure import Measuring, Part, suite_results
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import InputContract, Network
 from hard_ray.teacher import Teacher

@@ -15,7 +15,7 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.evaluation.corruptions import sample_of
-from hard_ray.evaluation.measuring import Part
+from hard_ray.evaluation.measure import Part
 from hard_ray.evaluation.published import PublishedImages, open_published
 from hard_ray.evaluation.suites import conditions
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
+from hard_ray.evaluation.cache import Kept
 from hard_ray.evaluation.corruptions import Corruption
-from hard_ray.evaluation.evaluator import Evaluator
-from hard_ray.evaluation.kept import Kept
+from hard_ray.evaluation.validator import Evaluator
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.precision import Precision
 from hard_ray.ranks import Ranks
@@ -109,7 +109,7 @@ def test_the_teacher_is_asked_once_about_images_that_fit_in_memory():
 
 
 def test_images_that_do_not_fit_are_read_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hard_ray.evaluation.evaluator.CACHE_BYTES", 100)
+    monkeypatch.setattr("hard_ray.evaluation.validator.CACHE_BYTES", 100)
     pool = Pool()
     made = evaluator(pool)
     one, two = made.evaluate(Brightness()), made.evaluate(Brightness())
@@ -165,7 +165,7 @@ def test_a_curve_stands_under_by_and_its_mean_is_the_suites_accuracy():
 def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
     monkeypatch: pytest.MonkeyPatch, cache: int
 ):
-    monkeypatch.setattr("hard_ray.evaluation.evaluator.CACHE_BYTES", cache)
+    monkeypatch.setattr("hard_ray.evaluation.validator.CACHE_BYTES", cache)
     made, call = [], Corruption.__call__
 
     def counting(self: Corruption, images: np.ndarray, sample_ids: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from hard_ray.evaluation.kept import Kept
+from hard_ray.evaluation.cache import Kept
 
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
 IDS = np.array([7, 9])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from hard_ray.answers import Ticket
 from hard_ray.config.validation import Suite
+from hard_ray.evaluation.cache import Kept
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.kept import Kept
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.maths.metrics import Counts, SuiteResult
 from hard_ray.networks.precision import Precision, resting, widen
