@@ -31,11 +31,11 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
+from hard_ray.distillation.step import Learner, Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
-from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.ranks import Ranks
-from hard_ray.step import Learner, Updater
-from hard_ray.teacher import LocalPool, Teacher
 
 STUDENT_STEPS, ROUNDS = 5, 20
 

@@ -21,12 +21,12 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import KdObjective
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.objectives import StudentObjective
+from hard_ray.distillation.step import Learner, Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
 from hard_ray.networks.precision import Precision
-from hard_ray.objectives import StudentObjective
 from hard_ray.ranks import Ranks
-from hard_ray.step import Learner, Updater
-from hard_ray.teacher import LocalPool, Teacher
 
 STEPS: Mapping[str, AugmentorConfig] = {
     "cutmix": CutmixAugmentor(),

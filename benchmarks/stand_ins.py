@@ -7,7 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.answers import Reply
+from hard_ray.distillation.messages import Reply
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
 
 IDENTITY = "0" * 64

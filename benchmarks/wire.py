@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from benchmarks.latency import Alone
 from benchmarks.work import BATCH, BUILD, SPEC, TEACHER, Measured, Place
-from hard_ray.answers import ContextArrays, GradientAnswer, Ticket
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Ticket
+from hard_ray.distillation.objectives import TeacherObjective
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
-from hard_ray.objectives import TeacherObjective
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.ranks import Ranks
-from hard_ray.teacher import LocalPool, Teacher
 
 UPDATES = 48
 RUNS = {

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
+from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
+from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError
 from hard_ray.evaluation.validator import EvalBatch
 from hard_ray.maths.noise import seed_of
@@ -25,8 +27,6 @@ from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import KlAutoencoder, VqAutoencoder
 from hard_ray.networks.precision import Precision
 from hard_ray.runs.log import MetricsLog
-from hard_ray.state import CheckpointStore, Progress, Weights
-from hard_ray.training import Status
 
 LOG_EVERY = 20
 CHECKPOINT_EVERY = 200

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hard_ray.answers import Ticket
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.data.generated_shard import ShardHeader, ShardRows, digest_of, shard_name, write_shard
+from hard_ray.distillation.messages import Ticket
+from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.attacks import START_DRAWS, attack, distance
 from hard_ray.maths.noise import normal
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.precision import Precision, to_pixels
-from hard_ray.teacher import TeacherPool, label_gradient
 
 FORMAT = 1
 """Of the shards; another number means that shards of both do not belong together."""

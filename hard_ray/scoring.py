@@ -18,12 +18,12 @@ from torch import Tensor
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.scoring import CLEAN
+from hard_ray.distillation.step import BatchLike
+from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.errors import ConfigError, suggestion
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.networks.precision import Precision, to_pixels
-from hard_ray.step import BatchLike
-from hard_ray.teacher import TeacherPool, label_gradient
 
 AHEAD = 8
 """Requests that are sent before the answer to the first of them is awaited."""

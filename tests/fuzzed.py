@@ -25,9 +25,9 @@ from hard_ray.data.generated_set import open_generated
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore, Progress, Weights
 from hard_ray.errors import HardrayError
 from hard_ray.networks.weights import read_weights
-from hard_ray.state import STATE_FILE, CheckpointStore, Progress, Weights
 
 Read = Callable[[bytes], None]
 """Reads bytes, or raises one of `REFUSALS`."""

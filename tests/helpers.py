@@ -22,6 +22,8 @@ from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.loop import Status
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.plan import DataShares, RunPlan
@@ -29,8 +31,6 @@ from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import summarise
-from hard_ray.teacher import LocalPool, Teacher, TeacherPool
-from hard_ray.training import Status
 
 TINY = (
     "data.img_size=16",

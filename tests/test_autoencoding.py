@@ -17,12 +17,12 @@ from hard_ray.autoencoding import (
 )
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.checkpoints import CheckpointStore
+from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError
 from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
 from hard_ray.networks.precision import Precision
 from hard_ray.runs.log import MetricsLog, read_points
-from hard_ray.state import CheckpointStore
-from hard_ray.training import Status
 from tests.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"steps": 12, "batch_size": 16, "widths": (4, 8), "warmup": 2, "latent_channels": 3}

@@ -21,6 +21,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures, TrainPictures
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
 from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
 from hard_ray.generation import Dad, Originals, Score, encode_png, make_shard, spans
@@ -28,7 +29,6 @@ from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
-from hard_ray.teacher import LocalPool, Teacher, label_gradient
 from tests.augmentors.made import Halving
 from tests.helpers import make_image_folder, tiny_config, untrained_teacher
 

@@ -19,11 +19,11 @@ from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.weights import read_weights
 from hard_ray.packaging import choose
 from hard_ray.runs.snapshots import read_snapshot
-from hard_ray.state import STATE_FILE, CheckpointStore
 from tests.helpers import Trap, plant_secret, run_here, tiny_config
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.data.batch import Pixels
+from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.mce import mce, mce_vs_teacher
 from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.metrics import Counts
 from hard_ray.maths.noise import normal
-from hard_ray.teacher import LocalPool, Teacher, label_gradient
 
 UNCHANGED = Unchanged()
 

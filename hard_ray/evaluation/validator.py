@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hard_ray.answers import Ticket
 from hard_ray.config.validation import Suite
+from hard_ray.distillation.messages import Ticket
+from hard_ray.distillation.step import BatchLike
+from hard_ray.distillation.teacher import Answered, TeacherPool
 from hard_ray.evaluation.cache import Kept
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
@@ -20,8 +22,6 @@ from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.maths.metrics import Counts, SuiteResult
 from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.ranks import Ranks
-from hard_ray.step import BatchLike
-from hard_ray.teacher import Answered, TeacherPool
 
 CACHE_BYTES = 256 * 2**20
 """Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""

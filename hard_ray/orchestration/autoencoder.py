@@ -23,6 +23,8 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.checkpoints import CheckpointStore
+from hard_ray.distillation.loop import Status
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
@@ -36,8 +38,6 @@ from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
-from hard_ray.state import CheckpointStore
-from hard_ray.training import Status
 
 PICTURES = 8
 EVAL_BATCH = 256

@@ -29,6 +29,9 @@ from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.optimisers import build_optimizer
+from hard_ray.distillation.teacher import TeacherSpec
+from hard_ray.distillation.teacher_cache import cached_teacher, is_there, teacher_spec
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.files import read_json, replacing_folder, write_json, write_text
@@ -39,12 +42,9 @@ from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
-from hard_ray.orchestration.teachers import cached_teacher, is_there, teacher_spec
-from hard_ray.orchestration.worker import build_optimizer
 from hard_ray.runs.folder import RunFolder, check_new, create, open_run
 from hard_ray.runs.summary import markdown, summarise
 from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
-from hard_ray.teacher import TeacherSpec
 
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}

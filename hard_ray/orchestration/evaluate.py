@@ -30,6 +30,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
+from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.measure import suite_results
@@ -45,7 +46,6 @@ from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.hardware import usable_cores
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.target import Target
-from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation

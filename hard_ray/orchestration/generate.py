@@ -28,6 +28,8 @@ from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
+from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
@@ -46,11 +48,9 @@ from hard_ray.orchestration.cluster import (
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
-from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
-from hard_ray.teacher import LocalPool, Teacher, TeacherSpec
 
 PICTURES = 8
 SAY_EVERY_S = 5.0

@@ -11,12 +11,12 @@ import ray
 
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pictures import Columns
+from hard_ray.distillation.teacher import Teacher, TeacherSpec
 from hard_ray.evaluation.measure import Measuring, Part
 from hard_ray.evaluation.plan import UNREADABLE, SuitePlan
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import prepare_kernels
-from hard_ray.teacher import Teacher, TeacherSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from hard_ray.config.run import RunConfig
+from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.orchestration.pool_client import PoolAddress
-from hard_ray.teacher import TeacherSpec
 
 Role = Literal["teacher", "control", "main"]
 

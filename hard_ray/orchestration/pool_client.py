@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Reply, Ticket, checked
 from hard_ray.data.batch import Pixels
+from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Reply, Ticket, checked
 from hard_ray.errors import HardrayError, TeacherError
 
 if TYPE_CHECKING:
-    from hard_ray.objectives import TeacherObjective
+    from hard_ray.distillation.objectives import TeacherObjective
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.answers import ContextArrays, GradientAnswer, Reply
 from hard_ray.data.batch import Pixels
+from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply
+from hard_ray.distillation.objectives import TeacherObjective
+from hard_ray.distillation.teacher import Teacher, TeacherSpec
 from hard_ray.niceness import give_way
-from hard_ray.objectives import TeacherObjective
-from hard_ray.teacher import Teacher, TeacherSpec
 
 
 class Replica:

@@ -26,6 +26,8 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, StoppedError, TeacherError
 from hard_ray.figures import save_png
 from hard_ray.files import make_folder, write_json, write_text
@@ -36,11 +38,9 @@ from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
-from hard_ray.orchestration.teachers import teacher_spec, trained_teacher
 from hard_ray.runs.summary import versions
 from hard_ray.score_plots import draw_correlation, draw_scores
 from hard_ray.scoring import Score, Scoring, pearson, ranking
-from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 
 SAY_EVERY_S = 5.0
 

@@ -24,6 +24,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.space import with_values
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
+from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, read_json, write_json
 from hard_ray.orchestration.cluster import REPORT_INTERVAL_S, quiet_ray
@@ -32,7 +33,6 @@ from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.runs.log import LogPlace
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
-from hard_ray.teacher import TeacherSpec
 
 POLL_S = 0.5
 STOP_PATIENCE_S = 90.0

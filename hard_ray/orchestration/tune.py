@@ -23,6 +23,7 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Base, Search, better, load_space
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
+from hard_ray.distillation.teacher import TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, write_text
 from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
@@ -38,7 +39,6 @@ from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_sea
 from hard_ray.runs.tracking import Follower, Tracking, show_best, show_table, tracking_uri
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus
 from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
-from hard_ray.teacher import TeacherSpec, check_identity
 
 Say = Callable[[str], None]
 

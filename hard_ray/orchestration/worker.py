@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -21,19 +20,24 @@ from torch.optim import Optimizer
 
 from hard_ray.augmentors.base import Augmentor
 from hard_ray.augmentors.build import build_augmentor
-from hard_ray.camera import Camera
 from hard_ray.config.data import describe
 from hard_ray.config.objective import HardObjective
-from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
-from hard_ray.controller import Controller
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
-from hard_ray.errors import AgreedError, DivergedError, HardrayError, ModelError, suggestion
+from hard_ray.distillation.camera import Camera
+from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
+from hard_ray.distillation.controller import Controller
+from hard_ray.distillation.loop import Rhythm, Run, Status
+from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
+from hard_ray.distillation.optimisers import build_optimizer
+from hard_ray.distillation.step import Learner, Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+from hard_ray.errors import AgreedError, DivergedError, HardrayError
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.cache import LARGEST, Kept
 from hard_ray.evaluation.corruptions import sample_of
@@ -47,17 +51,12 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import write_snapshot
-from hard_ray.state import CheckpointStore, Progress, Weights
-from hard_ray.step import Learner, Updater
-from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
-from hard_ray.training import Rhythm, Run, Status
 
 logger = logging.getLogger(__name__)
 
@@ -450,20 +449,6 @@ class FirstRank:
         path = RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)
         save_png(draw_gallery(snapshot, self.builder.index.classes), path)
-
-
-def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
-    """Timm's optimiser.
-
-    Raises:
-        ModelError: timm knows none of that name.
-    """
-    known = [str(name) for name in list_optimizers()]
-    if optim.opt.lower() not in known:
-        raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")
-    return create_optimizer_v2(
-        network, opt=optim.opt, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
-    )
 
 
 def _to_json(results: dict[str, SuiteResult]) -> dict[str, Any]:

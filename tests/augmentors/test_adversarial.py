@@ -9,10 +9,10 @@ from hard_ray.augmentors.adversarial import Adversarial
 from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.config.augmentor import AdversarialAugmentor
 from hard_ray.config.networks import StudentConfig
+from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
 from hard_ray.maths.attacks import START_DRAWS, distance
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import Precision
-from hard_ray.teacher import LocalPool, Teacher, label_gradient
 from tests.augmentors.made import Halving
 
 LABELS = torch.arange(8) % 4

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from hard_ray.config.evaluation import EvaluationAttack
+from hard_ray.distillation.teacher import Teacher
 from hard_ray.evaluation.changes import Shift
 from hard_ray.evaluation.measure import Measuring, Part, suite_results
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import InputContract, Network
-from hard_ray.teacher import Teacher
 
 
 class Linear(nn.Module):

@@ -7,13 +7,13 @@ from torch import nn
 
 from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.teacher import Answered
 from hard_ray.evaluation.cache import Kept
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.precision import Precision
 from hard_ray.ranks import Ranks
-from hard_ray.teacher import Answered
 
 
 def test_counts_equal_a_longhand_example():

@@ -16,6 +16,7 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
@@ -28,7 +29,6 @@ from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.evaluate import Job
 from hard_ray.orchestration.measurer import Measurer
 from hard_ray.orchestration.target import Target, target_of
-from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.runs.folder import RunFolder
 from tests.helpers import make_image_folder, tiny_config
 

@@ -19,6 +19,8 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.generated_set import open_generated
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.teacher import LocalPool
+from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json
@@ -30,8 +32,6 @@ from hard_ray.orchestration import generate as module
 from hard_ray.orchestration.cluster import Cluster
 from hard_ray.orchestration.generate import Generation, SetFolder, check_output, generate, prepare, with_kernels_of
 from hard_ray.orchestration.shard_maker import MakerPlan
-from hard_ray.orchestration.teachers import cached_teacher
-from hard_ray.teacher import LocalPool
 from tests.helpers import tiny_config, untrained_teacher
 from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed

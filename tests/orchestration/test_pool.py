@@ -17,18 +17,18 @@ import ray
 import torch
 from ray.exceptions import ObjectLostError, OutOfMemoryError
 
-from hard_ray.answers import GradientAnswer, checked
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.messages import GradientAnswer, checked
+from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
-from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.orchestration import pool_client
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
-from hard_ray.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -342,7 +342,7 @@ def test_what_fails_in_a_joined_batch_fails_for_those_who_asked(joining: PoolSer
 @pytest.mark.chaos
 def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(tmp_path: Path):
     """The whole loop over a real pool, its only replica killed with SIGKILL at three updates."""
-    from hard_ray.step import Updater
+    from hard_ray.distillation.step import Updater
 
     config = tiny_config()
     index = build_index(config.data)

@@ -10,11 +10,11 @@ import ray
 
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
+from hard_ray.distillation.teacher import Teacher, TeacherSpec
 from hard_ray.orchestration import pool_client, pool_size
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.pool_size import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower, PoolSizer
-from hard_ray.teacher import Teacher, TeacherSpec
 from tests.orchestration.test_pool import IMAGES, SPEC, saved
 
 __all__ = ["saved"]

@@ -15,13 +15,13 @@ from hard_ray.config.run import asks_teacher
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.teacher_training import load_teacher_config, teacher_run, teacher_training
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import ConfigError, HardrayError
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration import driver
 from hard_ray.orchestration.driver import RunResult, examine
 from hard_ray.orchestration.plan import DataShares, RunPlan
-from hard_ray.orchestration.teachers import cached_teacher
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import summarise

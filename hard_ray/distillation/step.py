@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hard_ray.answers import Answer, Ticket
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
 from hard_ray.data.batch import Pixels
+from hard_ray.distillation.messages import Answer, Ticket
+from hard_ray.distillation.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
+from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths import losses
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
 from hard_ray.networks.precision import Precision, resting, widen
-from hard_ray.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
 from hard_ray.ranks import Ranks
-from hard_ray.teacher import TeacherPool, label_gradient
 
 Metrics = dict[str, Tensor]
 """Scalars on the training device, by the names they are logged under."""

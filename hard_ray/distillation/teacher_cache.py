@@ -10,10 +10,10 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
+from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
-from hard_ray.teacher import TeacherSpec
 
 
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:

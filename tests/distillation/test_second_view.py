@@ -20,11 +20,11 @@ from hard_ray.config.augmentor import (
 from hard_ray.config.controller import Phase
 from hard_ray.config.objective import DadObjective, KdObjective
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.step import Augmented, Prepared, Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.maths import losses
 from hard_ray.maths.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev
-from hard_ray.step import Augmented, Prepared, Updater
-from hard_ray.teacher import LocalPool, Teacher
-from tests.test_step import batch, nets, updater
+from tests.distillation.test_step import batch, nets, updater
 
 
 class Counting(LocalPool):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hard_ray.config.controller import FixedController, Phase, ThresholdsController
-from hard_ray.controller import Controller, ControllerState, Measurement
+from hard_ray.distillation.controller import Controller, ControllerState, Measurement
 
 
 def phases(controller: Controller, measurements: list[Measurement | None]) -> str:

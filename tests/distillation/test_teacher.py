@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from hard_ray.config.networks import StudentConfig
+from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
+from hard_ray.distillation.teacher import LocalPool, Teacher, check_identity
 from hard_ray.errors import TeacherError
 from hard_ray.maths import losses
 from hard_ray.networks.network import ImageSpec, build_student
-from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
-from hard_ray.teacher import LocalPool, Teacher, check_identity
 
 SPEC = ImageSpec(32, 3, tuple("abcd"))
 RANDOM = np.random.default_rng(0)

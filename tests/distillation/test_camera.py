@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from hard_ray.augmentors.base import AugmentationInput
-from hard_ray.camera import Camera, to_pixels
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.camera import Camera, to_pixels
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import Precision
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import read_snapshot, snapshot_paths
-from hard_ray.teacher import LocalPool, Teacher
 from tests.augmentors.made import KINDS, make
 from tests.helpers import run_here, tiny_config
 

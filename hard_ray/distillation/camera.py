@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.distillation.step import BatchLike
+from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.noise import normal
 from hard_ray.networks.precision import Precision, resting, to_pixels, widen
 from hard_ray.runs.snapshots import Guesses, Snapshot, View
-from hard_ray.step import BatchLike
-from hard_ray.teacher import TeacherPool, label_gradient
 
 DRAWS = 512
 """About how many values of each drawn parameter a snapshot holds."""

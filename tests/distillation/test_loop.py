@@ -12,16 +12,16 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.checkpoints import CheckpointStore
+from hard_ray.distillation.loop import Run, Status
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.plan import DataShares, RunPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog, read_points
-from hard_ray.state import CheckpointStore
-from hard_ray.step import Updater
-from hard_ray.teacher import LocalPool, Teacher
-from hard_ray.training import Run, Status
 from tests.helpers import (
     TINY,
     LocalBuilder,
@@ -99,7 +99,7 @@ def test_a_run_killed_at_any_update_and_resumed_equals_the_straight_one(
 def test_a_stop_request_leaves_a_checkpoint_to_go_on_from(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("hard_ray.training.STOP_POLL_S", 0.0)
+    monkeypatch.setattr("hard_ray.distillation.loop.STOP_POLL_S", 0.0)
     update = Updater.update
 
     def asking(self: Updater, *args: object, **kwargs: object) -> object:
@@ -158,7 +158,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight: Path, tmp_path: Pa
 
 @pytest.mark.chaos
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from hard_ray import state
+    from hard_ray.distillation import checkpoints as state
 
     write, written = state.write_bytes, []
 

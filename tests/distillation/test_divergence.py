@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from hard_ray.distillation.checkpoints import CheckpointStore
+from hard_ray.distillation.loop import Status
+from hard_ray.distillation.step import Updater
 from hard_ray.errors import DivergedError
-from hard_ray.state import CheckpointStore
-from hard_ray.step import Updater
-from hard_ray.training import Status
+from tests.distillation.test_loop import steps_of
 from tests.helpers import assert_equal_bits, digits_pipeline, run_here, student_weights, tiny_config
-from tests.test_training import steps_of
 
 pytestmark = pytest.mark.chaos
 

@@ -22,7 +22,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hard_ray.config.controller import Phase
-from hard_ray.controller import Controller, Measurement, Switch
+from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
+from hard_ray.distillation.controller import Controller, Measurement, Switch
+from hard_ray.distillation.meter import Meter, Signals
+from hard_ray.distillation.step import Metrics, Prepared, Updater
 from hard_ray.errors import DataError, DivergedError, RunFolderError
 from hard_ray.evaluation.validator import EvalBatch
 from hard_ray.files import write_text
@@ -30,8 +33,6 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
-from hard_ray.state import CheckpointStore, Progress, Weights
-from hard_ray.step import Metrics, Prepared, Updater
 
 STOP_POLL_S = 0.5
 LOSSES = ("train/loss", "augmentor/loss")
@@ -67,44 +68,6 @@ class Rhythm:
     log_every: int
     validate_every: int
     checkpoint_every: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What all ranks know of an update once its numbers have been added up."""
-
-    measurement: Measurement
-    stop: bool
-    new_bad: bool
-    diverged: bool
-
-
-class Meter:
-    """Sums on the device, read once per logged point."""
-
-    def __init__(self, sums: dict[str, list[float]]) -> None:
-        """`sums` holds a sum and a count for each metric."""
-        self.sums = {name: torch.tensor(total) for name, (total, _) in sums.items()}
-        self.counts = {name: int(count) for name, (_, count) in sums.items()}
-
-    def add(self, metrics: Metrics) -> None:
-        """Count one update."""
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def read(self, ranks: Ranks, device: torch.device) -> dict[str, list[float]]:
-        """Sum and count of each metric, as means over ranks; every rank calls this with the same metrics."""
-        if not self.sums:
-            return {}
-        names = sorted(self.sums)
-        stacked = torch.stack([self.sums[name].to(device).float() for name in names])
-        means = (ranks.sum(stacked) / ranks.size).tolist()
-        return {name: [mean, self.counts[name]] for name, mean in zip(names, means, strict=True)}
-
-    def clear(self) -> None:
-        """Start anew."""
-        self.sums, self.counts = {}, {}
 
 
 @dataclass(slots=True)

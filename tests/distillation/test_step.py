@@ -18,15 +18,15 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective, KdObjective
 from hard_ray.config.runtime import Dtype
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.loop import Status
+from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
+from hard_ray.distillation.step import Learner, Updater
+from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.files import read_json
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import DTYPES, Precision, resting
-from hard_ray.objectives import HardAugmentation, StudentObjective
 from hard_ray.ranks import Ranks
-from hard_ray.step import Learner, Updater
-from hard_ray.teacher import LocalPool, Teacher
-from hard_ray.training import Status
 from tests.augmentors.made import KINDS, make
 from tests.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config
 from tests.networks.saved import save

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hard_ray.answers import Answer, ContextArrays, GradientAnswer, Ticket, checked
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.data.batch import Pixels
+from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked
+from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, widen
-from hard_ray.objectives import LabelCrossEntropy, TeacherObjective
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray.state import STATE_FILE, CheckpointStore, Progress, Weights
+from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore, Progress, Weights
 
 
 def weights() -> Weights:

@@ -9,8 +9,15 @@ from hard_ray.config.objective import (
     HardObjective,
     KdObjective,
 )
+from hard_ray.distillation.objectives import (
+    Disagreement,
+    Drift,
+    HardAugmentation,
+    LabelCrossEntropy,
+    StudentObjective,
+    Views,
+)
 from hard_ray.maths import losses
-from hard_ray.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy, StudentObjective, Views
 
 
 def logits(seed: int) -> torch.Tensor:

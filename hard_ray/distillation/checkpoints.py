@@ -16,7 +16,7 @@ from safetensors.torch import save as safetensors_of
 from torch import nn
 from torch.optim import Optimizer
 
-from hard_ray.controller import ControllerState, Measurement
+from hard_ray.distillation.controller import ControllerState, Measurement
 from hard_ray.errors import RunFolderError, readable
 from hard_ray.files import read_json, replacing_folder, write_bytes, write_json
 
