@@ -23,7 +23,7 @@ from PIL import Image
 
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.runtime import Dtype
-from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import DTYPES, Precision
 from hard_ray.orchestration.hardware import probe

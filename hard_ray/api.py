@@ -40,11 +40,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hard_ray.comparison_page import WrittenComparison
-    from hard_ray.exporting import Exported
+    from hard_ray.export.predict import Prediction
+    from hard_ray.export.student import Exported
     from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
     from hard_ray.orchestration.tune import SearchResult
-    from hard_ray.predicting import Prediction
 
 
 def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -341,8 +341,8 @@ def evaluate(
     from hard_ray.config.evaluation import evaluation_settings
 
     evaluation = evaluation_settings(options or {})
+    from hard_ray.export.target import target_of
     from hard_ray.orchestration import evaluate as orchestration
-    from hard_ray.orchestration.target import target_of
 
     target = target_of(str(model), config, overrides, best=best)
     folder = target.default_output if output is None else Path(output)
@@ -369,7 +369,7 @@ def export(
     Raises:
         HardrayError: something the user can mend; its text says what to do.
     """
-    from hard_ray import exporting
+    from hard_ray.export import student as exporting
 
     return exporting.export(Path(run), Path(to), best=best, onnx=onnx, torch_export=torch_export)
 
@@ -402,8 +402,8 @@ def predict(
     """
     import torch
 
-    from hard_ray.predicting import predictions
-    from hard_ray.saved_model import open_model
+    from hard_ray.export.predict import predictions
+    from hard_ray.export.saved_model import open_model
 
     if threads is not None:
         torch.set_num_threads(threads)

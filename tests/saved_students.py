@@ -15,7 +15,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import decode, eval_view
-from hard_ray.export import ModelCard, export_network, timm_view
+from hard_ray.export.timm_folder import ModelCard, export_network, timm_view
 from hard_ray.files import write_json
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.runs.folder import RunFolder

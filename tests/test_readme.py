@@ -28,13 +28,13 @@ from hard_ray.config.scoring import DEFAULT_AUGMENTORS, ScoreRun
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
+from hard_ray.export.target import Target
 from hard_ray.files import write_json
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration import autoencoder, score
 from hard_ray.orchestration import evaluate as orchestration_evaluate
 from hard_ray.orchestration import generate as orchestration_generate
 from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
-from hard_ray.orchestration.target import Target
 from tests.cli.test_main import HARDRAY, invoke
 from tests.compared import finished
 from tests.helpers import make_image_folder, run_here, tiny_config

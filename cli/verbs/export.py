@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..terminal import console, readable_errors
 
 if TYPE_CHECKING:
-    from hard_ray.exporting import Exported
+    from hard_ray.export.student import Exported
 
 
 def export(

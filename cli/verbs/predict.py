@@ -12,7 +12,7 @@ from rich.markup import escape
 from ..terminal import console, errors, readable_errors
 
 if TYPE_CHECKING:
-    from hard_ray.predicting import Prediction
+    from hard_ray.export.predict import Prediction
 
 
 def predict(

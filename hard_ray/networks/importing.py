@@ -16,8 +16,8 @@ from torch import Tensor
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.config.problems import describe
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
-from hard_ray.export import EvalView, write_timm_folder
-from hard_ray.model_card import model_card
+from hard_ray.export.card_text import model_card
+from hard_ray.export.timm_folder import EvalView, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student, check_known, read_names
 from hard_ray.networks.weights import Misfit, Weights, compare, read_weights, shapes, with_counters, without_prefixes
 

@@ -43,7 +43,7 @@ from hard_ray.evaluation.cache import LARGEST, Kept
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
-from hard_ray.export import ModelCard, export_network, timm_view
+from hard_ray.export.timm_folder import ModelCard, export_network, timm_view
 from hard_ray.figures import save_png
 from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.gallery import draw_gallery

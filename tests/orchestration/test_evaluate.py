@@ -20,7 +20,8 @@ from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
-from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.export.target import Target, target_of
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.networks.network import Network, build_student, image_spec
 from hard_ray.orchestration import evaluate
@@ -28,7 +29,6 @@ from hard_ray.orchestration.cluster import Cluster
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.evaluate import Job
 from hard_ray.orchestration.measurer import Measurer
-from hard_ray.orchestration.target import Target, target_of
 from hard_ray.runs.folder import RunFolder
 from tests.helpers import make_image_folder, tiny_config
 

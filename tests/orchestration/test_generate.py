@@ -22,7 +22,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool
 from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
-from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json
 from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoders.build import build_autoencoder

@@ -24,7 +24,7 @@ from hard_ray.distillation.messages import GradientAnswer, checked
 from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
-from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
 from hard_ray.orchestration import pool_client
 from hard_ray.orchestration.pool import PoolServer, start_pool

@@ -15,7 +15,7 @@ from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
 from hard_ray.errors import ConfigError, RunFolderError, StoppedError, TeacherError
-from hard_ray.export import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration import score
 from hard_ray.scoring import read_losses

@@ -10,10 +10,10 @@ from typing import Any
 from hard_ray.config.base import Config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
-from hard_ray.graphs import GraphCheck
-from hard_ray.model_card import input_rows, is_own, parameter_count, table, timm_code, title
+from hard_ray.export.card_text import input_rows, is_own, parameter_count, table, timm_code, title
+from hard_ray.export.graphs import GraphCheck
+from hard_ray.export.saved_model import SavedModel
 from hard_ray.runs.record import RunRecord
-from hard_ray.saved_model import SavedModel
 
 SUITES: dict[Suite, str] = {
     "clean": "images as they are",

@@ -14,8 +14,8 @@ from torch import Tensor
 from hard_ray.data.layout import IMAGE_SUFFIXES
 from hard_ray.data.readers import read_file
 from hard_ray.data.views import UnreadableImageError, decode
+from hard_ray.export.saved_model import SavedModel
 from hard_ray.networks.precision import Precision
-from hard_ray.saved_model import SavedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import timm
 import torch
 from torch import nn
 
-from hard_ray import exporting, graphs
 from hard_ray.config.loader import load_config
 from hard_ray.errors import DataError, ModelError, RunFolderError
-from hard_ray.exporting import Exported, export, real_images
-from hard_ray.run_card import SUITES
-from hard_ray.saved_model import open_folder
+from hard_ray.export import graphs
+from hard_ray.export import student as exporting
+from hard_ray.export.saved_model import open_folder
+from hard_ray.export.student import Exported, export, real_images
+from hard_ray.export.student_card import SUITES
 from tests.helpers import tiny_config
 from tests.saved_students import number_config, number_folder, random_network, real_views, saved_run
 

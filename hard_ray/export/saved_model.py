@@ -20,7 +20,7 @@ from torch import nn
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.views import eval_view
 from hard_ray.errors import ModelError, RunFolderError
-from hard_ray.export import EvalView, timm_view
+from hard_ray.export.timm_folder import EvalView, timm_view
 from hard_ray.networks.network import ImageSpec, Network, check_known, input_contract, label_names
 from hard_ray.runs.record import RunRecord, read_record
 

@@ -11,8 +11,8 @@ import torch
 from timm.models import save_for_hf
 
 from hard_ray.config.data import DataConfig
+from hard_ray.export.card_text import model_card
 from hard_ray.files import replacing_folder, write_text
-from hard_ray.model_card import model_card
 from hard_ray.networks.network import ImageSpec, Network
 
 

@@ -17,12 +17,12 @@ from hard_ray.data.readers import Picture
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError, HardrayError, RunFolderError
-from hard_ray.export import write_timm_files
+from hard_ray.export.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
+from hard_ray.export.saved_model import SavedModel, open_folder
+from hard_ray.export.student_card import export_card
+from hard_ray.export.timm_folder import write_timm_files
 from hard_ray.files import make_folder, read_json, replacing_folder, write_json, write_text
-from hard_ray.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
-from hard_ray.run_card import export_card
 from hard_ray.runs.record import RunRecord
-from hard_ray.saved_model import SavedModel, open_folder
 
 NOTE = "export.json"
 """Marks a folder as an export, and says what of it was checked."""

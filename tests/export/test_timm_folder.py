@@ -13,7 +13,7 @@ from PIL import Image
 from hard_ray.config.data import ImageFolderData
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.views import eval_view
-from hard_ray.export import EvalView, ModelCard, export_network, timm_view, write_timm_folder
+from hard_ray.export.timm_folder import EvalView, ModelCard, export_network, timm_view, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
 SMALL = ImageSpec(32, 3, ("ant", "bee"))

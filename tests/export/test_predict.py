@@ -9,8 +9,8 @@ from PIL import Image
 
 from hard_ray.api import export, predict
 from hard_ray.errors import ModelError, RunFolderError
-from hard_ray.predicting import Prediction, predictions
-from hard_ray.saved_model import open_model
+from hard_ray.export.predict import Prediction, predictions
+from hard_ray.export.saved_model import open_model
 from tests.saved_students import number_config, number_folder, real_views, saved_run
 
 

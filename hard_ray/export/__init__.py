@@ -1,0 +1,1 @@
+"""A student taken out of its run, and what a user may name as a model."""
