@@ -30,7 +30,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     from hard_ray.config.run import asks_teacher
     from hard_ray.data.schedule import train_schedule
     from hard_ray.orchestration.demand import amounts, demand
-    from hard_ray.orchestration.driver import examine
+    from hard_ray.preparation.checks import examine
 
     index, student, teacher = examine(config, learner=learner)
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from hard_ray.comparison_page import WrittenComparison
     from hard_ray.export.predict import Prediction
     from hard_ray.export.student import Exported
-    from hard_ray.networks.importing import ImportedTeacher
     from hard_ray.orchestration.driver import Reporter, RunResult
     from hard_ray.orchestration.tune import SearchResult
+    from hard_ray.preparation.import_teacher import ImportedTeacher
 
 
 def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -242,7 +242,7 @@ def score_augmentations(
     """
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
     from hard_ray.orchestration import score
-    from hard_ray.scoring import read_losses
+    from hard_ray.preparation.scoring import read_losses
 
     chosen = read_augmentors(DEFAULT_AUGMENTORS) if augmentors is None else augmentors
     run = score_run(config, chosen, groups=groups, batch_size=batch_size, per=per)
@@ -301,7 +301,7 @@ def import_teacher(
     Raises:
         HardrayError: something the user can mend; its text says what to do.
     """
-    from hard_ray.networks import importing
+    from hard_ray.preparation import import_teacher as importing
 
     config = importing.network_config(model, mean=mean, std=std, img_size=img_size)
     names = None if classes is None else Path(classes)

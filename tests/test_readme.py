@@ -34,7 +34,8 @@ from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration import autoencoder, score
 from hard_ray.orchestration import evaluate as orchestration_evaluate
 from hard_ray.orchestration import generate as orchestration_generate
-from hard_ray.orchestration.autoencoder import AutoencoderFolder, check_output
+from hard_ray.orchestration.autoencoder import check_output
+from hard_ray.preparation.folders import AutoencoderFolder
 from tests.cli.test_main import HARDRAY, invoke
 from tests.compared import finished
 from tests.helpers import make_image_folder, run_here, tiny_config

@@ -12,7 +12,7 @@ from rich.markup import escape
 from ..terminal import console, readable_errors
 
 if TYPE_CHECKING:
-    from hard_ray.networks.importing import ImportedTeacher
+    from hard_ray.preparation.import_teacher import ImportedTeacher
 
 
 def import_teacher(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hard_ray.autoencoding import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.config.layers import flatten
 from hard_ray.config.loader import absolute, read_begun
@@ -36,38 +35,12 @@ from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_p
 from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe
-from hard_ray.runs.folder import RunFolder
+from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, measure
+from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.log import MetricsLog
 
 PICTURES = 8
 EVAL_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class AutoencoderFolder:
-    """The paths of one autoencoder: diffusers' own, and hardray's beside them."""
-
-    path: Path
-
-    @property
-    def training(self) -> Path:
-        """What decides the weights, resolved for the machine."""
-        return self.path / "training.yaml"
-
-    @property
-    def result(self) -> Path:
-        """What came out; it is there once the training is finished."""
-        return self.path / "result.json"
-
-    @property
-    def picture(self) -> Path:
-        """Validation images and what became of them."""
-        return self.path / "reconstructions.png"
-
-    @property
-    def run(self) -> RunFolder:
-        """The paths that it shares with a run: log, checkpoints, lock, stop."""
-        return RunFolder(self.path)
 
 
 def train_autoencoder(

@@ -19,29 +19,23 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import absolute, validate
 from hard_ray.config.run import RunConfig, as_control, asks_teacher
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.teacher_training import teacher_run, teacher_training
-from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.distillation.teacher_cache import cached_teacher, is_there, teacher_spec
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
-from hard_ray.evaluation.suites import check_suites
 from hard_ray.files import read_json, replacing_folder, write_json, write_text
-from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
 from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import worker_resources
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder, check_new, create, open_run
 from hard_ray.runs.summary import markdown, summarise
 from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
@@ -349,38 +343,6 @@ class Driver:
         if tracking.stop(close, patience_s=patience):
             return None
         return tracking.problem or f"it did not answer within {patience:g} s"
-
-
-def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:
-    """Look at suites and data and build student and teacher, before anything is started or written.
-
-    Args:
-        config: the run.
-        learner: what messages call the network that is trained.
-
-    Raises:
-        HardrayError: something about suites, data or networks that the user can mend.
-    """
-    check_suites(config.validation.at_the_end)
-    index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config, index), learner=learner)
-    build_optimizer(student, config.optim)
-    build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
-    generated_for(config.augmentor, index)
-    train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
-    return index, student, teacher
-
-
-def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "student") -> tuple[Network, Network]:
-    """Build student and teacher once, where an error costs nothing yet.
-
-    Raises:
-        ModelError: one of them cannot be made, or does not fit the data.
-    """
-    student = build_student(config.student, images, role=learner)
-    if config.teacher.has_weights:
-        return student, build_teacher(config.teacher, images)
-    return student, build_student(config.teacher, images, role="teacher")
 
 
 def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
-from hard_ray.data.generated_set import MANIFEST, open_generated
+from hard_ray.data.generated_set import open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures
@@ -34,7 +34,6 @@ from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedErro
 from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.gallery import draw_generated
-from hard_ray.generation import FORMAT, Dad, Score, spans
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
@@ -48,7 +47,8 @@ from hard_ray.orchestration.cluster import (
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
-from hard_ray.runs.folder import RunFolder
+from hard_ray.preparation.folders import SetFolder
+from hard_ray.preparation.generation import FORMAT, Dad, Score, spans
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 
@@ -56,37 +56,6 @@ PICTURES = 8
 SAY_EVERY_S = 5.0
 KERNELS = ("threads", "amp_dtype", "channels_last")
 TEACHER_KERNELS = ("threads", "dtype")
-
-
-@dataclass(frozen=True, slots=True)
-class SetFolder:
-    """The paths of a generated set."""
-
-    path: Path
-
-    @property
-    def manifest(self) -> Path:
-        """What the set is, and whether it is complete."""
-        return self.path / MANIFEST
-
-    @property
-    def picture(self) -> Path:
-        """Some images at every stage."""
-        return self.path / "gallery.png"
-
-    @property
-    def run(self) -> RunFolder:
-        """The paths that it shares with a run: its lock, unreadable images."""
-        return RunFolder(self.path)
-
-    def shard(self, number: int) -> Path:
-        """The file of a shard."""
-        return self.path / shard_name(number)
-
-    def shards(self) -> dict[int, Path]:
-        """Those that are there, by number."""
-        found = (path for path in self.path.glob("shard-*.parquet"))
-        return {int(number): path for path in sorted(found) if (number := path.stem.removeprefix("shard-")).isdigit()}
 
 
 def generate(

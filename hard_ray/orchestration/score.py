@@ -37,10 +37,10 @@ from hard_ray.orchestration.cluster import await_streams, connected, data_shares
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
-from hard_ray.orchestration.score_folder import Known, ScoreFolder, check_output
+from hard_ray.preparation.folders import Known, ScoreFolder, check_output
+from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
 from hard_ray.runs.summary import versions
 from hard_ray.score_plots import draw_correlation, draw_scores
-from hard_ray.scoring import Score, Scoring, pearson, ranking
 
 SAY_EVERY_S = 5.0
 

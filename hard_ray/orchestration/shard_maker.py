@@ -18,10 +18,10 @@ from hard_ray.data.generated_shard import ShardHeader
 from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, ModelError
-from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.preparation.generation import Dad, make_shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,14 @@ from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, write_text
 from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
 from hard_ray.orchestration.demand import worker_resources
-from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, examine, stop_on_signal
+from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, stop_on_signal
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import WorkerPlan
 from hard_ray.orchestration.pool import PoolServer
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
+from hard_ray.preparation.checks import examine
 from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.runs.tracking import Follower, Tracking, show_best, show_table, tracking_uri
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus

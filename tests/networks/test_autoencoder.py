@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hard_ray.autoencoding import psnr
 from hard_ray.config.augmentor import SequenceAugmentor
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.loader import absolute
@@ -18,6 +17,7 @@ from hard_ray.errors import ModelError
 from hard_ray.networks.autoencoders.base import Autoencoder, write_latents
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import VqAutoencoder
+from hard_ray.preparation.autoencoder import psnr
 from tests.networks.saved import FACTORS, KINDS, LATENT_CHANNELS, made, save
 
 
@@ -255,7 +255,7 @@ def test_the_path_is_absolute_before_it_travels_in_a_sequence_too(tmp_path: Path
 def test_diffusers_is_imported_only_once_a_model_of_its_kind_is_wanted():
     code = (
         "import sys, hard_ray.networks.autoencoders.diffusers_models, "
-        "hard_ray.autoencoding; print('diffusers' in sys.modules)"
+        "hard_ray.preparation.autoencoder; print('diffusers' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 

@@ -24,14 +24,15 @@ from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
 from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json
-from hard_ray.generation import Dad, make_shard
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.network import image_spec
 from hard_ray.networks.precision import Precision
 from hard_ray.orchestration import generate as module
 from hard_ray.orchestration.cluster import Cluster
-from hard_ray.orchestration.generate import Generation, SetFolder, check_output, generate, prepare, with_kernels_of
+from hard_ray.orchestration.generate import Generation, check_output, generate, prepare, with_kernels_of
 from hard_ray.orchestration.shard_maker import MakerPlan
+from hard_ray.preparation.folders import SetFolder
+from hard_ray.preparation.generation import Dad, make_shard
 from tests.helpers import tiny_config, untrained_teacher
 from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed

@@ -14,7 +14,16 @@ from hard_ray.config.scoring import CLEAN
 from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
-from hard_ray.scoring import AHEAD, Means, Scoring, left_out, mean_probabilities, pearson, ranking, standard_error
+from hard_ray.preparation.scoring import (
+    AHEAD,
+    Means,
+    Scoring,
+    left_out,
+    mean_probabilities,
+    pearson,
+    ranking,
+    standard_error,
+)
 from tests.helpers import digits_pipeline, tiny_config, untrained_teacher
 
 BATCH = 16

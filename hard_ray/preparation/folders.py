@@ -13,10 +13,12 @@ import numpy as np
 from hard_ray.config.layers import flatten
 from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
+from hard_ray.data.generated_set import MANIFEST
+from hard_ray.data.generated_shard import shard_name
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, read_npz, write_bytes
+from hard_ray.preparation.scoring import Means
 from hard_ray.runs.folder import RunFolder
-from hard_ray.scoring import Means
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +128,61 @@ def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
             "with other settings otherwise (NAME={kind: ...}), or choose another --output"
         )
     return run.model_copy(update={"augmentors": everything})
+
+
+@dataclass(frozen=True, slots=True)
+class SetFolder:
+    """The paths of a generated set."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the set is, and whether it is complete."""
+        return self.path / MANIFEST
+
+    @property
+    def picture(self) -> Path:
+        """Some images at every stage."""
+        return self.path / "gallery.png"
+
+    @property
+    def run(self) -> RunFolder:
+        """The paths that it shares with a run: its lock, unreadable images."""
+        return RunFolder(self.path)
+
+    def shard(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.path / shard_name(number)
+
+    def shards(self) -> dict[int, Path]:
+        """Those that are there, by number."""
+        found = (path for path in self.path.glob("shard-*.parquet"))
+        return {int(number): path for path in sorted(found) if (number := path.stem.removeprefix("shard-")).isdigit()}
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderFolder:
+    """The paths of one autoencoder: diffusers' own, and hardray's beside them."""
+
+    path: Path
+
+    @property
+    def training(self) -> Path:
+        """What decides the weights, resolved for the machine."""
+        return self.path / "training.yaml"
+
+    @property
+    def result(self) -> Path:
+        """What came out; it is there once the training is finished."""
+        return self.path / "result.json"
+
+    @property
+    def picture(self) -> Path:
+        """Validation images and what became of them."""
+        return self.path / "reconstructions.png"
+
+    @property
+    def run(self) -> RunFolder:
+        """The paths that it shares with a run: log, checkpoints, lock, stop."""
+        return RunFolder(self.path)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hard_ray.autoencoding import (
+from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
+from hard_ray.data.batch import Batch
+from hard_ray.distillation.checkpoints import CheckpointStore
+from hard_ray.distillation.loop import Status
+from hard_ray.errors import DataError
+from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
+from hard_ray.networks.precision import Precision
+from hard_ray.preparation.autoencoder import (
     AutoencoderLoop,
     KlObjective,
     VqObjective,
@@ -15,13 +22,6 @@ from hard_ray.autoencoding import (
     measure,
     psnr,
 )
-from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
-from hard_ray.data.batch import Batch
-from hard_ray.distillation.checkpoints import CheckpointStore
-from hard_ray.distillation.loop import Status
-from hard_ray.errors import DataError
-from hard_ray.networks.autoencoders.diffusers_models import new_autoencoder
-from hard_ray.networks.precision import Precision
 from hard_ray.runs.log import MetricsLog, read_points
 from tests.helpers import assert_equal_bits, digits_pipeline
 

@@ -24,11 +24,11 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
 from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
-from hard_ray.generation import Dad, Originals, Score, encode_png, make_shard, spans
 from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
+from hard_ray.preparation.generation import Dad, Originals, Score, encode_png, make_shard, spans
 from tests.augmentors.made import Halving
 from tests.helpers import make_image_folder, tiny_config, untrained_teacher
 

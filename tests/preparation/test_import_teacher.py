@@ -18,7 +18,7 @@ from hard_ray.config.teacher_training import load_teacher_config, teacher_run
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
-from hard_ray.orchestration.driver import examine
+from hard_ray.preparation.checks import examine
 from tests.helpers import Trap, make_image_folder, run_here, student_weights
 
 CLASSES = ("ant", "bee", "cat")

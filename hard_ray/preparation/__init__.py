@@ -1,0 +1,1 @@
+"""What is made before a student is trained: teachers, autoencoders, generated sets, scores."""

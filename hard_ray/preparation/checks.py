@@ -1,0 +1,45 @@
+"""Checks of a run before a cluster starts: data and both networks."""
+
+from __future__ import annotations
+
+from hard_ray.augmentors.build import build_augmentor
+from hard_ray.config.run import RunConfig
+from hard_ray.data.generated_set import generated_for
+from hard_ray.data.index import ImageIndex
+from hard_ray.data.schedule import train_schedule
+from hard_ray.data.sources.build import build_index
+from hard_ray.distillation.optimisers import build_optimizer
+from hard_ray.evaluation.suites import check_suites
+from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
+
+
+def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:
+    """Look at suites and data and build student and teacher, before anything is started or written.
+
+    Args:
+        config: the run.
+        learner: what messages call the network that is trained.
+
+    Raises:
+        HardrayError: something about suites, data or networks that the user can mend.
+    """
+    check_suites(config.validation.at_the_end)
+    index = build_index(config.data)
+    student, teacher = check_networks(config, image_spec(config, index), learner=learner)
+    build_optimizer(student, config.optim)
+    build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
+    generated_for(config.augmentor, index)
+    train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
+    return index, student, teacher
+
+
+def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "student") -> tuple[Network, Network]:
+    """Build student and teacher once, where an error costs nothing yet.
+
+    Raises:
+        ModelError: one of them cannot be made, or does not fit the data.
+    """
+    student = build_student(config.student, images, role=learner)
+    if config.teacher.has_weights:
+        return student, build_teacher(config.teacher, images)
+    return student, build_student(config.teacher, images, role="teacher")
