@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rows import HERE, Row, read_rows
-from hard_ray.figures import save_png
 from hard_ray.preparation.scoring import pearson
-from hard_ray.score_plots import draw_correlation
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.score_plots import draw_correlation
 
 PAGE = HERE.parent / "docs" / "experiments.md"
 COSTS = ("seconds_per_update", "augmentor_share")

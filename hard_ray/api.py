@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hard_ray.comparison_page import WrittenComparison
     from hard_ray.export.predict import Prediction
     from hard_ray.export.student import Exported
     from hard_ray.orchestration.driver import Reporter, RunResult
     from hard_ray.orchestration.tune import SearchResult
     from hard_ray.preparation.import_teacher import ImportedTeacher
+    from hard_ray.reports.comparison.page import WrittenComparison
 
 
 def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -126,7 +126,7 @@ def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
     Raises:
         HardrayError: there is no run in the folder, or it kept no pictures.
     """
-    from hard_ray import pictures
+    from hard_ray.reports.run import pictures
 
     return pictures.write_pictures(Path(output), None if to is None else Path(to))
 
@@ -141,7 +141,7 @@ def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     Raises:
         HardrayError: there is no run in the folder, or a file of it is damaged.
     """
-    from hard_ray import page
+    from hard_ray.reports.run import page
 
     return page.write_page(Path(output), None if to is None else Path(to))
 
@@ -160,7 +160,7 @@ def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> Writ
     Raises:
         HardrayError: a folder holds no run, or fewer than two are given.
     """
-    from hard_ray import comparison_page
+    from hard_ray.reports.comparison import page as comparison_page
 
     return comparison_page.write_comparison([Path(run) for run in runs], None if to is None else Path(to))
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..terminal import console, errors, readable_errors
 
 if TYPE_CHECKING:
-    from hard_ray.comparison import Comparison
+    from hard_ray.reports.comparison.groups import Comparison
 
 
 def compare(
@@ -41,7 +41,7 @@ def compare(
 
 def tables_of(comparison: Comparison) -> list[Table]:
     """Results, differing keys and tests, where there are any."""
-    from hard_ray.comparison_tables import differences, results, t_tests
+    from hard_ray.reports.comparison.tables import differences, results, t_tests
 
     header, body = results(comparison)
     narrow = [[cell.replace(" (", "\n(") for cell in row] for row in body]

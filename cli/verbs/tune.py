@@ -182,7 +182,7 @@ def _print_result(result: SearchResult) -> None:
 
 def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
     """The leader board; of several metrics, those that no other trial beats in all are bold."""
-    from hard_ray.search_results import cell
+    from hard_ray.reports.search.results import cell
 
     metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
     table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")

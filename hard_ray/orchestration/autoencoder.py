@@ -25,9 +25,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Status
 from hard_ray.errors import RunFolderError, StoppedError
-from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
-from hard_ray.gallery import draw_reconstructions
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
@@ -37,6 +35,8 @@ from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.hardware import probe
 from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.preparation.folders import AutoencoderFolder
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import draw_reconstructions
 from hard_ray.runs.log import MetricsLog
 
 PICTURES = 8

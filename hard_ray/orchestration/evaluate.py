@@ -36,9 +36,7 @@ from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.measure import suite_results
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.evaluation.suites import check_suites
-from hard_ray.evaluation_plots import draw_evaluation
 from hard_ray.export.target import Target
-from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import image_spec
@@ -46,6 +44,8 @@ from hard_ray.orchestration.cluster import Cluster, await_streams, connected, da
 from hard_ray.orchestration.demand import DATA_CPUS
 from hard_ray.orchestration.hardware import usable_cores
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
+from hard_ray.reports.evaluation_plots import draw_evaluation
+from hard_ray.reports.figures import save_png
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation

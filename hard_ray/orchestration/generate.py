@@ -31,9 +31,7 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
-from hard_ray.figures import save_png
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
-from hard_ray.gallery import draw_generated
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
@@ -49,6 +47,8 @@ from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, Dad, Score, spans
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import draw_generated
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 

@@ -29,7 +29,6 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, StoppedError, TeacherError
-from hard_ray.figures import save_png
 from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
@@ -39,8 +38,9 @@ from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.preparation.folders import Known, ScoreFolder, check_output
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.score_plots import draw_correlation, draw_scores
 from hard_ray.runs.summary import versions
-from hard_ray.score_plots import draw_correlation, draw_scores
 
 SAY_EVERY_S = 5.0
 

@@ -36,10 +36,10 @@ from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
 from hard_ray.preparation.checks import examine
+from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.runs.tracking import Follower, Tracking, show_best, show_table, tracking_uri
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus
-from hard_ray.search_results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 
 Say = Callable[[str], None]
 

@@ -44,9 +44,7 @@ from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.export.timm_folder import ModelCard, export_network, timm_view
-from hard_ray.figures import save_png
 from hard_ray.files import cache_folder, room_wanted, write_json
-from hard_ray.gallery import draw_gallery
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
@@ -55,6 +53,8 @@ from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
 from hard_ray.ranks import Ranks
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import draw_gallery
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import write_snapshot
 

@@ -157,7 +157,7 @@ def test_resume_takes_no_other_configuration_and_wants_a_run(tmp_path: Path):
 
 def test_a_run_on_labels_names_no_teacher_on_its_page(trained: Path):
     from hard_ray.files import write_text
-    from hard_ray.page import write_page
+    from hard_ray.reports.run.page import write_page
 
     run = teacher_run(tiny_config(*RECIPE))
     write_text(RunFolder(trained).config, dump_yaml(run))

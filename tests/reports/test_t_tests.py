@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hard_ray.significance import Difference, cautions, compare_means
+from hard_ray.reports.comparison.t_tests import Difference, cautions, compare_means
 
 FIRST = [(0, 95.0), (1, 94.2), (2, 95.6)]
 SECOND = [(0, 96.1), (1, 95.5), (2, 96.0)]

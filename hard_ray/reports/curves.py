@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.config.controller import Phase
-from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
+from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.runs.record import Point
-from hard_ray.runs.snapshots import Snapshot
-from hard_ray.units import bounds_in_unit, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +23,6 @@ POINTS = 500
 SEVERITIES = {"shift": "shift, pixels", "rotation": "rotation, degrees", "scale": "scale, factor"}
 """What the numbers of a condition count."""
 STRIP_CELLS = 480
-BINS = 48
-OVERLAP = 1.6
-"""Height of the tallest ridge, in distances between two ridges."""
 LABEL_SIZE, TICK_SIZE = 10, 9
 LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor": INK}
 STUDENT_TURN, AUGMENTOR_TURN = COLOURS["line"], COLOURS["student"]
@@ -225,66 +220,3 @@ def _strip(axis: Axes, phases: Sequence[tuple[Phase, int, int]]) -> None:
 
 
 # ------------------------------------------------------------------- distribution
-
-
-def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
-    """What the augmentor draws, a panel for each parameter and in it a ridge for each snapshot, oldest on top."""
-    names = list(snapshots[0].samples)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(9.2 if columns == 3 else 3.4 * columns, (0.3 * len(snapshots) + 1.0) * rows)
-    figure.suptitle("what the augmentor draws, by update", fontsize=10, color=INK)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for place, axis in enumerate(axes.flat):
-        if place < len(names):
-            _ridges(axis, names[place], snapshots, label_updates=place % columns == 0)
-        else:
-            axis.set_visible(False)
-    return figure
-
-
-def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updates: bool) -> None:
-    unit = unit_of(name)
-    values = [unit.convert(snapshot.samples[name].astype(np.float64)) for snapshot in snapshots]
-    low, high = _limits(name, snapshots, values)
-    densities = [_density(found, low, high) for found in values]
-    tallest = max(float(density.max()) for density in densities) or 1.0
-    places = np.linspace(low, high, BINS)
-    for place, (density, colour) in enumerate(zip(densities, ramp(len(snapshots)), strict=True)):
-        base = float(len(snapshots) - 1 - place)
-        top = base + OVERLAP * density / tallest
-        axis.fill_between(places, base, top, color=colour, alpha=0.75, linewidth=0, zorder=place + 2)
-        axis.plot(places, top, color=colour, linewidth=1.0, zorder=place + 2)
-    axis.set_xlim(low, high)
-    axis.set_ylim(-0.1, len(snapshots) + 0.8)
-    updates = [f"{snapshot.step:,}" for snapshot in reversed(snapshots)]
-    axis.set_yticks(range(len(snapshots)), updates if label_updates else [""] * len(snapshots))
-    if label_updates:
-        axis.set_ylabel("update", fontsize=LABEL_SIZE, color=INK)
-    axis.set_xlabel(unit.label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
-    axis.grid(visible=True, color=LINE, linewidth=0.6)
-    _quiet(axis)
-
-
-def _limits(name: str, snapshots: Sequence[Snapshot], values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The bounds, or where there are none, what was drawn."""
-    bounds = snapshots[-1].bounds.get(name)
-    low, high = bounds_in_unit(name, bounds) if bounds else (min(map(np.min, values)), max(map(np.max, values)))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _density(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """A smoothed histogram; what piles up at a bound stays there."""
-    counts, _ = np.histogram(values.clip(low, high), BINS, (low, high))
-    smooth: NDArray[np.float64] = np.convolve(
-        np.pad(counts / max(1, len(values)), 2, mode="symmetric"), np.array([1, 4, 6, 4, 1]) / 16, mode="valid"
-    )
-    return smooth
-
-
-def ramp(count: int) -> list[str]:
-    """Colours from early to late that can be told from a light and from a dark page."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps["viridis"](place)) for place in np.linspace(0.3, 0.82, count)]

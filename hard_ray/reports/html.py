@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from hard_ray.errors import RunFolderError
-from hard_ray.figures import PALETTE
 from hard_ray.files import write_text
+from hard_ray.reports.figures import PALETTE
 
 Html = str
 """Text that is markup already; every other text goes through `escape`."""
@@ -32,7 +32,7 @@ def write_document(path: Path, text: Html) -> None:
 
 def document(title: str, body: Html) -> Html:
     """The whole page; nothing is loaded from elsewhere."""
-    style = files("hard_ray").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("hard_ray.reports").joinpath("page.css").read_text(encoding="utf-8")
     light, dark = ("".join(f"--{name}: {pair[which]};" for name, pair in PALETTE.items()) for which in (0, 1))
     return f"""<!DOCTYPE html>
 <html lang="en">

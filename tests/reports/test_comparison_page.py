@@ -10,10 +10,10 @@ import pytest
 from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
-from hard_ray.comparison_page import write_comparison
 from hard_ray.errors import RunFolderError
+from hard_ray.reports.comparison.page import write_comparison
 from tests.compared import finished, going_on, suite
-from tests.test_page import Page
+from tests.reports.test_run_page import Page
 
 
 def words(text: str) -> str:

@@ -8,10 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from hard_ray.comparison import ComparedRun, Comparison, read_comparison
-from hard_ray.comparison_plots import colours_of, draw_accuracy, draw_curves, validated_suites
-from hard_ray.comparison_tables import by_condition, differences, mean_by_severity, results, t_tests
-from hard_ray.elements import (
+from hard_ray.errors import RunFolderError
+from hard_ray.files import write_json
+from hard_ray.reports.comparison.groups import ComparedRun, Comparison, read_comparison
+from hard_ray.reports.comparison.plots import colours_of, draw_accuracy, draw_curves, validated_suites
+from hard_ray.reports.comparison.tables import by_condition, differences, mean_by_severity, results, t_tests
+from hard_ray.reports.curves import draw_robustness, is_curve
+from hard_ray.reports.figures import COLOURS, to_svg
+from hard_ray.reports.html import (
     Html,
     conditions_table,
     details,
@@ -22,10 +26,6 @@ from hard_ray.elements import (
     table_of,
     write_document,
 )
-from hard_ray.errors import RunFolderError
-from hard_ray.figures import COLOURS, to_svg
-from hard_ray.files import write_json
-from hard_ray.plots import draw_robustness, is_curve
 
 
 @dataclass(frozen=True, slots=True)

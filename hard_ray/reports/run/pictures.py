@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hard_ray.errors import RunFolderError
-from hard_ray.figures import save_png
-from hard_ray.gallery import draw_gallery, draw_strip
-from hard_ray.plots import draw_distribution
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import draw_gallery, draw_strip
+from hard_ray.reports.run.distribution import draw_distribution
 from hard_ray.runs.record import RunRecord, read_record
 from hard_ray.runs.snapshots import Snapshot, read_snapshot, snapshot_paths, spread, why_none
 

@@ -9,13 +9,13 @@ from hard_ray.config.layers import Layer
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, SpaceConfig
 from hard_ray.errors import RunFolderError, readable
-from hard_ray.figures import save_png
 from hard_ray.files import read_json, write_json, write_text
-from hard_ray.importance import importance
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.search.importance import importance
+from hard_ray.reports.search.plots import draw_history, draw_importance, draw_parallel, draw_pareto
 from hard_ray.runs.search_folder import SearchFolder
 from hard_ray.runs.summary import versions
 from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus
-from hard_ray.tune_plots import draw_history, draw_importance, draw_parallel, draw_pareto
 
 
 def write_results(

@@ -13,8 +13,8 @@ import yaml
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json, write_json, write_text
-from hard_ray.page import _spread, write_page
-from hard_ray.pictures import write_pictures
+from hard_ray.reports.run.page import _spread, write_page
+from hard_ray.reports.run.pictures import write_pictures
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import read_points
 from hard_ray.runs.record import shareable

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hard_ray.augmentors.affine import PARAMETERS
-from hard_ray.units import UNITS, bounds_in_unit, unit_of
+from hard_ray.reports.run.distribution import UNITS, bounds_in_unit, unit_of
 from tests.augmentors.made import KINDS, make
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.figures import COLOURS, INK, LINE, new_figure
+from hard_ray.reports.figures import COLOURS, INK, LINE, new_figure
 from hard_ray.runs.snapshots import Guesses, Snapshot, View
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
-from hard_ray.plots import LABEL_SIZE, LEGEND, TICK_SIZE, draw_robustness, finish, is_curve, severity_lines
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, TICK_SIZE, draw_robustness, finish, is_curve, severity_lines
+from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

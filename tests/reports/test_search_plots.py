@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from hard_ray.config.distribution import Choice, LogUniform, QUniform, RandInt, Uniform
-from hard_ray.importance import importance
+from hard_ray.reports.search.importance import importance
+from hard_ray.reports.search.plots import draw_history, draw_importance, draw_parallel, draw_pareto, places, tick_places
 from hard_ray.runs.trials import Goal, Trial, TrialStatus
-from hard_ray.tune_plots import draw_history, draw_importance, draw_parallel, draw_pareto, places, tick_places
 
 TOP1, LOSS = Goal("val/top1", "max"), Goal("val/loss", "min")
 PARAMETERS = {"optim.lr": LogUniform(loguniform=(0.01, 1)), "optim.opt": Choice(choice=("sgd", "adamw", "lamb"))}

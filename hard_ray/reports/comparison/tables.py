@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from hard_ray.comparison import Comparison, Group, Spread, plain
-from hard_ray.significance import Difference
+from hard_ray.reports.comparison.groups import Comparison, Group, Spread, plain
+from hard_ray.reports.comparison.t_tests import Difference
 
 Table = tuple[list[str], list[list[str]]]
 """Header and rows."""

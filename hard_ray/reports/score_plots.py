@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hard_ray.figures import COLOURS, INK, QUIET, new_figure
-from hard_ray.plots import LABEL_SIZE, TICK_SIZE, finish
 from hard_ray.preparation.scoring import Score, pearson
+from hard_ray.reports.curves import LABEL_SIZE, TICK_SIZE, finish
+from hard_ray.reports.figures import COLOURS, INK, QUIET, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform
-from hard_ray.figures import COLOURS, INK, LINE, QUIET, new_figure
-from hard_ray.plots import LABEL_SIZE, LEGEND, TICK_SIZE, finish
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, TICK_SIZE, finish
+from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.runs.trials import Goal, Trial, TrialStatus
 
 if TYPE_CHECKING:

@@ -11,7 +11,10 @@ import numpy as np
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.elements import (
+from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve
+from hard_ray.reports.evaluation_plots import draw_evaluation
+from hard_ray.reports.figures import COLOURS, INK, to_svg
+from hard_ray.reports.html import (
     Html,
     conditions_table,
     details,
@@ -23,14 +26,11 @@ from hard_ray.elements import (
     table_of,
     write_document,
 )
-from hard_ray.evaluation_plots import draw_evaluation
-from hard_ray.figures import COLOURS, INK, to_svg
-from hard_ray.pictures import Pictures, read_pictures
-from hard_ray.plots import draw_robustness, draw_training, draw_validation, is_curve
+from hard_ray.reports.run.distribution import bounds_in_unit, unit_of
+from hard_ray.reports.run.pictures import Pictures, read_pictures
 from hard_ray.runs.record import RunRecord, read_record, shareable
 from hard_ray.runs.snapshots import why_none
 from hard_ray.runs.summary import label, table, top1
-from hard_ray.units import bounds_in_unit, unit_of
 
 By = dict[str, dict[str, float]]
 """Accuracy by condition and severity."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hard_ray.preparation.scoring import Score
-from hard_ray.score_plots import draw_correlation, draw_scores
+from hard_ray.reports.score_plots import draw_correlation, draw_scores
 
 SCORES = [Score("cutmix_pick", 0.004, 0.0001, 0.0, 0.0), Score("identity", 0.006, 0.0002, 0.002, 0.0001)]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from hard_ray.config.layers import dotted_values
 from hard_ray.errors import RunFolderError
+from hard_ray.reports.comparison.t_tests import Difference, cautions, compare_means
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.record import RunRecord, read_record, shareable
-from hard_ray.significance import Difference, cautions, compare_means
 
 NAMES_A_RUN = ("seed", "experiment.name")
 """Keys in which runs of one group may differ."""

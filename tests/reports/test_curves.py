@@ -5,17 +5,9 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from hard_ray.config.controller import Phase
-from hard_ray.figures import COLOURS, to_svg
-from hard_ray.plots import (
-    AUGMENTOR_TURN,
-    POINTS,
-    _density,
-    draw_distribution,
-    draw_robustness,
-    draw_training,
-    draw_validation,
-    is_curve,
-)
+from hard_ray.reports.curves import AUGMENTOR_TURN, POINTS, draw_robustness, draw_training, draw_validation, is_curve
+from hard_ray.reports.figures import COLOURS, to_svg
+from hard_ray.reports.run.distribution import _density, draw_distribution
 from tests.runs.test_snapshots import snapshot
 
 PHASES = [(Phase.STUDENT, 0, 10), (Phase.AUGMENTOR, 10, 15), (Phase.STUDENT, 15, 20)]

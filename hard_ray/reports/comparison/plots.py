@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hard_ray.comparison import Comparison, Spread
-from hard_ray.figures import INK, new_figure
-from hard_ray.plots import LABEL_SIZE, LEGEND, SERIES, finish
+from hard_ray.reports.comparison.groups import Comparison, Spread
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish
+from hard_ray.reports.figures import INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hard_ray.figures import save_png
-from hard_ray.gallery import AGREE, DIFFER, Verdicts, draw_gallery, draw_generated, draw_strip, names_of, shortened
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import (
+    AGREE,
+    DIFFER,
+    Verdicts,
+    draw_gallery,
+    draw_generated,
+    draw_strip,
+    names_of,
+    shortened,
+)
 from hard_ray.runs.snapshots import Guesses
 from tests.runs.test_snapshots import snapshot
 

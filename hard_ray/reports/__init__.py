@@ -1,0 +1,1 @@
+"""Figures and pages, drawn from folders without model, data or Ray."""
