@@ -15,10 +15,11 @@ import ray
 from benchmarks.plain_loop import loader, train_views
 from benchmarks.work import BATCH, BUILD, Measured, Place, interleaved, median, quiet_ray, ratio
 from hard_ray.config.loader import load_config
-from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
-from hard_ray.orchestration.hardware import usable_cores
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.hardware import usable_cores
+from hard_ray.orchestration.stream import Pipeline
 
 FIRST, STEPS = 40, 240
 

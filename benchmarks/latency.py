@@ -23,12 +23,13 @@ from benchmarks.stand_ins import IDENTITY, Sleeper
 from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python, quiet_ray
 from hard_ray.config.loader import load_config
 from hard_ray.data.batch import Batch
-from hard_ray.data.pipeline import Pipeline
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import Ticket
 from hard_ray.files import read_json
-from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.plan import RunPlan
 from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.orchestration.stream import Pipeline
 from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks import evaluating, hard_step, ingest, latency, memory, pick, scale, startup, throughput, wire
 from benchmarks.work import BUILD, Measured, Place, prepare
-from hard_ray.orchestration.hardware import probe
+from hard_ray.orchestration.cluster.hardware import probe
 
 MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
     "hard_step": (hard_step.measure, 3),

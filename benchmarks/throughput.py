@@ -25,7 +25,7 @@ from benchmarks.work import (
     run,
     show,
 )
-from hard_ray.niceness import BACKGROUND
+from hard_ray.orchestration.cluster.processes import BACKGROUND
 from hard_ray.runs.log import read_points
 
 FIRST, STEPS = 80, 320

@@ -23,7 +23,8 @@ from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Ticket
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
-from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.plan import RunPlan
 from hard_ray.ranks import Ranks
 
 UPDATES = 48

@@ -26,7 +26,7 @@ from hard_ray.config.runtime import Dtype
 from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import DTYPES, Precision
-from hard_ray.orchestration.hardware import probe
+from hard_ray.orchestration.cluster.hardware import probe
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bench"

@@ -29,7 +29,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     from hard_ray.config.data import describe
     from hard_ray.config.run import asks_teacher
     from hard_ray.data.schedule import train_schedule
-    from hard_ray.orchestration.demand import amounts, demand
+    from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.preparation.checks import examine
 
     index, student, teacher = examine(config, learner=learner)

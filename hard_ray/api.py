@@ -204,7 +204,7 @@ def train_autoencoder(
         HardrayError: something the user can mend; its text says what to do.
     """
     from hard_ray.config.autoencoder_training import autoencoder_run
-    from hard_ray.orchestration import autoencoder
+    from hard_ray.orchestration import train_autoencoder as autoencoder
 
     run = autoencoder_run(config, training)
     return autoencoder.train_autoencoder(run, Path(output), runtime=config.runtime, say=say)
@@ -241,7 +241,7 @@ def score_augmentations(
         HardrayError: something the user can mend; its text says what to do.
     """
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
-    from hard_ray.orchestration import score
+    from hard_ray.orchestration import score_augmentations as score
     from hard_ray.preparation.scoring import read_losses
 
     chosen = read_augmentors(DEFAULT_AUGMENTORS) if augmentors is None else augmentors

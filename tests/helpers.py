@@ -19,14 +19,15 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
-from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.loop import Status
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.orchestration.plan import DataShares, RunPlan
+from hard_ray.orchestration.cluster.demand import DataShare, DataShares
+from hard_ray.orchestration.plan import RunPlan
+from hard_ray.orchestration.stream import Pipeline
 from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder

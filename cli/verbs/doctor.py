@@ -25,7 +25,7 @@ from ..terminal import console, readable_errors
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
     from hard_ray.config.runtime import RuntimeConfig
-    from hard_ray.orchestration.cluster import Cluster
+    from hard_ray.orchestration.cluster.resources import Cluster
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Ray's object store lives there)
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "pydantic", "numpy")
@@ -113,7 +113,7 @@ def _byte_code() -> Iterator[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    from hard_ray.orchestration.hardware import probe
+    from hard_ray.orchestration.cluster.hardware import probe
 
     hardware = probe()
     yield Finding("processor", "ok", f"{hardware.cpu}, {hardware.cores} cores")
@@ -127,7 +127,7 @@ def _processor() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    from hard_ray.orchestration.hardware import probe
+    from hard_ray.orchestration.cluster.hardware import probe
 
     hardware = probe()
     state = "ok" if hardware.memory_gib >= 4 else "wrong"
@@ -143,7 +143,7 @@ def _memory() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     from hard_ray.files import cache_folder
-    from hard_ray.orchestration.hardware import free_disk_gib
+    from hard_ray.orchestration.cluster.hardware import free_disk_gib
 
     here = Path.cwd()
     free = free_disk_gib(here)
@@ -189,7 +189,7 @@ def _tracking() -> Iterator[Finding]:
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
     from hard_ray.config.runtime import RuntimeConfig
-    from hard_ray.orchestration.cluster import connected
+    from hard_ray.orchestration.cluster.connection import connected
     from hard_ray.redaction import without_password
 
     runtime = RuntimeConfig() if config is None else config.runtime
@@ -206,8 +206,8 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
 
 def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) -> Finding:
     """Whether the cluster has all that is reserved, custom resources as well."""
-    from hard_ray.orchestration.cluster import check_demand
-    from hard_ray.orchestration.demand import amounts, demand
+    from hard_ray.orchestration.cluster.demand import amounts, demand
+    from hard_ray.orchestration.cluster.resources import check_demand
 
     resources = cluster.resources
     own = ("memory", "object_store_memory")
@@ -230,7 +230,7 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
 
 def _nodes(output: Path | None) -> Iterator[Finding]:
     """Versions of the nodes, and whether they see the output folder."""
-    from hard_ray.orchestration.nodes import differences, look, versions_here
+    from hard_ray.orchestration.cluster.nodes import differences, look, versions_here
 
     folder = None if output is None else output.expanduser().absolute()
     folder = next((path for path in (folder, *folder.parents) if path.is_dir()), None) if folder is not None else None

@@ -101,7 +101,7 @@ def plan_table(search: Search) -> Table:
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:
     """The plan, as pairs of a heading and a text."""
-    from hard_ray.orchestration.demand import amounts, demand
+    from hard_ray.orchestration.cluster.demand import amounts, demand
 
     space, base, runtime = search.space, search.base, search.base.runtime
     concurrency = min(space.concurrency, space.count)
@@ -144,7 +144,7 @@ def _length(search: Search) -> str:
 
 
 def _trial(search: Search) -> str:
-    from hard_ray.orchestration.demand import TRIAL_CPUS, amounts
+    from hard_ray.orchestration.cluster.demand import TRIAL_CPUS, amounts
 
     runtime = search.base.runtime
     workers = f"{runtime.num_workers} student worker{'s' if runtime.num_workers > 1 else ''}"
@@ -153,7 +153,7 @@ def _trial(search: Search) -> str:
 
 
 def _pool(search: Search) -> str:
-    from hard_ray.orchestration.demand import amounts
+    from hard_ray.orchestration.cluster.demand import amounts
 
     config, pool = search.base.teacher, search.base.runtime.teacher
     note = "" if config.has_weights else "; without weights: trained once, before the trials"

@@ -29,10 +29,11 @@ from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.distillation.teacher_cache import cached_teacher, is_there, teacher_spec
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, replacing_folder, write_json, write_text
-from hard_ray.orchestration.cluster import connected, data_shares, resolve_runtime
-from hard_ray.orchestration.demand import worker_resources
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import worker_resources
+from hard_ray.orchestration.cluster.hardware import free_disk_gib
+from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.entry import train_worker
-from hard_ray.orchestration.hardware import free_disk_gib
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.preparation.checks import examine

@@ -27,7 +27,6 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
@@ -40,10 +39,12 @@ from hard_ray.export.target import Target
 from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import image_spec
-from hard_ray.orchestration.cluster import Cluster, await_streams, connected, data_shares, resolve_runtime
-from hard_ray.orchestration.demand import DATA_CPUS
-from hard_ray.orchestration.hardware import usable_cores
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
+from hard_ray.orchestration.cluster.hardware import usable_cores
+from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
+from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
 from hard_ray.runs.folder import RunFolder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from hard_ray.data.generated_set import open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures
-from hard_ray.data.pipeline import DataShare, configure_ray_data
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
@@ -35,16 +33,14 @@ from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
-from hard_ray.orchestration.cluster import (
-    Cluster,
-    await_streams,
-    connected,
-    data_shares,
-    resolve_runtime,
-)
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.pool import PoolServer, start_pool
 from hard_ray.orchestration.pool_client import PoolAddress
+from hard_ray.orchestration.progress import Progress
 from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
+from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, Dad, Score, spans
 from hard_ray.reports.figures import save_png
@@ -53,7 +49,6 @@ from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 
 PICTURES = 8
-SAY_EVERY_S = 5.0
 KERNELS = ("threads", "amp_dtype", "channels_last")
 TEACHER_KERNELS = ("threads", "dtype")
 
@@ -397,27 +392,3 @@ class Generation:
         top1 = ", ".join(f"{name} {value:.1f} %" for name, value in manifest["top1"].items())
         heading = f"{self.generation.method}: the teacher's top-1 on {manifest['images']:,} images: {top1}"
         save_png(draw_generated(shown, columns["label"], index.classes, heading=heading), self.folder.picture)
-
-
-class Progress:
-    """Says every few seconds how far it is; speed is measured from the first shard on, actors start before."""
-
-    def __init__(self, shards: int, say: Callable[[str], None]) -> None:
-        """`shards` are all of the set."""
-        self.shards = shards
-        self.say = say
-        self._images = 0
-        self._began: float | None = None
-        self._said = time.monotonic()
-
-    def note(self, done: dict[int, ShardHeader], header: ShardHeader) -> None:
-        """One more shard was made."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now
-        else:
-            self._images += header.rows
-        if now - self._said > SAY_EVERY_S or len(done) == self.shards:
-            self._said = now
-            speed = f"  {self._images / (now - self._began):,.0f} images/s" if self._images else ""
-            self.say(f"shard {len(done):>5} of {self.shards}{speed}")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.teacher import TeacherSpec
+from hard_ray.orchestration.cluster.demand import DataShares
 from hard_ray.orchestration.pool_client import PoolAddress
 
 Role = Literal["teacher", "control", "main"]
@@ -26,14 +27,6 @@ class RunPlan:
     def asks_teacher(self) -> bool:
         """Whether the objective needs the teacher, or its answers are compared with."""
         return self.role != "teacher"
-
-
-@dataclass(frozen=True, slots=True)
-class DataShares:
-    """What the Ray Data executions of all workers may use together."""
-
-    cpus: float
-    object_store_bytes: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.distillation.teacher import TeacherSpec
-from hard_ray.orchestration.demand import replica_resources
+from hard_ray.orchestration.cluster.demand import replica_resources
 from hard_ray.orchestration.pool_client import PoolAddress
 from hard_ray.orchestration.pool_size import Board, LoadFollower, PoolSizer
 from hard_ray.orchestration.replica import JoiningReplica, Replica

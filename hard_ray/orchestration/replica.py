@@ -17,7 +17,7 @@ from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import Teacher, TeacherSpec
-from hard_ray.niceness import give_way
+from hard_ray.orchestration.cluster.processes import give_way
 
 
 class Replica:

@@ -26,8 +26,9 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, write_text
-from hard_ray.orchestration.cluster import Cluster, connected, data_shares, resolve_runtime
-from hard_ray.orchestration.demand import worker_resources
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import worker_resources
+from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, stop_on_signal
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import WorkerPlan

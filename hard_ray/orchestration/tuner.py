@@ -18,7 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform, QUniform, RandInt, Uniform
 from hard_ray.config.space import SpaceConfig
 from hard_ray.data.index import ImageIndex
-from hard_ray.orchestration.demand import TRIAL_CPUS
+from hard_ray.orchestration.cluster.demand import TRIAL_CPUS
 from hard_ray.orchestration.trial import TrialActor, plain
 from hard_ray.runs.trials import Goal
 

@@ -27,7 +27,6 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import Schedule, train_schedule
 from hard_ray.distillation.camera import Camera
 from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
@@ -49,9 +48,11 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
+from hard_ray.orchestration.cluster.demand import DataShare, DataShares
 from hard_ray.orchestration.placement_groups import note_group
-from hard_ray.orchestration.plan import DataShares, RunPlan, WorkerPlan
+from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool_client import RayPool
+from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_gallery

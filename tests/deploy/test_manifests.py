@@ -21,7 +21,7 @@ from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
 from hard_ray.deployment import OVERLAYS, SETTINGS, containers, render
-from hard_ray.orchestration.demand import STUDENT_SLOT, TEACHER_SLOT
+from hard_ray.orchestration.cluster.demand import STUDENT_SLOT, TEACHER_SLOT
 from tests.deploy.operator_rules import refusals
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from hard_ray.files import read_json
-from hard_ray.niceness import BACKGROUND
+from hard_ray.orchestration.cluster.processes import BACKGROUND
 from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     MARK,

@@ -16,8 +16,8 @@ from hard_ray.config.space import Search, load_space
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
+from hard_ray.orchestration.cluster.demand import DataShares
 from hard_ray.orchestration.placement_groups import LeftGroups
-from hard_ray.orchestration.plan import DataShares
 from hard_ray.orchestration.trial import TrialFailedError, TrialOrder, TrialRun, evaluation, state_of, without_extras
 from hard_ray.orchestration.tune import SearchDriver, TrialListener, resume, tune_space
 from hard_ray.orchestration.tuner import domain, scheduler, searcher

@@ -9,19 +9,17 @@ import ray
 from hard_ray.config.loader import load_config
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration import cluster as sessions
-from hard_ray.orchestration.cluster import (
-    OWN_CLUSTER,
+from hard_ray.orchestration.cluster import connection as sessions
+from hard_ray.orchestration.cluster.connection import OWN_CLUSTER, _start, connected
+from hard_ray.orchestration.cluster.demand import demand
+from hard_ray.orchestration.cluster.resources import (
     Cluster,
     _resolve_gpus,
-    _start,
     check_demand,
-    connected,
     data_shares,
     resolve_runtime,
     slots_of,
 )
-from hard_ray.orchestration.demand import demand
 from tests.processes import lives
 
 

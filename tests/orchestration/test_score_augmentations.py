@@ -17,7 +17,7 @@ from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
 from hard_ray.errors import ConfigError, RunFolderError, StoppedError, TeacherError
 from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.orchestration import score
+from hard_ray.orchestration import score_augmentations as score
 from hard_ray.preparation.scoring import read_losses
 from tests.helpers import digits_pipeline, tiny_config
 

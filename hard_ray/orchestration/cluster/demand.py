@@ -99,3 +99,19 @@ def replica_resources(runtime: RuntimeConfig) -> dict[str, float]:
 
 def _reserved(cpus: float, gpus: float | None, slot: str | None) -> dict[str, float]:
     return {"CPU": cpus, **({"GPU": gpus} if gpus else {}), **({slot: 1.0} if slot else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class DataShares:
+    """What the Ray Data executions of all workers may use together."""
+
+    cpus: float
+    object_store_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataShare:
+    """What one rank's Ray Data executions may use."""
+
+    cpus: float
+    object_store_bytes: float

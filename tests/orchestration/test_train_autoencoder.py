@@ -12,7 +12,7 @@ from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.errors import RunFolderError
 from hard_ray.networks.autoencoders.build import build_autoencoder
-from hard_ray.orchestration.autoencoder import Trainer, _settle, check_output
+from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.folder import RunFolder
 from tests.helpers import assert_equal_bits, digits_pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -19,21 +20,14 @@ from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, _to_batch
 from hard_ray.data.schedule import Schedule
-from hard_ray.niceness import give_way
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.processes import give_way
 
 _UPDATES_PER_EXECUTION = 1000
 _LARGEST_BLOCK_ROWS = 1024
 """A block is made before its first image is used: small ones begin sooner, and cost no more in all."""
 _BLOCKS_AHEAD = 8
 """Images that are made too early take CPUs from the networks that would use them, and room."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataShare:
-    """What one rank's Ray Data executions may use."""
-
-    cpus: float
-    object_store_bytes: float
 
 
 @dataclass(slots=True)
@@ -156,3 +150,20 @@ def configure_ray_data(share: DataShare) -> None:
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
+
+
+STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
+
+
+STREAM_PATIENCE_S = 20.0
+
+
+def await_streams() -> None:
+    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown.
+
+    For a driver that reads images itself, before it leaves `connected`.
+    """
+    end = time.monotonic() + STREAM_PATIENCE_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(STREAM_THREADS):
+            thread.join(max(0.0, end - time.monotonic()))

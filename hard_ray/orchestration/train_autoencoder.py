@@ -19,7 +19,6 @@ from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
@@ -30,9 +29,12 @@ from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_pixels
-from hard_ray.orchestration.cluster import await_streams, connected, data_shares
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.hardware import probe
+from hard_ray.orchestration.cluster.resources import data_shares
 from hard_ray.orchestration.driver import stop_on_signal
-from hard_ray.orchestration.hardware import probe
+from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.reports.figures import save_png

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.orchestration import hardware
+from hard_ray.orchestration.cluster import hardware
 
 
 @pytest.mark.parametrize(

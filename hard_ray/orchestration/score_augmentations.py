@@ -23,7 +23,6 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pipeline import DataShare, Pipeline
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
@@ -32,10 +31,13 @@ from hard_ray.errors import DataError, StoppedError, TeacherError
 from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
-from hard_ray.orchestration.cluster import await_streams, connected, data_shares, resolve_runtime
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.pool import start_pool
 from hard_ray.orchestration.pool_client import RayPool
+from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.folders import Known, ScoreFolder, check_output
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
 from hard_ray.reports.figures import save_png

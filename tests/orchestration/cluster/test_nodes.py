@@ -10,8 +10,9 @@ from hard_ray_cli.verbs.doctor import _byte_code, _nodes, _room
 
 from hard_ray.config.loader import load_config
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.cluster import Cluster, _join
-from hard_ray.orchestration.nodes import Node, differences, look, versions_here
+from hard_ray.orchestration.cluster.connection import _join
+from hard_ray.orchestration.cluster.nodes import Node, differences, look, versions_here
+from hard_ray.orchestration.cluster.resources import Cluster
 
 
 def test_a_node_says_its_versions_and_whether_it_sees_a_folder(cluster: None, tmp_path: Path):
@@ -30,7 +31,7 @@ def test_the_doctor_says_versions_and_shared_storage(cluster: None, tmp_path: Pa
     assert [(item.what, item.state) for item in found] == [("versions", "ok"), ("output", "ok")]
     assert str(tmp_path) in found[1].text
     there = Node("n1", versions_here() | {"timm": "0.9.0"}, sees=False)
-    monkeypatch.setattr("hard_ray.orchestration.nodes.look", lambda folder: ([there], ["n2"]))
+    monkeypatch.setattr("hard_ray.orchestration.cluster.nodes.look", lambda folder: ([there], ["n2"]))
     found = list(_nodes(tmp_path))
     assert [(item.what, item.state) for item in found] == [
         ("node", "wrong"),

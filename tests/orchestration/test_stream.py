@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ray.data import DataContext
 
-from hard_ray.data.pipeline import Breath, DataShare, Pipeline, configure_ray_data
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.stream import Breath, Pipeline, configure_ray_data
 from tests.helpers import tiny_config
 
 

@@ -19,7 +19,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.cluster import check_demand, connected
+from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.resources import check_demand
 from tests.processes import await_answer, end, free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -1,0 +1,1 @@
+"""Joining or starting a cluster, and what a job needs of it."""

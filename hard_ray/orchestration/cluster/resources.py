@@ -1,0 +1,171 @@
+"""What a cluster has, and whether that is enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from hard_ray.config.run import RunConfig
+from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.errors import ClusterError
+from hard_ray.orchestration.cluster.demand import (
+    DATA_CPUS,
+    STUDENT_SLOT,
+    TEACHER_SLOT,
+    DataShares,
+    Demand,
+    amounts,
+    demand,
+)
+from hard_ray.orchestration.cluster.hardware import Hardware, probe
+
+NODES_LOOK_S = 1.0
+"""How often a run that waits for nodes looks whether they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster that this process is connected to."""
+
+    is_own: bool
+    """Whether it was started for this run, on this machine."""
+    resources: dict[str, float]
+
+
+def slots_of(reserved: Demand) -> dict[str, float]:
+    """The slots of a cluster that is made for one run: all that it asks for."""
+    return {name: amount for name, amount in reserved.total.items() if name in (STUDENT_SLOT, TEACHER_SLOT)}
+
+
+def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> None:
+    """Compare what is reserved with what the cluster has, before anything waits for it.
+
+    Raises:
+        ClusterError: says what is missing.
+    """
+    wanted = demand(runtime, trials=trials, least=True)
+    if missing := _missing(wanted, cluster.resources):
+        parts = "; ".join(f"{who}: {amounts(part)}" for who, part in wanted.parts.items())
+        waited = f" within {runtime.nodes_timeout_s:g} s" if runtime.nodes_timeout_s and not cluster.is_own else ""
+        raise ClusterError(
+            f"{wanted.whose} reserves {missing}{waited}: {parts}; lower {wanted.knobs}, or add nodes (where an "
+            "autoscaler does, runtime.nodes_timeout_s waits for it)"
+        )
+
+
+def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:
+    """What a cluster with these resources lacks, in words; nothing where it has all."""
+    return " and ".join(
+        f"{amount:g} {name} (the cluster has {resources.get(name, 0.0):g})"
+        for name, amount in wanted.total.items()
+        if amount > resources.get(name, 0.0) + 1e-9
+    )
+
+
+def _await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str], None]) -> None:
+    """Have the autoscaler of a joined cluster add what the run reserves, until it can begin or the time is over.
+
+    Ray Train and the pool ask for it again as they start, so the request goes no further than this: it would outlive
+    a driver that is killed.
+    """
+    if not runtime.nodes_timeout_s:
+        return
+    last, there = time.monotonic() + runtime.nodes_timeout_s, ray.cluster_resources()
+    resolved = _resolve_gpus(runtime, Cluster(is_own=False, resources=there), trials or 1)
+    least = demand(resolved, trials=trials, least=True)
+    if not (missing := _missing(least, there)):
+        return
+    say(f"cluster: waiting up to {runtime.nodes_timeout_s:g} s for nodes; {least.whose} reserves {missing}")
+    request_resources(bundles=demand(resolved, trials=trials).bundles)
+    try:
+        while _missing(least, ray.cluster_resources()) and time.monotonic() < last:
+            time.sleep(NODES_LOOK_S)
+    finally:
+        request_resources(bundles=[])
+
+
+def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> DataShares:
+    """What is left for Ray Data of one run once workers and teachers have theirs; see `demand` for `trials`."""
+    runs = trials or 1
+    reserved = demand(runtime, trials=trials).total["CPU"] - runs * DATA_CPUS
+    return DataShares(
+        cpus=max(DATA_CPUS, (cluster.resources.get("CPU", 0.0) - reserved) / runs),
+        object_store_bytes=0.5 * cluster.resources.get("object_store_memory", 2**30) / runs,
+    )
+
+
+def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None = None) -> RunConfig:
+    """Fill in what is chosen from the hardware; what the user or an earlier start chose stays.
+
+    Args:
+        config: of the run.
+        cluster: where it runs.
+        trials: as in `demand`.
+
+    Raises:
+        ClusterError: the cluster lacks what the run reserves.
+    """
+    runs = trials or 1
+    reserved = _resolve_gpus(config.runtime, cluster, runs)
+    check_demand(reserved, cluster, trials=trials)
+    return config.model_copy(update={"runtime": _resolve_kernels(reserved, cluster, runs)})
+
+
+def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> RuntimeConfig:
+    """GPUs are used where the cluster has them; where they are few, a worker and a teacher share one."""
+    there, workers = cluster.resources.get("GPU", 0.0), runs * runtime.num_workers
+    replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
+    shared = replicas > 0 and not runtime.slots and workers <= there < workers + replicas  # slots: nodes of their own
+    gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
+    left = there - workers * gpus  # none, where a worker was told to take a whole one
+    per_replica = min(1.0, int(100 * left / replicas) / 100) if shared and left > 0 else 1.0
+    for_teacher = _chosen(runtime.teacher.num_gpus, per_replica if gpus and replicas else 0.0)
+    teacher = runtime.teacher.model_copy(update={"num_gpus": for_teacher})
+    return runtime.model_copy(update={"gpus_per_worker": gpus, "teacher": teacher})
+
+
+def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> RuntimeConfig:
+    """Precision, memory layout and threads follow from the machine that student workers run on."""
+    gpus = runtime.gpus_per_worker or 0.0
+    hardware = probe() if cluster.is_own and not gpus else remote_probe(gpus)
+    dtype = hardware.fast_dtype(on_gpu=bool(gpus))
+    threads = _threads(runtime, hardware, runs, is_own=cluster.is_own)
+    amp_dtype = _chosen(runtime.amp_dtype, dtype)
+    teacher = runtime.teacher.model_copy(
+        update={
+            "dtype": _chosen(runtime.teacher.dtype, dtype),
+            "threads": _chosen(runtime.teacher.threads, threads),
+        }
+    )
+    return runtime.model_copy(
+        update={
+            "amp_dtype": amp_dtype,
+            "channels_last": _chosen(
+                runtime.channels_last, hardware.prefers_channels_last(amp_dtype, on_gpu=bool(gpus))
+            ),
+            "threads": _chosen(runtime.threads, threads),
+            "teacher": teacher,
+        }
+    )
+
+
+def remote_probe(num_gpus: float) -> Hardware:
+    """Look at a machine that student workers will run on."""
+    return ray.get(ray.remote(probe).options(num_cpus=0, num_gpus=num_gpus).remote())
+
+
+def _threads(runtime: RuntimeConfig, hardware: Hardware, runs: int, *, is_own: bool) -> int:
+    """On a cluster what is reserved; on one machine an equal part for every process that computes."""
+    if not is_own:
+        return max(1, int(runtime.cpus_per_worker))
+    replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
+    return max(1, hardware.cores // (runs * runtime.num_workers + replicas))
+
+
+def _chosen(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is None else given
