@@ -28,7 +28,7 @@ from hard_ray.distillation.messages import Ticket
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.demand import DataShares
 from hard_ray.orchestration.plan import RunPlan
-from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks

@@ -16,7 +16,7 @@ import ray
 
 from benchmarks.stand_ins import Asker, Sleeper
 from benchmarks.work import BATCH, CLASSES, Measured, Place, median, python, quiet_ray
-from hard_ray.orchestration.pool_client import PoolAddress
+from hard_ray.orchestration.pool.client import PoolAddress
 
 SIZES, LARGEST = (1, 2, 4, 8, 16), 32
 LARGEST_BYTES = 10 * 2**30

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.distillation.messages import Reply
-from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 
 IDENTITY = "0" * 64
 

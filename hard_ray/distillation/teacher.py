@@ -1,7 +1,7 @@
 """The frozen teacher: logits, and losses with their gradient to the images.
 
 `Teacher` is one network in one process. `TeacherPool` is how the training step asks for answers, wherever the
-teacher lives; `LocalPool` answers in the calling process, `hard_ray.orchestration.pool` from actors. Requests
+teacher lives; `LocalPool` answers in the calling process, `hard_ray.orchestration.pool.server` from actors. Requests
 carry everything that they need, so any replica can answer any of them, and asking again changes nothing.
 """
 

@@ -35,7 +35,7 @@ from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.entry import train_worker
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
-from hard_ray.orchestration.pool import PoolServer, start_pool
+from hard_ray.orchestration.pool.server import PoolServer, start_pool
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder, check_new, create, open_run
 from hard_ray.runs.summary import markdown, summarise

@@ -9,7 +9,7 @@ from typing import Literal
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.pool_client import PoolAddress
+from hard_ray.orchestration.pool.client import PoolAddress
 
 Role = Literal["teacher", "control", "main"]
 

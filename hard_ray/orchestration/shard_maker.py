@@ -20,7 +20,7 @@ from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, Teach
 from hard_ray.errors import HardrayError, ModelError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
-from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 from hard_ray.preparation.generation import Dad, make_shard
 
 

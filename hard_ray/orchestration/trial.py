@@ -31,7 +31,7 @@ from hard_ray.orchestration.cluster.connection import REPORT_INTERVAL_S, quiet_r
 from hard_ray.orchestration.cluster.demand import DataShares
 from hard_ray.orchestration.driver import Driver, Reporter
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
-from hard_ray.orchestration.pool_client import PoolAddress
+from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.runs.log import LogPlace
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 

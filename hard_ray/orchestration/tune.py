@@ -32,8 +32,8 @@ from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resol
 from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, stop_on_signal
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
 from hard_ray.orchestration.plan import WorkerPlan
-from hard_ray.orchestration.pool import PoolServer
-from hard_ray.orchestration.pool_client import RayPool
+from hard_ray.orchestration.pool.client import RayPool
+from hard_ray.orchestration.pool.server import PoolServer
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
 from hard_ray.preparation.checks import examine

@@ -51,7 +51,7 @@ from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.orchestration.cluster.demand import DataShare, DataShares
 from hard_ray.orchestration.placement_groups import note_group
 from hard_ray.orchestration.plan import RunPlan, WorkerPlan
-from hard_ray.orchestration.pool_client import RayPool
+from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.reports.figures import save_png

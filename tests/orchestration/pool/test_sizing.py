@@ -11,11 +11,12 @@ import ray
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.distillation.teacher import Teacher, TeacherSpec
-from hard_ray.orchestration import pool_client, pool_size
-from hard_ray.orchestration.pool import start_pool
-from hard_ray.orchestration.pool_client import RayPool
-from hard_ray.orchestration.pool_size import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower, PoolSizer
-from tests.orchestration.test_pool import IMAGES, SPEC, saved
+from hard_ray.orchestration.pool import client as pool_client
+from hard_ray.orchestration.pool import sizing as pool_size
+from hard_ray.orchestration.pool.client import RayPool
+from hard_ray.orchestration.pool.server import start_pool
+from hard_ray.orchestration.pool.sizing import GROW_AFTER, SHRINK_AFTER, Board, LoadFollower, PoolSizer
+from tests.orchestration.pool.test_pool import IMAGES, SPEC, saved
 
 __all__ = ["saved"]
 

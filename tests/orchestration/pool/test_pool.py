@@ -26,9 +26,9 @@ from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, Teach
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
-from hard_ray.orchestration import pool_client
-from hard_ray.orchestration.pool import PoolServer, start_pool
-from hard_ray.orchestration.pool_client import PoolAddress, RayPool
+from hard_ray.orchestration.pool import client as pool_client
+from hard_ray.orchestration.pool.client import PoolAddress, RayPool
+from hard_ray.orchestration.pool.server import PoolServer, start_pool
 from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -375,5 +375,5 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
 
 def test_asking_needs_no_torch() -> None:
     """A process that only carries requests starts without it."""
-    asked = "import sys, hard_ray.orchestration.pool_client; sys.exit('torch' in sys.modules)"
+    asked = "import sys, hard_ray.orchestration.pool.client; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

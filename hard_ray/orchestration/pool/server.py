@@ -14,9 +14,9 @@ from ray.actor import ActorHandle
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.orchestration.cluster.demand import replica_resources
-from hard_ray.orchestration.pool_client import PoolAddress
-from hard_ray.orchestration.pool_size import Board, LoadFollower, PoolSizer
-from hard_ray.orchestration.replica import JoiningReplica, Replica
+from hard_ray.orchestration.pool.client import PoolAddress
+from hard_ray.orchestration.pool.replica import JoiningReplica, Replica
+from hard_ray.orchestration.pool.sizing import Board, LoadFollower, PoolSizer
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The teacher pool: frozen networks in actors that return logits and gradients."""
