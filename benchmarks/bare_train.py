@@ -16,7 +16,7 @@ def step(told: dict[str, str]) -> None:
     """The worker."""
     import torch
 
-    import hard_ray.orchestration.worker  # noqa: F401  (the same imports)
+    import hard_ray.orchestration.run.builder  # noqa: F401  (the same imports)
     from benchmarks.work import BATCH, SPEC, STUDENT
     from hard_ray.config.networks import StudentConfig
     from hard_ray.networks.network import build_student
@@ -29,7 +29,7 @@ def step(told: dict[str, str]) -> None:
 
 def main() -> None:
     """Print when the first update was made, in seconds since the epoch."""
-    import hard_ray.orchestration.driver  # noqa: F401  (the same imports)
+    import hard_ray.orchestration.run.driver  # noqa: F401  (the same imports)
 
     with quiet_ray(3), tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(

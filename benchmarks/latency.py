@@ -27,10 +27,10 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import Ticket
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.plan import RunPlan
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
+from hard_ray.orchestration.run.builder import Builder
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
-from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 
 REPLICAS, STEPS = (1, 2, 4, 8), 100

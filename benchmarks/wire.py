@@ -24,7 +24,7 @@ from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.plan import RunPlan
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 
 UPDATES = 48

@@ -15,8 +15,8 @@ from .terminal import console
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
-    from hard_ray.orchestration.driver import RunResult
-    from hard_ray.orchestration.plan import RunPlan
+    from hard_ray.orchestration.run.driver import RunResult
+    from hard_ray.orchestration.run.plan import RunPlan
     from hard_ray.runs.log import LogPlace
 
 LINE_EVERY_S = 5.0

@@ -41,7 +41,8 @@ __all__ = [
 if TYPE_CHECKING:
     from hard_ray.export.predict import Prediction
     from hard_ray.export.student import Exported
-    from hard_ray.orchestration.driver import Reporter, RunResult
+    from hard_ray.orchestration.run.driver import RunResult
+    from hard_ray.orchestration.run.reporter import Reporter
     from hard_ray.orchestration.tune import SearchResult
     from hard_ray.preparation.import_teacher import ImportedTeacher
     from hard_ray.reports.comparison.page import WrittenComparison
@@ -58,7 +59,7 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
     Raises:
         HardrayError: something the user can mend; its text says what to do.
     """
-    from hard_ray.orchestration import driver
+    from hard_ray.orchestration.run import driver
 
     return driver.distill(config, Path(output), reporter)
 
@@ -69,7 +70,7 @@ def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult
     Raises:
         HardrayError: there is no run in the folder, or something else the user can mend.
     """
-    from hard_ray.orchestration import driver
+    from hard_ray.orchestration.run import driver
 
     return driver.resume(Path(output), reporter)
 
@@ -181,7 +182,7 @@ def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter |
     Raises:
         HardrayError: something the user can mend; its text says what to do.
     """
-    from hard_ray.orchestration import driver
+    from hard_ray.orchestration.run import driver
 
     return driver.train_teacher(config, Path(output), reporter)
 

@@ -26,9 +26,9 @@ from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.cluster.demand import DataShare, DataShares
-from hard_ray.orchestration.plan import RunPlan
+from hard_ray.orchestration.run.builder import Builder
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
-from hard_ray.orchestration.worker import Builder
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import summarise

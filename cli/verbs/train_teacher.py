@@ -30,7 +30,7 @@ from ..terminal import console, readable_errors, usage
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
-    from hard_ray.orchestration.driver import RunResult
+    from hard_ray.orchestration.run.driver import RunResult
 
 
 def train_teacher(

@@ -17,24 +17,14 @@ from typing import Any
 import ray
 from ray.util.placement_group import (
     PlacementGroup,
-    get_current_placement_group,
     placement_group_table,
     remove_placement_group,
 )
-
-from hard_ray.files import write_text
 
 GRACE_S = 120.0
 """How long an ended trial keeps its group: it writes a checkpoint, and Ray Train takes the group down itself."""
 
 LOOK_EVERY_S = 2.0
-
-
-def note_group(path: Path) -> None:
-    """Write down the placement group that this worker is in."""
-    group = get_current_placement_group()
-    if group is not None:
-        write_text(path, f"{group.id.hex()}\n")
 
 
 @dataclass(slots=True)

@@ -34,9 +34,9 @@ from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
-from hard_ray.orchestration.driver import stop_on_signal
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import start_pool
+from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.folders import Known, ScoreFolder, check_output
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking

@@ -33,7 +33,7 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.hardware import probe
 from hard_ray.orchestration.cluster.resources import data_shares
-from hard_ray.orchestration.driver import stop_on_signal
+from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, measure
 from hard_ray.preparation.folders import AutoencoderFolder

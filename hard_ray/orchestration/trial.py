@@ -29,9 +29,10 @@ from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, read_json, write_json
 from hard_ray.orchestration.cluster.connection import REPORT_INTERVAL_S, quiet_ray
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.driver import Driver, Reporter
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool.client import PoolAddress
+from hard_ray.orchestration.run.driver import Driver
+from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
+from hard_ray.orchestration.run.reporter import Reporter
 from hard_ray.runs.log import LogPlace
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 

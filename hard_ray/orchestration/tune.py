@@ -29,11 +29,13 @@ from hard_ray.files import make_folder, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
-from hard_ray.orchestration.driver import TRACKING_PATIENCE_S, Driver, Silent, stop_on_signal
 from hard_ray.orchestration.placement_groups import LeftGroups, this_job
-from hard_ray.orchestration.plan import WorkerPlan
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import PoolServer
+from hard_ray.orchestration.run.driver import TRACKING_PATIENCE_S, Driver
+from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.orchestration.run.reporter import Silent
+from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.trial import RESTING, STOP_PATIENCE_S, TrialOrder, state_of, without_extras
 from hard_ray.orchestration.tuner import LISTENERS, build_tuner, goals
 from hard_ray.preparation.checks import examine

@@ -19,7 +19,7 @@ from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.plan import RunPlan
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog, read_points

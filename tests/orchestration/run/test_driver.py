@@ -9,7 +9,8 @@ from hard_ray.config.run import asks_teacher
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
-from hard_ray.orchestration.driver import Driver, Silent
+from hard_ray.orchestration.run.driver import Driver
+from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder
 from tests.helpers import tiny_config

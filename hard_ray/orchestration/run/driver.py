@@ -6,14 +6,10 @@ import contextlib
 import os
 import pickle
 import shutil
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -33,9 +29,11 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
-from hard_ray.orchestration.entry import train_worker
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
+from hard_ray.orchestration.run.entry import train_worker
+from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
+from hard_ray.orchestration.run.reporter import Reporter, Silent
+from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder, check_new, create, open_run
 from hard_ray.runs.summary import markdown, summarise
@@ -44,35 +42,6 @@ from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
 """How long the end of a run waits for MLflow; what is not sent by then is sent by `hardray sync`."""
-
-
-class Reporter(Protocol):
-    """Hears what happens, while it happens."""
-
-    def say(self, text: str) -> None:
-        """A sentence for the user."""
-        ...
-
-    def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Look at the trainings' folders; called about twice a second."""
-        ...
-
-    def close(self) -> None:
-        """The trainings are over."""
-        ...
-
-
-class Silent:
-    """Says nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,27 +335,3 @@ def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
         f"training failed; the run can go on from its last checkpoint with "
         f"`hardray distill --resume {folder.path}`\n{text}"
     )
-
-
-@contextlib.contextmanager
-def stop_on_signal(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end; the second ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = 0.0
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and time.monotonic() - asked > 1.0:  # one press can arrive twice
-            raise KeyboardInterrupt
-        asked = asked or time.monotonic()
-        folder.stop_request.touch()
-        say("stopping after this update, with a checkpoint; press Ctrl-C again to stop without one")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

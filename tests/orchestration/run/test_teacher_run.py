@@ -19,10 +19,10 @@ from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import ConfigError, HardrayError
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher
-from hard_ray.orchestration import driver
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.driver import RunResult
-from hard_ray.orchestration.plan import RunPlan
+from hard_ray.orchestration.run import driver
+from hard_ray.orchestration.run.driver import RunResult
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.preparation.checks import examine
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder

@@ -35,8 +35,8 @@ from hard_ray.distillation.loop import Rhythm, Run, Status
 from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.distillation.step import Learner, Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
-from hard_ray.errors import AgreedError, DivergedError, HardrayError
+from hard_ray.distillation.teacher import TeacherPool, check_identity
+from hard_ray.errors import AgreedError, DivergedError
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.cache import LARGEST, Kept
 from hard_ray.evaluation.corruptions import sample_of
@@ -49,9 +49,7 @@ from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
 from hard_ray.orchestration.cluster.demand import DataShare, DataShares
-from hard_ray.orchestration.placement_groups import note_group
-from hard_ray.orchestration.plan import RunPlan, WorkerPlan
-from hard_ray.orchestration.pool.client import RayPool
+from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.reports.figures import save_png
@@ -60,51 +58,6 @@ from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import write_snapshot
 
 logger = logging.getLogger(__name__)
-
-
-def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
-    """Every training of the plan that is not finished yet, in a Ray Train worker.
-
-    Returns:
-        How it ended: `status`, and with `failed` the `error`.
-    """
-    import ray.train
-
-    context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    if plan.group_note is not None and ranks.is_first:
-        note_group(plan.group_note)
-    try:
-        return {"status": train_all(plan, index, ranks)}
-    except HardrayError as error:
-        if isinstance(error, AgreedError) or ranks.size == 1:
-            return {"status": "failed", "error": str(error)}
-        raise  # the other ranks wait: Ray ends them, and starts the group again
-
-
-def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
-    """The trainings in order; a stop ends the list."""
-    import ray.train.torch
-
-    device = ray.train.torch.get_device()
-    pool: TeacherPool | None = None
-    for run in plan.runs:
-        if RunFolder(run.folder).is_finished:
-            continue
-        if pool is None and run.asks_teacher and plan.teacher is not None:
-            pool = connect(plan, plan.teacher, ranks)
-        builder = Builder(run, index, ranks, device, plan.data, plan.stop, pool, plan.teacher_identity)
-        status = builder.train()
-        if status is not Status.FINISHED:
-            return status
-    return Status.FINISHED
-
-
-def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool:
-    """The teacher, wherever it lives."""
-    if plan.pool is None:
-        return LocalPool(Teacher.build(teacher))
-    return RayPool(plan.pool, first=ranks.rank)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ def train_worker(told: dict[str, Any]) -> dict[str, Any]:
 
     import ray
 
-    from hard_ray.orchestration.worker import train_plan
+    from hard_ray.orchestration.run.worker import train_plan
 
     plan = pickle.loads(told["plan"])  # noqa: S301  (made by this run's driver)
     return train_plan(plan, ray.get(told["index"][0]))

@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_stops_the_run_with_the_checkpoints_before(place: P
         text=True,
         check=False,
         timeout=280,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cannot be written to" in done.stdout

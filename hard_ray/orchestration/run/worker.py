@@ -1,0 +1,71 @@
+"""One worker of Ray Train: connects to the teachers and trains what the plan lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.util.placement_group import get_current_placement_group
+
+from hard_ray.data.index import ImageIndex
+from hard_ray.distillation.loop import Status
+from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
+from hard_ray.errors import AgreedError, HardrayError
+from hard_ray.files import write_text
+from hard_ray.orchestration.pool.client import RayPool
+from hard_ray.orchestration.run.builder import Builder
+from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.ranks import Ranks
+from hard_ray.runs.folder import RunFolder
+
+
+def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
+    """Every training of the plan that is not finished yet, in a Ray Train worker.
+
+    Returns:
+        How it ended: `status`, and with `failed` the `error`.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if plan.group_note is not None and ranks.is_first:
+        note_group(plan.group_note)
+    try:
+        return {"status": train_all(plan, index, ranks)}
+    except HardrayError as error:
+        if isinstance(error, AgreedError) or ranks.size == 1:
+            return {"status": "failed", "error": str(error)}
+        raise  # the other ranks wait: Ray ends them, and starts the group again
+
+
+def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
+    """The trainings in order; a stop ends the list."""
+    import ray.train.torch
+
+    device = ray.train.torch.get_device()
+    pool: TeacherPool | None = None
+    for run in plan.runs:
+        if RunFolder(run.folder).is_finished:
+            continue
+        if pool is None and run.asks_teacher and plan.teacher is not None:
+            pool = connect(plan, plan.teacher, ranks)
+        builder = Builder(run, index, ranks, device, plan.data, plan.stop, pool, plan.teacher_identity)
+        status = builder.train()
+        if status is not Status.FINISHED:
+            return status
+    return Status.FINISHED
+
+
+def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool:
+    """The teacher, wherever it lives."""
+    if plan.pool is None:
+        return LocalPool(Teacher.build(teacher))
+    return RayPool(plan.pool, first=ranks.rank)
+
+
+def note_group(path: Path) -> None:
+    """Write down the placement group that this worker is in."""
+    group = get_current_placement_group()
+    if group is not None:
+        write_text(path, f"{group.id.hex()}\n")
