@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hard_ray.export.student import Exported
     from hard_ray.orchestration.run.driver import RunResult
     from hard_ray.orchestration.run.reporter import Reporter
-    from hard_ray.orchestration.tune import SearchResult
+    from hard_ray.orchestration.search.driver import SearchResult
     from hard_ray.preparation.import_teacher import ImportedTeacher
     from hard_ray.reports.comparison.page import WrittenComparison
 
@@ -87,7 +87,7 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
         HardrayError: something the user can mend; its text says what to do.
     """
     checked = load_space(search) if isinstance(search, str) else search
-    from hard_ray.orchestration import tune as orchestration
+    from hard_ray.orchestration.search import driver as orchestration
 
     return orchestration.tune_space(checked, Path(output), say)
 
@@ -98,7 +98,7 @@ def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: No
     Raises:
         HardrayError: there is no search in the folder, or something else the user can mend.
     """
-    from hard_ray.orchestration import tune as orchestration
+    from hard_ray.orchestration.search import driver as orchestration
 
     return orchestration.resume(Path(output), say)
 

@@ -15,7 +15,7 @@ from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
     from hard_ray.config.space import Search
-    from hard_ray.orchestration.tune import SearchResult
+    from hard_ray.orchestration.search.driver import SearchResult
 
 
 def tune(

@@ -9,7 +9,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.space import Search, load_space
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json
-from hard_ray.orchestration.tuner import goals
+from hard_ray.orchestration.search.ray_tune import goals
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.runs.search_folder import SearchFolder
 from hard_ray.runs.trials import Ledger, TrialStatus

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hard_ray.orchestration.placement_groups import GRACE_S, LeftGroups
+from hard_ray.orchestration.search.left_groups import GRACE_S, LeftGroups
 
 JOB = "01000000"
 A, B, C, OTHER = (f"{name}{JOB}" for name in ("aa", "bb", "cc", "dd"))

@@ -17,10 +17,18 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
 from hard_ray.orchestration.cluster.demand import DataShares
-from hard_ray.orchestration.placement_groups import LeftGroups
-from hard_ray.orchestration.trial import TrialFailedError, TrialOrder, TrialRun, evaluation, state_of, without_extras
-from hard_ray.orchestration.tune import SearchDriver, TrialListener, resume, tune_space
-from hard_ray.orchestration.tuner import domain, scheduler, searcher
+from hard_ray.orchestration.search.driver import SearchDriver, resume, tune_space
+from hard_ray.orchestration.search.left_groups import LeftGroups
+from hard_ray.orchestration.search.listener import TrialListener
+from hard_ray.orchestration.search.ray_tune import domain, scheduler, searcher
+from hard_ray.orchestration.search.trial import (
+    TrialFailedError,
+    TrialOrder,
+    TrialRun,
+    evaluation,
+    state_of,
+    without_extras,
+)
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 from hard_ray.runs.trials import TrialStatus

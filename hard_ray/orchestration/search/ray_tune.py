@@ -19,7 +19,7 @@ from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUn
 from hard_ray.config.space import SpaceConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.orchestration.cluster.demand import TRIAL_CPUS
-from hard_ray.orchestration.trial import TrialActor, plain
+from hard_ray.orchestration.search.trial import TrialActor, plain
 from hard_ray.runs.trials import Goal
 
 TUNE_SETTINGS = {

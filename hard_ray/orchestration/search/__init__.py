@@ -1,0 +1,1 @@
+"""A search on Ray Tune; each trial is a run."""
