@@ -271,7 +271,7 @@ def generate(
     from hard_ray.config.generation import generation_settings
 
     generation = generation_settings(options)
-    from hard_ray.orchestration import generate as orchestration
+    from hard_ray.orchestration.generate import job as orchestration
 
     return orchestration.generate(config, generation, Path(output), say)
 
@@ -343,7 +343,7 @@ def evaluate(
 
     evaluation = evaluation_settings(options or {})
     from hard_ray.export.target import target_of
-    from hard_ray.orchestration import evaluate as orchestration
+    from hard_ray.orchestration.evaluate import job as orchestration
 
     target = target_of(str(model), config, overrides, best=best)
     folder = target.default_output if output is None else Path(output)

@@ -31,10 +31,10 @@ from hard_ray.errors import HardrayError
 from hard_ray.export.target import Target
 from hard_ray.files import write_json
 from hard_ray.networks.network import build_teacher, image_spec
-from hard_ray.orchestration import evaluate as orchestration_evaluate
-from hard_ray.orchestration import generate as orchestration_generate
 from hard_ray.orchestration import score_augmentations as score
 from hard_ray.orchestration import train_autoencoder as autoencoder
+from hard_ray.orchestration.evaluate import job as orchestration_evaluate
+from hard_ray.orchestration.generate import job as orchestration_generate
 from hard_ray.orchestration.train_autoencoder import check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from tests.cli.test_main import HARDRAY, invoke

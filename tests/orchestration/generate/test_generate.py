@@ -27,10 +27,10 @@ from hard_ray.files import read_json, write_json
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.network import image_spec
 from hard_ray.networks.precision import Precision
-from hard_ray.orchestration import generate as module
 from hard_ray.orchestration.cluster.resources import Cluster
-from hard_ray.orchestration.generate import Generation, check_output, generate, prepare, with_kernels_of
-from hard_ray.orchestration.shard_maker import MakerPlan
+from hard_ray.orchestration.generate import job as module
+from hard_ray.orchestration.generate.actors import MakerPlan
+from hard_ray.orchestration.generate.job import Generation, check_output, generate, prepare, with_kernels_of
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import Dad, make_shard
 from tests.helpers import tiny_config, untrained_teacher

@@ -43,7 +43,7 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
-from hard_ray.orchestration.measurer import Measurer, NetworksSpec, make_views
+from hard_ray.orchestration.evaluate.actors import Measurer, NetworksSpec, make_views
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png

@@ -36,10 +36,10 @@ from hard_ray.networks.precision import to_pixels
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.generate.actors import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
 from hard_ray.orchestration.progress import Progress
-from hard_ray.orchestration.shard_maker import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, Dad, Score, spans

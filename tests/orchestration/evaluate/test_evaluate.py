@@ -24,11 +24,11 @@ from hard_ray.export.target import Target, target_of
 from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.networks.network import Network, build_student, image_spec
-from hard_ray.orchestration import evaluate
 from hard_ray.orchestration.cluster.demand import DATA_CPUS
 from hard_ray.orchestration.cluster.resources import Cluster
-from hard_ray.orchestration.evaluate import Job
-from hard_ray.orchestration.measurer import Measurer
+from hard_ray.orchestration.evaluate import job as evaluate
+from hard_ray.orchestration.evaluate.actors import Measurer
+from hard_ray.orchestration.evaluate.job import Job
 from hard_ray.runs.folder import RunFolder
 from tests.helpers import make_image_folder, tiny_config
 

@@ -1,0 +1,1 @@
+"""`hardray evaluate` as Ray Data jobs."""

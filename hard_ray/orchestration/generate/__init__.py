@@ -1,0 +1,1 @@
+"""`hardray generate` on actors."""
