@@ -13,7 +13,7 @@ from rich.markup import escape
 from .terminal import console, errors, say, usage
 
 if TYPE_CHECKING:
-    from hard_ray.orchestration.jobs import Jobs
+    from hard_ray.orchestration.jobs.client import Jobs
 
 VARIABLE = "RAY_API_SERVER_ADDRESS"
 
@@ -33,14 +33,14 @@ def address_of(given: str | None) -> str:
 
 def connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
     """A connection to the dashboard; `secrets` are hidden in what it prints."""
-    from hard_ray.orchestration.jobs import Jobs
+    from hard_ray.orchestration.jobs.client import Jobs
 
     return Jobs(address, secrets=secrets)
 
 
 def follow_job(jobs: Jobs, job: str) -> None:
     """Show a job's output to its end, and leave with its exit code."""
-    from hard_ray.orchestration.jobs import exit_code, said
+    from hard_ray.orchestration.jobs.client import exit_code, said
 
     try:
         done = jobs.follow(job, _write)

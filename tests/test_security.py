@@ -22,7 +22,7 @@ from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.weights import read_weights
-from hard_ray.packaging import choose
+from hard_ray.orchestration.jobs.package import choose
 from hard_ray.runs.snapshots import read_snapshot
 from tests.helpers import Trap, plant_secret, run_here, tiny_config
 

@@ -26,7 +26,7 @@ def deploy(
     For `kubectl apply -f -`; KubeRay runs them. Rendering needs kubectl, and no cluster.
     """
     with readable_errors():
-        from hard_ray.deployment import render
+        from hard_ray.orchestration.jobs.manifests import render
 
         given = {}
         for text in settings or []:

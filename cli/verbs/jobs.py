@@ -14,7 +14,7 @@ from ..cluster_jobs import Address, address_of, connect, follow_job
 from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
-    from hard_ray.orchestration.jobs import Job
+    from hard_ray.orchestration.jobs.client import Job
 
 
 def jobs(

@@ -17,7 +17,7 @@ from ..options import load
 from ..terminal import console, readable_errors, say, usage
 
 if TYPE_CHECKING:
-    from hard_ray.packaging import Package
+    from hard_ray.orchestration.jobs.package import Package
 
 HERE = ("submit", "jobs", "ui")
 """Verbs that make no sense as a job."""
@@ -54,7 +54,8 @@ def submit(
     It is checked here first. Data, weights and secrets are not sent: the cluster has to have them. The exit code is the
     job's.
     """
-    from hard_ray import packaging, submission
+    from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.orchestration.jobs import package as packaging
 
     with readable_errors():
         variables = submission.environment(env or [])
@@ -105,7 +106,7 @@ def _checked(command: Sequence[str], group: Any) -> list[Path]:
 
 def _files(verb: str, given: dict[str, Any]) -> list[Path]:
     """The files that a command reads by relative paths; everything else it names has to be on the cluster."""
-    from hard_ray import submission
+    from hard_ray.orchestration.jobs import checks as submission
 
     overrides, files = given.get("overrides") or [], list(given.get("config") or [])
     if verb == "tune" and given["space"] is not None:
@@ -133,7 +134,7 @@ def _files(verb: str, given: dict[str, Any]) -> list[Path]:
 
 
 def _sent(path: Path) -> Path:
-    from hard_ray import submission
+    from hard_ray.orchestration.jobs import checks as submission
 
     if not path.is_file():
         raise usage(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")

@@ -16,8 +16,8 @@ from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration import jobs as module
-from hard_ray.orchestration.jobs import Job, Jobs, exit_code, said
+from hard_ray.orchestration.jobs import client as module
+from hard_ray.orchestration.jobs.client import Job, Jobs, exit_code, said
 
 SECRET = "hunter2hunter2"
 DISTILL = ("distill", "--preset", "digits", "--output", "/shared/x")
@@ -115,7 +115,7 @@ def test_a_configuration_with_a_password_is_refused_by_name(place: Path):
 
 
 def test_variables_come_from_here_or_are_given(place: Path, monkeypatch: pytest.MonkeyPatch):
-    from hard_ray.submission import environment
+    from hard_ray.orchestration.jobs.checks import environment
 
     assert environment(["A=b=c", "B"], {"B": "x"}) == {"A": "b=c", "B": "x"}
     done = dry("show", options=("--env", f"{SECRET}-x"))

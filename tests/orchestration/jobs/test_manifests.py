@@ -20,11 +20,11 @@ import yaml
 from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
-from hard_ray.deployment import OVERLAYS, SETTINGS, containers, render
 from hard_ray.orchestration.cluster.demand import STUDENT_SLOT, TEACHER_SLOT
-from tests.deploy.operator_rules import refusals
+from hard_ray.orchestration.jobs.manifests import OVERLAYS, SETTINGS, containers, render
+from tests.orchestration.jobs.operator_rules import refusals
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KUBERNETES = "1.34"
 COMMAND = ["tune", "--space", "imagenet.yaml", "--data", "/runs/my data"]
 

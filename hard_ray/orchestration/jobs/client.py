@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from hard_ray.errors import ClusterError, SubmissionError
-from hard_ray.packaging import Package
+from hard_ray.orchestration.jobs.package import Package
 from hard_ray.redaction import redacted, without_password
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hard_ray.errors import SubmissionError
-from hard_ray.packaging import LARGEST_FILE, LARGEST_PACKAGE, choose
+from hard_ray.orchestration.jobs.package import LARGEST_FILE, LARGEST_PACKAGE, choose
 from hard_ray.redaction import holds_secret, masked, redacted, secret_in, secret_of_file, without_password
 
 SECRET = "hunter2hunter2"
