@@ -55,9 +55,9 @@ bench: setup  ## ratios of speed, measured side by side; ONLY= names some; CIFAR
 	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 fuzz: setup  ## 10,000 cases against each reader: configurations, data, weights, checkpoints
-	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/security/test_fuzz.py
 	@if $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --target build/atheris 'atheris==3.*'; then \
-	  PYTHONPATH=build/atheris HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m tests.guided_fuzz; \
+	  PYTHONPATH=build/atheris HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m tests.security.guided_fuzz; \
 	else echo "atheris has no wheel for this Python: nothing was guided"; fi
 
 sbom: setup  ## every installed package with its version and licence, as CycloneDX: build/sbom.json

@@ -10,7 +10,7 @@ from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
 from hard_ray.errors import HardrayError
-from tests.helpers import make_image_folder
+from tests.support.helpers import make_image_folder
 
 HARDRAY = str(Path(sys.executable).with_name("hardray"))
 

@@ -15,7 +15,7 @@ from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 SHARD = "shard-00000.parquet"
 

@@ -10,7 +10,7 @@ from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
-from tests.helpers import make_image_folder
+from tests.support.helpers import make_image_folder
 
 
 def broken_folder(root: Path, broken: list[int]) -> tuple:

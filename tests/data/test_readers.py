@@ -22,7 +22,7 @@ from hard_ray.data.readers import FileReader, Picture, TarReader
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError
-from tests.helpers import Trap
+from tests.support.helpers import Trap
 
 PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 """PostScript, which Pillow has Ghostscript run."""

@@ -18,7 +18,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.splits import split_off
 from hard_ray.errors import DataError
-from tests.helpers import make_image_folder
+from tests.support.helpers import make_image_folder
 
 
 def index_of(*overrides: str) -> ImageIndex:

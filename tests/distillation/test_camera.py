@@ -18,7 +18,7 @@ from hard_ray.networks.precision import Precision
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import read_snapshot, snapshot_paths
 from tests.augmentors.made import KINDS, make
-from tests.helpers import run_here, tiny_config
+from tests.support.helpers import run_here, tiny_config
 
 SPEC = ImageSpec(20, 1, ("ant", "bee", "cat"))
 MLP = tiny_config("data.img_size=20").student

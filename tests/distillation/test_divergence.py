@@ -13,7 +13,7 @@ from hard_ray.distillation.loop import Status
 from hard_ray.distillation.step import Updater
 from hard_ray.errors import DivergedError
 from tests.distillation.test_loop import steps_of
-from tests.helpers import assert_equal_bits, digits_pipeline, run_here, student_weights, tiny_config
+from tests.support.helpers import assert_equal_bits, digits_pipeline, run_here, student_weights, tiny_config
 
 pytestmark = pytest.mark.chaos
 

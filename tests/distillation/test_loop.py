@@ -23,7 +23,7 @@ from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog, read_points
-from tests.helpers import (
+from tests.support.helpers import (
     TINY,
     LocalBuilder,
     assert_equal_bits,

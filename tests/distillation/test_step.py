@@ -28,8 +28,8 @@ from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import DTYPES, Precision, resting
 from hard_ray.ranks import Ranks
 from tests.augmentors.made import KINDS, make
-from tests.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config
 from tests.networks.saved import save
+from tests.support.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config
 
 SPEC = ImageSpec(28, 1, tuple("0123456789"))
 HARD = HardAugmentation(4.0, 1.0, 0.3)

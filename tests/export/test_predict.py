@@ -11,7 +11,7 @@ from hard_ray.api import export, predict
 from hard_ray.errors import ModelError, RunFolderError
 from hard_ray.export.predict import Prediction, predictions
 from hard_ray.export.saved_model import open_model
-from tests.saved_students import number_config, number_folder, real_views, saved_run
+from tests.support.saved_students import number_config, number_folder, real_views, saved_run
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from hard_ray.export import student as exporting
 from hard_ray.export.saved_model import open_folder
 from hard_ray.export.student import Exported, export, real_images
 from hard_ray.export.student_card import SUITES
-from tests.helpers import tiny_config
-from tests.saved_students import number_config, number_folder, random_network, real_views, saved_run
+from tests.support.helpers import tiny_config
+from tests.support.saved_students import number_config, number_folder, random_network, real_views, saved_run
 
 STUDENTS = ("cifar_resnet8", "test_resnet")
 """One of hardray's own architectures, and one that is timm's."""

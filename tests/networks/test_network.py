@@ -10,7 +10,7 @@ import hard_ray.networks  # noqa: F401
 from hard_ray.config.networks import StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError
 from hard_ray.networks.network import ImageSpec, build_student, build_teacher
-from tests.helpers import Trap
+from tests.support.helpers import Trap
 
 GREY = ImageSpec(28, 1, tuple("0123456789"))
 COLOUR = ImageSpec(32, 3, ("ant", "bee", "cat"))

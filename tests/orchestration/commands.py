@@ -14,7 +14,7 @@ import psutil
 
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.runs.log import read_points
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 MARK = "HARDRAY_TEST_FOLDER"
 """What Ray's processes inherit from the command that started them, by which they are found."""

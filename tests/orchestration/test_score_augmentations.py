@@ -19,7 +19,7 @@ from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration import score_augmentations as score
 from hard_ray.preparation.scoring import read_losses
-from tests.helpers import digits_pipeline, tiny_config
+from tests.support.helpers import digits_pipeline, tiny_config
 
 AUGMENTORS = "identity,cutout,pick"
 

@@ -11,7 +11,7 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.stream import Breath, Pipeline, configure_ray_data
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 
 @pytest.mark.usefixtures("cluster")

@@ -15,8 +15,8 @@ from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.folder import RunFolder
-from tests.helpers import assert_equal_bits, digits_pipeline
 from tests.orchestration.commands import start, succeed, wait_for_step
+from tests.support.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"batch_size": 16, "widths": [4, 8], "latent_channels": 3, "warmup": 2}
 

@@ -23,7 +23,7 @@ from hard_ray.preparation.autoencoder import (
     psnr,
 )
 from hard_ray.runs.log import MetricsLog, read_points
-from tests.helpers import assert_equal_bits, digits_pipeline
+from tests.support.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"steps": 12, "batch_size": 16, "widths": (4, 8), "warmup": 2, "latent_channels": 3}
 TRAININGS = {"kl": KlTraining(**SMALL), "vq": VqTraining(**SMALL, codes=16)}

@@ -30,7 +30,7 @@ from hard_ray.networks.network import build_student, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
 from hard_ray.preparation.generation import Dad, Originals, Score, encode_png, make_shard, spans
 from tests.augmentors.made import Halving
-from tests.helpers import make_image_folder, tiny_config, untrained_teacher
+from tests.support.helpers import make_image_folder, tiny_config, untrained_teacher
 
 CPU = Precision(torch.device("cpu"))
 ELEVEN = tuple(str(number) for number in range(11))

@@ -19,7 +19,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.preparation.checks import examine
-from tests.helpers import Trap, make_image_folder, run_here, student_weights
+from tests.support.helpers import Trap, make_image_folder, run_here, student_weights
 
 CLASSES = ("ant", "bee", "cat")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -24,7 +24,7 @@ from hard_ray.preparation.scoring import (
     ranking,
     standard_error,
 )
-from tests.helpers import digits_pipeline, tiny_config, untrained_teacher
+from tests.support.helpers import digits_pipeline, tiny_config, untrained_teacher
 
 BATCH = 16
 KINDS = {"cutout": CutoutAugmentor(), "cutmix": CutmixAugmentor(), "cutmix_pick": PickAugmentor()}

@@ -8,7 +8,7 @@ from hard_ray.errors import RunFolderError
 from hard_ray.reports.comparison.groups import Comparison, read_comparison
 from hard_ray.reports.comparison.t_tests import compare_means
 from hard_ray.reports.comparison.tables import by_condition, differences, mean_by_severity, results, t_tests
-from tests.compared import finished, going_on, suite
+from tests.support.compared import finished, going_on, suite
 
 MIX = ("augmentor={kind: mix}", "objective.temperature=8")
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from hard_ray.errors import RunFolderError
 from hard_ray.reports.comparison.page import write_comparison
-from tests.compared import finished, going_on, suite
 from tests.reports.test_run_page import Page
+from tests.support.compared import finished, going_on, suite
 
 
 def words(text: str) -> str:

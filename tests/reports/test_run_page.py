@@ -19,8 +19,8 @@ from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import read_points
 from hard_ray.runs.record import shareable
 from hard_ray.runs.snapshots import read_snapshot, snapshot_paths
-from tests.helpers import finished_run, tiny_config
 from tests.runs.test_record import evaluation, log, run_at, switch, train
+from tests.support.helpers import finished_run, tiny_config
 
 CONFIG = tiny_config(
     "tracking.gallery_images=4",

@@ -20,8 +20,8 @@ from hard_ray.config.layers import flatten
 from hard_ray.files import read_json, write_json
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import read_points
-from tests.helpers import finished_run, tiny_config
-from tests.processes import await_answer, command_lines, end, free_ports, mlflow_server
+from tests.support.helpers import finished_run, tiny_config
+from tests.support.processes import await_answer, command_lines, end, free_ports, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

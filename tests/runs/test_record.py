@@ -8,7 +8,7 @@ from hard_ray.errors import RunFolderError
 from hard_ray.files import write_json
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.record import RunRecord, read_record
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 
 def run_at(path: Path, *overrides: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from hard_ray.config.run import as_control
 from hard_ray.errors import RunFolderError
 from hard_ray.runs.snapshots import Guesses, Snapshot, View, read_snapshot, spread, why_none, write_snapshot
-from tests.helpers import Trap, tiny_config
+from tests.support.helpers import Trap, tiny_config
 
 
 def guesses(seed: int, count: int) -> Guesses:

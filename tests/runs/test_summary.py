@@ -2,7 +2,7 @@ from typing import get_args
 
 from hard_ray.config.records import Control
 from hard_ray.runs.summary import LABELS, rows
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 SUMMARY = {
     "models": {

@@ -16,7 +16,7 @@ from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.system_metrics import SystemSampler
 from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
-from tests.helpers import run_here, tiny_config
+from tests.support.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")
 

@@ -6,8 +6,8 @@ import pytest
 from hard_ray.export import graphs
 from hard_ray.export.saved_model import open_model
 from tests.cli.test_main import invoke
-from tests.helpers import tiny_config
-from tests.saved_students import number_config, number_folder, saved_run
+from tests.support.helpers import tiny_config
+from tests.support.saved_students import number_config, number_folder, saved_run
 
 
 @pytest.fixture(scope="module")

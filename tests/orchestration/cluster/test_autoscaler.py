@@ -21,7 +21,7 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.resources import check_demand
-from tests.processes import await_answer, end, free_ports
+from tests.support.processes import await_answer, end, free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

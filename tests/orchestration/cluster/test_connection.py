@@ -20,7 +20,7 @@ from hard_ray.orchestration.cluster.resources import (
     resolve_runtime,
     slots_of,
 )
-from tests.processes import lives
+from tests.support.processes import lives
 
 
 def runtime(*overrides: str):

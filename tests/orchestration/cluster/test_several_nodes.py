@@ -11,9 +11,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from hard_ray.files import read_json
-from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import each_update_once, finish, points, start, succeed, wait_for_step, write_config
-from tests.processes import command_lines
+from tests.support.helpers import assert_equal_bits, student_weights
+from tests.support.processes import command_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 STEPS = 250

@@ -30,7 +30,7 @@ from hard_ray.orchestration.evaluate import job as evaluate
 from hard_ray.orchestration.evaluate.actors import Measurer
 from hard_ray.orchestration.evaluate.job import Job
 from hard_ray.runs.folder import RunFolder
-from tests.helpers import make_image_folder, tiny_config
+from tests.support.helpers import make_image_folder, tiny_config
 
 
 def saved(folder: Path, config: RunConfig, role: str) -> Network:

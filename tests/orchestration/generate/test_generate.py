@@ -33,9 +33,9 @@ from hard_ray.orchestration.generate.actors import MakerPlan
 from hard_ray.orchestration.generate.job import Generation, check_output, generate, prepare, with_kernels_of
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import Dad, make_shard
-from tests.helpers import tiny_config, untrained_teacher
 from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed
+from tests.support.helpers import tiny_config, untrained_teacher
 
 OPTIONS = {"shard_size": 200, "batch_size": 16, "steps": 3, "eps": 2.0, "step_size": 0.5}
 """Seven shards; several steps, so that there is time to kill."""

@@ -17,9 +17,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.helpers import TINY
 from tests.orchestration.commands import HARDRAY
-from tests.processes import await_answer, end, free_ports
+from tests.support.helpers import TINY
+from tests.support.processes import await_answer, end, free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -29,7 +29,7 @@ from hard_ray.networks.network import ImageSpec, build_student, image_spec
 from hard_ray.orchestration.pool import client as pool_client
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
-from tests.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -17,7 +17,6 @@ import pytest
 
 from hard_ray.files import read_json
 from hard_ray.runs.folder import RunFolder
-from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     descendants,
     each_update_once,
@@ -30,7 +29,8 @@ from tests.orchestration.commands import (
     wait_for_step,
     write_config,
 )
-from tests.processes import end, free_ports, lives, mlflow_server
+from tests.support.helpers import assert_equal_bits, student_weights
+from tests.support.processes import end, free_ports, lives, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 SHARED_MEMORY = Path("/dev/shm")

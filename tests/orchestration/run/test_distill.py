@@ -13,7 +13,6 @@ import yaml
 
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.processes import BACKGROUND
-from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     MARK,
     kill_everything,
@@ -25,6 +24,7 @@ from tests.orchestration.commands import (
     wait_for_step,
     write_config,
 )
+from tests.support.helpers import assert_equal_bits, student_weights
 
 
 @pytest.fixture(scope="module")

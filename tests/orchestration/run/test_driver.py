@@ -13,7 +13,7 @@ from hard_ray.orchestration.run.driver import Driver
 from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder
-from tests.helpers import tiny_config
+from tests.support.helpers import tiny_config
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pytest
 
 from hard_ray.files import read_json
 from hard_ray.runs.folder import RunFolder
-from tests.helpers import assert_equal_bits, student_weights
 from tests.orchestration.commands import (
     descendants,
     each_update_once,
@@ -27,6 +26,7 @@ from tests.orchestration.commands import (
     wait_for_step,
     write_config,
 )
+from tests.support.helpers import assert_equal_bits, student_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -199,7 +199,7 @@ def test_an_image_folder_with_ten_broken_files_trains_and_lists_the_ten(place: P
 
 
 def test_more_broken_images_than_allowed_stop_the_run(place: Path, tmp_path: Path):
-    from tests.helpers import make_image_folder
+    from tests.support.helpers import make_image_folder
 
     root = make_image_folder(tmp_path / "data", per_class=60)
     for path in sorted((root / "train").rglob("*.png"))[::10]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import plant_secret
 from tests.orchestration.commands import run, write_config
+from tests.support.helpers import plant_secret
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -27,8 +27,8 @@ from hard_ray.preparation.checks import examine
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import summarise
-from tests.helpers import TINY, LocalBuilder, assert_equal_bits, student_weights, tiny_config
 from tests.networks.test_network import saved_by_timm
+from tests.support.helpers import TINY, LocalBuilder, assert_equal_bits, student_weights, tiny_config
 
 RECIPE = ("teacher.recipe.steps=6", "teacher.recipe.batch_size=32", "teacher.recipe.seed=3")
 DIGITS = ImageSpec(16, 1, tuple("0123456789"))

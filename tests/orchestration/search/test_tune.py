@@ -32,7 +32,7 @@ from hard_ray.orchestration.search.trial import (
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 from hard_ray.runs.trials import TrialStatus
-from tests.helpers import run_here, tiny_config
+from tests.support.helpers import run_here, tiny_config
 
 SPACE = """
 base: {config: base.yaml}

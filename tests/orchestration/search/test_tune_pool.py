@@ -12,7 +12,7 @@ from ray.util import placement_group_table
 
 from hard_ray.files import read_json
 from tests.orchestration.commands import start, write_config
-from tests.processes import command_lines
+from tests.support.processes import command_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

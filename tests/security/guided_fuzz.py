@@ -1,4 +1,4 @@
-"""Fuzzing that follows the branches a case takes: `python -m tests.guided_fuzz [TARGET ...]`, with atheris.
+"""Fuzzing that follows the branches a case takes: `python -m tests.security.guided_fuzz [TARGET ...]`, with atheris.
 
 Each target is a process of its own. Its cases grow in build/fuzz/TARGET, where a second run goes on; one that is
 neither read nor refused properly is kept as build/fuzz/TARGET-crash-...
@@ -26,7 +26,7 @@ def follow(name: str) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["hard_ray", "yaml", "tarfile", "gzip"]):
-        from tests.fuzzed import REFUSALS, TARGETS
+        from tests.security.fuzzed import REFUSALS, TARGETS
 
     cases = FOLDER / name
     cases.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def follow(name: str) -> None:
 
 def main(names: list[str]) -> int:
     """Run targets one after the other; how many failed."""
-    from tests.fuzzed import TARGETS
+    from tests.security.fuzzed import TARGETS
 
     failed = []
     for name in names or list(TARGETS):

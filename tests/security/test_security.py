@@ -24,7 +24,7 @@ from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, Ru
 from hard_ray.networks.weights import read_weights
 from hard_ray.orchestration.jobs.package import choose
 from hard_ray.runs.snapshots import read_snapshot
-from tests.helpers import Trap, plant_secret, run_here, tiny_config
+from tests.support.helpers import Trap, plant_secret, run_here, tiny_config
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 from hard_ray.data.generated_set import open_generated
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import ConfigError, HardrayError
-from tests.fuzzed import REFUSALS, TARGETS
+from tests.security.fuzzed import REFUSALS, TARGETS
 
 CASES = int(os.environ.get("HARDRAY_FUZZ_CASES", "100"))
 fuzz = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=CASES <= 100)

@@ -38,10 +38,10 @@ from hard_ray.orchestration.generate import job as orchestration_generate
 from hard_ray.orchestration.train_autoencoder import check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from tests.cli.test_main import HARDRAY, invoke
-from tests.compared import finished
-from tests.helpers import make_image_folder, run_here, tiny_config
+from tests.support.compared import finished
+from tests.support.helpers import make_image_folder, run_here, tiny_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
