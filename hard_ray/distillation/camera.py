@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
-from hard_ray.distillation.step import BatchLike
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.noise import normal
 from hard_ray.networks.precision import Precision, resting, to_pixels, widen
@@ -31,7 +31,7 @@ class Camera:
     precision: Precision
     seed: int
 
-    def take(self, step: int, sample: BatchLike) -> Snapshot:
+    def take(self, step: int, sample: Batch) -> Snapshot:
         """A snapshot of the present augmentor and student."""
         images = self.precision.images(sample.images)
         given = self._given(images, sample, self._noise("gallery", sample, sample.epochs))
@@ -46,12 +46,12 @@ class Camera:
             bounds=self.augmentor.bounds_of_samples(),
         )
 
-    def _given(self, images: Tensor, sample: BatchLike, noise: Tensor) -> AugmentationInput:
+    def _given(self, images: Tensor, sample: Batch, noise: Tensor) -> AugmentationInput:
         labels = torch.tensor(sample.labels).to(self.precision.device)
         generated = None if sample.generated is None else self.precision.images(sample.generated)
         return AugmentationInput(images, noise, labels, generated, label_gradient(self.pool, self.precision))
 
-    def _noise(self, purpose: str, sample: BatchLike, epochs: NDArray[np.int64]) -> Tensor:
+    def _noise(self, purpose: str, sample: Batch, epochs: NDArray[np.int64]) -> Tensor:
         count = self.augmentor.noise_dim
         draws = normal(purpose, seed=self.seed, epochs=epochs, sample_ids=sample.sample_ids, count=count)
         return torch.from_numpy(draws).to(self.precision.device)
@@ -63,7 +63,7 @@ class Camera:
         return View(pixels, Guesses.of(teacher), Guesses.of(student))
 
     @torch.inference_mode()
-    def _samples(self, images: Tensor, sample: BatchLike) -> dict[str, NDArray[np.float32]]:
+    def _samples(self, images: Tensor, sample: Batch) -> dict[str, NDArray[np.float32]]:
         """The images again and again with further noise, the same at every call: what differs, the augmentor does."""
         rounds: list[dict[str, Tensor]] = []
         for number in range(math.ceil(DRAWS / len(images))):

@@ -22,15 +22,15 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hard_ray.config.controller import Phase
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
 from hard_ray.distillation.controller import Controller, Measurement, Switch
 from hard_ray.distillation.meter import Meter, Signals
 from hard_ray.distillation.step import Metrics, Prepared, Updater
-from hard_ray.errors import DataError, DivergedError, RunFolderError
-from hard_ray.evaluation.validator import EvalBatch
-from hard_ray.files import write_text
+from hard_ray.errors import DivergedError, RunFolderError
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.ranks import Ranks
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
 
@@ -83,7 +83,7 @@ class Run:
     progress: Progress
     weights: Weights
     checkpoints: CheckpointStore
-    batches: Callable[[int], Generator[EvalBatch]]
+    batches: Callable[[int], Generator[Batch]]
     """Batches of the schedule from a number on, without end."""
     evaluate: Callable[[], dict[str, SuiteResult]]
     """The student on the validation split, by suite; every rank takes part."""
@@ -91,8 +91,8 @@ class Run:
     observer: Observer
     batch_size: int
     """Images per update, over all ranks."""
-    bad_limit: int
-    """Unreadable images that are put up with."""
+    bad_images: BadImages
+    """Unreadable images that every rank knows of."""
     ahead: int = 1
     """Batches that the teacher is asked about before they are used."""
     scheduler: Scheduler | None = None
@@ -111,6 +111,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Continue where the progress stands."""
+        self.bad_images.names = set(self.progress.bad_images)
         self._meter = Meter(self.progress.meter)
         self._log = MetricsLog(self.folder.metrics)
         self.updater.clock.seconds = dict(self.progress.seconds)
@@ -145,7 +146,7 @@ class Run:
         self._checkpoint()
         return status
 
-    def _loop(self, batches: Iterator[EvalBatch]) -> Status:
+    def _loop(self, batches: Iterator[Batch]) -> Status:
         phase = self.controller.phase
         left = self.rhythm.total - self.progress.student_steps
         prepared = self._prepare(batches, phase, augmentor_rests=True, left=left)
@@ -166,7 +167,7 @@ class Run:
                 return Status.FINISHED
             prepared, phase = following, self.controller.phase
 
-    def _prepare(self, batches: Iterator[EvalBatch], phase: Phase, *, augmentor_rests: bool, left: int) -> Prepared:
+    def _prepare(self, batches: Iterator[Batch], phase: Phase, *, augmentor_rests: bool, left: int) -> Prepared:
         """The next batch, while the teacher is asked about those after it.
 
         Clean images are the same whatever happens until they are used. So is a second view that nothing learns;
@@ -179,7 +180,7 @@ class Run:
             self.updater.second_view(prepared)
         return prepared
 
-    def _ask(self, batches: Iterator[EvalBatch]) -> Prepared:
+    def _ask(self, batches: Iterator[Batch]) -> Prepared:
         start = time.perf_counter()
         batch = next(batches)
         self.updater.clock.add("data_wait", start)
@@ -386,30 +387,25 @@ class Run:
         self.ranks.agree(error)
 
     def note_bad(self, names: Sequence[str]) -> None:
-        """Remember unreadable images until the ranks have told each other."""
-        self._new_bad |= set(names) - set(self.progress.bad_images)
+        """Collect unreadable images until the ranks exchange them."""
+        self._new_bad |= set(names) - self.bad_images.names
 
     def merge_bad(self) -> None:
-        """Every rank learns of every unreadable image; every rank calls this.
+        """Exchange unreadable images between the ranks; every rank calls this.
 
         Raises:
             AgreedError: there are more than `data.max_bad_fraction` allows.
         """
         found = {name for names in self.ranks.gather(sorted(self._new_bad)) for name in names}
         self._new_bad = set()
-        known = sorted(found | set(self.progress.bad_images))
-        if known == self.progress.bad_images:
+        if found <= self.bad_images.names:
             return
-        self.progress.bad_images = known
+        self.bad_images.names |= found
+        self.progress.bad_images = sorted(self.bad_images.names)
         if self.ranks.is_first:
-            write_text(self.folder.bad_images, "".join(f"{name}\n" for name in known))
-        if len(known) > self.bad_limit:
-            self.ranks.agree(
-                DataError(
-                    f"{len(known)} images cannot be read, more than the {self.bad_limit} that data.max_bad_fraction "
-                    f"allows; they are listed in {self.folder.bad_images}, first {known[0]}"
-                )
-            )
+            self.bad_images.write(self.folder.bad_images)
+        if problem := self.bad_images.problem(listed_in=self.folder.bad_images):
+            self.ranks.agree(problem)
 
 
 def _scores(results: dict[str, SuiteResult], *, clean: str, others: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
-from hard_ray.data.batch import Pixels
+from hard_ray.data.batch import Batch, Pixels
 from hard_ray.distillation.messages import Answer, Ticket
 from hard_ray.distillation.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
@@ -33,21 +33,6 @@ from hard_ray.ranks import Ranks
 
 Metrics = dict[str, Tensor]
 """Scalars on the training device, by the names they are logged under."""
-
-
-class BatchLike(Protocol):
-    """What an update needs of a batch: see `hard_ray.data.batch.Batch`."""
-
-    @property
-    def images(self) -> NDArray[np.uint8]: ...  # noqa: D102
-    @property
-    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def sample_ids(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def epochs(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def generated(self) -> NDArray[np.uint8] | None: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -144,7 +129,7 @@ class Updater:
 
     # ------------------------------------------------------------------ prepare
 
-    def prepare(self, batch: BatchLike, *, second_view: bool) -> Prepared:
+    def prepare(self, batch: Batch, *, second_view: bool) -> Prepared:
         """Put a batch on the device and ask the teacher about it.
 
         Args:
@@ -175,7 +160,7 @@ class Updater:
     def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
         return self.precision.images(pixels)
 
-    def _noise(self, batch: BatchLike) -> Tensor:
+    def _noise(self, batch: Batch) -> Tensor:
         count = self.learner.augmentor.noise_dim if self.learner.augmentor else 0
         draws = normal("augmentor", seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
         return torch.from_numpy(draws).to(self.precision.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hard_ray.config.validation import Suite
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
-from hard_ray.distillation.step import BatchLike
 from hard_ray.distillation.teacher import Answered, TeacherPool
 from hard_ray.evaluation.cache import Kept
 from hard_ray.evaluation.changes import Change, Unchanged
@@ -25,13 +24,6 @@ from hard_ray.ranks import Ranks
 
 CACHE_BYTES = 256 * 2**20
 """Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""
-
-
-class EvalBatch(BatchLike, Protocol):
-    """A batch that names the unreadable images met while it was made."""
-
-    @property
-    def bad(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +40,7 @@ class Evaluator:
 
     def __init__(
         self,
-        batches: Callable[[], Iterator[EvalBatch]],
+        batches: Callable[[], Iterator[Batch]],
         suites: Sequence[Suite],
         *,
         img_size: int,

@@ -27,7 +27,7 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
-from hard_ray.errors import DataError, StoppedError, TeacherError
+from hard_ray.errors import StoppedError, TeacherError
 from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
@@ -42,6 +42,7 @@ from hard_ray.preparation.folders import Known, ScoreFolder, check_output
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation, draw_scores
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.summary import versions
 
 SAY_EVERY_S = 5.0
@@ -220,16 +221,10 @@ class Scorer:
         Raises:
             DataError: more are unreadable than allowed.
         """
-        limit = int(self.run.data.max_bad_fraction * len(self.pipeline.index.labels))
-        bad: set[str] = set()
+        bad = BadImages.allowed_by(self.run.data, len(self.pipeline.index.labels))
         with closing(self.pipeline.train_batches(first)) as batches:
             for batch in batches:
-                bad.update(batch.bad)
-                if len(bad) > limit:
-                    raise DataError(
-                        f"{len(bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; "
-                        f"mend or remove them, first {min(bad)}"
-                    )
+                bad.add(batch.bad)
                 yield batch
 
 

@@ -39,6 +39,7 @@ from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_obj
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_reconstructions
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.log import MetricsLog
 
 PICTURES = 8
@@ -183,7 +184,7 @@ class Trainer:
             log=MetricsLog(folder.metrics),
             stop=folder.stop_request.exists,
             say=self.say,
-            bad_limit=int(data.max_bad_fraction * len(index.labels)),
+            bad_images=BadImages.allowed_by(data, len(index.labels)),
         )
         if loop.progress.step:
             self.say(f"continues after update {loop.progress.step}")

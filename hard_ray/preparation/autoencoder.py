@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
 from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError
-from hard_ray.evaluation.validator import EvalBatch
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import KlAutoencoder, VqAutoencoder
 from hard_ray.networks.precision import Precision
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.log import MetricsLog
 
 LOG_EVERY = 20
@@ -155,14 +156,14 @@ class AutoencoderLoop:
     config: AutoencoderTraining
     seed: int
     precision: Precision
-    batches: Callable[[int], Generator[EvalBatch]]
+    batches: Callable[[int], Generator[Batch]]
     """Batches from a number on, without end."""
     checkpoints: CheckpointStore
     log: MetricsLog
     stop: Callable[[], bool]
     """Whether to end after this update, with a checkpoint."""
     say: Callable[[str], None]
-    bad_limit: int = 0
+    bad_images: BadImages = field(default_factory=lambda: BadImages(0))
     """Unreadable images that are put up with."""
     progress: Progress = field(init=False)
     _optimizer: Optimizer = field(init=False)
@@ -199,7 +200,7 @@ class AutoencoderLoop:
         self._checkpoint()
         return Status.FINISHED if self.progress.step >= total else Status.STOPPED
 
-    def _update(self, batch: EvalBatch) -> None:
+    def _update(self, batch: Batch) -> None:
         progress, config = self.progress, self.config
         self._note_bad(batch)
         images = self.precision.images(batch.images)
@@ -245,14 +246,9 @@ class AutoencoderLoop:
         self.progress.meter = {name: [float(total), 0.0] for name, total in self._sums.items()}
         self.checkpoints.save(self._weights, self.progress)
 
-    def _note_bad(self, batch: EvalBatch) -> None:
-        known = sorted({*self.progress.bad_images, *batch.bad})
-        self.progress.bad_images = known
-        if len(known) > self.bad_limit:
-            raise DataError(
-                f"{len(known)} images cannot be read, more than the {self.bad_limit} that data.max_bad_fraction "
-                f"allows; mend or remove them, first {known[0]}"
-            )
+    def _note_bad(self, batch: Batch) -> None:
+        self.bad_images.add([*self.progress.bad_images, *batch.bad])
+        self.progress.bad_images = sorted(self.bad_images.names)
 
 
 def learning_rate(step: int, config: AutoencoderTraining) -> float:
@@ -278,7 +274,7 @@ class Quality:
 
 
 @torch.inference_mode()
-def measure(coder: Autoencoder, batches: Iterable[EvalBatch], precision: Precision) -> Quality:
+def measure(coder: Autoencoder, batches: Iterable[Batch], precision: Precision) -> Quality:
     """Reconstruct images; errors and latents are summed in double precision.
 
     Raises:

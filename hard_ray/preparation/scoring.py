@@ -18,7 +18,7 @@ from torch import Tensor
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.scoring import CLEAN
-from hard_ray.distillation.step import BatchLike
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.errors import ConfigError, suggestion
 from hard_ray.maths.noise import normal
@@ -51,7 +51,7 @@ class Scoring:
         self.precision = Precision(torch.device("cpu"))
         self._gradient = label_gradient(pool, self.precision)
 
-    def run(self, batches: Iterable[BatchLike], means: Means, groups: int) -> Iterator[int]:
+    def run(self, batches: Iterable[Batch], means: Means, groups: int) -> Iterator[int]:
         """Add to `means` up to `groups` groups of each view, and yield how many groups all of them have.
 
         Args:
@@ -70,7 +70,7 @@ class Scoring:
                     yield group + 1
 
     def _answers(
-        self, batches: Iterable[BatchLike], known: Mapping[str, int], groups: int
+        self, batches: Iterable[Batch], known: Mapping[str, int], groups: int
     ) -> Iterator[tuple[int, str, Tensor]]:
         """The batch's number, the view's name and the mean answer, in the order in which they are asked for."""
         waiting: deque[tuple[int, str, Answer]] = deque()
@@ -83,7 +83,7 @@ class Scoring:
         while waiting:
             yield _awaited(*waiting.popleft())
 
-    def _ask(self, name: str, batch: BatchLike) -> Answer:
+    def _ask(self, name: str, batch: Batch) -> Answer:
         """Send one view of a batch to the teacher."""
         if name == CLEAN:
             ticket = self.pool.logits(batch.images)
@@ -94,7 +94,7 @@ class Scoring:
         sent = self.pool.logits(to_pixels(images))
         return lambda: mean_probabilities(_kept(augmentor, torch.tensor(sent.result()), count))
 
-    def _given(self, augmentor: Augmentor, batch: BatchLike) -> AugmentationInput:
+    def _given(self, augmentor: Augmentor, batch: Batch) -> AugmentationInput:
         """As a run with this seed would augment the batch."""
         noise = normal(
             "augmentor",

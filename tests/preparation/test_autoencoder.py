@@ -22,6 +22,7 @@ from hard_ray.preparation.autoencoder import (
     measure,
     psnr,
 )
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.log import MetricsLog, read_points
 from tests.support.helpers import assert_equal_bits, digits_pipeline
 
@@ -216,4 +217,4 @@ def test_too_many_unreadable_images_end_the_training(tmp_path: Path):
             yield Batch(batch.images, batch.labels, batch.sample_ids, batch.epochs, bad=("a.jpg", "b.jpg"))
 
     with pytest.raises(DataError, match="2 images cannot be read, more than the 1"):
-        loop(TRAININGS["kl"], tmp_path, batches=batches, bad_limit=1).train()
+        loop(TRAININGS["kl"], tmp_path, batches=batches, bad_images=BadImages(1)).train()

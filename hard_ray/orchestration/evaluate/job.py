@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from hard_ray.evaluation.measure import suite_results
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export.target import Target
-from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.files import is_vacant, make_folder, read_json, write_json
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import image_spec
 from hard_ray.orchestration.cluster.connection import connected
@@ -47,6 +47,7 @@ from hard_ray.orchestration.evaluate.actors import Measurer, NetworksSpec, make_
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation
@@ -205,7 +206,11 @@ class Job:
     cluster: Cluster
     actors: Actors
     say: Callable[[str], None]
-    bad: set[str] = field(init=False, default_factory=set)
+    bad: BadImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        """No image was read yet."""
+        self.bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
 
     def run(self, plans: Mapping[str, SuitePlan]) -> dict[str, Any]:
         """Every suite that is not there yet, each written as soon as it is measured."""
@@ -282,7 +287,7 @@ class Job:
                     students[part].values += _tensor(told["student"][row])
                     teachers[part].values += _tensor(told["teacher"][row])
                     progress.note(int(told["student"][row][0]))
-                self._note_bad(map(str, told["bad"]))
+                self.bad.add(name for names in map(str, told["bad"]) if names for name in names.split("\n"))
         except KeyboardInterrupt:
             raise StoppedError(
                 f"stopped; what was measured is in {self.folder.evaluation}, and the same command goes on"
@@ -291,7 +296,7 @@ class Job:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             raise HardrayError(f"{plan.suite}: the same command goes on, but this one failed: {reason}") from failure
         if not any(counts.values[0] for counts in students):
-            raise DataError(f"{plan.suite}: none of its images can be read, first {min(self.bad, default='none')}")
+            raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
         has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
         with_teacher = self.networks.teacher is not None
         found = suite_results(plan.parts, students, teachers if with_teacher else None, has_mce=has_mce)
@@ -322,26 +327,12 @@ class Job:
             num_gpus=actors.gpus,
         )
 
-    def _note_bad(self, told: Iterable[str]) -> None:
-        """Remember unreadable images.
-
-        Raises:
-            DataError: there are more than allowed.
-        """
-        self.bad.update(name for names in told if names for name in names.split("\n"))
-        limit = int(self.config.data.max_bad_fraction * len(self.index.labels))
-        if len(self.bad) > limit:
-            raise DataError(
-                f"{len(self.bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; mend "
-                f"or remove them, first {min(self.bad)}"
-            )
-
     # ---------------------------------------------------------------------- end
 
     def _finish(self, result: dict[str, Any]) -> None:
         """Write what was met on the way, and draw."""
-        if self.bad:
-            write_text(self.folder.bad_images, "".join(f"{name}\n" for name in sorted(self.bad)))
+        if self.bad.names:
+            self.bad.write(self.folder.bad_images)
         write_json(self.folder.evaluation, result)
         for name, figure in draw_evaluation(result).items():
             save_png(figure, self.folder.path / f"{name}.png")

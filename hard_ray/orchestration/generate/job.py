@@ -29,7 +29,7 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
-from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.files import is_vacant, make_folder, read_json, write_json
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
@@ -45,6 +45,7 @@ from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, Dad, Score, spans
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_generated
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 
@@ -222,10 +223,10 @@ class Generation:
         if len(done) < len(self.spans):
             self._make_missing(done, cluster, namespace)
         if not sum(header.rows for header in done.values()):
-            raise DataError(f"no image of the {self.generation.split} split can be read: {self._bad(done)[0]}")
+            raise DataError(f"no image of the {self.generation.split} split can be read: {self._bad(done).first}")
         manifest = self._manifest(done, complete=True)
-        if self._bad(done):
-            write_text(self.folder.run.bad_images, "".join(f"{name}\n" for name in self._bad(done)))
+        if self._bad(done).names:
+            self._bad(done).write(self.folder.run.bad_images)
         write_json(self.folder.manifest, manifest)
         self._draw(manifest)
         return manifest
@@ -301,7 +302,7 @@ class Generation:
                 header = ShardHeader.of(json.loads(str(told["header"][0])))
                 done[header.shard] = header
                 progress.note(done, header)
-                if too_many := self._too_many_bad(done):
+                if too_many := self._bad(done).problem():
                     return too_many
         except KeyboardInterrupt:
             return StoppedError(f"stopped; the same command goes on with {self.folder.path}")
@@ -330,17 +331,10 @@ class Generation:
                 max_restarts=0,  # a job of what is missing takes the place of one whose actor died
             )
 
-    def _too_many_bad(self, done: dict[int, ShardHeader]) -> DataError | None:
-        bad, limit = self._bad(done), int(self.config.data.max_bad_fraction * len(self.index.labels))
-        if len(bad) <= limit:
-            return None
-        return DataError(
-            f"{len(bad)} images cannot be read, more than the {limit} that data.max_bad_fraction allows; mend or "
-            f"remove them, first {bad[0]}"
-        )
-
-    def _bad(self, done: dict[int, ShardHeader]) -> list[str]:
-        return [name for number in sorted(done) for name in done[number].bad]
+    def _bad(self, done: dict[int, ShardHeader]) -> BadImages:
+        bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
+        bad.names.update(name for header in done.values() for name in header.bad)
+        return bad
 
     # ---------------------------------------------------------------------- end
 
@@ -366,7 +360,7 @@ class Generation:
             },
             "images": sum(header.rows for header in headers),
             **score.means(),
-            "bad_images": self._bad(done) if complete else [],
+            "bad_images": sorted(self._bad(done).names) if complete else [],
             "versions": versions(),
             "shards": [
                 {"file": shard_name(h.shard), "first": h.first, "last": h.last, "rows": h.rows, "sha256": h.sha256}

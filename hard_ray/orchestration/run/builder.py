@@ -54,6 +54,7 @@ from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_gallery
+from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.snapshots import write_snapshot
 
@@ -144,7 +145,7 @@ class Builder:
             observer=observer,
             batch_size=config.optim.batch_size,
             ahead=config.runtime.teacher.prefetch if self.pool is not None else 1,
-            bad_limit=int(config.data.max_bad_fraction * len(self.index.labels)),
+            bad_images=BadImages.allowed_by(config.data, len(self.index.labels)),
             scheduler=self._scheduler(learner.optimizer, rhythm),
             ema=ema,
             report=self._report,

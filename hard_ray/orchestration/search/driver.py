@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from hard_ray.orchestration.run.driver import TRACKING_PATIENCE_S, Driver
 from hard_ray.orchestration.run.plan import WorkerPlan
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.search.left_groups import LeftGroups, this_job
-from hard_ray.orchestration.search.listener import TeacherTraining, TrialListener
+from hard_ray.orchestration.search.listener import Say, TeacherTraining, TrialListener
 from hard_ray.orchestration.search.ray_tune import LISTENERS, build_tuner, goals
 from hard_ray.orchestration.search.trial import TrialOrder, without_extras
 from hard_ray.preparation.checks import examine
@@ -41,8 +40,6 @@ from hard_ray.reports.search.results import draw_plots, forget_lost, leader_boar
 from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
 from hard_ray.runs.tracking import Follower, Tracking, show_best, show_table, tracking_uri
 from hard_ray.runs.trials import Trial, TrialStatus
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

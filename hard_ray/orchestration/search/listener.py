@@ -5,16 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hard_ray.config.space import better
 from hard_ray.orchestration.run.reporter import Silent
-from hard_ray.orchestration.search.driver import Say, SearchDriver
 from hard_ray.orchestration.search.left_groups import LeftGroups
 from hard_ray.orchestration.search.trial import RESTING, STOP_PATIENCE_S, state_of
 from hard_ray.runs.tracking import Tracking
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from hard_ray.orchestration.search.driver import SearchDriver
+
+Say = Callable[[str], None]
 
 
 class TrialListener:
