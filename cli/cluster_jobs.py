@@ -1,4 +1,4 @@
-"""Jobs of a cluster: its address, a connection to it, and a job followed to its end."""
+"""Jobs on a cluster: its address, a connection to it, and following a job."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from .terminal import console, errors, say, usage
+from .terminal import console, print_error, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.client import Jobs
 
-VARIABLE = "RAY_API_SERVER_ADDRESS"
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 Address = Annotated[
     str | None,
-    typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {VARIABLE}."),
+    typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {ADDRESS_VARIABLE}."),
 ]
 
 
 def address_of(given: str | None) -> str:
     """The dashboard's address: the one given, or the environment's."""
-    where = given or os.environ.get(VARIABLE)
+    where = given or os.environ.get(ADDRESS_VARIABLE)
     if not where:
-        raise usage(f"give --address http://HOST:8265, the cluster's dashboard, or set {VARIABLE}")
+        raise usage_error(f"give --address http://HOST:8265, the cluster's dashboard, or set {ADDRESS_VARIABLE}")
     return where
 
 
@@ -39,7 +38,7 @@ def connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
 
 
 def follow_job(jobs: Jobs, job: str) -> None:
-    """Show a job's output to its end, and leave with its exit code."""
+    """Print a job's output until it ends, and exit with its exit code."""
     from hard_ray.orchestration.jobs.client import exit_code, said
 
     try:
@@ -50,7 +49,7 @@ def follow_job(jobs: Jobs, job: str) -> None:
         raise typer.Exit(130) from None
     problem = said(done)
     if problem:
-        errors.print(f"[bold red]error:[/bold red] {escape(problem)}", highlight=False, soft_wrap=True)
+        print_error(problem)
     raise typer.Exit(exit_code(done))
 
 

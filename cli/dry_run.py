@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
 
 
-def print_plan(console: Console, config: RunConfig, *, learner: str = "student") -> None:
-    """Look at data and networks, and print the steps, resources and memory of the run."""
+def print_plan(console: Console, config: RunConfig, *, role: str = "student") -> None:
+    """Open the data, build the networks, and print the length, resources and memory of the run."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for what, text in plan_lines(config, learner=learner):
-        table.add_row(what, escape(text))
+    for heading, text in plan_lines(config, role=role):
+        table.add_row(heading, escape(text))
     console.print(table)
 
 
-def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str, str]]:
-    """The plan, as pairs of a heading and a text; `learner` is what the network that is trained is called.
+def plan_lines(config: RunConfig, *, role: str = "student") -> list[tuple[str, str]]:
+    """The plan, as pairs of a heading and a text; `role` is that of the trained network, student or teacher.
 
     Raises:
-        HardrayError: the run would fail, and why.
+        HardrayError: the run would fail; the text says why.
     """
     from hard_ray.config.data import describe
     from hard_ray.config.run import asks_teacher
@@ -32,7 +32,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.preparation.checks import examine
 
-    index, student, teacher = examine(config, learner=learner)
+    index, student, teacher = examine(config, learner=role)
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     per_epoch = schedule.batches_per_epoch
     updates = config.optim.total_updates(per_epoch)
@@ -42,7 +42,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
     weights = _mib(student)
     lines = [
         ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
-        (learner, f"{config.student.model}, {_millions(student)} parameters{_head_note(student, len(index.classes))}"),
+        (role, f"{config.student.model}, {_millions(student)} parameters{_head_note(student, len(index.classes))}"),
     ]
     has_teacher = config.teacher.has_weights or asks_teacher(config)
     if has_teacher:
@@ -52,7 +52,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
         ("optimiser", _optimiser(config)),
         (
             "length",
-            f"{updates:,} {learner} updates of {config.optim.batch_size} images = {updates / per_epoch:.4g} epochs",
+            f"{updates:,} {role} updates of {config.optim.batch_size} images = {updates / per_epoch:.4g} epochs",
         ),
     ]
     if config.experiment.controls:
@@ -61,7 +61,7 @@ def plan_lines(config: RunConfig, *, learner: str = "student") -> list[tuple[str
         ("reserved", parts),
         (
             "memory",
-            f"{learner}, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
+            f"{role}, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
             + (f"teacher {_mib(teacher):,.0f} MiB a replica; " if has_teacher else "")
             + "activations come on top",
         ),
@@ -102,10 +102,10 @@ def _mib(network: object) -> float:
 
 
 def _estimate(config: RunConfig, student: object, teacher: object, updates: int) -> str:
-    """Time of the student's updates, from one timed pass of each network here: a guess, not a promise.
+    """Time of the student's updates, extrapolated from one timed forward pass of each network on this machine.
 
     A student update is a forward and a backward pass, about three forward passes, over each view; the teacher
-    answers once for each view. In a pool both go on side by side.
+    computes one forward pass for each view. With a pool, both run side by side.
     """
     views = 1 if config.augmentor.kind == "identity" else 2
     asks = config.objective.kind != "cross_entropy"

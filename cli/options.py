@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import usage
+from .terminal import usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
 ]
-Files = Annotated[
-    list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be given again, later ones win.")
-]
+Files = Annotated[list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be repeated, later ones win.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
 Output = Annotated[Path | None, typer.Option("--output", help="Run folder; by default runs/NAME-TIME.")]
 Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Short for data.path=..., with data.kind=image_folder unless said.")
+    Path | None, typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.")
 ]
 
-GoesOn = Annotated[
+Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")]
+Continue = Annotated[
     bool,
-    typer.Option("--continue", help="Begin, or go on if --output holds this run already: for jobs that are retried."),
+    typer.Option(
+        "--continue", help="Start the run, or resume it if --output holds it already; for jobs that are retried."
+    ),
 ]
 
 
@@ -42,7 +44,7 @@ def load(
     data: Path | None = None,
     trains_teacher: bool = False,
 ) -> RunConfig:
-    """The configuration that a command line describes."""
+    """Load the configuration that a command line describes."""
     from hard_ray.config.loader import load_config
     from hard_ray.config.teacher_training import load_teacher_config
 
@@ -53,29 +55,29 @@ def load(
 
 
 def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:
-    """The overrides that `--teacher` and `--data` are short for."""
+    """The overrides that `--teacher` and `--data` stand for."""
     short = {"data.path": data, "teacher.model": teacher}
     return [f"{key}={json.dumps(str(value))}" for key, value in short.items() if value is not None]
 
 
-def given_output(output: Path | None, *, goes_on: bool) -> Path | None:
-    """The folder that a command names, which `--continue` needs: a new name every time would never go on."""
-    if goes_on and output is None:
-        raise usage("--continue goes on with the run in --output; give --output")
+def given_output(output: Path | None, *, continues: bool) -> Path | None:
+    """The value of `--output`, which `--continue` needs: the default is a new folder every time."""
+    if continues and output is None:
+        raise usage_error("--continue resumes the run in --output; give --output")
     return output
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun there."""
+    """Whether the folder holds a run, finished or not."""
     from hard_ray.runs.folder import RunFolder
 
     return RunFolder(folder.expanduser()).config.is_file()
 
 
 def check_same_run(config: RunConfig, folder: Path) -> None:
-    """Refuse to go on with a run that was begun with another configuration.
+    """Refuse to resume a run that was started with another configuration.
 
-    Where the hardware decides, what was decided then stays.
+    Settings of `runtime` that are null now keep the values that the hardware gave them at the start.
     """
     from hard_ray.config.layers import dotted_values, read_layer
     from hard_ray.config.loader import absolute, validate
@@ -90,11 +92,13 @@ def check_same_run(config: RunConfig, folder: Path) -> None:
         if now.get(key) != then.get(key) and not (key.startswith("runtime.") and now.get(key) is None)
     ]
     if differing:
-        raise usage(f"{folder} holds a run of another configuration: {'; '.join(differing)}; choose another --output")
+        raise usage_error(
+            f"{folder} holds a run of another configuration: {'; '.join(differing)}; choose another --output"
+        )
 
 
 def default_output(config: RunConfig, preset: str | None) -> Path:
-    """A new run folder below `runs`."""
+    """A run folder in `runs`, named after the configuration and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{config.experiment.name or preset or config.data.kind}-{stamp}"
 
@@ -107,7 +111,7 @@ def as_given(
     teacher: str | None,
     data: Path | None,
 ) -> list[str]:
-    """The options that describe a configuration, to be given again."""
+    """The words of a command line that give the same configuration again."""
     named = {"--preset": preset, "--teacher": teacher, "--data": data}
     given = [part for path in files or [] for part in ("-c", str(path))]
     given += [part for name, value in named.items() if value is not None for part in (name, str(value))]

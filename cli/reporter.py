@@ -1,4 +1,4 @@
-"""What the command line prints while a run goes on, and at its end."""
+"""Lines about a run on the console: its progress, and its results at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .terminal import console
+from .terminal import console, print_lines, say
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -23,7 +23,7 @@ LINE_EVERY_S = 5.0
 
 
 class ConsoleReporter:
-    """A line for each evaluation, and one every few seconds in between."""
+    """Prints a line for each evaluation, and one every few seconds in between."""
 
     def __init__(self, console: Console) -> None:
         """Print to `console`."""
@@ -34,11 +34,11 @@ class ConsoleReporter:
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A sentence."""
+        """Print a sentence."""
         self.console.print(escape(text), highlight=False, soft_wrap=True)
 
     def watch(self, plans: Iterable[RunPlan]) -> None:
-        """Print what the trainings logged since the last look."""
+        """Print the points that the trainings have logged since the last call."""
         from hard_ray.runs.folder import RunFolder
         from hard_ray.runs.log import LogPlace
 
@@ -55,7 +55,7 @@ class ConsoleReporter:
                 self._line(plan, latest)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing: each look closes the log."""
 
     def _line(self, plan: RunPlan, point: dict[str, Any]) -> None:
         self._printed = time.monotonic()
@@ -65,7 +65,7 @@ class ConsoleReporter:
         self.console.print(f"{head}  {'  '.join(parts)}", highlight=False, soft_wrap=True)
 
     def _is_new(self, plan: RunPlan, point: dict[str, Any]) -> bool:
-        """Whether this evaluation has not been printed; a cut log is read again from its start."""
+        """Whether this evaluation is to be printed: a log that a resume cut is read again from its start."""
         key = (plan.folder, point["step"], point["time"])
         is_new = key not in self._evaluations
         self._evaluations.add(key)
@@ -83,12 +83,12 @@ def _validation(point: dict[str, Any]) -> list[str]:
     return [f"[bold]{name.removesuffix('/top1')} {value:.1f} %[/bold]" for name, value in tops.items()]
 
 
-def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | None = None) -> Table:
-    """Teacher, controls and student on each suite; `learner` is another name for the last."""
+def result_table(summary: dict[str, Any], config: RunConfig, *, role: str | None = None) -> Table:
+    """Accuracy of teacher, controls and student on each suite; `role` renames the last row."""
     from hard_ray.runs.summary import rows
 
     header, body = rows(summary, config)
-    body[-1][0] = learner or body[-1][0]
+    body[-1][0] = role or body[-1][0]
     table = Table(title=f"top-1 on the {summary['split']} split, %", title_justify="left", title_style="bold")
     for position, name in enumerate(header):
         table.add_column(name, justify="right" if position else "left")
@@ -97,31 +97,27 @@ def result_table(summary: dict[str, Any], config: RunConfig, *, learner: str | N
     return table
 
 
-def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, learner: str | None = None) -> RunResult:
-    """Make a run and print its progress, its results and where everything is.
+def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | None = None) -> RunResult:
+    """Make a run, and print its progress, its results and its files.
 
     Args:
-        start: makes it, and tells a reporter of it.
-        learner: what the table calls the network that was trained; None: by what it learned from.
+        start: makes the run and calls the reporter.
+        role: name of the trained network in the table; None: its name in the report, by what it learned from.
     """
     from hard_ray.runs.folder import RunFolder
 
     result = start(ConsoleReporter(console))
     console.print()
-    console.print(result_table(result.summary, result.config, learner=learner))
-    console.print(f"run      {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    console.print(result_table(result.summary, result.config, role=role))
+    say(f"run      {result.folder}")
     pictures = RunFolder(result.folder).pictures
     if pictures:
-        console.print(f"gallery  {escape(str(pictures[-1]))}", highlight=False, soft_wrap=True)
+        say(f"gallery  {pictures[-1]}")
     if result.tracking_problem is not None:
-        console.print(
-            f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)}); nothing is lost: "
-            f"hardray sync {escape(str(result.folder))}[/yellow]",
-            highlight=False,
-            soft_wrap=True,
+        problem, folder = escape(result.tracking_problem), escape(str(result.folder))
+        print_lines(
+            [f"[yellow]MLflow lacks a part of the run ({problem}); send it with: hardray sync {folder}[/yellow]"]
         )
     elif result.tracking_uri is not None:
-        console.print(
-            f"MLflow   hardray ui --runs {escape(str(result.folder.parent))}", highlight=False, soft_wrap=True
-        )
+        say(f"MLflow   hardray ui --runs {result.folder.parent}")
     return result

@@ -1,9 +1,10 @@
-"""The terminal: where text goes, and errors as messages."""
+"""Printing on the terminal, and errors as messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -17,11 +18,11 @@ errors = Console(stderr=True)
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """A user's mistake is a message and an exit code, not a traceback."""
+    """Turn a user's mistake into a message and an exit code instead of a traceback."""
     try:
         yield
     except HardrayError as error:
-        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        print_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         errors.print("stopped", highlight=False)
@@ -29,12 +30,28 @@ def readable_errors() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A line of progress."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
+    """Print a line as it is."""
+    print_lines([escape(text)])
 
 
-def usage(text: str) -> HardrayError:
-    """A mistake in how a command was called: exit code 2."""
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines with rich's markup; the terminal wraps them, so that paths can be copied."""
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_heading(verb: str, folder: Path) -> None:
+    """Print which verb writes to which folder."""
+    console.print(f"[bold]hardray {verb}[/bold] -> {escape(str(folder))}", highlight=False)
+
+
+def print_error(text: str) -> None:
+    """Print an error on stderr."""
+    errors.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def usage_error(text: str) -> HardrayError:
+    """An error in the words of a command line: exit code 2."""
     error = HardrayError(text)
     error.exit_code = 2
     return error

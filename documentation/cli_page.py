@@ -19,8 +19,8 @@ HEAD = """# Command line
 | exit code | meaning |
 |---|---|
 | 0 | done; of `doctor`: nothing is wrong |
-| 1 | something failed that the message says how to mend; of `doctor`: something is wrong |
-| 2 | the command or the configuration is mistaken; nothing was started |
+| 1 | something failed; the message says how to fix it; of `doctor`: something is wrong |
+| 2 | the command or the configuration is wrong; nothing was started |
 | 130 | stopped by Ctrl-C or a signal; a run has written a checkpoint |
 """
 

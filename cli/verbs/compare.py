@@ -1,4 +1,4 @@
-"""`hardray compare`: runs side by side, from their folders alone."""
+"""`hardray compare`: compares runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..terminal import console, errors, readable_errors
+from ..terminal import console, errors, readable_errors, say
 
 if TYPE_CHECKING:
     from hard_ray.reports.comparison.groups import Comparison
@@ -23,8 +23,8 @@ def compare(
 ) -> None:
     """Compare runs: accuracy, cost, configuration, and whether seeds explain the difference.
 
-    From the run folders alone, while runs go on or after them. Runs that differ in their seeds only are one row. The
-    page holds the curves too, and a JSON file beside it all numbers.
+    Only the run folders are read; runs may still be going on. Runs that differ only in their seeds share a row. The
+    page has the curves too, and a JSON file beside it has all numbers.
     """
     from hard_ray import api
 
@@ -36,18 +36,18 @@ def compare(
             console.print(table)
         made = written.comparison
         for line in (*made.states, *made.cautions, f"page     {written.page}", f"numbers  {written.numbers}"):
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            say(line)
 
 
 def tables_of(comparison: Comparison) -> list[Table]:
-    """Results, differing keys and tests, where there are any."""
+    """The tables of results, of differing keys and of t-tests; empty ones are left out."""
     from hard_ray.reports.comparison.tables import differences, results, t_tests
 
     header, body = results(comparison)
     narrow = [[cell.replace(" (", "\n(") for cell in row] for row in body]
     shown = {
         "top-1, agreement and calibration error in %; of several seeds the mean and the range": (header, narrow),
-        "in what the configurations differ": differences(comparison),
+        "differences of the configurations": differences(comparison),
         "differences of top-1 in points, by t-tests over seeds": t_tests(comparison),
     }
     return [_table(title, header, body) for title, (header, body) in shown.items() if body]

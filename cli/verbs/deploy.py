@@ -1,4 +1,4 @@
-"""`hardray deploy`: Kubernetes manifests."""
+"""`hardray deploy`: prints Kubernetes manifests."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..terminal import readable_errors, usage
+from ..terminal import readable_errors, usage_error
 
 
 def deploy(
     action: Annotated[Literal["render"], typer.Argument(metavar="render", help="Print the manifests.")],
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="-- COMMAND", help="What the job runs, without `hardray`.")
+        list[str] | None, typer.Argument(metavar="-- COMMAND", help="The command that the job runs, without `hardray`.")
     ] = None,
-    overlay: Annotated[str, typer.Option("--overlay", help="cpu, gpu, or cluster for one that stays.")] = "gpu",
+    overlay: Annotated[str, typer.Option("--overlay", help="cpu, gpu, or cluster for one that stays up.")] = "gpu",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="For example image=REGISTRY/hardray:TAG; may be given again."),
+        typer.Option("--set", metavar="KEY=VALUE", help="For example image=REGISTRY/hardray:TAG; may be repeated."),
     ] = None,
 ) -> None:
-    """Print Kubernetes manifests of a command or a cluster.
+    """Print Kubernetes manifests for a command or a cluster.
 
-    For `kubectl apply -f -`; KubeRay runs them. Rendering needs kubectl, and no cluster.
+    Give them to `kubectl apply -f -`; KubeRay runs them. Rendering needs kubectl, but no cluster.
     """
     with readable_errors():
         from hard_ray.orchestration.jobs.manifests import render
@@ -32,6 +32,6 @@ def deploy(
         for text in settings or []:
             key, sep, value = text.partition("=")
             if not sep or not value:
-                raise usage(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
+                raise usage_error(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
             given[key] = value
         sys.stdout.write(render(overlay, given, command or ()))

@@ -1,4 +1,4 @@
-"""`hardray doctor`: what can be used, and what is wrong."""
+"""`hardray doctor`: checks this machine and a cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster.resources import Cluster
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Ray's object store lives there)
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Ray's object store is there)
 PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "pydantic", "numpy")
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "wrong": "[red]wrong[/red]"}
 
@@ -36,14 +36,14 @@ def doctor(
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
-    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to look at as well.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to check as well.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="A folder that every node of the cluster is to see.")
+        Path | None, typer.Option("--output", help="A folder that every node of the cluster must see.")
     ] = None,
 ) -> None:
-    """Say what can be used here, and what is wrong.
+    """Check this machine, and a cluster if one is given.
 
-    With a configuration, whether the cluster has all that the run reserves.
+    With a configuration, also check that the cluster has everything the run reserves.
     """
     with readable_errors():
         loaded = load(config, preset, overrides) if config or preset or overrides else None
@@ -52,7 +52,7 @@ def doctor(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     state: str
@@ -63,13 +63,13 @@ class Finding:
 def examine(
     console: Console, address: str | None, *, config: RunConfig | None = None, output: Path | None = None
 ) -> bool:
-    """Print a table of findings; whether nothing is wrong.
+    """Print a table of findings, and return whether nothing is wrong.
 
     Args:
-        console: where the table goes.
-        address: of a cluster to look at.
-        config: of a run that the cluster is to have room for; None: the smallest one.
-        output: a folder that every node of the cluster is to see.
+        console: prints the table.
+        address: a Ray cluster to check; None: one is started here.
+        config: the run whose resources the cluster must have; None: the smallest run.
+        output: a folder that every node of the cluster must see.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
     findings = [finding for check in checks for finding in check()]
@@ -99,7 +99,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _byte_code() -> Iterator[Finding]:
-    """Each of Ray's processes imports torch and Ray; without byte code on disk it compiles them first."""
+    """Check that byte code is kept: without it each of Ray's processes compiles torch and Ray when it starts."""
     specification = importlib.util.find_spec("torch")
     if specification is None or specification.cached is None or Path(specification.cached).exists():
         return
@@ -205,7 +205,7 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
 
 
 def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) -> Finding:
-    """Whether the cluster has all that is reserved, custom resources as well."""
+    """Check that the cluster has every resource that is reserved, custom ones included."""
     from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.orchestration.cluster.resources import check_demand
 
@@ -229,7 +229,7 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
 
 
 def _nodes(output: Path | None) -> Iterator[Finding]:
-    """Versions of the nodes, and whether they see the output folder."""
+    """Check the versions on the nodes, and that every node sees the output folder."""
     from hard_ray.orchestration.cluster.nodes import differences, look, versions_here
 
     folder = None if output is None else output.expanduser().absolute()

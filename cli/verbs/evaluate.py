@@ -1,4 +1,4 @@
-"""`hardray evaluate`."""
+"""`hardray evaluate`: measures a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..options import Data, Files, Overrides, Preset, Teacher, load
-from ..terminal import console, readable_errors, say, usage
+from ..terminal import console, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -26,7 +26,7 @@ def evaluate(
         typer.Option(
             "--suite",
             metavar="NAME[=FOLDER]",
-            help="What is measured; may be given again. Published sets take their folder: imagenet-c=FOLDER.",
+            help="Suite to measure; may be repeated. Published sets take their folder: imagenet-c=FOLDER.",
         ),
     ] = None,
     output: Annotated[
@@ -36,24 +36,26 @@ def evaluate(
     preset: Preset = None,
     teacher: Teacher = None,
     data: Data = None,
-    split: Annotated[Literal["train", "val", "test"] | None, typer.Option("--split", help="Whose images.")] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option("--split", help="Split to measure on.")
+    ] = None,
     images: Annotated[
-        str, typer.Option("--images", metavar="N|all", help="Images of the split that changed images are made of.")
+        str, typer.Option("--images", metavar="N|all", help="Images of the split that are changed and measured.")
     ] = "2000",
     severities: Annotated[
-        str, typer.Option("--severities", help="Of the corruptions, for example 1,3,5.")
+        str, typer.Option("--severities", help="Severities of the corruptions, for example 1,3,5.")
     ] = "1,2,3,4,5",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch of the networks.")] = 256,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Of the attack's ball.")] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Norm of the attack's ball.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="Radius of the attack's ball.")] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of each step of the attack.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the attack.")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of a step of the attack.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Number of steps of the attack.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Measure the model alone.")] = False,
 ) -> None:
     """Measure how accurate, robust and well calibrated a model is.
 
-    Beside its teacher, where there is one. Suites that were measured before are not measured again.
+    Its teacher, if there is one, is measured too. Suites that were measured before are not measured again.
     """
     from hard_ray import api
     from hard_ray.config.evaluation import read_suites
@@ -81,22 +83,22 @@ def evaluate(
             say=say,
         )
         console.print(result_table(result))
-        console.print(f"results  {escape(result['folder'])}", highlight=False, soft_wrap=True)
+        say(f"results  {result['folder']}")
 
 
 def _config(
     files: list[Path] | None, preset: str | None, overrides: list[str] | None, *, teacher: str | None, data: Path | None
 ) -> RunConfig | None:
-    """The configuration that is given; None: a run's own, with the overrides."""
+    """The given configuration; None: the run's own, with the overrides."""
     if files or preset or data is not None:
         return load(files, preset, overrides, teacher=teacher, data=data)
     if teacher is not None:
-        raise usage("--teacher goes with --data, --preset or -c; for a run folder give teacher.model=... itself")
+        raise usage_error("--teacher needs --data, --preset or -c; for a run folder give teacher.model=... instead")
     return None
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """A row for each suite."""
+    """A table with a row for each suite."""
     with_teacher = bool(result["teacher"])
     table = Table(box=None, pad_edge=False, title=f"{result['split']} split, percent", title_justify="left")
     table.add_column("suite", style="bold")

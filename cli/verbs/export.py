@@ -1,4 +1,4 @@
-"""`hardray export`: a student, taken out of its run."""
+"""`hardray export`: exports a student."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import console, readable_errors
+from ..terminal import print_lines, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.export.student import Exported
@@ -17,26 +17,23 @@ if TYPE_CHECKING:
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder in timm's layout.")],
     to: Annotated[Path, typer.Option("--to", help="Folder of the export: a new one, or an earlier export.")],
-    best: Annotated[
-        bool, typer.Option("--best", help="The best on the validation split, instead of the last.")
-    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked with onnxruntime.")] = False,
     torch_export: Annotated[bool, typer.Option("--torch-export", help="Write model.pt2 too, checked.")] = False,
 ) -> None:
-    """Take a student out of its run: weights and settings that timm loads, and a model card.
+    """Export a student: weights and settings that timm loads, and a model card.
 
-    ONNX and pt2 files take images in [0, 1], of any batch, and normalise them by themselves.
+    ONNX and pt2 files take a batch of any size, of images in [0, 1], and normalise it themselves.
     """
     from hard_ray import api
 
     with readable_errors():
         made = api.export(run, to, best=best, onnx=onnx, torch_export=torch_export)
-        for line in export_lines(made):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_lines(export_lines(made))
 
 
 def export_lines(made: Exported) -> list[str]:
-    """What was written, and how near the files came."""
+    """Lines about an export: what was written, and how closely the files match the network."""
     saved = made.model
     weights = "best on the validation split" if saved.is_best else "after the last update"
     which = f"  {weights}" if saved.record else ""

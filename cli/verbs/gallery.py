@@ -1,4 +1,4 @@
-"""`hardray gallery`: pictures of what the augmentor does."""
+"""`hardray gallery`: draws what the augmentor does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from ..terminal import console, readable_errors
+from ..terminal import readable_errors, say
 
 
 def gallery(
@@ -17,10 +16,10 @@ def gallery(
 ) -> None:
     """Draw what the augmentor does, and how it changed.
 
-    From the run folder alone, while the run goes on or after it.
+    Only the run folder is read; the run may still be going on.
     """
     from hard_ray import api
 
     with readable_errors():
         for path in api.gallery(run, to=to):
-            console.print(escape(str(path)), highlight=False, soft_wrap=True)
+            say(str(path))

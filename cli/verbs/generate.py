@@ -1,4 +1,4 @@
-"""`hardray generate`: a set of adversarial images."""
+"""`hardray generate`: makes a set of adversarial images."""
 
 from __future__ import annotations
 
@@ -19,34 +19,39 @@ from ..options import (
     as_given,
     load,
 )
-from ..terminal import console, readable_errors, say
+from ..terminal import print_heading, print_lines, readable_errors, say
 
 
 def generate(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the set; an unfinished one goes on.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the set; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
     teacher: Teacher = None,
     data: Data = None,
-    method: Annotated[Literal["dad"], typer.Option("--method", help="How images are made.")] = "dad",
+    method: Annotated[Literal["dad"], typer.Option("--method", help="Method of generation.")] = "dad",
     autoencoder: Annotated[
-        str | None, typer.Option("--autoencoder", help="What discretises: a folder, or hf-hub:org/name.")
+        str | None,
+        typer.Option("--autoencoder", help="Autoencoder that discretises the images: a folder, or hf-hub:org/name."),
     ] = None,
-    split: Annotated[Literal["train", "val", "test"] | None, typer.Option("--split", help="Whose images.")] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option("--split", help="Split whose images are attacked.")
+    ] = None,
     shard_size: Annotated[int | None, typer.Option("--shard-size", help="Images per file.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images that are attacked together.")] = None,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Of the ball around an image.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images attacked together.")] = None,
+    norm: Annotated[
+        Literal["l2", "linf"] | None, typer.Option("--norm", help="Norm of the ball around an image.")
+    ] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="Radius of the ball.")] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of each step.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of ascent.")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of a step.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Number of ascent steps.")] = None,
     random_start: Annotated[
         float | None, typer.Option("--random-start", help="Probability of a random start within the ball.")
     ] = None,
 ) -> None:
-    """Make adversarial images to train with, once and for all.
+    """Make a set of adversarial images to train with.
 
-    Of the configuration, `data`, `teacher`, `runtime` and `seed` are used. What is not given is the paper's.
+    `data`, `teacher`, `runtime` and `seed` of the configuration are used. The defaults are the paper's.
     """
     from hard_ray import api
 
@@ -65,15 +70,14 @@ def generate(
     options = {name: value for name, value in given.items() if value is not None}
     with readable_errors():
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
-        console.print(f"[bold]hardray generate[/bold] -> {escape(str(output))}", highlight=False)
+        print_heading("generate", output)
         manifest = api.generate(loaded, options, output, say=say)
         again = as_given(config, preset, overrides, teacher=teacher, data=data)
-        for line in generation_lines(manifest, output, again):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_lines(generation_lines(manifest, output, again))
 
 
 def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
-    """How a generation ended, and how to train with it; `given` describes the configuration."""
+    """Lines about a generated set, and the command that trains with it; `given` are the words of its configuration."""
     settings, top1 = manifest["settings"], manifest["top1"]
     lines = [
         f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",

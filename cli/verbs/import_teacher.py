@@ -1,4 +1,4 @@
-"""`hardray import-teacher`: a teacher from a checkpoint that is not timm's."""
+"""`hardray import-teacher`: makes a teacher from a checkpoint of another layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import console, readable_errors
+from ..terminal import print_lines, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.preparation.import_teacher import ImportedTeacher
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 def import_teacher(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: a safetensors or torch file.")],
     model: Annotated[str, typer.Option("--model", help="The architecture: a timm name, or one of hardray's.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the teacher, which must be new.")],
+    output: Annotated[Path, typer.Option("--output", help="New folder for the teacher.")],
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="Text file: class names in the order of the outputs, one a line.")
+        Path | None, typer.Option("--classes", help="Text file: class names in the order of the outputs, one per line.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option("--mean", help="Subtracted per channel, of images in [0, 1]: 0.485,0.456,0.406.")
+        str | None, typer.Option("--mean", help="Mean per channel of images in [0, 1]: 0.485,0.456,0.406.")
     ] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Divided by per channel: 0.229,0.224,0.225.")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Standard deviation per channel: 0.229,0.224,0.225.")] = None,
     img_size: Annotated[int | None, typer.Option("--img-size", help="Input size in pixels.")] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Regular expression and what it becomes, in every key."),
+        typer.Option("--rename", metavar="OLD=NEW", help="Regular expression and its replacement, in every key."),
     ] = None,
 ) -> None:
-    """Make a teacher of a checkpoint that is not timm's.
+    """Make a teacher from a checkpoint that is not timm's.
 
-    Torch files are read without unpickling objects. What does not fit the architecture is listed.
+    Torch files are read without unpickling objects. Keys and shapes that do not fit the architecture are listed.
     """
     from hard_ray import api
 
@@ -49,12 +49,11 @@ def import_teacher(
             img_size=img_size,
             renames=rename or (),
         )
-        for line in teacher_lines(made, output):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_lines(teacher_lines(made, output))
 
 
 def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
-    """What was imported, and the commands that use it."""
+    """Lines about an imported teacher, and the commands that use it."""
     network, images = made.network, made.images
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     data = f"--data YOUR_IMAGES data.img_size={images.img_size}" + (" data.in_chans=1" if images.in_chans == 1 else "")
@@ -68,10 +67,10 @@ def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
         "fine-tune it on your images first:",
         f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "
         "--output runs/teacher",
-        "and then teach with it:",
+        "then distill from it:",
         f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "
         "student.model=STUDENT",
-        "or teach with it as it is:",
+        "or distill from it as it is:",
         f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint={escape(str(folder))} "
         "student.model=STUDENT",
     ]
@@ -85,6 +84,6 @@ def _names_line(made: ImportedTeacher) -> list[str]:
     if made.names is not None:
         return [f"classes  {escape(', '.join(made.names[:10]))}{', ...' if len(made.names) > 10 else ''}"]
     return [
-        "[yellow]classes  not named: as a teacher its outputs are taken to be in the order of your classes; give "
-        "--classes to have that checked[/yellow]"
+        "[yellow]classes  without names: its outputs are assumed to be in the order of your classes; give "
+        "--classes to check that[/yellow]"
     ]

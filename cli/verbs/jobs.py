@@ -1,4 +1,4 @@
-"""`hardray jobs`: the jobs of a cluster."""
+"""`hardray jobs`: shows and stops the jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..cluster_jobs import Address, address_of, connect, follow_job
-from ..terminal import console, readable_errors, say, usage
+from ..terminal import console, print_lines, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.client import Job
@@ -19,28 +19,27 @@ if TYPE_CHECKING:
 
 def jobs(
     action: Annotated[Literal["list", "status", "logs", "stop"], typer.Argument(help="What to do.")],
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Its id; `list` shows all.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id; `list` shows all.")] = None,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Of `logs`: show what comes, to the end.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="With `logs`: show new output until the job ends.")] = False,
 ) -> None:
-    """Look at the jobs of a cluster, or stop one.
+    """Show the jobs of a cluster, or stop one.
 
     A stopped run writes a checkpoint first and can be resumed.
     """
     with readable_errors():
         if (action == "list") != (job is None):
-            raise usage(
-                "list takes no job" if action == "list" else f"{action} wants a job; `hardray jobs list` shows all"
+            raise usage_error(
+                "list takes no job" if action == "list" else f"{action} needs a job; `hardray jobs list` shows all"
             )
         cluster = connect(address_of(address))
         if job is None:
             console.print(_table(cluster.all()))
         elif action == "status":
-            for line in _status_lines(cluster.job(job)):
-                console.print(line, highlight=False, soft_wrap=True)
+            print_lines(_status_lines(cluster.job(job)))
         elif action == "stop":
-            going_on = cluster.stop(job)
-            say(f"{job} is asked to stop" if going_on else f"{job} had ended already")
+            was_running = cluster.stop(job)
+            say(f"{job} has been asked to stop" if was_running else f"{job} has already ended")
         elif follow:
             follow_job(cluster, job)
         else:

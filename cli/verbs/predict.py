@@ -1,4 +1,4 @@
-"""`hardray predict`: asks a model about images."""
+"""`hardray predict`: classifies images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import console, errors, readable_errors
+from ..terminal import console, print_error, readable_errors
 
 if TYPE_CHECKING:
     from hard_ray.export.predict import Prediction
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[str, typer.Argument(help="A run folder, an export, a folder in timm's layout, or a timm name.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, or folders of images.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes that are named for each image.")] = 5,
-    best: Annotated[bool, typer.Option("--best", help="Of a run the best on the validation split.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each image, a line each.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images that are asked about together.")] = 64,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of classes printed for each image.")] = 5,
+    best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each image, one per line.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")] = 64,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads; unset: OMP_NUM_THREADS, else one for each core.")
     ] = None,
 ) -> None:
-    """Say what a model sees in images.
+    """Classify images with a model.
 
-    An image that cannot be read is named, and the others are not kept waiting for it; the exit code is then 1.
+    An image that cannot be read is reported and skipped; the exit code is then 1.
     """
     from hard_ray import api
 
@@ -43,8 +43,7 @@ def predict(
 
 def _print(found: Prediction, *, as_json: bool) -> None:
     if found.problem is not None:
-        message = f"[bold red]error:[/bold red] {escape(str(found.image))}: {escape(found.problem)}"
-        errors.print(message, highlight=False, soft_wrap=True)
+        print_error(f"{found.image}: {found.problem}")
     if as_json:
         console.out(json.dumps(_facts(found), ensure_ascii=False), highlight=False)
     elif found.problem is None:

@@ -1,4 +1,4 @@
-"""`hardray report`: a page with a run's results."""
+"""`hardray report`: writes a page about a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from ..terminal import console, readable_errors
+from ..terminal import readable_errors, say
 
 
 def report(
@@ -17,9 +16,9 @@ def report(
 ) -> None:
     """Write a page with the results, curves, pictures and configuration of a run.
 
-    From the run folder alone, while the run goes on or after it.
+    Only the run folder is read; the run may still be going on.
     """
     from hard_ray import api
 
     with readable_errors():
-        console.print(escape(str(api.report(run, to=to))), highlight=False, soft_wrap=True)
+        say(str(api.report(run, to=to)))

@@ -1,4 +1,4 @@
-"""`hardray score-augmentations`: augmentations, compared before a student is trained."""
+"""`hardray score-augmentations`: compares augmentations before a student is trained."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..options import (
     Teacher,
     load,
 )
-from ..terminal import console, readable_errors, say
+from ..terminal import console, print_heading, print_lines, readable_errors, say
 
 
 def score_augmentations(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the scores; an unfinished one goes on.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the scores; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -32,22 +32,24 @@ def score_augmentations(
         typer.Option(
             "--augmentors",
             metavar="KIND,NAME=YAML,...",
-            help="What is scored, such as identity,cutmix,strong={kind: rand_augment, magnitude: 15}; by default all.",
+            help="Augmentations, such as identity,cutmix,strong={kind: rand_augment, magnitude: 15}; by default all.",
         ),
     ] = None,
-    groups: Annotated[int, typer.Option("--groups", help="Groups that the standard deviation is taken over.")] = 80,
+    groups: Annotated[int, typer.Option("--groups", help="Number of groups for the standard deviation.")] = 80,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch; a group is 5 batches.")] = 64,
     per: Annotated[
-        Literal["batch", "image"], typer.Option("--per", help="Draw once for a batch, as the paper, or for each image.")
+        Literal["batch", "image"],
+        typer.Option("--per", help="Draw once per batch, as in the paper, or once per image."),
     ] = "batch",
     losses: Annotated[
-        Path | None, typer.Option("--losses", help="JSON file of students' test losses by name, to correlate.")
+        Path | None,
+        typer.Option("--losses", help="JSON file of students' test losses by augmentation, to correlate with."),
     ] = None,
 ) -> None:
     """Score augmentations for distillation, before a student is trained.
 
-    By the teacher alone: the lower its T. stddev, the lower the loss of a student that learns from the augmentation.
-    Of the configuration, `data`, `teacher`, `seed` and `runtime` are used.
+    Only the teacher is needed: the lower its T. stddev, the lower the loss of a student trained with the augmentation.
+    `data`, `teacher`, `seed` and `runtime` of the configuration are used.
     """
     from hard_ray import api
     from hard_ray.config.scoring import read_augmentors
@@ -55,17 +57,16 @@ def score_augmentations(
     with readable_errors():
         named = None if augmentors is None else read_augmentors(augmentors)
         loaded = load(config, preset, overrides, teacher=teacher, data=data)
-        console.print(f"[bold]hardray score-augmentations[/bold] -> {escape(str(output))}", highlight=False)
+        print_heading("score-augmentations", output)
         result = api.score_augmentations(
             loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
         )
         console.print(score_table(result))
-        for line in score_lines(result, output):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_lines(score_lines(result, output))
 
 
 def score_table(result: dict[str, Any]) -> Table:
-    """Augmentations by T. stddev, the lowest first, and which differences from it are noise."""
+    """A table of augmentations, the lowest T. stddev first, that marks differences within noise."""
     table = Table(title="T. stddev, x 1000, with standard errors", title_justify="left", title_style="bold")
     table.add_column("augmentation")
     table.add_column("T. stddev", justify="right")
@@ -82,11 +83,11 @@ def score_table(result: dict[str, Any]) -> Table:
 
 
 def score_lines(result: dict[str, Any], folder: Path) -> list[str]:
-    """What stands in the table, and where it is."""
+    """Lines below the table: how to read it, and where the files are."""
     images = 2 * result["iterations"] * result["batch_size"]
     lines = [
-        f"over {result['groups']} groups of {images:,} images; the lower, the better to learn from. Within noise: no "
-        "further from the lowest than two standard errors of the difference, on the same batches"
+        f"over {result['groups']} groups of {images:,} images; lower is better. Within noise: at most two standard "
+        "errors of the difference above the lowest, on the same batches"
     ]
     if "correlation" in result:
         lines.append(f"Pearson correlation with the test losses: {result['correlation']['pearson']:.3f}")

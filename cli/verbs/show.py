@@ -1,4 +1,4 @@
-"""`hardray show` and `hardray presets`: resolved and shipped configurations."""
+"""`hardray show` and `hardray presets`: print a configuration, and list the shipped ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Print the resolved configuration as YAML.
 
-    It loads back to the same configuration with `-c`.
+    `-c` loads it back to the same configuration.
     """
     from hard_ray.config.run import RunConfig
     from hard_ray.config.safe_yaml import dump_yaml

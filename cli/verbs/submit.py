@@ -1,4 +1,4 @@
-"""`hardray submit`: a command as a job of a cluster."""
+"""`hardray submit`: runs a command on a cluster, as a job."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from hard_ray.errors import suggestion
 
 from ..cluster_jobs import Address, address_of, connect, follow_job, print_handles
 from ..options import load
-from ..terminal import console, readable_errors, say, usage
+from ..terminal import console, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.package import Package
 
-HERE = ("submit", "jobs", "ui")
-"""Verbs that make no sense as a job."""
+LOCAL_VERBS = ("submit", "jobs", "ui")
+"""Verbs that cannot be a job."""
 
 
 def submit(
     context: typer.Context,
     command: Annotated[
         list[str],
-        typer.Argument(metavar="COMMAND", help="What follows `hardray`, after `--`: distill --preset digits."),
+        typer.Argument(metavar="COMMAND", help="The command without `hardray`, after `--`: distill --preset digits."),
     ],
     address: Address = None,
     working_dir: Annotated[
         Path | None,
         typer.Option(
             "--working-dir",
-            help="Folder that relative paths start from, whose small text files are all sent; "
-            "unset: here, and the files that the command names.",
+            help="Folder that relative paths start from; all its small text files are sent. "
+            "Unset: this folder, and only the files that the command names.",
         ),
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="KEY[=VALUE]", help="A variable of the job; without a value, what it is here."),
+        typer.Option("--env", metavar="KEY[=VALUE]", help="A variable of the job; without a value, its value here."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Show the output to the end, or return at once.")
+        bool, typer.Option("--follow/--no-follow", help="Show the output until the job ends, or return at once.")
     ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, list what would be sent and what not, and stop.")
@@ -51,8 +51,8 @@ def submit(
 ) -> None:
     """Run a hardray command on a cluster, as a Ray job.
 
-    It is checked here first. Data, weights and secrets are not sent: the cluster has to have them. The exit code is the
-    job's.
+    The command is checked here first. Data, weights and secrets are not sent: the cluster must have them. The exit code
+    is the job's.
     """
     from hard_ray.orchestration.jobs import checks as submission
     from hard_ray.orchestration.jobs import package as packaging
@@ -62,9 +62,9 @@ def submit(
         submission.check_words(command)
         folder = (working_dir or Path()).expanduser()
         if not folder.is_dir():
-            raise usage(f"--working-dir {folder}: there is no such folder")
+            raise usage_error(f"--working-dir {folder}: there is no such folder")
         with contextlib.chdir(folder):
-            named = _checked(command, context.find_root().command)
+            named = _check(command, context.find_root().command)
         package = packaging.choose(folder, named, whole=working_dir is not None)
         if dry_run:
             _print_package(package, ["hardray", *command], variables)
@@ -82,30 +82,38 @@ def submit(
 # ----------------------------------------------------------------------- the check
 
 
-def _checked(command: Sequence[str], group: Any) -> list[Path]:
-    """Check a command as it would check itself; the files of the working directory that it reads.
+def _check(command: Sequence[str], root: Any) -> list[Path]:
+    """Check a command as it would check itself, and return the files of the working directory that it reads.
+
+    Args:
+        command: a verb and its arguments.
+        root: the `hardray` command, which holds the verbs by name.
 
     Raises:
-        HardrayError: no such verb, wrong options, or a configuration that does not load.
+        HardrayError: the verb does not exist, an option is wrong, or the configuration does not load.
     """
     verb, arguments = command[0], list(command[1:])
-    known = [name for name in group.commands if name not in HERE]
+    known = [name for name in root.commands if name not in LOCAL_VERBS]
     if verb not in known:
-        why = "runs here, not on a cluster" if verb in HERE else f"is no verb of hardray; {suggestion(verb, known)}"
-        raise usage(f"{verb!r} {why}")
+        why = (
+            "runs here, not on a cluster"
+            if verb in LOCAL_VERBS
+            else f"is not a verb of hardray; {suggestion(verb, known)}"
+        )
+        raise usage_error(f"{verb!r} {why}")
     try:
-        with group.commands[verb].make_context(verb, arguments) as context:
+        with root.commands[verb].make_context(verb, arguments) as context:
             given = context.params
     except typer.Exit:
         raise
-    except Exception as error:  # typer has its own class of usage errors
+    except Exception as error:  # typer keeps its class of usage errors private
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        raise usage(f"hardray {verb}: {text}") from None
+        raise usage_error(f"hardray {verb}: {text}") from None
     return _files(verb, given)
 
 
 def _files(verb: str, given: dict[str, Any]) -> list[Path]:
-    """The files that a command reads by relative paths; everything else it names has to be on the cluster."""
+    """The files that a command reads by relative paths; everything else it names must be on the cluster."""
     from hard_ray.orchestration.jobs import checks as submission
 
     overrides, files = given.get("overrides") or [], list(given.get("config") or [])
@@ -115,7 +123,9 @@ def _files(verb: str, given: dict[str, Any]) -> list[Path]:
         made = [path for path in files if not path.is_absolute()]
         missing = next((path for path in made if not path.is_file()), None)
         if missing is not None:
-            raise usage(f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from")
+            raise usage_error(
+                f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from"
+            )
         if "preset" in given and all(path.is_file() for path in files):
             known = {name: given.get(name) for name in ("teacher", "data") if name in given}
             submission.check_config(
@@ -129,7 +139,7 @@ def _files(verb: str, given: dict[str, Any]) -> list[Path]:
                 made.append(_sent(path))
     writes = "output" in given and not (given.get("resume") or given.get("dry_run"))
     if writes and given["output"] is None:
-        raise usage(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
+        raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
     return made
 
 
@@ -137,18 +147,15 @@ def _sent(path: Path) -> Path:
     from hard_ray.orchestration.jobs import checks as submission
 
     if not path.is_file():
-        raise usage(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
+        raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
     return path
-
-
-# ---------------------------------------------------------------------- the cluster
 
 
 # ------------------------------------------------------------------------- printing
 
 
 def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:
-    """What would be sent; of variables, the names."""
+    """Print what would be sent, and the names of the variables."""
     import shlex
 
     say(f"command    {shlex.join(words)}")

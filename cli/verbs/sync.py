@@ -1,4 +1,4 @@
-"""`hardray sync`: sends to MLflow what a run could not send."""
+"""`hardray sync`: sends the rest of a run to MLflow."""
 
 from __future__ import annotations
 

@@ -15,28 +15,35 @@ from ..options import (
     Preset,
     load,
 )
-from ..terminal import console, readable_errors, say
+from ..terminal import print_heading, print_lines, readable_errors, say
 
 
 def train_autoencoder(
-    kind: Annotated[Literal["kl", "vq"], typer.Option("--kind", help="Continuous latents, or codes of a codebook.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the autoencoder; an unfinished one goes on.")],
+    kind: Annotated[
+        Literal["kl", "vq"], typer.Option("--kind", help="kl: continuous latents; vq: codes of a codebook.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder of the autoencoder; an unfinished one is continued.")
+    ],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
     data: Data = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Length of the training in updates.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Number of updates.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per update.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW.")] = None,
     widths: Annotated[
-        str | None, typer.Option("--widths", help="Channels of each level, for example 16,32,32; n levels: 2^(n-1) px.")
+        str | None,
+        typer.Option(
+            "--widths", help="Channels of each level, for example 16,32,32; n levels reduce the side by 2^(n-1)."
+        ),
     ] = None,
     latent_channels: Annotated[int | None, typer.Option("--latent-channels", help="Channels of the latent.")] = None,
-    codes: Annotated[int | None, typer.Option("--codes", help="Length of the codebook (vq).")] = None,
+    codes: Annotated[int | None, typer.Option("--codes", help="Size of the codebook (vq).")] = None,
 ) -> None:
     """Train a small autoencoder on your images.
 
-    Of the configuration, `data`, `seed` and `runtime` are used. diffusers loads what comes out.
+    `data`, `seed` and `runtime` of the configuration are used. diffusers can load the result.
     """
     from hard_ray import api
 
@@ -51,14 +58,13 @@ def train_autoencoder(
     training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
     with readable_errors():
         loaded = load(config, preset, overrides, data=data)
-        console.print(f"[bold]hardray train-autoencoder[/bold] -> {escape(str(output))}", highlight=False)
+        print_heading("train-autoencoder", output)
         result = api.train_autoencoder(loaded, training, output, say=say)
-        for line in autoencoder_lines(result, output):
-            console.print(line, highlight=False, soft_wrap=True)
+        print_lines(autoencoder_lines(result, output))
 
 
 def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
-    """How a training of an autoencoder ended."""
+    """Lines about a trained autoencoder: its quality, and how to use it."""
     seconds = result["seconds"]["training"]
     return [
         f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "

@@ -1,23 +1,24 @@
-"""`hardray train-teacher`: a teacher of your own, as a run."""
+"""`hardray train-teacher`: trains or fine-tunes a teacher."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
+from ..dry_run import print_plan
 from ..options import (
+    Continue,
     Data,
+    DryRun,
     Files,
-    GoesOn,
     Output,
     Overrides,
     Preset,
+    Resume,
     as_given,
     check_same_run,
     default_output,
@@ -26,7 +27,7 @@ from ..options import (
     load,
 )
 from ..reporter import run_to_end
-from ..terminal import console, readable_errors, usage
+from ..terminal import console, print_heading, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -43,51 +44,40 @@ def train_teacher(
     ] = False,
     data: Data = None,
     output: Output = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run folder.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
-    goes_on: GoesOn = False,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    continues: Continue = False,
 ) -> None:
     """Train or fine-tune a teacher on your images.
 
-    By `teacher.recipe`: a teacher without weights from nothing, as `distill` would, and one with weights gently, with a
-    new class head where its own was made for other classes. `teacher.recipe.seed` is its seed.
+    `teacher.recipe` says how. A teacher without weights is trained from scratch, as `distill` would. One with weights
+    is fine-tuned, with a new class head if its own is for other classes. The seed is `teacher.recipe.seed`.
     """
     from hard_ray import api
 
     with readable_errors():
         if resume is not None:
-            if overrides or config or preset or model or pretrained or data or output or dry_run or goes_on:
-                raise usage("--resume takes the configuration from the run folder; give nothing beside it")
-            done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), learner="teacher")
-            _print(teaching_lines(done, []))
+            if overrides or config or preset or model or pretrained or data or output or dry_run or continues:
+                raise usage_error("--resume takes the configuration from the run folder; give nothing else")
+            done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), role="teacher")
+            say(teaching_line(done, []))
             return
         given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
         loaded = load(config, preset, given, teacher=model, data=data, trains_teacher=True)
         if dry_run:
-            _print_plan(loaded)
+            say(recipe_line(loaded))
+            print_plan(console, _as_run(loaded), role="teacher")
             return
-        folder = given_output(output, goes_on=goes_on) or default_output(loaded, preset)
-        console.print(f"[bold]hardray train-teacher[/bold] -> {escape(str(folder))}", highlight=False)
-        _print([recipe_line(loaded)])
-        if goes_on and holds_run(folder):
+        folder = given_output(output, continues=continues) or default_output(loaded, preset)
+        print_heading("train-teacher", folder)
+        say(recipe_line(loaded))
+        if continues and holds_run(folder):
             check_same_run(_as_run(loaded), folder)
-            done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), learner="teacher")
+            done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), role="teacher")
         else:
-            done = run_to_end(lambda reporter: api.train_teacher(loaded, folder, reporter=reporter), learner="teacher")
+            done = run_to_end(lambda reporter: api.train_teacher(loaded, folder, reporter=reporter), role="teacher")
         others = [override for override in overrides or [] if not override.startswith(("teacher.", "teacher="))]
-        _print(teaching_lines(done, as_given(config, preset, others, teacher=None, data=data)))
-
-
-def _print(lines: Sequence[str]) -> None:
-    for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
-
-
-def _print_plan(config: RunConfig) -> None:
-    from ..dry_run import print_plan
-
-    _print([recipe_line(config)])
-    print_plan(console, _as_run(config), learner="teacher")
+        say(teaching_line(done, as_given(config, preset, others, teacher=None, data=data)))
 
 
 def _as_run(config: RunConfig) -> RunConfig:
@@ -97,9 +87,9 @@ def _as_run(config: RunConfig) -> RunConfig:
 
 
 def recipe_line(config: RunConfig) -> str:
-    """By what the teacher is trained, and how that is changed."""
+    """The recipe that the teacher is trained by, and how to change it."""
     teacher, recipe = config.teacher, config.teacher.recipe
-    how = "fine-tuned" if teacher.has_weights else "trained from nothing"
+    how = "fine-tuned" if teacher.has_weights else "trained from scratch"
     length = f"{recipe.steps:,} updates" if recipe.steps is not None else f"{recipe.epochs or 0:g} epochs"
     warm_up = f", warm-up {recipe.warmup_epochs:g} epochs" if recipe.warmup_epochs else ""
     return (
@@ -108,8 +98,8 @@ def recipe_line(config: RunConfig) -> str:
     )
 
 
-def teaching_lines(result: RunResult, given: Sequence[str]) -> list[str]:
-    """How to teach with what was trained; `given` describes data and all else that is not the teacher's."""
+def teaching_line(result: RunResult, given: Sequence[str]) -> str:
+    """The command that distills from the trained teacher; `given` are its words that are not about the teacher."""
     from hard_ray.files import read_json
     from hard_ray.runs.folder import RunFolder
 
@@ -117,4 +107,4 @@ def teaching_lines(result: RunResult, given: Sequence[str]) -> list[str]:
     overrides = [f"teacher.model={read_json(folder / 'config.json')['architecture']}", f"teacher.checkpoint={folder}"]
     overrides += [f"teacher.img_size={trained.img_size}"] if trained.img_size is not None else []
     overrides += [f"teacher.model_kwargs={json.dumps(trained.model_kwargs)}"] if trained.model_kwargs else []
-    return [f"teach    {shlex.join(['hardray', 'distill', *given, *overrides])}"]
+    return f"teach    {shlex.join(['hardray', 'distill', *given, *overrides])}"

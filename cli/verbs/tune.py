@@ -1,4 +1,4 @@
-"""`hardray tune`: searches settings, or says what a search would do."""
+"""`hardray tune`: searches settings, or prints the plan of a search."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import GoesOn, Overrides, Teacher, given_output, shorthands
-from ..terminal import console, readable_errors, say, usage
+from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
+from ..terminal import console, print_heading, print_lines, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.space import Search
@@ -24,34 +24,34 @@ def tune(
         str | None, typer.Option("--space", help="YAML file, or the name of a shipped space such as digits.yaml.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Folder; by default runs/tune-SPACE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the search in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Resume the search in this folder.")] = None,
     teacher: Teacher = None,
     data: Annotated[Path | None, typer.Option("--data", help="Short for data.path=...")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")] = False,
-    goes_on: GoesOn = False,
+    dry_run: DryRun = False,
+    continues: Continue = False,
 ) -> None:
-    """Search settings of a distillation.
+    """Search the settings of a distillation.
 
-    Trials share one teacher pool. KEY=VALUE overrides lie above the space's base configuration.
+    Trials share one teacher pool. KEY=VALUE overrides apply to the space's base configuration.
     """
     from hard_ray import api
 
     with readable_errors():
         if resume is not None:
-            if overrides or space or output or teacher or data or dry_run or goes_on:
-                raise usage("--resume takes the space from the folder; give nothing beside it")
+            if overrides or space or output or teacher or data or dry_run or continues:
+                raise usage_error("--resume takes the space from the folder; give nothing else")
             _print_result(api.resume_tune(resume, say=say))
             return
         if space is None:
-            raise usage(f"give --space FILE, or one of the shipped spaces: {', '.join(_shipped())}")
+            raise usage_error(f"give --space FILE, or one of the shipped spaces: {', '.join(_shipped())}")
         search = _load(space, overrides or [], teacher=teacher, data=data)
         if dry_run:
             console.print(plan_table(search))
             return
         stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = given_output(output, goes_on=goes_on) or stamped
-        console.print(f"[bold]hardray tune[/bold] -> {escape(str(folder))}", highlight=False)
-        if goes_on and _holds_search(folder):
+        folder = given_output(output, continues=continues) or stamped
+        print_heading("tune", folder)
+        if continues and _holds_search(folder):
             _check_same_search(search, folder)
             _print_result(api.resume_tune(folder, say=say))
             return
@@ -65,14 +65,14 @@ def _holds_search(folder: Path) -> bool:
 
 
 def _check_same_search(search: Search, folder: Path) -> None:
-    """Refuse to go on with a search of another space."""
+    """Refuse to resume a search of another space."""
     from hard_ray.config.space import load_space
     from hard_ray.runs.search_folder import SearchFolder
 
     begun = load_space(str(SearchFolder(folder.expanduser()).config))
     spaces = [each.space.model_dump(mode="json", exclude={"base"}) for each in (search, begun)]
     if spaces[0] != spaces[1] or search.base != begun.base:
-        raise usage(f"{folder} holds a search of another space or base configuration; choose another --output")
+        raise usage_error(f"{folder} holds a search of another space or base configuration; choose another --output")
 
 
 def _shipped() -> list[str]:
@@ -84,7 +84,7 @@ def _shipped() -> list[str]:
 def _load(space: str, overrides: list[str], *, teacher: str | None, data: Path | None) -> Search:
     from hard_ray.config.space import load_space
 
-    # the kind of the data stands in the space's base configuration
+    # `data.kind` is set in the space's base configuration
     return load_space(space, [*shorthands(teacher=teacher, data=data), *overrides])
 
 
@@ -92,10 +92,10 @@ def _load(space: str, overrides: list[str], *, teacher: str | None, data: Path |
 
 
 def plan_table(search: Search) -> Table:
-    """What a search would do, from its configuration alone."""
+    """A table of what a search would do, from its configuration alone."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for what, text in plan_lines(search):
-        table.add_row(what, escape(text))
+    for heading, text in plan_lines(search):
+        table.add_row(heading, escape(text))
     return table
 
 
@@ -116,7 +116,7 @@ def plan_lines(search: Search) -> list[tuple[str, str]]:
         ("trials", f"{space.count}, {concurrency} at a time, {_length(search)} each"),
         ("a trial", _trial(search)),
         ("teacher", _pool(search)),
-        ("Ray Data", f"{amounts(needed.parts['Ray Data'])}, shared by the trials at the time"),
+        ("Ray Data", f"{amounts(needed.parts['Ray Data'])}, shared by the running trials"),
         ("cluster", f"needs {amounts(needed.total)} in all{_gpu_note(search)}"),
     ]
 
@@ -176,17 +176,16 @@ def _gpu_note(search: Search) -> str:
 def _print_result(result: SearchResult) -> None:
     console.print()
     console.print(result_table(result.board, result.results))
-    for line in result_lines(result):
-        console.print(line, highlight=False, soft_wrap=True)
+    print_lines(result_lines(result))
 
 
 def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
-    """The leader board; of several metrics, those that no other trial beats in all are bold."""
+    """The leader board; the best trial is bold, or with several metrics the Pareto-optimal ones."""
     from hard_ray.reports.search.results import cell
 
     metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
     table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")
-    columns = board["columns"][:-1]  # why a trial failed is a line of its own
+    columns = board["columns"][:-1]  # the reason of a failure is printed below the table
     for name in columns:
         table.add_column(escape(name), justify="left" if name in ("trial", "status") else "right")
     chosen = results["pareto"] or [results["best"]]
@@ -197,7 +196,7 @@ def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
 
 
 def result_lines(result: SearchResult) -> list[str]:
-    """What stands beside the table: failures, what mattered, and where everything is."""
+    """Lines below the table: failures, the settings that mattered, and where the files are."""
     lines = [
         f"[yellow]trial {escape(trial['id'])} failed: {escape(trial['reason'])}[/yellow]"
         for trial in result.results["trials"]
@@ -211,5 +210,5 @@ def result_lines(result: SearchResult) -> list[str]:
     lines.append(f"search   {escape(str(folder))}")
     lines.append(f"best     hardray distill -c {escape(str(folder / 'best.yaml'))}")
     if result.tracking_problem is not None:
-        lines.append(f"[yellow]MLflow has not been told everything ({escape(result.tracking_problem)})[/yellow]")
+        lines.append(f"[yellow]MLflow lacks a part of the search ({escape(result.tracking_problem)})[/yellow]")
     return lines

@@ -1,4 +1,4 @@
-"""`hardray ui`: MLflow on the runs of a folder."""
+"""`hardray ui`: opens MLflow."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def ui(
         if not database.is_file():
             raise RunFolderError(f"{runs} holds no mlflow.db; give the folder of your runs with --runs")
         console.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", highlight=False)
-        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that nobody asked for
+        os.environ.setdefault(
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"
+        )  # it would start seven processes for features that are not used here
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(database.parent)]
         os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])  # noqa: S606

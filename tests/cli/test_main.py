@@ -142,7 +142,7 @@ def test_resume_takes_no_other_configuration(tmp_path: Path):
     for given in (("distill", "optim.lr=1"), ("distill", "--dry-run"), ("train-teacher", "--dry-run")):
         done = invoke(*given, "--resume", str(tmp_path))
         assert done.exit_code == 2
-        assert "give nothing beside it" in done.stderr
+        assert "give nothing else" in done.stderr
     done = invoke("distill", "--resume", str(tmp_path))
     assert done.exit_code == 1
     assert "holds no run" in done.stderr

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.export import graphs
 from hard_ray.export.saved_model import open_model
+from hard_ray.export.timm_folder import graphs
 from tests.cli.test_main import invoke
 from tests.support.helpers import tiny_config
 from tests.support.saved_students import number_config, number_folder, saved_run

@@ -16,8 +16,8 @@ from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.jobs import client as module
 from hard_ray.orchestration.jobs.client import Job, Jobs, exit_code, said
+from hard_ray.orchestration.jobs.client import client as module
 
 SECRET = "hunter2hunter2"
 DISTILL = ("distill", "--preset", "digits", "--output", "/shared/x")
@@ -76,7 +76,7 @@ def test_a_space_and_its_base_are_sent(place: Path):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("distil",), "'distil' is no verb of hardray; did you mean distill?"),
+        (("distil",), "'distil' is not a verb of hardray; did you mean distill?"),
         (("submit",), "'submit' runs here, not on a cluster"),
         (("distill", "--nooo"), "hardray distill: No such option: --nooo"),
         (("distill", "--preset", "digits"), "give --output: a relative path starts at a copy"),
@@ -130,7 +130,7 @@ def test_an_address_is_needed_and_has_to_be_a_dashboards(place: Path):
     assert done.exit_code == 2
     assert "want the dashboard's address" in done.output
     assert SECRET not in done.output
-    assert "status wants a job" in invoke("jobs", "status").output
+    assert "status needs a job" in invoke("jobs", "status").output
 
 
 def test_where_nothing_listens_one_message_says_so(place: Path):

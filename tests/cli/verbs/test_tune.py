@@ -100,4 +100,4 @@ def test_data_and_teacher_are_shorthands_for_the_base(tmp_path: Path):
 def test_the_help_for_data_says_that_the_space_names_its_kind():
     text = " ".join(invoke("tune", "--help").stdout.split())
     assert "Short for data.path=..." in text
-    assert "unless said" not in text
+    assert "unless set" not in text

@@ -151,7 +151,7 @@ def test_a_job_is_listed_followed_and_stopped(head: Head, place: Path):
     said, _ = follower.communicate(timeout=60)
     assert follower.returncode == 130
     assert f"the job {job} goes on" in said
-    assert "is asked to stop" in head.hardray("jobs", "stop", job, *at, cwd=place).stdout
+    assert "has been asked to stop" in head.hardray("jobs", "stop", job, *at, cwd=place).stdout
     after = head.hardray("jobs", "logs", job, "--follow", *at, cwd=place)
     assert after.returncode in (1, 130), after.stdout
     assert "was stopped" in after.stderr

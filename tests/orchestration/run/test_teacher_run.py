@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from hard_ray_cli.main import app
-from hard_ray_cli.verbs.train_teacher import recipe_line, teaching_lines
+from hard_ray_cli.verbs.train_teacher import recipe_line, teaching_line
 from typer.testing import CliRunner
 
 from hard_ray.config.loader import load_config
@@ -135,17 +135,17 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_starts_nothing(tmp_path: P
     assert "trained first" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["seven"]
     done = CliRunner().invoke(app, ["train-teacher", "--preset", "digits", "--dry-run"], env={"COLUMNS": "160"})
-    assert "teacher hardray_cnn: trained from nothing by adamw, lr 0.002" in " ".join(done.stdout.split())
+    assert "teacher hardray_cnn: trained from scratch by adamw, lr 0.002" in " ".join(done.stdout.split())
 
 
 def test_the_command_ends_with_what_distill_wants(trained: Path):
     run = teacher_run(tiny_config(*RECIPE))
     result = RunResult(trained, run, summarise(RunFolder(trained), run), None, None)
-    (line,) = teaching_lines(result, ["--preset", "digits", "data.img_size=16"])
+    line = teaching_line(result, ["--preset", "digits", "data.img_size=16"])
     assert line.startswith("teach    hardray distill --preset digits data.img_size=16 teacher.model=hardray_cnn ")
     assert f"teacher.checkpoint={trained / 'student'}" in line
     assert """'teacher.model_kwargs={"widths": [4, 8]}'""" in line
-    assert recipe_line(tiny_config(*RECIPE)).startswith("teacher hardray_cnn: trained from nothing by adamw")
+    assert recipe_line(tiny_config(*RECIPE)).startswith("teacher hardray_cnn: trained from scratch by adamw")
 
 
 def test_resume_takes_no_other_configuration_and_wants_a_run(tmp_path: Path):
