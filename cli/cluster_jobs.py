@@ -31,7 +31,7 @@ def address_of(given: str | None) -> str:
 
 
 def connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
-    """A connection to the dashboard; `secrets` are hidden in what it prints."""
+    """Connect to the dashboard; `secrets` are hidden in all output."""
     from hard_ray.orchestration.jobs.client import Jobs
 
     return Jobs(address, secrets=secrets)
@@ -59,6 +59,6 @@ def _write(text: str) -> None:
 
 
 def print_handles(job: str, address: str) -> None:
-    """The commands that show a job again and that stop it."""
+    """Print the commands that follow a job again and that stop it."""
     say(f"look again  hardray jobs logs {job} --follow --address {address}")
     say(f"stop it     hardray jobs stop {job} --address {address}")

@@ -55,7 +55,7 @@ class ConsoleReporter:
                 self._line(plan, latest)
 
     def close(self) -> None:
-        """Does nothing: each look closes the log."""
+        """Do nothing: no file stays open between two calls of `watch`."""
 
     def _line(self, plan: RunPlan, point: dict[str, Any]) -> None:
         self._printed = time.monotonic()

@@ -67,7 +67,7 @@ def examine(
 
     Args:
         console: prints the table.
-        address: a Ray cluster to check; None: one is started here.
+        address: a Ray cluster to check; None: that of `config` or RAY_ADDRESS, else one is started here.
         config: the run whose resources the cluster must have; None: the smallest run.
         output: a folder that every node of the cluster must see.
     """

@@ -37,7 +37,7 @@ from hard_ray.orchestration.evaluate import job as orchestration_evaluate
 from hard_ray.orchestration.generate import job as orchestration_generate
 from hard_ray.orchestration.train_autoencoder import check_output
 from hard_ray.preparation.folders import AutoencoderFolder
-from tests.cli.test_main import HARDRAY, invoke
+from tests.cli.commands import HARDRAY, invoke
 from tests.support.compared import finished
 from tests.support.helpers import make_image_folder, run_here, tiny_config
 

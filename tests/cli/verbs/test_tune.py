@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hard_ray_cli.main import app
-from typer.testing import CliRunner
+
+from tests.cli.commands import invoke
 
 SPACE = """
 base: {preset: digits}
@@ -16,10 +16,6 @@ parameters:
   augmentor.strength: {uniform: [0, 1]}
   optim.batch_size: {choice: [32, 64]}
 """
-
-
-def invoke(*arguments: str):
-    return CliRunner().invoke(app, list(arguments))
 
 
 def plan_of(*arguments: str) -> str:

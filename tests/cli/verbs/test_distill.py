@@ -1,0 +1,134 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hard_ray.errors import HardrayError
+from tests.cli.commands import HARDRAY, invoke
+from tests.support.helpers import make_image_folder
+
+
+def test_configuration_mistakes_are_one_message_and_exit_code_2():
+    done = invoke("distill", "--preset", "digits", "optim.lrr=1", "seed=-1", "augmentor.strength=2")
+    assert done.exit_code == 2
+    assert "3 problems in preset digits + the overrides" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.kind=image_folder", "data.path=/no/such/folder"], "there is no such folder"),
+        (["student.model=resnett18"], "did you mean resnet18"),
+        (["teacher.checkpoint=/no/weights.pt"], "there is no such file"),
+        (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+    ],
+)
+def test_a_dry_run_finds_what_a_run_would_fail_on(arguments: list[str], words: str):
+    done = invoke("distill", "--preset", "digits", "--dry-run", *arguments)
+    assert done.exit_code == 1
+    assert words in " ".join(done.stderr.split())
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke("distill", "--preset", "digits", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    for words in (
+        "1,297 train, 200 val, 300 test",
+        "1,000 student updates of 64 images = 50 epochs",
+        "teacher pool: 1 CPU",
+        "trained first",
+        "labels_only, kd",
+        "estimated",
+    ):
+        assert words in text, text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_takes_no_other_configuration(tmp_path: Path):
+    for given in (("distill", "optim.lr=1"), ("distill", "--dry-run"), ("train-teacher", "--dry-run")):
+        done = invoke(*given, "--resume", str(tmp_path))
+        assert done.exit_code == 2
+        assert "give nothing else" in done.stderr
+    done = invoke("distill", "--resume", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds no run" in done.stderr
+
+
+def test_an_output_that_holds_another_run_is_refused(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    done = invoke("distill", "--preset", "digits", "--output", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds a run already" in done.stderr
+
+
+def test_an_address_that_does_not_answer_is_a_message(tmp_path: Path):
+    done = subprocess.run(
+        [HARDRAY, "distill", "--preset", "digits", "runtime.address=127.0.0.1:1", "--output", str(tmp_path / "r")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no Ray cluster answers at 127.0.0.1:1" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optim.opt=adamm"], "did you mean adam"),
+        (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+        (["student.model=resnett18"], "did you mean resnet18"),
+        (["augmentor={kind: vae, autoencoder: {model: /no/such/folder}}"], "there is no such folder"),
+        (["runtime.num_workers=64"], "the run reserves 66 CPUs"),
+    ],
+)
+def test_a_mistake_that_is_found_before_the_start_leaves_the_output_free(
+    tmp_path: Path, arguments: list[str], words: str
+):
+    done = invoke("distill", "--preset", "digits", "--output", str(tmp_path / "run"), *arguments)
+    assert done.exit_code == 1
+    assert words in " ".join(done.stderr.split())
+    assert not [path for path in (tmp_path / "run").glob("*") if path.name != ".lock"]
+
+
+def test_a_folder_with_one_class_is_refused(tmp_path: Path):
+    root = make_image_folder(tmp_path / "data", classes=("ant",))
+    done = invoke("distill", "--data", str(root), "--dry-run")
+    assert done.exit_code == 1
+    assert "one class only" in done.stderr
+
+
+def test_continue_begins_a_run_and_goes_on_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from hard_ray import api
+    from hard_ray.config.loader import load_config
+    from hard_ray.config.safe_yaml import dump_yaml
+
+    told: list[tuple[str, Path]] = []
+
+    class ReachedError(HardrayError):
+        pass
+
+    def reach(verb: str, folder: Path):
+        told.append((verb, folder))
+        raise ReachedError(verb)
+
+    monkeypatch.setattr(api, "distill", lambda config, folder, reporter: reach("distill", folder))
+    monkeypatch.setattr(api, "resume", lambda folder, reporter: reach("resume", folder))
+    run = tmp_path / "run"
+    command = ("distill", "--preset", "digits", "--output", str(run), "--continue")
+    assert invoke(*command).exit_code == 1
+    run.mkdir()
+    resolved = load_config([], preset="digits", overrides=["runtime.threads=2", "runtime.amp_dtype=float32"])
+    (run / "config.yaml").write_text(dump_yaml(resolved))
+    assert invoke(*command).exit_code == 1
+    assert told == [("distill", run), ("resume", run)]
+    other = invoke(*command, "optim.lr=0.5")
+    assert other.exit_code == 2
+    assert "optim.lr is 0.5, the run has" in other.stderr
+    assert len(told) == 2
+    assert "give --output" in invoke("distill", "--preset", "digits", "--continue").stderr

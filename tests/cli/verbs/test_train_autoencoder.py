@@ -1,0 +1,29 @@
+from pathlib import Path
+
+from tests.cli.commands import invoke
+
+
+def test_mistakes_in_the_options_of_an_autoencoder_are_one_message_and_start_nothing(tmp_path: Path):
+    output = tmp_path / "ae"
+    command = ("train-autoencoder", "--kind", "kl", "--preset", "digits", "--output", str(output))
+    done = invoke(*command, "--steps", "0", "--lr", "-1", "--widths", "8,x", "--codes", "9")
+    assert done.exit_code == 2
+    text = " ".join(done.stderr.split())
+    assert "4 problems in the options" in text
+    for key in ("training.steps", "training.lr", "training.widths.1", "training.codes"):
+        assert key in text
+    assert invoke(*command, "--batch-size", "5000").exit_code == 1
+    assert not output.exists()
+
+
+def test_a_folder_that_is_no_unfinished_autoencoder_is_refused(tmp_path: Path):
+    command = ("train-autoencoder", "--kind", "vq", "--preset", "digits", "--output", str(tmp_path))
+    (tmp_path / "notes.txt").write_text("mine")
+    done = invoke(*command)
+    assert done.exit_code == 1
+    assert "holds no autoencoder of hardray's" in " ".join(done.stderr.split())
+    (tmp_path / "training.yaml").write_text("seed: 0")
+    (tmp_path / "result.json").write_text('{"psnr": 21.5}')
+    done = invoke(*command)
+    assert done.exit_code == 1
+    assert "holds a finished autoencoder (21.50 dB)" in " ".join(done.stderr.split())
