@@ -54,8 +54,8 @@ def submit(
     The command is checked here first. Data, weights and secrets are not sent: the cluster must have them. The exit code
     is the job's.
     """
-    from hard_ray.orchestration.jobs.client import checks as submission
-    from hard_ray.orchestration.jobs.client import package as packaging
+    from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.orchestration.jobs import package as packaging
 
     with readable_errors():
         variables = submission.environment(env or [])
@@ -114,7 +114,7 @@ def _check(command: Sequence[str], root: Any) -> list[Path]:
 
 def _files(verb: str, given: dict[str, Any]) -> list[Path]:
     """The files that a command reads by relative paths; everything else it names must be on the cluster."""
-    from hard_ray.orchestration.jobs.client import checks as submission
+    from hard_ray.orchestration.jobs import checks as submission
 
     overrides, files = given.get("overrides") or [], list(given.get("config") or [])
     if verb == "tune" and given["space"] is not None:
@@ -144,7 +144,7 @@ def _files(verb: str, given: dict[str, Any]) -> list[Path]:
 
 
 def _sent(path: Path) -> Path:
-    from hard_ray.orchestration.jobs.client import checks as submission
+    from hard_ray.orchestration.jobs import checks as submission
 
     if not path.is_file():
         raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
