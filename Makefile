@@ -37,7 +37,7 @@ chaos: setup  ## what is killed, full, broken or lying: every fault, and what is
 	$(BIN)/python -m pytest -m chaos
 
 quick: setup  ## the tests that start no Ray cluster
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration
+	$(BIN)/python -m pytest -m "not slow" $(filter-out tests/orchestration/,$(wildcard tests/*/)) tests/orchestration/jobs
 
 docs: setup  ## the site of docs/, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

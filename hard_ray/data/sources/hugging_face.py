@@ -93,8 +93,6 @@ class HuggingFaceReader:
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """Encoded bytes where the data set has them."""
-        pass  # import of its own
-
         pictures: list[Picture] = []
         for row in rows:
             split, start = _split_of(row, self.splits)

@@ -73,8 +73,6 @@ class TorchvisionReader:
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """Decoded pictures."""
-        pass  # import of its own
-
         pictures: list[Picture] = []
         for row in rows:
             split, start = _split_of(row, self.splits)
