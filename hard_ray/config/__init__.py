@@ -1,1 +1,1 @@
-"""What a run is, as data."""
+"""The configuration of a run and of each command, as frozen pydantic models."""

@@ -1,4 +1,4 @@
-"""What makes a second, harder view of a batch."""
+"""Augmentors, which make the second, harder view of a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class IdentityAugmentor(Config):
 
 
 class _AffineBounds(Config):
-    """How far a spatial transform may go."""
+    """Bounds of a spatial transform."""
 
     strength: Fraction = 1.0
     """0 is the identity; 1 reaches every bound below."""
@@ -32,14 +32,14 @@ class _AffineBounds(Config):
     max_shear: Degrees = 15.0
     """Largest horizontal shear either way, in degrees."""
     padding: Literal["zeros", "border", "reflection"] = "zeros"
-    """What stands where the transform looks outside the image."""
+    """Values of pixels that the transform takes from outside the image."""
 
 
 class LearnedAugmentor(Config):
-    """What every augmentor has that is trained against the student."""
+    """Settings of every augmentor that is trained against the student."""
 
     strength: Fraction = 1.0
-    """0 is the identity, and learns nothing."""
+    """0 is the identity, and nothing is learned."""
     lr: PositiveFloat = 1e-3
     """Learning rate of the augmentor's AdamW."""
     weight_decay: NonNegativeFloat = 0.0
@@ -57,26 +57,26 @@ class AffineAugmentor(_AffineBounds, LearnedAugmentor):
     init_spread: PositiveFloat = 1.0
     """Standard deviation of the transform's parameters before the tanh, at the start."""
     replay: Fraction = 0.5
-    """The share of the student's images that an earlier state of the augmentor transforms."""
+    """Share of the student's images that are transformed by an earlier state of the augmentor."""
     history: PositiveInt = 16
-    """Earlier states that are kept; once full, each new one takes the place of one of them at random."""
+    """Number of earlier states that are kept; once full, each new state replaces a random one."""
     remember_every: PositiveInt = 10
-    """Augmentor updates between two states that are kept."""
+    """Augmentor updates between kept states."""
 
 
 class RandomAffineAugmentor(_AffineBounds):
-    """Shifts, rotations, scales and shears drawn uniformly: nothing is learned."""
+    """Shifts, rotations, scales and shears drawn uniformly; nothing is learned."""
 
     kind: Literal["random_affine"] = "random_affine"
 
 
 class DrawnAugmentor(Config):
-    """What every augmentor has that draws at random and learns nothing."""
+    """Settings of every augmentor that draws at random and learns nothing."""
 
     strength: Fraction = 1.0
-    """The probability that the transform is applied; 0 is the identity."""
+    """Probability that the transform is applied; 0 is the identity."""
     per: Literal["batch", "image"] = "batch"
-    """One draw for a whole batch, as in the code of arXiv 2012.02909, or one for each image."""
+    """One draw per batch, as in the code of arXiv 2012.02909, or one per image."""
 
 
 class FlipAugmentor(DrawnAugmentor):
@@ -86,7 +86,7 @@ class FlipAugmentor(DrawnAugmentor):
 
 
 class CropFlipAugmentor(DrawnAugmentor):
-    """The standard view once more: a random crop of the padded image, and a flip with probability 1/2."""
+    """A second draw of the standard view: a random crop of the padded image, and a flip with probability 1/2."""
 
     kind: Literal["crop_flip"] = "crop_flip"
     padding: Fraction = 0.125
@@ -94,15 +94,15 @@ class CropFlipAugmentor(DrawnAugmentor):
 
 
 class CutoutAugmentor(DrawnAugmentor):
-    """Cutout (arXiv 1708.04552): a square of one colour, somewhere on the image."""
+    """Cutout (arXiv 1708.04552): a square of one colour at a random place of the image."""
 
     kind: Literal["cutout"] = "cutout"
     strength: Fraction = 1.0
-    """Multiplies the area that is cut out; 0 is the identity."""
+    """Factor of the area that is cut out; 0 is the identity."""
     size: Fraction = 0.25
     """The square's side as a share of the image's: 8 pixels of 32, 16 of 64, 56 of 224."""
     fill: Fraction = 0.5
-    """What stands in the square; mid-grey is about the mean that the paper's normalised images have there."""
+    """Value of the square's pixels; mid-grey is close to the mean, which the paper fills in after normalisation."""
 
 
 class MixupAugmentor(DrawnAugmentor):
@@ -110,41 +110,41 @@ class MixupAugmentor(DrawnAugmentor):
 
     kind: Literal["mixup"] = "mixup"
     strength: Fraction = 1.0
-    """At s the own image's weight is 1 - s (1 - m), with m from the Beta distribution; 0 is the identity."""
+    """At strength s, the image's own weight is 1 - s (1 - m), with m from the Beta distribution; 0 is the identity."""
     alpha: PositiveFloat = 1.0
     """The weight is drawn from Beta(alpha, alpha)."""
 
 
 class CutmixAugmentor(DrawnAugmentor):
-    """CutMix (arXiv 1905.04899): a box of an image is replaced by that of another of the batch."""
+    """CutMix (arXiv 1905.04899): a box of the image is replaced by the same box of another image of the batch."""
 
     kind: Literal["cutmix"] = "cutmix"
     strength: Fraction = 1.0
-    """Multiplies the area of the box; 0 is the identity."""
+    """Factor of the area of the box; 0 is the identity."""
     alpha: PositiveFloat = 1.0
-    """The share outside of the box is drawn from Beta(alpha, alpha)."""
+    """The share of the area outside the box is drawn from Beta(alpha, alpha)."""
 
 
 class AutoAugmentor(DrawnAugmentor):
-    """AutoAugment (arXiv 1805.09501): a learned policy of two operations, in torchvision's form."""
+    """AutoAugment (arXiv 1805.09501): a published policy of two operations, in torchvision's version."""
 
     kind: Literal["auto_augment"] = "auto_augment"
     policy: Literal["cifar10", "imagenet", "svhn"] = "cifar10"
-    """The data that the policy was learned on."""
+    """Data set on which the policy was learned."""
 
 
 class RandAugmentor(DrawnAugmentor):
-    """RandAugment (arXiv 1909.13719): several operations of one magnitude, in torchvision's form."""
+    """RandAugment (arXiv 1909.13719): several operations of one magnitude, in torchvision's version."""
 
     kind: Literal["rand_augment"] = "rand_augment"
     num_ops: PositiveInt = 2
-    """Operations one after the other."""
+    """Operations applied one after the other."""
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Of 30."""
+    """Magnitude of the operations, from 0 to 30."""
 
 
 class TrivialAugmentor(DrawnAugmentor):
-    """TrivialAugment Wide (arXiv 2103.10158): one operation, drawn uniformly with its magnitude."""
+    """TrivialAugment Wide (arXiv 2103.10158): one operation; both it and its magnitude are drawn uniformly."""
 
     kind: Literal["trivial_augment"] = "trivial_augment"
 
@@ -153,56 +153,56 @@ PolicyAugmentor = AutoAugmentor | RandAugmentor | TrivialAugmentor
 
 
 class AttackConfig(Config):
-    """Ascent on the teacher's cross-entropy to the labels, within a ball around the image."""
+    """Gradient ascent on the teacher's cross-entropy to the labels, within a ball around the image."""
 
     norm: Literal["l2", "linf"] = "l2"
-    """Of the ball, over all pixels of an image in [0, 1]."""
+    """Norm of the ball, over all pixels of an image in [0, 1]."""
     eps: PositiveFloat = 0.1
     """Radius of the ball."""
     step_size: PositiveFloat = 0.01
     """Length of each step in that norm."""
     steps: PositiveInt = 1
-    """Steps of ascent; each asks the teacher for a gradient once."""
+    """Steps of ascent; each takes one gradient of the teacher."""
     random_start: Fraction = 0.8
-    """The probability that an image starts from a random point of the ball."""
+    """Probability that the ascent starts at a random point of the ball."""
 
 
 class AdversarialAugmentor(AttackConfig):
-    """Adversarial images against the teacher, made on the fly (DAD, arXiv 2311.01441, without its storage)."""
+    """Adversarial images of the teacher, made during training (DAD, arXiv 2311.01441, without its stored set)."""
 
     kind: Literal["adversarial"] = "adversarial"
     strength: Fraction = 1.0
-    """Multiplies the radius and the step; 0 is the identity."""
+    """Factor of the radius and the step; 0 is the identity."""
     autoencoder: AutoencoderConfig | None = None
     """Discretises the image before and after the ascent, as DAD does; unset: no discretisation."""
 
 
 class GeneratedAugmentor(Config):
-    """Images that `hardray generate` made beforehand, found by their sample id."""
+    """Images that `hardray generate` made beforehand, looked up by sample id."""
 
     kind: Literal["generated"] = "generated"
     path: Path
-    """The folder of the generated set."""
+    """Folder of the generated set."""
     strength: Fraction = 1.0
-    """The probability that an image is replaced by its generated one; 0 is the identity."""
+    """Probability that an image is replaced by its generated one; 0 is the identity."""
     join: Literal["mixup", "cutmix", "either"] | None = None
-    """Mix clean and generated images as one batch, as DAD's code does; unset: the generated images alone."""
+    """Mix clean and generated images in one batch, as DAD's code does; unset: only the generated images."""
     alpha: PositiveFloat = 1.0
-    """Of the Beta distribution that `join` draws shares from."""
+    """`join` draws shares from Beta(alpha, alpha)."""
 
 
 class MixAugmentor(LearnedAugmentor):
-    """HARD-Mix: a learned mask blends each image with another of the batch."""
+    """HARD-Mix: a learned mask blends each image with another image of the batch."""
 
     kind: Literal["mix"] = "mix"
     strength: Fraction = 1.0
-    """0 is the identity; at s, at most s of a pixel is the partner's."""
+    """0 is the identity; at s, a pixel takes at most the share s from the other image."""
     mask_size: Annotated[int, Field(ge=1, le=64)] = 4
-    """Cells of the mask on either axis, before it is enlarged."""
+    """Cells of the mask on each axis, before it is enlarged."""
     noise_dim: PositiveInt = 32
-    """Normal noise values per image that the mask is computed from, beside both images."""
+    """Normal noise values per image; the mask is computed from them and both images."""
     hidden_dim: PositiveInt = 32
-    """Channels of the network that looks at both images."""
+    """Channels of the network that computes the mask."""
     init_spread: PositiveFloat = 2.0
     """Standard deviation of the mask before the sigmoid, at the start."""
 
@@ -212,21 +212,21 @@ class VaeAugmentor(LearnedAugmentor):
 
     kind: Literal["vae"] = "vae"
     strength: Fraction = 1.0
-    """0 is the identity; at s the latent moves by s times the perturbation."""
+    """0 is the identity; at s, the latent moves by s times the perturbation."""
     autoencoder: AutoencoderConfig
     """The pretrained autoencoder; `hardray train-autoencoder` makes one."""
     residual: bool = True
-    """Add the difference of two decodings to the image, so that what the decoder loses is kept."""
+    """Add the difference of two decodings to the image, which keeps the details that the decoder loses."""
     max_delta: PositiveFloat = 1.0
     """Largest perturbation, in standard deviations of each latent channel."""
     noise_channels: PositiveInt = 4
-    """Normal noise values per latent cell that the perturbation is computed from, beside the latent."""
+    """Normal noise values per latent cell; the perturbation is computed from them and the latent."""
     hidden_dim: PositiveInt = 64
     """Channels of the perturbation network."""
     init_spread: PositiveFloat = 0.5
     """Standard deviation of the perturbation before the tanh, at the start."""
     finetune_lr: PositiveFloat | None = None
-    """Learning rate of the autoencoder; unset: it is frozen."""
+    """Learning rate of the autoencoder; unset: the autoencoder is frozen."""
 
 
 SequencePart = Annotated[
@@ -249,29 +249,29 @@ SequencePart = Annotated[
 
 
 class SequenceAugmentor(Config):
-    """Several augmentors, learned and fixed, one after the other."""
+    """Several augmentors, learned or fixed, applied one after the other."""
 
     kind: Literal["sequence"] = "sequence"
     strength: Fraction = 1.0
-    """Multiplies the strength of every part."""
+    """Factor of the strength of every part."""
     augmentors: Annotated[tuple[SequencePart, ...], Field(min_length=1)]
-    """The parts, in the order in which they are applied."""
+    """The parts, in the order of their application."""
 
 
 class PickAugmentor(Config):
-    """CutMixPick (arXiv 2012.02909), over any augmentor: draw several views of the batch, keep the best images."""
+    """CutMixPick (arXiv 2012.02909), with any augmentor: draw several views of the batch, keep the best images."""
 
     kind: Literal["pick"] = "pick"
     strength: Fraction = 1.0
-    """Multiplies the strength of the augmentor that is drawn from."""
+    """Factor of the strength of the augmentor."""
     augmentor: Annotated[SequencePart | SequenceAugmentor, Field(discriminator="kind")] = CutmixAugmentor()
-    """What the candidates are drawn from."""
+    """The augmentor that draws the candidates."""
     pool: Annotated[int, Field(ge=2, le=16)] = 2
-    """Views that are drawn; of pool x batch candidates, one batch is kept."""
+    """Views to draw; of pool x batch candidates, one batch is kept."""
     score: Literal["kl", "teacher_entropy", "student_entropy"] = "teacher_entropy"
     """The candidates with the largest score are kept."""
     temperature: Temperature = 4.0
-    """Of `kl`; the entropies are those at 1."""
+    """Temperature of `kl`; the entropies are taken at temperature 1."""
 
 
 AugmentorConfig = Annotated[
@@ -285,7 +285,7 @@ def is_learned(config: AugmentorConfig) -> bool:
 
 
 def parts_of(config: AugmentorConfig) -> Iterator[AugmentorConfig]:
-    """An augmentor that is no combination, or those that a combination is made of, in order."""
+    """The augmentor itself, or the parts of a combination, in order."""
     match config:
         case SequenceAugmentor():
             for part in config.augmentors:

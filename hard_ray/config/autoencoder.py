@@ -1,4 +1,4 @@
-"""Which autoencoder."""
+"""The name of a pretrained autoencoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HUB, LOCAL = "hf-hub:", "local-dir:"
 
 
 def _with_prefix(model: str) -> str:
-    """A bare path as `local-dir:PATH`, which is made absolute before it travels."""
+    """Write a bare path as `local-dir:PATH`, so that `absolute` recognises it."""
     return model if model.startswith((HUB, LOCAL)) else f"{LOCAL}{model}"
 
 
@@ -20,6 +20,6 @@ class AutoencoderConfig(Config):
     """A pretrained autoencoder."""
 
     model: Annotated[str, AfterValidator(_with_prefix)]
-    """`hf-hub:org/name`, a folder in diffusers' layout, or one with `taef2_encoder` and `taef2_decoder`."""
+    """`hf-hub:org/name`, a folder in diffusers' layout, or a folder with `taef2_encoder` and `taef2_decoder`."""
     subfolder: str | None = None
-    """The folder within it, for example `vae`."""
+    """Folder within `model`, for example `vae`."""

@@ -1,4 +1,4 @@
-"""How a small autoencoder is trained on the user's images."""
+"""Settings of `train-autoencoder`: a small autoencoder, trained on the user's images."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.data import DataConfig, DigitsData
-from hard_ray.config.loader import of_options
+from hard_ray.config.loader import from_options
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import Dtype
 
 
 class _Training(Config):
-    """What both kinds have."""
+    """Settings of both kinds."""
 
     steps: PositiveInt = 2000
     """Length of the training in updates."""
     batch_size: PositiveInt = 16
     """Images per update."""
     lr: PositiveFloat = 6e-3
-    """Peak learning rate of AdamW: after a warm-up it falls to zero on a cosine."""
+    """Peak learning rate of AdamW: a linear warm-up, then a cosine to zero."""
     warmup: PositiveInt = 50
     """Updates of linear warm-up."""
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)] = (16, 32, 32)
-    """Channels of each level; the side is halved between two, so three levels make 4 pixels a cell."""
+    """Channels of each level; levels after the first halve the side: with three levels, a cell is 4 pixels wide."""
     layers: PositiveInt = 1
-    """Residual blocks per level of the encoder; the decoder has one more."""
+    """Residual blocks per level of the encoder; the decoder has one more per level."""
     latent_channels: PositiveInt = 4
     """Channels of the latent."""
 
 
 class KlTraining(_Training):
-    """An `AutoencoderKL`: continuous latents, held near the standard normal distribution."""
+    """An `AutoencoderKL`: continuous latents, kept close to the standard normal distribution."""
 
     kind: Literal["kl"] = "kl"
     kl_weight: Weight = 1e-5
-    """Weight of the divergence from the standard normal, per latent value, beside the squared error per pixel."""
+    """Weight of the KL divergence from the standard normal per latent value, against the squared error per pixel."""
 
 
 class VqTraining(_Training):
-    """A `VQModel`: every cell of the latent is one of a list of codes."""
+    """A `VQModel`: every cell of the latent is one code of a codebook."""
 
     kind: Literal["vq"] = "vq"
     latent_channels: PositiveInt = 16
     codes: Annotated[int, Field(ge=2)] = 512
-    """Length of the codebook."""
+    """Number of codes in the codebook."""
     commitment: Weight = 0.02
     """Weight of the distance between a cell and its code."""
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.98
-    """Decay of the moving averages that codes are."""
+    """Decay of the moving averages from which codes are computed."""
     dead_below: Fraction = 0.1
-    """A code that is used less than this share of the mean code restarts at a cell of the batch."""
+    """A code used less often than this share of the mean use restarts at a cell of the batch."""
 
 
 AutoencoderTraining = Annotated[KlTraining | VqTraining, Field(discriminator="kind")]
 
 
 class AutoencoderRun(Config):
-    """One training of an autoencoder: all that its weights depend on."""
+    """One training of an autoencoder: every setting that its weights depend on."""
 
     data: DataConfig = DigitsData()
     training: AutoencoderTraining = KlTraining()
     seed: Seed = 0
-    """Decides initial weights, order, views and noise."""
+    """Seed of the initial weights, the order of images, their views and noise."""
     threads: PositiveInt | None = None
-    """Threads of the kernels; unset: the machine's cores but one."""
+    """Threads of the kernels; unset: all cores of the machine but one."""
     amp_dtype: Dtype | None = None
     """Autocast precision; unset: bfloat16 where the hardware has it, else float32."""
     channels_last: bool | None = None
-    """Channels-last memory layout; unset: where bfloat16 is used."""
+    """Channels-last memory layout; unset: on with bfloat16."""
 
 
 def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderRun:
-    """The training that `data`, `seed` and `runtime` of a run's configuration and the options describe.
+    """Settings from `data`, `seed` and `runtime` of a run, and from the options of `train-autoencoder`.
 
     Raises:
         ConfigError: every mistake in the options, in one message.
@@ -87,4 +87,4 @@ def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderR
         "amp_dtype": config.runtime.amp_dtype,
         "channels_last": config.runtime.channels_last,
     }
-    return of_options(AutoencoderRun, values)
+    return from_options(AutoencoderRun, values)

@@ -1,4 +1,4 @@
-"""What every configuration block has in common."""
+"""The base class of all configuration blocks, and the types of their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
-    """A frozen fact about a run: unknown keys are refused, docstrings are the help texts."""
+    """A frozen block of settings: unknown keys are refused, and docstrings below fields are the help texts."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -20,16 +20,16 @@ class Config(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """A field that only changes its default keeps the help text of the field above it."""
+        """Let a field that only changes its default inherit the help text of the field that it overrides."""
         bare = [name for name, field in cls.model_fields.items() if field.description is None]
-        above = {name: _description_above(cls, name) for name in bare}
-        for name, text in above.items():
+        inherited = {name: _inherited_description(cls, name) for name in bare}
+        for name, text in inherited.items():
             cls.model_fields[name].description = text
-        if any(above.values()):
+        if any(inherited.values()):
             cls.model_rebuild(force=True)
 
 
-def _description_above(model: type[BaseModel], name: str) -> str | None:
+def _inherited_description(model: type[BaseModel], name: str) -> str | None:
     fields = (base.model_fields.get(name) for base in model.__mro__[1:] if issubclass(base, BaseModel))
     return next((field.description for field in fields if field is not None and field.description), None)
 
@@ -50,10 +50,10 @@ Seconds = Annotated[float, Field(gt=0.0)]
 """A time, in seconds."""
 
 Epochs = Annotated[float, Field(gt=0.0)]
-"""A number of passes over the training split; fractions count in batches."""
+"""Passes over the training split; a fraction is rounded to whole batches."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""Decides every random draw that names it."""
-
+"""The seed of a random generator."""
 
 DISCRIMINATORS = ("kind", "policy")
+"""The keys that choose one member of a union of blocks."""

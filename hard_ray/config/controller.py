@@ -1,4 +1,4 @@
-"""When the student learns and when the augmentor does."""
+"""The controller, which alternates student and augmentor phases."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hard_ray.config.base import Config, Fraction
 
 
 class ThresholdsController(Config):
-    """HARD's rule: the augmentor learns once disagreement fell, the student once it rose."""
+    """HARD's rule: the augmentor learns once disagreement has fallen, the student once it has risen."""
 
     policy: Literal["thresholds"] = "thresholds"
     thresholds: Literal["relative", "absolute"] = "relative"
-    """Relative: l_min multiplies the clean KD loss, l_max the disagreement at the switch."""
+    """`relative`: l_min multiplies the clean KD loss, l_max the disagreement at the last switch."""
     l_min: PositiveFloat = 1.1
-    """The augmentor's turn begins when the mean disagreement falls below this."""
+    """The augmentor phase begins when the mean disagreement falls below this."""
     l_max: PositiveFloat = 2.0
-    """The student's turn begins when the mean disagreement rises above this."""
+    """The student phase begins when the mean disagreement rises above this."""
     ema: Annotated[Fraction, Field(lt=1.0)] = 0.9
     """Decay of the moving averages of disagreement and clean KD loss, per update."""
     min_student_steps: PositiveInt = 10
@@ -45,7 +45,7 @@ class ThresholdsController(Config):
 
 
 class FixedController(Config):
-    """A fixed rhythm; 5:1 is TeachAugment's."""
+    """Phases of fixed length; 5:1 is TeachAugment's ratio."""
 
     policy: Literal["fixed"] = "fixed"
     student_steps: PositiveInt = 5
@@ -61,7 +61,7 @@ ControllerConfig = Annotated[
 
 
 class Phase(StrEnum):
-    """Who learns in an update."""
+    """The network that an update trains."""
 
     STUDENT = "student"
     AUGMENTOR = "augmentor"

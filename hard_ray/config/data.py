@@ -1,4 +1,4 @@
-"""Where images come from, how they are split, and the standard view of each."""
+"""Sources of images, their splits, and the standard view of an image."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ PositiveSize = Annotated[int, Field(ge=4, le=4096)]
 
 
 class _Images(Config):
-    """What every kind of data has: a size, three splits and a standard view."""
+    """Settings of every kind of data: image size, splits and standard view."""
 
     img_size: PositiveSize = 224
     """Height and width of every image after the standard view, in pixels."""
     in_chans: Literal[1, 3] = 3
-    """1 for grey images, 3 for colour."""
+    """Channels: 1 for grey images, 3 for colour."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    """The share of the training images that becomes the validation split where there is none."""
+    """Share of the training images that is split off for validation if there is no validation split."""
     split_seed: Seed = 0
-    """Decides which images are split off; independent of the run's seed."""
+    """Seed of the choice of images that are split off; independent of the run's seed."""
     max_bad_fraction: Fraction = 0.01
-    """The share of unreadable images beyond which a run stops."""
+    """Largest share of unreadable images; a run with more stops."""
     crop: Literal["none", "padded", "resized"] = "none"
     """Training view: whole image, a random crop of the padded image, or a random resized crop."""
     crop_padding: Annotated[int, Field(ge=0)] = 4
     """Pixels of zeros added on every side before a `padded` crop."""
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Smallest and largest share of the area that a `resized` crop keeps."""
+    """Smallest and largest share of the area in a `resized` crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width-to-height ratio of a `resized` crop."""
     hflip: Fraction = 0.0
     """Probability of a horizontal flip in the training view."""
     interpolation: Interpolation = "bicubic"
-    """How images are resized."""
+    """Interpolation for resizing."""
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Evaluation view: the centre crop's share of the resized image's shorter side."""
+    """Evaluation view: side of the centre crop as a share of the resized image's shorter side."""
 
     @model_validator(mode="after")
     def _ordered_ranges(self) -> _Images:
@@ -50,7 +50,7 @@ class _Images(Config):
 
 
 class DigitsData(_Images):
-    """scikit-learn's 1,797 handwritten digits, 16x16 in the middle of the field; nothing to download."""
+    """scikit-learn's 1,797 handwritten digits, 16x16 in the middle of the image; nothing is downloaded."""
 
     kind: Literal["digits"] = "digits"
     img_size: PositiveSize = 28
@@ -73,7 +73,7 @@ class IdxData(_Images):
 
     kind: Literal["idx"] = "idx"
     path: Path
-    """The folder with the four files."""
+    """Folder with the four files."""
     img_size: PositiveSize = 28
     in_chans: Literal[1] = 1
 
@@ -84,9 +84,9 @@ class _Files(_Images):
     train_split: str = "train"
     """Name of the training split."""
     val_split: str | None = None
-    """Name of the validation split; unset: `val` or `validation` if there, else split off by seed."""
+    """Name of the validation split; unset: `val` or `validation` if it exists, else split off by seed."""
     test_split: str | None = None
-    """Name of the test split; unset: `test` if there."""
+    """Name of the test split; unset: `test` if it exists."""
     crop: Literal["none", "padded", "resized"] = "resized"
     hflip: Fraction = 0.5
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
@@ -101,10 +101,10 @@ class ImageFolderData(_Files):
 
 
 class _Sharded(_Files):
-    """Files that hold many images each; shuffled by shard, then within a window."""
+    """Files with many images each; shards are shuffled, then rows within a window."""
 
     shuffle_window: PositiveInt = 4096
-    """Rows that are shuffled together after the shards were permuted."""
+    """Rows in the window that is shuffled after the shards are."""
 
 
 class ParquetData(_Sharded):
@@ -114,9 +114,9 @@ class ParquetData(_Sharded):
     path: Path
     """The root folder."""
     image_column: str = "image"
-    """Binary column, or a struct with a `bytes` field."""
+    """Name of a binary column, or of a struct with a `bytes` field."""
     label_column: str = "label"
-    """Integer or string column."""
+    """Name of an integer or string column."""
 
 
 class WebDatasetData(_Sharded):
@@ -126,31 +126,31 @@ class WebDatasetData(_Sharded):
     path: Path
     """The root folder."""
     label_key: str = "cls"
-    """The extension of the member that holds the label: an integer, or a class name."""
+    """Extension of the member with the label, which is an integer or a class name."""
 
 
 class TorchvisionData(_Images):
-    """A torchvision data set by its class name, for example `CIFAR10`."""
+    """A torchvision data set, by the name of its class, for example `CIFAR10`."""
 
     kind: Literal["torchvision"] = "torchvision"
     name: str
     """Class name in `torchvision.datasets`."""
     path: Path = Path("~/.cache/hardray/torchvision")
-    """The folder that torchvision reads from and downloads into."""
+    """Folder that torchvision reads from and downloads to."""
     download: bool = True
     """Whether a missing data set is downloaded."""
 
 
 class HuggingFaceData(_Files):
-    """A data set by its Hugging Face name, or a local folder that `datasets.load_dataset` takes."""
+    """A Hugging Face data set by its name, or a local folder that `datasets.load_dataset` accepts."""
 
     kind: Literal["huggingface"] = "huggingface"
     name: str
     """`org/name`, or a local folder."""
     image_column: str = "image"
-    """The column that holds the image."""
+    """Column with the image."""
     label_column: str = "label"
-    """The column that holds the label."""
+    """Column with the label."""
 
 
 DataConfig = Annotated[
@@ -160,6 +160,6 @@ DataConfig = Annotated[
 
 
 def describe(config: DataConfig) -> str:
-    """The source in a few words, for messages."""
+    """A short name of the source, for messages."""
     where = getattr(config, "path", None) or getattr(config, "name", None)
     return f"data.kind {config.kind}" + (f" at {where}" if where else "")

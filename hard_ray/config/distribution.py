@@ -1,4 +1,4 @@
-"""What a searched setting is drawn from: one key that names the distribution, and its numbers."""
+"""Distributions of a search: one key names the distribution, its value holds the numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Scalar = bool | int | float | str | None
 Value = Scalar
 
 BETWEEN = 0.381966
-"""Where in a range a value that is neither of its ends is tried."""
+"""Position of `between` in a range: 2 minus the golden ratio, which settings rarely have by chance."""
 
 
 class _Range(Config):
-    """What lies between two numbers."""
+    """A distribution between two numbers."""
 
     @property
     def name(self) -> str:
@@ -26,15 +26,15 @@ class _Range(Config):
 
     @property
     def numbers(self) -> tuple[Any, ...]:
-        """What stands under the key."""
+        """The numbers under the key."""
         return tuple(getattr(self, self.name))
 
     def ends(self) -> tuple[Value, ...]:
-        """The values that a configuration must take before all others."""
+        """The values that a configuration must accept."""
         return self.numbers[:2]
 
     def between(self) -> Value:
-        """A value that is neither end, and none that a setting has by chance."""
+        """A value that is neither end, and unlikely to be a setting's default."""
         low, high = self.numbers[:2]
         return float(low + BETWEEN * (high - low))
 
@@ -122,7 +122,7 @@ class Choice(Config):
         return self.choice
 
     def between(self) -> Value:
-        """There is nothing between the values: the first one."""
+        """The first value; nothing lies between values."""
         return self.choice[0]
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ class Choice(Config):
     @model_validator(mode="after")
     def _differ(self) -> Choice:
         if len({(type(value), value) for value in self.choice}) < len(self.choice):
-            raise ValueError(f"a value stands twice in {self}")
+            raise ValueError(f"duplicate value in {self}")
         return self
 
 
@@ -146,7 +146,7 @@ KINDS: dict[str, type[_Range] | type[Choice]] = {
 
 
 def _kind_of(raw: Any) -> str | None:
-    """The one key of a distribution; None where there is none, or more than one."""
+    """The key of a distribution; None unless there is exactly one."""
     if isinstance(raw, _Range | Choice):
         return raw.name
     if isinstance(raw, Mapping) and len(raw) == 1:

@@ -1,4 +1,4 @@
-"""How `hardray evaluate` measures a model."""
+"""Settings of `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from hard_ray.config.augmentor import AttackConfig
 from hard_ray.config.base import Config, Fraction
-from hard_ray.config.loader import of_options
+from hard_ray.config.loader import from_options
 from hard_ray.config.validation import Severity, Suite
 from hard_ray.errors import ConfigError, suggestion
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "stylized-imagenet"]
-"""Sets that come as folders of their own."""
+"""Published sets, each in a folder of its own."""
 Measured = Suite | Literal["adversarial"]
 
 CHANGES: tuple[str, ...] = (*get_args(Suite), "adversarial")
@@ -23,10 +23,10 @@ PUBLISHED: tuple[str, ...] = get_args(Published)
 
 
 class EvaluationAttack(AttackConfig):
-    """Ascent on the measured network's own cross-entropy to the labels, within a ball around the image (PGD)."""
+    """Gradient ascent on the measured network's own cross-entropy, within a ball around the image (PGD)."""
 
     norm: Literal["l2", "linf"] = "linf"
-    """Of the ball, over all pixels of an image in [0, 1]."""
+    """Norm of the ball, over all pixels of an image in [0, 1]."""
     eps: PositiveFloat = 8 / 255
     """Radius of the ball."""
     step_size: PositiveFloat = 2 / 255
@@ -34,47 +34,47 @@ class EvaluationAttack(AttackConfig):
     steps: PositiveInt = 10
     """Steps of ascent."""
     random_start: Fraction = 1.0
-    """The probability that an image starts from a random point of the ball."""
+    """Probability that the ascent starts at a random point of the ball."""
 
 
 class EvaluationConfig(Config):
-    """What is measured, on which images."""
+    """Suites, and the images that they are measured on."""
 
     suites: tuple[Measured, ...] = ("clean", "shifts", "rotations", "corruptions")
-    """What is done to the images of the data set."""
+    """Suites of the data's own images."""
     published: dict[Published, Path] = Field(default_factory=dict)
-    """Published sets by name, each with its folder."""
+    """Folders of published sets, by name."""
     split: Literal["train", "val", "test"] | None = None
-    """The split that is measured; unset: the test split, or the validation split where there is none."""
+    """Split to measure; unset: the test split, or the validation split if there is none."""
     images: PositiveInt | None = 2000
-    """Images that are changed, chosen from the split by `data.split_seed`; unset: all. `clean` always takes all."""
+    """Number of changed images, chosen from the split by `data.split_seed`; unset: all. `clean` always takes all."""
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
-    """Severities that each of the corruptions is made at, from 1 to 5."""
+    """Severities of each corruption, from 1 to 5."""
     attack: EvaluationAttack = EvaluationAttack()
-    """How the suite `adversarial` attacks."""
+    """Attack of the suite `adversarial`."""
     batch_size: PositiveInt = 256
-    """Images per batch of the networks."""
+    """Images per batch."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that is measured, in order."""
+        """Names of all suites and published sets, in order."""
         return (*dict.fromkeys(self.suites), *self.published)
 
 
 def evaluation_settings(options: dict[str, Any]) -> EvaluationConfig:
-    """The settings that a caller gives.
+    """Settings from the options of `evaluate`.
 
     Raises:
-        ConfigError: every mistake in them, in one message.
+        ConfigError: every mistake in the options, in one message.
     """
-    return of_options(EvaluationConfig, options)
+    return from_options(EvaluationConfig, options)
 
 
 def read_suites(given: Sequence[str]) -> dict[str, Any]:
-    """`suites` and `published` of the words `NAME` and `NAME=FOLDER`.
+    """Read `suites` and `published` from the words `NAME` and `NAME=FOLDER`.
 
     Raises:
-        ConfigError: there is no such suite, or a published one has no folder.
+        ConfigError: a suite is unknown, or a published set has no folder.
     """
     suites: list[str] = []
     published: dict[str, str] = {}
@@ -90,7 +90,7 @@ def read_suites(given: Sequence[str]) -> dict[str, Any]:
         elif name in CHANGES:
             problems.append(f"{name} is made of the data's own images and takes no folder, got {folder!r}")
         else:
-            problems.append(f"{name!r} is no suite; {suggestion(name, [*CHANGES, *PUBLISHED])}")
+            problems.append(f"{name!r} is not a suite; {suggestion(name, [*CHANGES, *PUBLISHED])}")
     if problems:
         raise ConfigError(problems, "--suite")
     return {"suites": suites, "published": published}

@@ -1,4 +1,4 @@
-"""How a generated set is made."""
+"""Settings of `generate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from hard_ray.config.augmentor import AttackConfig
 from hard_ray.config.autoencoder import AutoencoderConfig
-from hard_ray.config.loader import of_options
+from hard_ray.config.loader import from_options
 from hard_ray.errors import ConfigError
 
 
@@ -17,17 +17,17 @@ class GenerationConfig(AttackConfig):
 
     method: Literal["dad"] = "dad"
     autoencoder: AutoencoderConfig
-    """Discretises the image before and after the ascent: one with a codebook."""
+    """Autoencoder with a codebook, which discretises the image before and after the ascent."""
     split: Literal["train", "val", "test"] = "train"
-    """Whose images are attacked."""
+    """Split whose images are attacked."""
     shard_size: PositiveInt = 1000
-    """Images per file; a file is what is made, checked and made again."""
+    """Images per file; each file is made and verified as a whole."""
     batch_size: PositiveInt = 64
-    """Images that are attacked together; no batch has images of two shards."""
+    """Images that are attacked together; a batch never spans two files."""
 
 
 def generation_settings(options: dict[str, Any]) -> GenerationConfig:
-    """The settings that options describe; `autoencoder` is a folder or `hf-hub:org/name`.
+    """Settings from the options of `generate`; `autoencoder` is a folder or `hf-hub:org/name`.
 
     Raises:
         ConfigError: every mistake in the options, in one message.
@@ -42,4 +42,4 @@ def generation_settings(options: dict[str, Any]) -> GenerationConfig:
         )
     coder = options["autoencoder"]
     values = {**options, "autoencoder": {"model": coder} if isinstance(coder, str) else coder}
-    return of_options(GenerationConfig, values)
+    return from_options(GenerationConfig, values)

@@ -13,8 +13,8 @@ from hard_ray.redaction import masked
 
 Layer = dict[str, Any]
 
-
 ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
+"""Keys that exclude each other: setting one in a later layer unsets the other."""
 
 
 def read_layer(path: Path) -> Layer:
@@ -48,19 +48,28 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
     return layer
 
 
-def dotted_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested blocks as dotted keys; an empty block has none."""
+def dotted_values(values: Mapping[str, Any], prefix: str = "", *, empty_blocks: bool = False) -> dict[str, Any]:
+    """Flatten nested blocks to values by dotted key.
+
+    Args:
+        values: the blocks.
+        prefix: the start of every key.
+        empty_blocks: list an empty block as the value `{}`; otherwise it is left out.
+    """
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= dotted_values(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        if isinstance(value, Mapping) and (value or not empty_blocks):
+            found |= dotted_values(value, f"{prefix}{key}.", empty_blocks=empty_blocks)
+        else:
+            found[f"{prefix}{key}"] = value
     return found
 
 
 def layer_of(values: Mapping[str, Any], source: str) -> Layer:
-    """One layer of values by their dotted keys.
+    """Nest values by dotted key into one layer.
 
     Raises:
-        ConfigError: a key is a part of another one; the message names `source`.
+        ConfigError: one key is a prefix of another; the message names `source`.
     """
     layer, conflicts = _nested((key, key, value) for key, value in values.items())
     if conflicts:
@@ -69,16 +78,16 @@ def layer_of(values: Mapping[str, Any], source: str) -> Layer:
 
 
 def _nested(values: Iterable[tuple[str, str, Any]]) -> tuple[Layer, list[str]]:
-    """Blocks in blocks, of what was said, a dotted key and a value; and what contradicts what was said before."""
+    """Nest triples of source text, dotted key and value; also list the texts that contradict earlier ones."""
     layer: Layer = {}
     conflicts = []
-    for said, dotted, value in values:
+    for text, dotted, value in values:
         *blocks, last = dotted.split(".")
         block = layer
         for key in blocks:
             block = block.setdefault(key, {})
             if not isinstance(block, dict):
-                conflicts.append(f"{masked(repr(said))}: {key} was already given a value")
+                conflicts.append(f"{masked(repr(text))}: {key} was already given a value")
                 break
         else:
             block[last] = value
@@ -86,7 +95,7 @@ def _nested(values: Iterable[tuple[str, str, Any]]) -> tuple[Layer, list[str]]:
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Layer:
-    """`layer` over `base`; a block whose kind changes, and a length given otherwise, are replaced."""
+    """Lay `layer` over `base`: a new kind replaces its block; setting one of two ALTERNATIVES unsets the other."""
     if any(key in layer and layer[key] != base.get(key) for key in DISCRIMINATORS):
         return dict(layer)
     merged = dict(base)
@@ -97,14 +106,3 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Layer:
         if other in base and other not in layer and value is not None:
             merged[str(other)] = None
     return merged
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested blocks as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

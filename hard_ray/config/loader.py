@@ -1,4 +1,4 @@
-"""From files and overrides to one validated configuration.
+"""Loading: files and overrides become one validated configuration.
 
 Later layers win: defaults, then files from left to right, then `dotted.key=value` overrides. A block whose
 `kind` (or `policy`) changes is replaced; any other block is merged key by key. Validation happens once, after
@@ -15,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from hard_ray.config.layers import Layer, merge, parse_overrides, read_layer
 from hard_ray.config.presets import preset_text
-from hard_ray.config.problems import _all_problems, describe
+from hard_ray.config.problems import all_problems, describe
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, RunFolderError
 
 LOCAL_PREFIXES = ("local-dir:", "sqlite:///")
-
+"""Prefixes of text values that are followed by a path."""
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -34,14 +34,14 @@ def load_config(
     beneath: Layer | None = None,
     defaults: Layer | None = None,
 ) -> RunConfig:
-    """Merge and validate.
+    """Merge preset, files and overrides, and validate the result.
 
     Args:
-        files: YAML files, the later ones win.
-        preset: a shipped configuration that lies below the files.
-        overrides: `dotted.key=value` texts that lie above them.
-        beneath: what lies between the preset and the files.
-        defaults: what counts where neither preset nor files nor overrides say otherwise.
+        files: YAML files; later ones win.
+        preset: a shipped configuration, below the files.
+        overrides: `dotted.key=value` texts, above the files.
+        beneath: a layer between the preset and the files.
+        defaults: a layer below the preset.
 
     Raises:
         ConfigError: every mistake found, in one message.
@@ -66,11 +66,11 @@ def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_all_problems(error, merged), source) from None
+        raise ConfigError(all_problems(error, merged), source) from None
 
 
-def of_options(model: type[ConfigT], values: Layer) -> ConfigT:
-    """What the options of a command describe.
+def from_options(model: type[ConfigT], values: Layer) -> ConfigT:
+    """Validate the options of a command.
 
     Raises:
         ConfigError: every mistake in them, in one message.
@@ -83,15 +83,15 @@ def of_options(model: type[ConfigT], values: Layer) -> ConfigT:
 
 
 def read_begun(model: type[ConfigT], path: Path) -> ConfigT:
-    """The settings that a folder was begun with.
+    """Read the settings that a folder was started with.
 
     Args:
-        model: what they are settings of.
-        path: the folder's file of them.
+        model: the class of the settings.
+        path: the folder's settings file.
 
     Raises:
         ConfigError: the file cannot be read.
-        RunFolderError: it holds no settings of this version's.
+        RunFolderError: this version does not accept its settings.
     """
     layer = read_layer(path)
     try:
@@ -105,10 +105,7 @@ def read_begun(model: type[ConfigT], path: Path) -> ConfigT:
 
 
 def absolute(config: ConfigT) -> ConfigT:
-    """The same configuration with every path that starts at the working directory made absolute.
-
-    Workers and a later resume stand elsewhere.
-    """
+    """Make every relative path absolute: workers and a later resume have other working directories."""
     changed = {name: _absolute(getattr(config, name)) for name in type(config).model_fields}
     return config.model_copy(update=changed)
 

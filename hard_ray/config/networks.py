@@ -1,4 +1,4 @@
-"""Which networks teach and learn."""
+"""Teacher and student networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
 
 
 class NetworkConfig(Config):
-    """A timm model, its weights and its input contract."""
+    """A timm model, its weights and its input."""
 
     model: str
     """A timm model name, `local-dir:PATH` or `hf-hub:org/name`."""
@@ -23,17 +23,17 @@ class NetworkConfig(Config):
     pretrained: bool = False
     """Start from timm's pretrained weights."""
     img_size: PositiveInt | None = None
-    """Input size in pixels; unset: the size of the data, or the architecture's where that is fixed."""
+    """Input size in pixels; unset: the size of the data, or of the architecture if that is fixed."""
     mean: Channels | None = None
-    """Mean subtracted per channel, of images in [0, 1]; unset: the model's own."""
+    """Mean per channel, subtracted from images in [0, 1]; unset: the model's own."""
     std: Channels | None = None
-    """Standard deviation divided by per channel; unset: the model's own."""
+    """Standard deviation per channel, which images are divided by; unset: the model's own."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of timm's create_model, such as drop_path_rate."""
+    """More arguments of timm's create_model, such as drop_path_rate."""
 
 
 class TeacherRecipe(OptimConfig):
-    """How a teacher without weights is trained, once; cached by the hash of the recipe."""
+    """The training of a teacher without weights; the result is cached by the hash of the recipe."""
 
     opt: str = "adamw"
     lr: Annotated[float, Field(gt=0.0)] = 2e-3
@@ -41,21 +41,21 @@ class TeacherRecipe(OptimConfig):
     epochs: Annotated[float, Field(gt=0.0)] | None = 20.0
     smoothing: Fraction = 0.0
     seed: Seed = 0
-    """The teacher's own seed, so that runs with other seeds share it."""
+    """Seed of the teacher's training, separate from the run's so that runs with other seeds share the teacher."""
 
 
 class TeacherConfig(NetworkConfig):
-    """The frozen network that is learned from."""
+    """The frozen network that the student learns from."""
 
     model: str = "hardray_cnn"
     class_map: Path | None = None
-    """Text file with the teacher's class names in the order of its outputs, one a line."""
+    """Text file with the teacher's class names in the order of its outputs, one per line."""
     recipe: TeacherRecipe = TeacherRecipe()
-    """Used when the teacher has neither checkpoint nor pretrained weights."""
+    """Used if the teacher has neither a checkpoint nor pretrained weights."""
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights are named, so that nothing has to be trained."""
+        """Whether the configuration names weights, so that the teacher needs no training."""
         return self.checkpoint is not None or self.pretrained or ":" in self.model
 
 
@@ -64,4 +64,4 @@ class StudentConfig(NetworkConfig):
 
     model: str = "hardray_mlp"
     new_head: bool = False
-    """Give weights that were made for other classes a new class head; otherwise they are refused."""
+    """Replace the class head of weights that were trained on other classes; otherwise such weights are refused."""

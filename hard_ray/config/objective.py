@@ -1,4 +1,4 @@
-"""What the student minimises and, for HARD, what the augmentor maximises."""
+"""Objectives: the loss of the student and, for HARD, of the augmentor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hard_ray.config.base import Config, Fraction, Temperature, Weight
 
 
 class HardObjective(Config):
-    """HARD (arXiv 2305.14890): KD on clean and on augmented images; the augmentor seeks disagreement."""
+    """HARD (arXiv 2305.14890): KD on clean and augmented images; the augmentor maximises disagreement."""
 
     kind: Literal["hard"] = "hard"
     temperature: Temperature = 4.0
@@ -22,27 +22,27 @@ class HardObjective(Config):
     w_ce: Weight = 0.0
     """Weight of the cross-entropy to the labels, on clean images."""
     lambda_s: Weight = 1.0
-    """How strongly the augmentor seeks student-teacher disagreement."""
+    """Weight of the student-teacher disagreement, which the augmentor maximises."""
     lambda_t: Weight = 0.3
-    """How strongly the augmentor avoids drift of the teacher's answer."""
+    """Weight of the drift of the teacher's answer, which the augmentor minimises."""
     cap: PositiveFloat | None = None
-    """Disagreement of one image beyond which the augmentor gains nothing, in nats; unset: none."""
+    """Upper limit of the disagreement of an image in the augmentor's loss, in nats; unset: no limit."""
 
 
 class KdObjective(Config):
-    """Hinton et al. 2015 (arXiv 1503.02531): (1-a) cross-entropy + a KD; augmented images add a KD."""
+    """Hinton et al. 2015 (arXiv 1503.02531): (1-a) cross-entropy + a KD; augmented images add another a KD."""
 
     kind: Literal["kd"] = "kd"
     temperature: Temperature = 4.0
     """Softens both networks' outputs."""
     alpha: Fraction = 0.9
-    """Weight of the KD terms; the cross-entropy has the rest."""
+    """Weight a of the KD terms; the cross-entropy has weight 1-a."""
     label_augmented: bool = False
-    """The control of arXiv 2012.02909: augmented images add a cross-entropy too, to their mixed labels if mixed."""
+    """Control of arXiv 2012.02909: augmented images add a cross-entropy too, to mixed labels if they are mixed."""
 
 
 class DkdObjective(Config):
-    """Decoupled KD (Zhao et al. 2022, arXiv 2203.08679): target and non-target classes weighted apart."""
+    """Decoupled KD (Zhao et al. 2022, arXiv 2203.08679): target and non-target classes have separate weights."""
 
     kind: Literal["dkd"] = "dkd"
     temperature: Temperature = 4.0
@@ -54,7 +54,7 @@ class DkdObjective(Config):
     w_ce: Weight = 1.0
     """Weight of the cross-entropy to the labels."""
     warmup_epochs: NonNegativeFloat = 20.0
-    """Epochs over which the KD terms grow from 0 to their weight."""
+    """Epochs in which the KD terms grow from 0 to their weight."""
 
 
 class DadObjective(Config):
@@ -64,13 +64,13 @@ class DadObjective(Config):
     temperature: Temperature = 4.0
     """Softens both networks' outputs."""
     weighting: Literal["paper", "released"] = "paper"
-    """`paper`: CE + 1/2 KD + 1/2 KD; `released`: 3/4 CE + 1/4 KD on one mixed batch of both, as its code does."""
+    """`paper`: CE + 1/2 KD + 1/2 KD; `released`, as in the code: 3/4 CE + 1/4 KD on one mixed batch of both."""
 
 
 class FunctionMatchingObjective(Config):
-    """Patient and consistent teaching (Beyer et al. 2022, arXiv 2106.05237): KD alone, no labels, on one view.
+    """Patient and consistent teaching (Beyer et al. 2022, arXiv 2106.05237): only KD, on one view, without labels.
 
-    It is the augmented one where there is an augmentor.
+    The view is the augmented one if there is an augmentor.
     """
 
     kind: Literal["function_matching"] = "function_matching"
@@ -79,7 +79,7 @@ class FunctionMatchingObjective(Config):
 
 
 class CrossEntropyObjective(Config):
-    """Labels only: no teacher is asked."""
+    """Labels only, without a teacher."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
 

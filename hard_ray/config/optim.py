@@ -1,4 +1,4 @@
-"""How weights are moved: timm's optimisers and schedules, by timm's names."""
+"""Optimisers and schedules of timm, by timm's names."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class OptimConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     """Weight decay; not applied to biases and norms."""
     momentum: Fraction = 0.9
-    """Momentum, where the optimiser has one."""
+    """Momentum, if the optimiser has one."""
     sched: Literal["cosine", "step", "multistep", "constant", "none"] = "cosine"
-    """Name of a timm schedule, stepped per update."""
+    """Name of a timm schedule; it steps after every update."""
     epochs: Epochs | None = None
     """Length of the training in epochs of student updates; give this or `steps`."""
     steps: PositiveInt | None = None
     """Length of the training in student updates; give this or `epochs`."""
     stretch: PositiveFloat = 1.0
-    """Multiplies the length, the warm-up and every milestone together."""
+    """Common factor of the length, the warm-up and every milestone."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Epochs of linear warm-up."""
     warmup_lr: PositiveFloat = 1e-5
-    """Learning rate that the warm-up starts from."""
+    """Learning rate at the start of the warm-up."""
     min_lr: NonNegativeFloat = 0.0
-    """Learning rate that a cosine ends at."""
+    """Learning rate at the end of a cosine."""
     decay_epochs: PositiveFloat = 90.0
     """Epochs between decays of `step`."""
     decay_milestones: tuple[PositiveFloat, ...] = (150, 180, 210)
@@ -41,13 +41,13 @@ class OptimConfig(Config):
     decay_rate: PositiveFloat = 0.1
     """Factor of each decay."""
     batch_size: PositiveInt = 64
-    """Images per update, over all workers."""
+    """Images per update, summed over all workers."""
     clip_grad: PositiveFloat | None = None
     """Largest gradient norm; unset: no clipping."""
     smoothing: Fraction = 0.0
     """Label smoothing of the cross-entropy terms."""
     model_ema: bool = False
-    """Keep a moving average of the weights, and evaluate and export that."""
+    """Keep a moving average of the weights, and evaluate and export it."""
     model_ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9998
     """Decay of the moving average, per update."""
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, as a message with the nearest known key."""
+"""Messages for invalid configurations, with the nearest known key."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from hard_ray.errors import suggestion
 from hard_ray.redaction import masked
 
 MOST_SHOWN = 200
-"""Characters of a wrong value."""
+"""Characters of a refused value that a message quotes."""
 
 
-def _all_problems(error: ValidationError, merged: Layer) -> list[str]:
-    """What is wrong, and what would still be wrong with those keys taken out.
+def all_problems(error: ValidationError, merged: Layer) -> list[str]:
+    """Every problem of a merged configuration.
 
-    Pydantic compares blocks with each other only once each is valid by itself.
+    Pydantic compares blocks only once each is valid by itself, so the invalid keys are removed and the rest is
+    validated again, until nothing more is found.
     """
     problems: list[str] = []
     remaining = copy.deepcopy(merged)
@@ -44,7 +45,7 @@ def _all_problems(error: ValidationError, merged: Layer) -> list[str]:
 
 
 def _remove(raw: Any, location: Sequence[str | int]) -> bool:
-    """Take out what `location` points at; whether anything was there."""
+    """Remove the value at `location`; False if there was none."""
     for key in dotted_location(location, raw).split("."):
         if not isinstance(raw, dict) or key not in raw:
             return False
@@ -56,12 +57,12 @@ def _remove(raw: Any, location: Sequence[str | int]) -> bool:
 
 
 def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig) -> str:
-    """One line for one of pydantic's findings: where, what is wrong, what was got."""
+    """One line for one of pydantic's errors: the key, the problem, the value."""
     where = dotted_location(problem["loc"], raw)
     if problem["type"] == "extra_forbidden":
         if where in set(known_keys(model)):
             return f"{where}: unknown key here; another kind of {where.rpartition('.')[0]} has it"
-        return f"{where}: unknown key{_suggestion(where, model)}"
+        return f"{where}: unknown key{_nearest_key(where, model)}"
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")
         return f"{where}: {text}" if where else text
@@ -75,13 +76,13 @@ def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig
 
 
 def _shown(value: object) -> str:
-    """Enough of a value to know it again."""
+    """The start of a value, with secrets masked."""
     text = masked(repr(value))
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def dotted_location(location: Sequence[str | int], raw: Any) -> str:
-    """Pydantic's location without the tags of discriminated unions, which are no keys."""
+    """Pydantic's location as a dotted key: the tags of discriminated unions are not keys and are left out."""
     keys: list[str] = []
     for part in location:
         if isinstance(raw, Mapping) and part not in raw and part in [raw.get(key) for key in DISCRIMINATORS]:
@@ -94,8 +95,8 @@ def dotted_location(location: Sequence[str | int], raw: Any) -> str:
     return ".".join(keys)
 
 
-def _suggestion(dotted: str, model: type[BaseModel]) -> str:
-    """`; did you mean ...?`: a sibling that looks alike, else the same last word elsewhere."""
+def _nearest_key(dotted: str, model: type[BaseModel]) -> str:
+    """`; did you mean ...?`: a similar key of the block, else a key of another block with a similar last word."""
     block, _, last = dotted.rpartition(".")
     known = sorted(set(known_keys(model)))
     siblings = [key for key in known if key.rpartition(".")[0] == block]
@@ -106,7 +107,7 @@ def _suggestion(dotted: str, model: type[BaseModel]) -> str:
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that some kind of each block has."""
+    """Every dotted key of any kind of each block."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         yield key

@@ -1,4 +1,4 @@
-"""What a run writes down: checkpoints, tracking, and its place in an experiment."""
+"""Settings of checkpoints, tracking and controls."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Control = Literal["labels_only", "kd", "random"]
 
 
 class CheckpointsConfig(Config):
-    """What a resume needs."""
+    """When checkpoints are written, and how many are kept."""
 
     every: Epochs = 1.0
     """Epochs between checkpoints; there is always one at the end."""
     keep: PositiveInt = 2
-    """How many of the newest checkpoints stay."""
+    """Number of newest checkpoints that are kept."""
 
 
 class TrackingConfig(Config):
-    """What MLflow is told."""
+    """Recording in MLflow, and the points that are logged."""
 
     enabled: bool = True
     """Whether the run is recorded in MLflow."""
     uri: str | None = None
-    """Tracking server; unset: MLFLOW_TRACKING_URI, else one sqlite database beside the runs."""
+    """Tracking server; unset: MLFLOW_TRACKING_URI, else a sqlite database next to the runs."""
     experiment: str = "hardray"
     """Name of the MLflow experiment."""
     log_every: PositiveInt = 10
-    """Updates between logged points; each is the mean since the last."""
+    """Updates between logged points; a point is the mean since the last one."""
     gallery_images: NonNegativeInt = 8
-    """Images in each gallery picture; 0: no gallery."""
+    """Images in each picture of the gallery; 0: no gallery."""
     system_metrics: bool = True
     """Whether CPU, memory and GPU use are recorded."""
 
@@ -45,11 +45,12 @@ class TrackingConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """What the run is compared with."""
+    """The name of the run, and the controls that it is compared with."""
 
     name: str | None = None
-    """A name for the run; unset: the name of its output folder."""
+    """Name of the run; unset: the name of its output folder."""
     controls: tuple[Control, ...] = ()
-    """Students trained first with as many updates: by labels only, by plain KD, by KD on random transforms."""
+    """Students that are trained first, with the same number of updates: on labels only, by plain KD, by KD on random
+    transforms."""
     random: RandomAffineAugmentor = RandomAffineAugmentor()
     """The transforms of the control `random`."""

@@ -1,4 +1,4 @@
-"""The whole of a run, and what its blocks must agree on."""
+"""The configuration of a run, and the rules between its blocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     experiment: ExperimentConfig = ExperimentConfig()
     seed: Seed = 0
-    """Decides initial weights, order, views and augmentation."""
+    """Seed of the initial weights, the order of images, their views and augmentation."""
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> RunConfig:
@@ -122,7 +122,7 @@ class RunConfig(Config):
 
 
 def as_control(config: RunConfig, control: str) -> RunConfig:
-    """The same run by labels only, by plain KD, or by KD on random transforms: nothing is learned but the student."""
+    """The same run with labels only, plain KD, or KD on random transforms; no augmentor is learned."""
     temperature = getattr(config.objective, "temperature", 4.0)
     objective = CrossEntropyObjective() if control == "labels_only" else KdObjective(temperature=temperature)
     return config.model_copy(

@@ -1,4 +1,4 @@
-"""YAML of bounded size, read without building objects, and written with `kind` first."""
+"""Safe reading of YAML with a limited size, and writing with `kind` first."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from hard_ray.errors import ConfigError
 from hard_ray.redaction import masked
 
 MOST_VALUES = 100_000
-"""In a YAML text, what aliases repeat included."""
+"""Largest number of values in a YAML text, with repetitions by aliases."""
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """YAML's safe subset, without bombs of aliases."""
+    """PyYAML's safe loader with a limit on values, against alias bombs."""
 
     def get_single_node(self) -> yaml.Node | None:
-        """The text's node, once it is known to be no bomb."""
+        """Return the root node, after its values were counted."""
         found: yaml.Node | None = super().get_single_node()
         if found is not None:
             _count(found, {})
         return found
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A node's value; a tag that its text does not fit is an error of YAML's, not of Python's."""
+        """Return a node's value; text that does not fit its tag raises a YAML error instead of a Python one."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
@@ -37,30 +37,28 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 class _Loader(_BoundedLoader):
-    """A key that stands twice is an error instead of a silent choice."""
+    """A loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(str(key))
         return super().construct_mapping(node, deep=deep)
 
 
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """How many values stand in a node, each alias as what it stands for.
+    """Count the values of a node, each alias as the node that it repeats.
 
     Raises:
-        ComposerError: more than anybody writes, or a node within itself.
+        ComposerError: more than MOST_VALUES, or a node within itself.
     """
     if id(node) in known:
         found = known[id(node)]
         if found is None:
-            raise yaml.composer.ComposerError(None, None, "an alias stands within what it names", node.start_mark)
+            raise yaml.composer.ComposerError(None, None, "an alias within the node that it repeats", node.start_mark)
         return found
     known[id(node)] = None
     inner = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -77,8 +75,8 @@ def parse_yaml(text: str, source: str, *, repeated_keys: bool = False) -> Any:
 
     Args:
         text: the YAML.
-        source: what messages call it.
-        repeated_keys: a key that stands twice is no error, and the later one counts.
+        source: its name in messages.
+        repeated_keys: allow duplicate keys; the last one wins.
 
     Raises:
         ConfigError: the text is not YAML; the message has the line.
@@ -90,11 +88,11 @@ def parse_yaml(text: str, source: str, *, repeated_keys: bool = False) -> Any:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """What is wrong and where, without the text that stands there, which may hold a password."""
+    """The problem and its place, without the text there, which may contain a password."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return masked(" ".join(str(error).split()))
-    said = ((error.context, error.context_mark), (error.problem, error.problem_mark))
-    return masked(": ".join(f"{text}{_place(mark)}" for text, mark in said if text))
+    parts = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+    return masked(": ".join(f"{text}{_place(mark)}" for text, mark in parts if text))
 
 
 def _place(mark: yaml.Mark | None) -> str:

@@ -1,11 +1,11 @@
-"""Which augmentations are scored, on what, by which teacher."""
+"""Settings of `score-augmentations`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from hard_ray.config.augmentor import (
     AugmentorConfig,
@@ -16,16 +16,16 @@ from hard_ray.config.augmentor import (
 )
 from hard_ray.config.base import Config, Seed
 from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.loader import from_options
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.problems import describe
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError
 
 CLEAN = "clean"
-"""The name of the view that every augmentation starts from."""
+"""Name of the view that every augmentation starts from."""
 PICK_NAME = "cutmix_pick"
-"""What `pick` with its default settings is called, here and in arXiv 2012.02909."""
+"""Name of `pick` with its default settings, here and in arXiv 2012.02909."""
 DEFAULT_AUGMENTORS = (
     "identity",
     "flip",
@@ -44,7 +44,7 @@ Per = Literal["batch", "image"]
 
 
 def _scorable(raw: Any) -> Any:
-    """Refuse what a teacher alone cannot score, before what else may be wrong with it."""
+    """Refuse augmentors that a teacher alone cannot score, before any other problem is reported."""
     learned = {kind.model_fields["kind"].default for kind in LearnedAugmentor.__subclasses__()}
     for block in _blocks(raw):
         kind = block.get("kind")
@@ -67,7 +67,7 @@ def _scorable(raw: Any) -> Any:
 
 
 def _blocks(raw: Any) -> Iterator[Mapping[str, Any]]:
-    """An augmentor's block, and those of its parts."""
+    """The block of an augmentor, and those of its parts."""
     if isinstance(raw, Mapping):
         yield raw
         parts = raw.get("augmentors")
@@ -80,18 +80,18 @@ Scorable = Annotated[AugmentorConfig, BeforeValidator(_scorable)]
 
 
 class ScoreRun(Config):
-    """One comparison of augmentations: all that their scores depend on."""
+    """One comparison of augmentations: every setting that the scores depend on."""
 
     data: DataConfig = DigitsData()
     teacher: TeacherConfig = TeacherConfig()
     seed: Seed = 0
-    """Decides order, views and augmentation."""
+    """Seed of the order of images, their views and augmentation."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Images per batch; the paper's groups are 5 batches of 64 and as many augmented images."""
+    """Images per batch; a group is 5 batches and their augmented views, in the paper of 64 images each."""
     groups: Annotated[int, Field(ge=3)] = 80
-    """Groups that the standard deviation is taken over."""
+    """Number of groups, over which the standard deviation is taken."""
     augmentors: dict[Name, Scorable]
-    """What is scored, by the names that the scores go by."""
+    """Augmentors to score, by name."""
 
 
 def score_run(
@@ -102,14 +102,14 @@ def score_run(
     batch_size: int = 64,
     per: Per = "batch",
 ) -> ScoreRun:
-    """The comparison that `data`, `teacher` and `seed` of a run's configuration and the options describe.
+    """Settings from `data`, `teacher` and `seed` of a run, and from the options of `score-augmentations`.
 
     Args:
-        config: its other blocks play no part.
+        config: the run's configuration; other blocks are ignored.
         augmentors: settings by name; see `read_augmentors`.
         groups: as in `ScoreRun`.
         batch_size: as in `ScoreRun`.
-        per: one draw for a batch or one for each image, where the settings do not say.
+        per: one draw per batch or per image, for augmentors whose settings leave `per` out.
 
     Raises:
         ConfigError: every mistake in the options, in one message.
@@ -122,19 +122,15 @@ def score_run(
         "batch_size": batch_size,
         "augmentors": dict(augmentors),
     }
-    try:
-        run = ScoreRun.model_validate(values)
-    except ValidationError as error:
-        problems = [describe(problem, values) for problem in error.errors(include_url=False)]
-        raise ConfigError(problems, "the options") from None
+    run = from_options(ScoreRun, values)
     if CLEAN in run.augmentors:
-        problem = f"augmentors.{CLEAN}: is the name of the view that all start from; choose another"
+        problem = f"augmentors.{CLEAN}: is the name of the view that all augmentations start from; choose another"
         raise ConfigError([problem], "the options")
     return run.model_copy(update={"augmentors": {name: _drawn(kind, per) for name, kind in run.augmentors.items()}})
 
 
 def _drawn(config: AugmentorConfig, per: Per) -> Any:
-    """The same augmentor; what draws at random and was not told otherwise, draws once `per` batch or image."""
+    """The same augmentor, with `per` in every part whose settings leave it out."""
     if isinstance(config, PickAugmentor):
         return config.model_copy(update={"augmentor": _drawn(config.augmentor, per)})
     if isinstance(config, SequenceAugmentor):
@@ -145,17 +141,17 @@ def _drawn(config: AugmentorConfig, per: Per) -> Any:
 
 
 def read_augmentors(texts: Iterable[str]) -> dict[str, Settings]:
-    """Settings by name, from `KIND` and `NAME=YAML` texts that commas separate.
+    """Read settings by name from comma-separated `KIND` and `NAME=YAML` texts.
 
     Raises:
-        ConfigError: a name stands twice, or its settings are no block.
+        ConfigError: a name is duplicate, or its settings are not a block.
     """
     found: dict[str, Settings] = {}
     problems = []
     for item in (item.strip() for text in texts for item in _items(text)):
         name, settings = _one(item)
         if name in found:
-            problems.append(f"{name!r} stands twice; call one of them otherwise: NAME={{kind: ...}}")
+            problems.append(f"duplicate name {name!r}; rename one of them: NAME={{kind: ...}}")
         elif not isinstance(settings, dict):
             problems.append(f"{item!r}: want KIND or NAME=YAML, such as strong={{kind: rand_augment, magnitude: 15}}")
         else:
@@ -166,7 +162,7 @@ def read_augmentors(texts: Iterable[str]) -> dict[str, Settings]:
 
 
 def _one(item: str) -> tuple[str, Any]:
-    """The name of one of the texts, and its settings."""
+    """The name and the settings of one text."""
     name, equals, yaml = (part.strip() for part in item.partition("="))
     if equals:
         return name, parse_yaml(yaml, f"the augmentor {name!r}")
@@ -176,7 +172,7 @@ def _one(item: str) -> tuple[str, Any]:
 
 
 def _items(text: str) -> Iterator[str]:
-    """The parts of a text between the commas that stand outside of brackets."""
+    """The parts of a text between commas outside brackets."""
     depth, start = 0, 0
     for place, letter in enumerate(text):
         depth += (letter in "{[") - (letter in "}]")

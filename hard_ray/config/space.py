@@ -1,7 +1,7 @@
-"""What a search tries: a base configuration, the settings that are drawn, and how they are chosen.
+"""Search spaces: a base configuration, the distributions of settings, and how settings are chosen.
 
-A space is checked to the last value before anything is scheduled: each end of each distribution is put into the
-base configuration, which then must be one that `hardray distill` takes.
+A space is checked completely before anything is scheduled: the base configuration must stay valid with each end of
+each distribution.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, suggestion
 
 SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")
-"""What all trials have in common: they see the same data, ask one teacher pool and are measured alike."""
+"""Blocks that all trials share: the same data, one teacher pool, the same evaluation."""
 
 BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min"}
-"""What an evaluation measures, and which way is better."""
+"""Measures of an evaluation, and which direction is better."""
 
 DEFAULT_TRIALS = 20
 PBT_REFUSED = (
@@ -44,14 +44,14 @@ Mode = Literal["min", "max"]
 
 
 class Base(Config):
-    """The configuration that trials start from."""
+    """Base configuration of all trials."""
 
     preset: str | None = None
     """A shipped configuration; give this or `config`."""
     config: Path | None = None
-    """A configuration file, relative to the space's; give this or `preset`."""
+    """A configuration file, relative to the space's folder; give this or `preset`."""
     overrides: dict[str, Any] = Field(default={})
-    """Values by dotted key that lie above it."""
+    """Values by dotted key, above the preset or file."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Base:
@@ -64,45 +64,45 @@ class SpaceConfig(Config):
     """One search."""
 
     base: Base
-    """The configuration that trials start from."""
+    """Base configuration of all trials."""
     parameters: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """What is searched: a distribution by dotted configuration key."""
+    """Searched settings: a distribution by dotted configuration key."""
     search: Literal["optuna", "random", "grid"] = "optuna"
-    """How settings are chosen: by Optuna's TPE, at random, or every combination of choices."""
+    """Choice of settings: by Optuna's TPE, at random, or every combination of choices."""
     scheduler: Literal["asha", "pbt", "none"] = "asha"
-    """`asha` ends trials early that are behind others at the same epoch; `none` lets all run to their end."""
+    """`asha` ends trials early that are behind others at the same epoch; `none` runs all to the end."""
     trials: PositiveInt | None = None
-    """How many settings are tried; unset: 20, and for `grid` every combination."""
+    """Number of trials; unset: 20, and for `grid` every combination."""
     concurrency: PositiveInt = 1
-    """Trials at the same time."""
+    """Trials that run at the same time."""
     metric: str | Annotated[tuple[str, ...], Field(min_length=1)] = "val/top1"
-    """What is optimised, on the validation split; a list: the trade-off between them (Pareto)."""
+    """Metric to optimise, of the validation split; a list: the trade-off between several (Pareto)."""
     mode: Mode | tuple[Mode, ...] | None = None
-    """Whether less or more of the metric is better; unset: what is better for it."""
+    """Whether smaller or larger values are better; unset: follows from the metric."""
     stop: dict[str, PositiveFloat] = Field(default={})
-    """Ends a trial that reaches a value: `epoch`, `step`, or a metric."""
+    """Values of `epoch`, `step` or a metric that end a trial which reaches them."""
     grace_epochs: PositiveInt = 1
     """Epochs that `asha` gives every trial."""
     reduction_factor: Annotated[int, Field(ge=2)] = 4
-    """Of the trials that reach a decision of `asha`, one in so many goes on."""
+    """At each decision of `asha`, one in this many trials continues."""
     seed: Seed = 0
-    """Decides the settings; those of `random` and `grid` alone, those of `optuna` with what trials report."""
+    """Seed of the settings; for `optuna`, they also depend on the results of earlier trials."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is optimised, the first one first."""
+        """The optimised metrics, the main one first."""
         return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """Which way each metric is better."""
+        """The better direction of each metric."""
         if self.mode is None:
             return tuple(better(name) for name in self.metrics)
         return (self.mode,) * len(self.metrics) if isinstance(self.mode, str) else self.mode
 
     @property
     def count(self) -> int:
-        """Trials of the whole search."""
+        """Number of trials of the search."""
         if self.search != "grid":
             return self.trials or DEFAULT_TRIALS
         sizes = [len(drawn.choice) for drawn in self.parameters.values() if isinstance(drawn, Choice)]
@@ -140,7 +140,7 @@ class SpaceConfig(Config):
 
     def _metric_problems(self) -> list[str]:
         names = [*self.metrics, *(name for name in self.stop if name not in ("epoch", "step"))]
-        return [f"{_said(name, self.stop)}: {problem}" for name in names if (problem := _metric_problem(name))]
+        return [f"{_key_of(name, self.stop)}: {problem}" for name in names if (problem := _metric_problem(name))]
 
     def _mode_problems(self) -> Iterator[str]:
         if isinstance(self.mode, tuple) and len(self.mode) != len(self.metrics):
@@ -151,17 +151,17 @@ class SpaceConfig(Config):
                 yield f"mode: {mode} of {name} would look for the worst; use {better(name)}, or leave mode out"
 
 
-def _said(name: str, stop: Mapping[str, float]) -> str:
+def _key_of(name: str, stop: Mapping[str, float]) -> str:
     return f"stop.{name}" if name in stop else "metric"
 
 
 def better(name: str) -> Mode:
-    """Which way a metric is better; counters, such as `epoch`, rise."""
+    """The better direction of a metric; counters such as `epoch` rise."""
     return "min" if BETTER.get(name.rpartition("/")[2]) == "min" else "max"
 
 
 def _metric_problem(name: str) -> str | None:
-    """What is wrong with the name of a metric."""
+    """The problem with a metric's name, if any."""
     parts = name.split("/")
     split, last = parts[0], parts[-1]
     if split in ("test", "ood"):
@@ -177,7 +177,7 @@ def _metric_problem(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A space that was checked, with its base configuration."""
+    """A checked space, with its base configuration."""
 
     space: SpaceConfig
     base: RunConfig
@@ -193,32 +193,32 @@ class Search:
         """The base configuration with a trial's settings.
 
         Raises:
-            ConfigError: they cannot be used together.
+            ConfigError: the settings contradict each other.
         """
         return with_values(self.base, values, self.source)
 
 
 def with_values(base: RunConfig, values: Mapping[str, Any], source: str) -> RunConfig:
-    """A configuration with other values, by their dotted keys.
+    """A configuration with other values, given by dotted key.
 
     Raises:
-        ConfigError: they cannot be used together; the message names `source`.
+        ConfigError: the values contradict each other; the message names `source`.
     """
     return validate([base.model_dump(mode="json"), layer_of(values, source)], source=source)
 
 
 def space_names() -> list[str]:
-    """The shipped spaces."""
+    """Names of the shipped spaces, sorted."""
     folder = resources.files("hard_ray_spaces")
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
-    """Read a space and check it to the last value.
+    """Read a space and check every value of it.
 
     Args:
-        name: a file, or a shipped space, with or without `.yaml`; the working directory comes first.
-        overrides: `dotted.key=value` texts that lie above the base configuration.
+        name: a file or a shipped space, with or without `.yaml`; a file in the working directory wins.
+        overrides: `dotted.key=value` texts, above the base configuration.
 
     Raises:
         ConfigError: every mistake found, in one message.
@@ -234,7 +234,7 @@ def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
 
 
 def _read(name: str) -> tuple[Layer, str, Path]:
-    """What stands in a space's file, what the file is called, and the folder that its paths start from."""
+    """The content of a space, its name for messages, and the folder that its paths are relative to."""
     path = Path(name).expanduser()
     for here in (path, path.with_name(f"{path.name}.yaml")):
         if here.is_file():
@@ -257,7 +257,7 @@ def _parse(raw: Layer, source: str) -> SpaceConfig:
 
 
 def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
-    """Lines for one of pydantic's findings; the keys of a distribution stand twice in its locations."""
+    """Lines for one of pydantic's errors, whose locations repeat the key of a distribution."""
     parts = problem["loc"]
     location = tuple(
         part for part, after in zip(parts, (*parts, None)[1:], strict=True) if part not in KINDS or part != after
@@ -268,7 +268,7 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
         yield f"{where}: want one distribution, such as {{uniform: [0, 1]}}; there are {kinds}"
     elif problem["type"] == "union_tag_invalid":
         got = problem["ctx"]["tag"]
-        yield f"{where}: {got!r} is no distribution; {suggestion(got, list(KINDS))}"
+        yield f"{where}: {got!r} is not a distribution; {suggestion(got, list(KINDS))}"
     elif problem["type"] == "value_error" and not location:
         yield from str(problem["msg"]).removeprefix("Value error, ").splitlines()
     else:
@@ -276,7 +276,7 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
 
 
 def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> RunConfig:
-    """The base configuration, before anything is drawn."""
+    """The base configuration, with the overrides of the space and of the command."""
     if base.preset is not None:
         layers, below = [parse_yaml(preset_text(base.preset), f"preset {base.preset}")], f"preset {base.preset}"
     else:
@@ -289,19 +289,19 @@ def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> Ru
 
 
 def _suite_problems(search: Search) -> Iterator[str]:
-    """A metric must be one that the evaluations of the base configuration report."""
+    """Metrics whose suite the base configuration does not evaluate."""
     space, suites = search.space, search.base.validation.suites
     for name in dict.fromkeys([*space.metrics, *space.stop]):
         suite = "/".join(name.split("/")[1:-1]) or "clean"
         if name not in ("epoch", "step") and suite not in suites:
             yield (
-                f"{_said(name, space.stop)}: {name} is of the suite {suite}, and validate.suites of the base "
+                f"{_key_of(name, space.stop)}: {name} is of the suite {suite}, and validate.suites of the base "
                 f"configuration are {', '.join(suites)}; add it there"
             )
 
 
 def _runtime_problems(search: Search) -> Iterator[str]:
-    """Trials are compared, so they are trained alike."""
+    """Settings of `runtime` with which trials could not be compared."""
     runtime = search.base.runtime
     if runtime.is_elastic:
         yield (
@@ -311,7 +311,7 @@ def _runtime_problems(search: Search) -> Iterator[str]:
 
 
 def _value_problems(search: Search) -> Iterator[str]:
-    """Every end of every distribution, within the base configuration and every choice of kinds."""
+    """Problems of the ends of every distribution, in the base configuration with every choice of kinds."""
     parameters = search.space.parameters
     kinds = {key: drawn.choice for key, drawn in parameters.items() if _names_kind(key) and isinstance(drawn, Choice)}
     found: dict[str, None] = {}
@@ -326,17 +326,17 @@ def _value_problems(search: Search) -> Iterator[str]:
 
 
 def _refused(search: Search, key: str, value: Value, given: Mapping[str, Value]) -> Iterator[str]:
-    """What the configuration has against one value of one key."""
+    """Reasons for which the configuration refuses one value of one key."""
     try:
         search.with_values({**given, key: value})
     except ConfigError as error:
-        said = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
         for problem in error.problems:
             text = problem.removeprefix(f"{key}: ")
             if text.startswith("unknown key"):
                 yield f"parameters.{key}: {text}"
             else:
-                yield f"parameters.{key}: {said} of {search.space.parameters[key]} is refused: {text}"
+                yield f"parameters.{key}: {shown} of {search.space.parameters[key]} is refused: {text}"
 
 
 def _names_kind(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""A teacher's training as a run of its own, and the recipe of fine-tuning."""
+"""The training of a teacher as a run of its own, and the recipe for fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 
 
 def teacher_training(config: RunConfig) -> RunConfig:
-    """The run that trains the teacher: labels only, by the teacher's recipe and its own seed."""
+    """The run that trains the teacher: on labels only, with the teacher's recipe and its own seed."""
     recipe = config.teacher.recipe
     network = {name: getattr(config.teacher, name) for name in NetworkConfig.model_fields}
     return config.model_copy(
@@ -33,7 +33,7 @@ def teacher_training(config: RunConfig) -> RunConfig:
 
 
 def teacher_run(config: RunConfig) -> RunConfig:
-    """The teacher's training as a run of its own: what `teacher_training` trains, or weights fine-tuned by the recipe.
+    """The run of `train-teacher`: `teacher_training`, or fine-tuning by the recipe if the teacher has weights.
 
     Raises:
         ConfigError: the recipe does not fit the rest.
@@ -42,7 +42,7 @@ def teacher_run(config: RunConfig) -> RunConfig:
     fine_tunes = config.teacher.has_weights
     run = training.model_copy(
         update={
-            "teacher": TeacherConfig(),  # is asked nothing, because the objective is cross-entropy with the labels
+            "teacher": TeacherConfig(),  # unused: the objective is cross-entropy with the labels
             "student": training.student.model_copy(update={"new_head": fine_tunes}),
             "validation": config.validation,
             "experiment": training.experiment.model_copy(update={"name": config.experiment.name}),
@@ -61,11 +61,11 @@ FINE_TUNING: Layer = {
     "warmup_lr": 1e-6,
     "smoothing": 0.0,
 }
-"""The keys of `teacher.recipe` for a teacher with weights.
+"""Values of `teacher.recipe` for a teacher with weights.
 
-AdamW, its weight decay, the cosine and the warm-up are those that timm's pretrained models are fine-tuned with; the
-learning rate is a twentieth of the recipe's from nothing. No label smoothing, unlike timm: a teacher that learned
-from smoothed labels teaches worse (Müller et al. 2019, arXiv:1906.02629, section 5).
+AdamW, its weight decay, the cosine schedule and the warm-up are those with which timm's pretrained models are
+fine-tuned; the learning rate is a twentieth of the one for training from scratch. Unlike timm, no label smoothing: a
+teacher that learned from smoothed labels teaches worse (Müller et al. 2019, arXiv:1906.02629, section 5).
 """
 
 
@@ -76,9 +76,9 @@ def load_teacher_config(
     overrides: Sequence[str] = (),
     defaults: Layer | None = None,
 ) -> RunConfig:
-    """Merge and validate, as `load_config`; a teacher with weights has FINE_TUNING for its recipe.
+    """Merge and validate as `load_config`; the recipe of a teacher with weights starts from FINE_TUNING.
 
-    It lies above the preset, whose recipe is one from nothing, and below the files.
+    FINE_TUNING lies above the preset, whose recipe trains from scratch, and below the files.
 
     Raises:
         ConfigError: every mistake found, in one message.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hard_ray.config.autoencoder_training import AutoencoderRun
-from hard_ray.config.layers import flatten
+from hard_ray.config.layers import dotted_values
 from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
@@ -127,7 +127,7 @@ def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
 
 
 def _differences(begun: AutoencoderRun, run: AutoencoderRun) -> list[str]:
-    before, now = flatten(begun.model_dump(mode="json")), flatten(run.model_dump(mode="json"))
+    before, now = dotted_values(begun.model_dump(mode="json")), dotted_values(run.model_dump(mode="json"))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return [f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys[:5]]
 

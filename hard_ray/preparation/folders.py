@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hard_ray.config.layers import flatten
+from hard_ray.config.layers import dotted_values
 from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
 from hard_ray.data.generated_set import MANIFEST
@@ -118,7 +118,7 @@ def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     begun = read_begun(ScoreRun, folder.settings)
     everything = {**begun.augmentors, **run.augmentors}
     before, now = (
-        flatten(each.model_copy(update={"groups": run.groups}).model_dump(mode="json"))
+        dotted_values(each.model_copy(update={"groups": run.groups}).model_dump(mode="json"), empty_blocks=True)
         for each in (begun, run.model_copy(update={"augmentors": everything}))
     )
     changed = [f"{key} was {before[key]}, now {now.get(key)}" for key in sorted(before) if before[key] != now.get(key)]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hard_ray.config.layers import flatten
+from hard_ray.config.layers import dotted_values
 from hard_ray.config.records import TrackingConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
@@ -174,7 +174,7 @@ class Follower:
         from mlflow.entities import Param
 
         path = self.folder.config
-        values = flatten(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+        values = dotted_values(parse_yaml(path.read_text(encoding="utf-8"), str(path)), empty_blocks=True)
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])

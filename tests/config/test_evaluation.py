@@ -17,7 +17,7 @@ def test_every_mistake_in_the_suites_is_told_at_once():
     with pytest.raises(ConfigError) as error:
         read_suites(["cleen", "imagenet-a", "shifts=/data"])
     text = str(error.value)
-    assert "'cleen' is no suite; did you mean clean?" in text
+    assert "'cleen' is not a suite; did you mean clean?" in text
     assert "imagenet-a is a published set; give its folder: imagenet-a=FOLDER" in text
     assert "shifts is made of the data's own images and takes no folder, got '/data'" in text
 

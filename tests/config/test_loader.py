@@ -128,7 +128,7 @@ def test_unreadable_files_are_named(tmp_path: Path):
         load_config([tmp_path / "missing.yaml"])
     twice = tmp_path / "twice.yaml"
     twice.write_text("seed: 1\nseed: 2\n")
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="duplicate key"):
         load_config([twice])
     listing = tmp_path / "list.yaml"
     listing.write_text("- 1\n")
@@ -153,7 +153,7 @@ def test_yaml_cannot_make_objects(tmp_path: Path):
         ("a: !!int hunter22", "this value cannot be read as int (line 1, column 4)"),
         ('a: "\\UFFFFFFFF"', "not valid YAML"),
         ("a: [1,\nb: {", "while parsing a flow node (line 2, column 5): expected the node content"),
-        ("a: 1\na: 2", "the key 'a' stands twice (line 2, column 1)"),
+        ("a: 1\na: 2", "duplicate key 'a' (line 2, column 1)"),
         ("a: \0", "unacceptable character #x0000"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_comparison_loads_back_to_the_same():
         (["generated"], "takes images that were made beforehand"),
         (["x={kind: pick, score: student_entropy}"], "score student_entropy of kind pick needs the student"),
         (["cutmixx"], "'cutmixx' is unknown; did you mean cutmix?"),
-        (["cutmix,flip,cutmix"], "'cutmix' stands twice"),
+        (["cutmix,flip,cutmix"], "duplicate name 'cutmix'"),
         (["strong=5"], "want KIND or NAME=YAML"),
         (["strong={kind: rand_augment, magnitud: 3}"], "augmentors.strong.magnitud: unknown key; did you mean"),
         (["clean={kind: flip}"], "is the name of the view that all start from"),

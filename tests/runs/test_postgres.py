@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hard_ray.config.layers import flatten
+from hard_ray.config.layers import dotted_values
 from hard_ray.files import read_json, write_json
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import read_points
@@ -170,7 +170,9 @@ def test_parent_and_child_their_parameters_and_every_point_can_be_read_back(serv
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert set(found) == {"one", "one/kd"}
     assert found["one/kd"].data.tags["mlflow.parentRunId"] == found["one"].info.run_id
-    wanted = {key: str(value) for key, value in flatten(CONFIG.model_dump(mode="json")).items()}
+    wanted = {
+        key: str(value) for key, value in dotted_values(CONFIG.model_dump(mode="json"), empty_blocks=True).items()
+    }
     for name, folder in (("one", synced), ("one/kd", RunFolder(synced.path / "controls" / "kd"))):
         run = found[name]
         assert run.info.status == "FINISHED"

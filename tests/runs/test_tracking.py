@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hard_ray.config.layers import flatten
+from hard_ray.config.layers import dotted_values
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.files import read_json, write_json
 from hard_ray.runs.folder import RunFolder
@@ -150,7 +150,7 @@ def test_every_parameter_of_the_configuration_is_recorded(run: RunFolder):
     from mlflow import MlflowClient
 
     params = MlflowClient(made.uri).get_run(made.run_id).data.params
-    wanted = flatten(CONFIG.model_dump(mode="json"))
+    wanted = dotted_values(CONFIG.model_dump(mode="json"), empty_blocks=True)
     assert {key: str(value) for key, value in wanted.items()} == params
 
 

@@ -1,4 +1,4 @@
-"""The shipped configurations."""
+"""Presets: the configurations that hardray ships."""
 
 from importlib import resources
 
@@ -6,13 +6,13 @@ from hard_ray.errors import ConfigError, suggestion
 
 
 def preset_names() -> list[str]:
-    """The shipped configurations."""
+    """Names of the presets, sorted."""
     folder = resources.files("hard_ray.config.presets")
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def preset_text(name: str) -> str:
-    """The text of a shipped configuration."""
+    """The YAML of a preset."""
     if name not in preset_names():
         raise ConfigError([f"no preset is named {name!r}; {suggestion(name, preset_names())}"], "--preset")
     return (resources.files("hard_ray.config.presets") / f"{name}.yaml").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from tests.cli.commands import invoke
     ("arguments", "code", "words"),
     [
         (["--augmentors", "identity,affine"], 2, "kind affine learns from a student"),
-        (["--augmentors", "cutmix,cutmix"], 2, "'cutmix' stands twice"),
+        (["--augmentors", "cutmix,cutmix"], 2, "duplicate name 'cutmix'"),
         (["--augmentors", "strong={kind: rand_augment, magnitude: 99}"], 2, "augmentors.strong.magnitude"),
         (["--augmentors", "strong={kind: [}"], 2, "not valid YAML"),
         (["--groups", "1"], 2, "groups"),
