@@ -1,10 +1,10 @@
-# Everything a developer runs; `make help` lists it.
+# The commands of development; `make help` lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Some containers forbid it, and then each of Ray's processes compiles all that it imports: seconds, every time.
+# Some containers set this variable; then every process of Ray compiles all modules that it imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## make .venv and install hardray with everything its development needs
+setup: $(STAMP)  ## create .venv and install hardray with everything for its development
 
 $(STAMP): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -24,66 +24,66 @@ $(STAMP): requirements.txt pyproject.toml setup.py
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(STAMP)
 
-demo: setup  ## the main job on the embedded default: HARD on handwritten digits
+demo: setup  ## run HARD on scikit-learn's handwritten digits
 	$(BIN)/hardray distill --preset digits
 
-test: setup  ## the tests
+test: setup  ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: setup  ## the long end-to-end tests that `make test` leaves out
+test-slow: setup  ## run the long end-to-end tests that `make test` leaves out
 	$(BIN)/python -m pytest -m slow
 
-chaos: setup  ## what is killed, full, broken or lying: every fault, and what is left behind
+chaos: setup  ## run the fault tests: processes killed, disks filled, files damaged
 	$(BIN)/python -m pytest -m chaos
 
-quick: setup  ## the tests that start no Ray cluster
+quick: setup  ## run the tests that start no Ray cluster
 	$(BIN)/python -m pytest -m "not slow" $(filter-out tests/orchestration/,$(wildcard tests/*/)) tests/orchestration/jobs
 
-docs: setup  ## the site of docs/, in build/site
+docs: setup  ## build the site of docs/ in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-docs-reference: setup  ## docs/reference/ anew from the code: configuration, command line, Python API
+docs-reference: setup  ## regenerate docs/reference/ from the code: configuration, command line, Python API
 	$(BIN)/python -m documentation.reference
 
-docs-test: setup  ## run the commands of docs/ that are marked so; PAGES= names some
+docs-test: setup  ## run the marked commands of docs/; PAGES= selects pages
 	$(BIN)/python -m documentation.run $(PAGES)
 
-experiments: setup  ## the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
+experiments: setup  ## run the rows of experiments/rows.yaml that have no result yet; MNIST=, CIFAR10= name the data
 	$(BIN)/python -m experiments.run
 
-bench: setup  ## ratios of speed, measured side by side; ONLY= names some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
+bench: setup  ## measure ratios of speed side by side; ONLY= selects some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
 	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
-fuzz: setup  ## 10,000 cases against each reader: configurations, data, weights, checkpoints
+fuzz: setup  ## give 10,000 damaged files to each reader: configurations, data, weights, checkpoints
 	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/security/test_fuzz.py
 	@if $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --target build/atheris 'atheris==3.*'; then \
 	  PYTHONPATH=build/atheris HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m tests.security.guided_fuzz; \
-	else echo "atheris has no wheel for this Python: nothing was guided"; fi
+	else echo "atheris has no wheel for this Python: guided fuzzing was skipped"; fi
 
-sbom: setup  ## every installed package with its version and licence, as CycloneDX: build/sbom.json
+sbom: setup  ## list every installed package with version and licence, as CycloneDX, in build/sbom.json
 	@mkdir -p build
 	$(BIN)/python -m uv tool run --quiet --from 'cyclonedx-bom==7.*' cyclonedx-py environment \
 	  --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json $(BIN)/python
 	@$(BIN)/python -c "import json; print(len(json.load(open('build/sbom.json'))['components']), 'packages in build/sbom.json')"
 
-audit: setup  ## known vulnerabilities of what is installed, where the registry answers
+audit: setup  ## look for known vulnerabilities of the installed packages, if the registry answers
 	$(BIN)/python -m uv tool run --quiet 'pip-audit==2.*' --requirement requirements.txt --no-deps --disable-pip \
 	  --progress-spinner off
 
-check: setup  ## formatting, lint, types, import contracts
+check: setup  ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: setup  ## format, and mend what lint can mend
+fix: setup  ## format, and apply lint's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: setup  ## compile requirements.txt anew from pyproject.toml
+lock: setup  ## compile requirements.txt from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --extra postgres --extra server \
 	  --group dev --output-file requirements.txt pyproject.toml
 
-clean:  ## remove what can be made again
+clean:  ## remove everything that can be made again
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
