@@ -1,1 +1,1 @@
-"""Measurements of speed: ratios, side by side in one process."""
+"""Measurements of speed, as ratios measured side by side."""

@@ -1,4 +1,4 @@
-"""A Ray Train job that does nothing: the imports of hardray's worker, one update of a student, and out."""
+"""A minimal Ray Train job: the imports of hardray's worker and one update of a student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.work import quiet_ray
 
 
 def step(told: dict[str, str]) -> None:
-    """The worker."""
+    """Run the worker."""
     import torch
 
     import hard_ray.orchestration.run.builder  # noqa: F401  (the same imports)
@@ -28,7 +28,7 @@ def step(told: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Print when the first update was made, in seconds since the epoch."""
+    """Print the time of the first update, in seconds since the epoch."""
     import hard_ray.orchestration.run.driver  # noqa: F401  (the same imports)
 
     with quiet_ray(3), tempfile.TemporaryDirectory() as folder:

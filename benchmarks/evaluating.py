@@ -1,4 +1,4 @@
-"""Images a second of `hardray evaluate` against a plain loop with the same network, views and precision."""
+"""Images per second of `hardray evaluate` against a plain loop with the same network, views and precision."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH = 256
 
 
 def hardray(place: Place) -> float:
-    """By hardray's own count, which begins with the first answer as the plain loop's does."""
+    """Images per second by hardray's own count, which starts at the first answer, as for the plain loop."""
     output = BUILD / "evaluation"
     shutil.rmtree(output, ignore_errors=True)
     options = (
@@ -47,12 +47,12 @@ def hardray(place: Place) -> float:
 
 
 def plain(place: Place, workers: int) -> float:
-    """Of the plain loop."""
+    """Images per second of the plain loop."""
     return python("evaluating", "--data", place.data, "--workers", workers)["images_per_s"]
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """`evaluate`: hardray's images a second over the plain loop's."""
+    """`evaluate`: hardray's images per second over the plain loop's."""
     found = interleaved(
         {"hardray": lambda: hardray(place), "plain-0": lambda: plain(place, 0), "plain-2": lambda: plain(place, 2)},
         rounds,
@@ -63,7 +63,7 @@ def measure(place: Place, rounds: int) -> Measured:
 
 @torch.no_grad()
 def main() -> None:
-    """The plain loop; images a second as JSON."""
+    """Run the plain loop and print its images per second as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=0)

@@ -1,4 +1,4 @@
-"""A step of HARD-Affine, in one process, against the sum of the passes that it cannot do without.
+"""A step of HARD-Affine in one process, against the sum of its necessary passes.
 
 Five student updates and one of the augmentor; each pass is timed alone, in turn with the steps.
 """
@@ -44,7 +44,7 @@ class Step:
     """Updates of both phases, and each of their passes alone."""
 
     def __init__(self) -> None:
-        """Random weights and pixels: the arithmetic is the same."""
+        """Random weights and pixels: the amount of arithmetic is the same."""
         torch.manual_seed(0)
         self.precision = precision()
         teacher, self.student = (
@@ -81,13 +81,13 @@ class Step:
         self.made = 0
 
     def update(self, phase: Phase) -> None:
-        """One whole update."""
+        """Run one whole update."""
         prepared = self.updater.prepare(self.batch, second_view=phase is Phase.STUDENT)
         self.updater.update(prepared, phase, step=self.made, epoch=0.0)
         self.made += 1
 
     def passes(self) -> dict[str, Callable[[], object]]:
-        """What the phases consist of."""
+        """The passes of the phases, by name."""
         twice = torch.cat([self.images, self.images])
 
         def teacher() -> None:
@@ -144,11 +144,11 @@ COUNTS = {
     "augment": STUDENT_STEPS,
     "augmentor_gradient": 1,
 }
-"""Passes in five student updates and one of the augmentor."""
+"""Number of each pass in five student updates and one augmentor update."""
 
 
 def main() -> None:
-    """One process's ratio, as JSON."""
+    """Print the ratio of one process as JSON."""
     step = Step()
     passes = step.passes()
 

@@ -1,4 +1,4 @@
-"""Reading, decoding and the training view alone: Ray Data's stream against torch's DataLoader."""
+"""Only reading, decoding and the training view: Ray Data's stream against torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST, STEPS = 40, 240
 
 
 def speed(batches: Iterator[Any]) -> float:
-    """Images a second between batch FIRST and batch STEPS."""
+    """Images per second between batch FIRST and batch STEPS."""
     began = 0.0
     for number, _ in enumerate(batches):
         if number == FIRST:
@@ -36,7 +36,7 @@ def speed(batches: Iterator[Any]) -> float:
 
 
 def stream(data: Path, *overrides: str) -> float:
-    """Hardray's stream."""
+    """Images per second of hardray's stream."""
     config = load_config(preset="cifar10", overrides=[f"data.path={data}", *overrides])
     index = build_index(config.data)
     schedule = train_schedule(index, config.data, batch_size=BATCH, seed=0, rank=0, world_size=1)
@@ -46,12 +46,12 @@ def stream(data: Path, *overrides: str) -> float:
 
 
 def torch_loader(data: Path, *overrides: str, workers: int) -> float:
-    """Torch's."""
+    """Images per second of torch's DataLoader."""
     return speed(loader(train_views(data, (STEPS + 1) * BATCH, *overrides), workers))
 
 
 def as_parquet(data: Path) -> Path:
-    """The folder's images in Parquet files, with row groups of 1,000; made once."""
+    """Write the folder's images to Parquet files once, with row groups of 1,000."""
     made = BUILD / f"parquet-{data.name}"
     for split in ("train", "test"):
         if (made / split / "0.parquet").exists():
@@ -68,7 +68,7 @@ def as_parquet(data: Path) -> Path:
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """`ingest_folder` and `ingest_parquet`."""
+    """`ingest_folder` and `ingest_parquet`: hardray's images per second over the DataLoader's."""
     cores, ratios = usable_cores(), {}
     kinds: dict[str, tuple[Path, tuple[str, ...]]] = {
         "folder": (place.data, ()),

@@ -1,7 +1,7 @@
-"""A teacher that takes twice as long as the student's update, and costs no CPU: is its time hidden?
+"""Whether the latency of a teacher is hidden that takes twice as long as an update, and no CPU time.
 
-The student is real and its images are at hand, so that nothing but the pool's latency is in the way. The ideal is
-the slower of the student alone and replicas / latency.
+The student is real and its images are in memory, so that only the pool's latency can slow it. The ideal is the slower
+of the student alone and replicas / latency.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ REPLICAS, STEPS = (1, 2, 4, 8), 100
 
 
 class AtOnce:
-    """A pool that answers before it is asked."""
+    """A pool that answers at once."""
 
     def identity(self) -> str:
-        """As the sleepers'."""
+        """The identity of the sleeping teachers."""
         return IDENTITY
 
     def logits(self, images: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]]:
-        """Zeros."""
+        """Answer with zeros."""
         found = np.zeros((len(images), len(CLASSES)), dtype=np.float32)
 
         class Ready:
@@ -54,27 +54,27 @@ class AtOnce:
         return Ready()
 
     def loss_and_grad(self, *_: object) -> Any:
-        """Nobody asks."""
+        """Never called."""
         raise NotImplementedError
 
 
 class AtHand(Pipeline):
-    """One batch, again and again."""
+    """A stream that repeats one batch."""
 
     def train_batches(self, first: int) -> Generator[Batch]:
-        """Random pixels."""
+        """Make a batch of random pixels."""
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
         labels, ids = np.arange(BATCH) % len(CLASSES), np.arange(BATCH)
         while True:
             yield Batch(pixels, labels, ids, np.zeros(BATCH, dtype=np.int64))
 
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
-        """One batch: nothing that is measured."""
+        """The validation split: one batch, not timed."""
         yield next(self.train_batches(0))
 
 
 class Alone(Builder):
-    """A run of this process that reads no data."""
+    """A run in this process that reads no data."""
 
     def _pipeline(self) -> Pipeline:
         made = super()._pipeline()
@@ -85,7 +85,7 @@ class Alone(Builder):
 
 
 def updates_per_s(place: Place, pool: Any) -> float:
-    """Of a run of STEPS updates, from its own clock."""
+    """Updates per second of a run of STEPS updates, by its own clock."""
     config = load_config(preset="cifar10", overrides=place.overrides(optim__steps=STEPS, runtime__threads=1))
     folder = BUILD / "latency"
     shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +97,7 @@ def updates_per_s(place: Place, pool: Any) -> float:
 
 
 def with_sleepers(place: Place, replicas: int, latency: float) -> float:
-    """Updates a second with a pool of sleepers."""
+    """Updates per second with a pool of sleeping teachers."""
     namespace = uuid.uuid4().hex
     names = tuple(f"teacher-{number}" for number in range(replicas))
     made: Any = ray.remote(Sleeper)
@@ -113,7 +113,7 @@ def with_sleepers(place: Place, replicas: int, latency: float) -> float:
 
 
 def main() -> None:
-    """One round, as JSON: the share of the ideal for each number of replicas."""
+    """Print one round as JSON: the share of the ideal for each number of replicas."""
     place = Place(*map(Path, sys.argv[1:3]))
     torch.set_num_threads(1)
     found = {}

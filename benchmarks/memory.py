@@ -1,4 +1,4 @@
-"""Memory of all processes of a long run: its peak, and whether it grows."""
+"""Peak and growth of the memory of all processes of a long run."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def measure(place: Place, rounds: int) -> Measured:
 
 
 def growth(held: Sequence[tuple[float, float]]) -> float:
-    """Bytes gained in 10,000 updates, by a straight line through pairs of an update and bytes."""
+    """Growth in bytes over 10,000 updates, from a line fitted to pairs of update and bytes."""
     steps, used = np.array(held).T
     return float(np.polyfit(steps, used, 1)[0]) * 10_000
 
 
 def own_bytes(processes: Sequence[psutil.Process]) -> dict[str, float]:
-    """What each process alone holds, those of one name together: Ray names its workers by what they are."""
+    """Private memory of the processes, summed by name: Ray names its workers by their task."""
     found: dict[str, float] = defaultdict(float)
     for process in processes:
         with contextlib.suppress(psutil.Error):

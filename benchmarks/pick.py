@@ -1,7 +1,7 @@
-"""What a step with CutMixPick costs beside one with CutMix, in time and in counted arithmetic.
+"""The cost of a step with CutMixPick relative to one with CutMix, in time and in counted arithmetic.
 
-One process holds teacher and student, and the steps take turns, so that what else the machine does meets all alike.
-Times are medians over rounds; the arithmetic is that of PyTorch's counter over one step, both networks together.
+One process holds teacher and student, and the steps take turns, so that other load affects all alike. Times are medians
+over rounds; PyTorch's counter counts the arithmetic of one step, of both networks together.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Step:
     """Student updates with one augmentor, on random pixels."""
 
     def __init__(self, augmentor: AugmentorConfig, teacher: str, student: str, batch_size: int) -> None:
-        """Both networks have random weights: the arithmetic is the same."""
+        """Give both networks random weights: the amount of arithmetic is the same."""
         precision = Precision(torch.device("cpu"), channels_last=True)
         torch.manual_seed(0)
         big, small = (
@@ -67,7 +67,7 @@ class Step:
         self.made = 0
 
     def __call__(self) -> float:
-        """One update; the seconds it took."""
+        """Run one update and return its seconds."""
         began = time.perf_counter()
         prepared = self.updater.prepare(self.batch, second_view=True)
         self.updater.update(prepared, Phase.STUDENT, step=self.made, epoch=0.0)
@@ -83,7 +83,7 @@ class Step:
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """Each score's time over CutMix's, and over what its counted arithmetic leads to expect."""
+    """The time of each score over CutMix's, and over the expectation from its counted arithmetic."""
     del place
     ratios = compare(TEACHER, STUDENT, 64, rounds)
     found: Measured = {}
@@ -95,7 +95,7 @@ def measure(place: Place, rounds: int) -> Measured:
 
 
 def compare(teacher: str, student: str, batch_size: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """Time and counted arithmetic of each step over CutMix's; printed as well."""
+    """Measure and print time and counted arithmetic of each step over CutMix's."""
     steps = {name: Step(augmentor, teacher, student, batch_size) for name, augmentor in STEPS.items()}
     counted = {name: step.arithmetic() for name, step in steps.items()}
     interleaved(steps, 1)

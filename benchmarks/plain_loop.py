@@ -1,6 +1,6 @@
-"""Knowledge distillation as one would write it in an afternoon: one process, torch's DataLoader, both networks.
+"""Plain knowledge distillation: one process, torch's DataLoader, both networks.
 
-The same networks, views, loss, optimiser and precision as the hardray run it stands beside.
+Networks, views, loss, optimiser and precision are those of the hardray run that it is compared with.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from hard_ray.networks.network import build_student
 
 
 class Views(Dataset[tuple[Tensor, int]]):
-    """Views made by hardray's own decoding and cropping, one by one, as a torch Dataset does it."""
+    """A torch Dataset of views, made one by one with hardray's decoding and cropping."""
 
     def __init__(self, index: ImageIndex, config: DataConfig, rows: NDArray[np.int64], *, train: bool) -> None:
-        """One view for each of `rows`."""
+        """Make one view per row of `rows`."""
         self.index, self.config, self.rows, self.train = index, config, rows, train
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of views."""
         return len(self.rows)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
@@ -51,7 +51,7 @@ class Views(Dataset[tuple[Tensor, int]]):
 
 
 def train_views(data: Path, length: int, *overrides: str) -> Views:
-    """So many training views, in random order."""
+    """The given number of training views, in random order."""
     config = load_config(preset="cifar10", overrides=[f"data.path={data}", *overrides])
     index = build_index(config.data)
     rows = index.rows("train")
@@ -72,7 +72,7 @@ def loader(views: Views, workers: int, batch: int = BATCH) -> Iterator[tuple[Ten
 
 
 def main() -> None:
-    """Train, and print images a second from the update `--from` on."""
+    """Train, and print images per second from the update `--from` on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)

@@ -1,7 +1,7 @@
 """`make bench`: ratios of speed, each measured side by side in one run, as a table and as build/bench.json.
 
-Rounds are interleaved and the medians of their ratios are what counts: machines are shared and noisy. Nothing else
-should run meanwhile. $CIFAR10 names the images (else some are made), $TIMM_TRAIN timm's train.py.
+Rounds are interleaved, and results are medians of their ratios, because machines are shared and noisy. The machine
+should be idle. $CIFAR10 names the images (else random ones are made), $TIMM_TRAIN timm's train.py.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a ratio has to reach."""
+    """The target of a ratio."""
 
     must: float
     aim: float
     at_most: bool = False
 
     def verdict(self, value: float) -> str:
-        """In a word."""
+        """Whether a value reaches the target, in a word."""
         aim, must = ((value <= bar) if self.at_most else (value >= bar) for bar in (self.aim, self.must))
         return "aim reached" if aim else "reached" if must else "NOT reached"
 
@@ -63,10 +63,10 @@ BARS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; 0 once everything was measured, whatever it was."""
+    """Measure, print and write; return 0 once everything was measured, at any result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(MEASURES), default=list(MEASURES))
-    parser.add_argument("--rounds", type=int, default=None, help="of each; by default what it needs")
+    parser.add_argument("--rounds", type=int, default=None, help="of each measure; unset: as many as it needs")
     given = parser.parse_args(arguments)
     BUILD.mkdir(parents=True, exist_ok=True)
     path, place = BUILD.parent / "bench.json", prepare()
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(ratios: Measured, machine: str) -> str:
-    """The ratios beside what they have to reach."""
+    """A table of ratios and targets."""
     lines = [machine, f"{'ratio':<34}{'measured':>10}{'must reach':>12}{'aim':>8}"]
     for name, value in sorted(ratios.items()):
         bar = BARS.get(name)

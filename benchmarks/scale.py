@@ -1,6 +1,6 @@
-"""What the pool costs in CPU as workers and replicas grow: seconds of all processes for each request.
+"""CPU cost of the pool as workers and replicas grow: seconds of all processes per request.
 
-Replicas sleep and answer; workers ask through hardray's own client and compute nothing.
+Replicas sleep and answer; workers send requests through hardray's own client and compute nothing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hard_ray.orchestration.pool.client import PoolAddress
 
 SIZES, LARGEST = (1, 2, 4, 8, 16), 32
 LARGEST_BYTES = 10 * 2**30
-"""Free memory that the largest size needs: 64 processes, and all that is beside them."""
+"""Free memory that the largest size needs: 64 processes and Ray's own."""
 
 SECONDS, ANSWER_S = 20.0, 0.005
 RATE = 64.0
-"""Requests a second of all workers together: the same at every size, so that what differs is the size."""
+"""Requests per second of all workers together, the same at every size."""
 
 
 def cpu_seconds() -> float:
-    """Of all processes that this one started, since they began."""
+    """CPU seconds of all processes that this one started, since their start."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -40,7 +40,7 @@ def cpu_seconds() -> float:
 
 
 def at_rest(seconds: float) -> float:
-    """CPU-seconds of so long a time without requests."""
+    """CPU seconds in a time of this length without requests."""
     time.sleep(3.0)
     before = cpu_seconds()
     time.sleep(seconds)
@@ -48,7 +48,7 @@ def at_rest(seconds: float) -> float:
 
 
 def at_size(size: int) -> float:
-    """CPU-seconds a request with `size` workers and `size` replicas, above what the cluster costs at rest."""
+    """CPU seconds per request with `size` workers and `size` replicas, above the cost of the idle cluster."""
     namespace = uuid.uuid4().hex
     names = tuple(f"teacher-{number}" for number in range(size))
     sleeper: Any = ray.remote(num_cpus=0)(Sleeper)
@@ -69,7 +69,7 @@ def at_size(size: int) -> float:
 
 
 def main() -> None:
-    """One round, as JSON."""
+    """Print one round as JSON."""
     sizes = [int(word) for word in sys.argv[1:]] or list(SIZES)
     if not sys.argv[1:] and psutil.virtual_memory().available >= LARGEST_BYTES:
         sizes.append(LARGEST)
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """`scale`: CPU-seconds a request at the largest size over those at 1 x 1."""
+    """`scale`: CPU seconds per request at the largest size over those at 1 x 1."""
     del place
     found = [python("scale") for _ in range(rounds)]
     costs = {size: median([each[size] for each in found]) for size in found[0]}

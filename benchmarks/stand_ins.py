@@ -1,4 +1,4 @@
-"""Actors that stand in for a teacher and for a worker. They compute nothing and import no torch."""
+"""Actors that replace a teacher and a worker; they compute nothing and import no torch."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ IDENTITY = "0" * 64
 
 
 class Sleeper:
-    """Answers with zeros after so many seconds."""
+    """A teacher that answers with zeros after a fixed time."""
 
     def __init__(self, seconds: float, classes: int) -> None:
-        """Seconds of each answer."""
+        """Set the seconds per answer."""
         self.seconds, self.classes = seconds, classes
 
     def identity(self) -> str:
-        """The same for all."""
+        """The same identity for all replicas."""
         return IDENTITY
 
     def logits(self, images: NDArray[np.uint8]) -> Reply[NDArray[np.float32]]:
-        """Zeros, late."""
+        """Sleep, then answer with zeros."""
         time.sleep(self.seconds)
         return Reply(IDENTITY, np.zeros((len(images), self.classes), dtype=np.float32))
 
 
 class Asker:
-    """A worker that asks at a steady rate and keeps three requests in flight."""
+    """A worker that sends requests at a steady rate, with three in flight."""
 
     def __init__(self, address: PoolAddress, first: int, shape: tuple[int, ...]) -> None:
-        """Connected; `shape` is that of its images."""
+        """Connect to the pool; `shape` is the shape of the images."""
         self.pool = RayPool(address, first=first)
         self.pool.identity()
         self.images = np.zeros(shape, dtype=np.uint8)
 
     def ask(self, rate: float, seconds: float) -> int:
-        """How many were answered."""
+        """Number of answered requests."""
         asked, answered = [], 0
         end, due = time.monotonic() + seconds, time.monotonic()
         while due < end:

@@ -10,7 +10,7 @@ from hard_ray.runs.log import read_points
 
 
 def hardray(place: Place) -> float:
-    """Of `hardray distill`."""
+    """Seconds of `hardray distill`."""
     output = BUILD / "startup"
     shutil.rmtree(output, ignore_errors=True)
     began = time.time()
@@ -21,7 +21,7 @@ def hardray(place: Place) -> float:
 
 
 def bare() -> float:
-    """Of the bare job."""
+    """Seconds of the bare job."""
     began = time.time()
     return python("bare_train", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2")["first"] - began
 

@@ -1,4 +1,4 @@
-"""Images a second of a whole run, teacher pool and all, against a plain loop and against timm's script."""
+"""Images per second of a whole run with its teacher pool, against a plain loop and against timm's script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIRST, STEPS = 80, 320
 
 
 def hardray(place: Place, **environment: str) -> float:
-    """Images a second of `hardray distill`, from update FIRST to the last."""
+    """Images per second of `hardray distill`, from update FIRST to the last."""
     output = BUILD / "run"
     shutil.rmtree(output, ignore_errors=True)
     given = place.overrides(optim__steps=STEPS, tracking__log_every=10)
@@ -44,13 +44,13 @@ def hardray(place: Place, **environment: str) -> float:
 
 
 def plain(place: Place, workers: int) -> float:
-    """Images a second of the plain loop."""
+    """Images per second of the plain loop."""
     arguments = ("--data", place.data, "--steps", STEPS, "--from", FIRST, "--workers", workers)
     return python("plain_loop", *arguments)["images_per_s"]
 
 
 def timm(place: Place, script: Path) -> float:
-    """Images a second of timm's train.py, from update FIRST on, by its own count and in hardray's precision."""
+    """Images per second of timm's train.py, from update FIRST on, by its own count and in hardray's precision."""
     patched = "import sys, runpy, hard_ray.networks; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     output = BUILD / "timm"
     shutil.rmtree(output, ignore_errors=True)
@@ -72,7 +72,7 @@ def timm(place: Place, script: Path) -> float:
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """`plain_loop` and `timm`: hardray's images a second over theirs; `timm` where $TIMM_TRAIN names train.py."""
+    """`plain_loop` and `timm`: hardray's images per second over theirs; `timm` only if $TIMM_TRAIN is set."""
     measures = {
         "hardray": lambda: hardray(place),
         "plain-0": lambda: plain(place, 0),
@@ -88,7 +88,7 @@ def measure(place: Place, rounds: int) -> Measured:
 
 
 def measure_priority(place: Place, rounds: int) -> Measured:
-    """`student_first`: hardray's images a second over what they are while student, teacher and data are alike."""
+    """`student_first`: hardray's images per second over those with student, teacher and data at one priority."""
     measures = {"first": lambda: hardray(place), "alike": lambda: hardray(place, RAY_worker_niceness=str(BACKGROUND))}
     found = interleaved(measures, rounds, "images/s")
     show(found, "images/s")

@@ -1,7 +1,7 @@
-"""Messages and bytes between a student worker and the teacher pool, for each image that the student learns from.
+"""Messages and bytes between a student worker and the teacher pool, per image that the student learns from.
 
-Counted at the pool's interface: pixels and what goes with them there, logits and gradients back. Ray's envelope, some
-hundreds of bytes a message, is not counted.
+They are counted at the pool's interface: pixels and their context are sent, logits and gradients come back. Ray's
+envelope of some hundreds of bytes per message is not counted.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RUNS = {
 
 
 class Counting(LocalPool):
-    """A teacher of this process that counts what would travel."""
+    """A teacher in this process that counts the bytes that would be sent."""
 
     messages = 0
     sent = 0
     received = 0
 
     def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
-        """A request for logits."""
+        """Count a request for logits."""
         ticket = super().logits(images)
         self._count(images.nbytes, ticket.result().nbytes)
         return ticket
@@ -51,7 +51,7 @@ class Counting(LocalPool):
     def loss_and_grad(
         self, images: Pixels, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
-        """A request for a gradient."""
+        """Count a request for a gradient."""
         ticket = super().loss_and_grad(images, objective, context)
         answer = ticket.result()
         back = answer.logits.nbytes + answer.grad.nbytes
@@ -65,7 +65,7 @@ class Counting(LocalPool):
 
 
 def measure(place: Place, rounds: int) -> Measured:
-    """`wire_messages_...` for each student update, `wire_bytes_...` for each image of it, of three kinds of run."""
+    """`wire_messages_...` per student update and `wire_bytes_...` per image, of three kinds of run."""
     del rounds
     torch.manual_seed(0)
     teacher = Teacher(build_student(StudentConfig(model=TEACHER), SPEC))

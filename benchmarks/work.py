@@ -1,6 +1,7 @@
-"""The work that is measured: ResNet-20 teaches ResNet-8, an image folder of CIFAR-10's size and form, batches of 128.
+"""The workload: ResNet-20 teaches ResNet-8 on an image folder like CIFAR-10, in batches of 128.
 
-$CIFAR10 names the folder, `{train,test}/class/*.jpg`. Without it one of random images is made: the work is the same.
+$CIFAR10 names the folder, `{train,test}/class/*.jpg`. Without it, a folder of random images is made: the amount of work
+is the same.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ MADE_IMAGES = {"train": 12_800, "test": 2_000}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What every measure is given."""
+    """The inputs of every measure."""
 
     data: Path
     teacher: Path
-    """A folder in timm's layout; its weights are random, which costs what trained ones do."""
+    """Write a folder in timm's layout, with random weights: they cost as much as trained ones."""
 
     def overrides(self, **changed: object) -> list[str]:
-        """The run of the work, as overrides of the preset `cifar10`."""
+        """The run of the workload, as overrides of the preset `cifar10`."""
         given = {
             "data.path": self.data,
             "teacher.checkpoint": self.teacher,
@@ -65,7 +66,7 @@ class Place:
 
 
 def prepare() -> Place:
-    """The data and a teacher's folder; made once."""
+    """Make the data and a teacher's folder, once."""
     given = os.environ.get("CIFAR10")
     data = Path(given).resolve() if given else _made_images(BUILD / "images")
     teacher = BUILD / "teacher"
@@ -89,13 +90,13 @@ def _made_images(folder: Path) -> Path:
 
 
 def python(module: str, *arguments: object, **environment: str) -> dict[str, float]:
-    """Run a module of this folder as a process of its own; what it printed last, as JSON."""
+    """Run a module of this folder in a process of its own; return its last line of output, parsed as JSON."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     return json.loads(run(command, **environment).strip().splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def run(command: Sequence[str], **environment: str) -> str:
-    """A command to its end; what it printed, errors first.
+    """Run a command to its end; return its output, errors first.
 
     Raises:
         RuntimeError: it failed.
@@ -114,7 +115,7 @@ Measured = dict[str, float]
 
 @contextlib.contextmanager
 def quiet_ray(cpus: int) -> Iterator[None]:
-    """A cluster of this process."""
+    """Start a Ray cluster in this process."""
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
@@ -123,7 +124,7 @@ def quiet_ray(cpus: int) -> Iterator[None]:
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int, say: str = "") -> dict[str, list[float]]:
-    """Each measure once a round, in turn and every other round backwards, so that what else runs meets all alike.
+    """Run each measure once per round, in reverse order in every other round, so that other load affects all alike.
 
     With `say`, its unit, each is printed as it is there.
     """
@@ -154,7 +155,7 @@ def against_plain(found: Mapping[str, Sequence[float]]) -> float:
 
 
 def precision() -> Precision:
-    """What hardray chooses for this machine's CPU."""
+    """The precision that hardray chooses for this machine's CPU."""
     hardware = probe()
     dtype = hardware.fast_dtype(on_gpu=False)
     last = hardware.prefers_channels_last(dtype, on_gpu=False)

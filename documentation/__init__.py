@@ -1,1 +1,1 @@
-"""What makes, checks and runs the pages in docs/."""
+"""Generation of docs/reference/, and checks and runs of the commands of all pages."""

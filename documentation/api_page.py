@@ -1,4 +1,4 @@
-"""docs/reference/api.md, from the docstrings of `hard_ray.api`."""
+"""Makes docs/reference/api.md from the docstrings of `hard_ray.api`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ HEAD = """# Python API
 
 <!-- Made by `make docs-reference` from the docstrings of hard_ray.api; a test compares the two. -->
 
-What the command line calls. Importing `hard_ray.api` loads neither torch nor Ray; a function loads what it needs.
+The command line calls these functions. Importing `hard_ray.api` loads neither torch nor Ray; each function loads the
+modules that it needs.
 
 ```python
 from hard_ray.api import distill, load_config
@@ -23,9 +24,9 @@ result = distill(config, "runs/digits")
 print(result.summary["models"]["student"])
 ```
 
-Whatever a user can mend is raised as `hard_ray.errors.HardrayError` or a class below it: `ConfigError`, `DataError`,
-`ModelError`, `ClusterError`, `TeacherError`, `RunFolderError`. Its text says what was got, what is wanted and what to
-do; `exit_code` is what the command line exits with.
+Every error that a user can fix is a `hard_ray.errors.HardrayError` or a subclass: `ConfigError`, `DataError`,
+`ModelError`, `ClusterError`, `TeacherError`, `RunFolderError`. Its text says what was found, what is wanted and what to
+do; `exit_code` is the exit code of the command line.
 """
 
 LONGEST_LINE = 100
@@ -34,7 +35,7 @@ _ENTRY = re.compile(r"^(\w+): (.*)")
 
 
 def api_page() -> str:
-    """The page."""
+    """Make the page."""
     return "\n".join([HEAD, *(_function(name) for name in sorted(api.__all__))]).rstrip() + "\n"
 
 
@@ -44,7 +45,7 @@ def _function(name: str) -> str:
     lines = [f"## {name}", "", "```python", _signature(name, function), "```", "", *paragraphs]
     for title, entries in sections.items():
         if title == "Args":
-            lines += ["| argument | what it is |", "|---|---|", *(f"| `{key}` | {text} |" for key, text in entries), ""]
+            lines += ["| argument | meaning |", "|---|---|", *(f"| `{key}` | {text} |" for key, text in entries), ""]
         elif title == "Returns":
             lines += [f"Returns {_lowered(' '.join(_whole(entry) for entry in entries))}", ""]
         else:
@@ -57,13 +58,13 @@ def _whole(entry: tuple[str, str]) -> str:
 
 
 def _lowered(text: str) -> str:
-    """A sentence that goes on after a verb."""
+    """A sentence with a lower-case start, to follow a verb."""
     word = text.split(maxsplit=1)[0]
     return text if word.isupper() or word.startswith("`") else text[0].lower() + text[1:]
 
 
 def read_docstring(text: str) -> tuple[list[str], dict[str, list[tuple[str, str]]]]:
-    """Paragraphs, and the entries of each section of a docstring in Google's style."""
+    """Split a docstring in Google's style into paragraphs and the entries of each section."""
     head, *rest = re.split(rf"^({'|'.join(SECTIONS)}):\n", text, flags=re.MULTILINE)
     sections = {}
     for title, body in zip(rest[::2], rest[1::2], strict=True):
@@ -80,7 +81,7 @@ def read_docstring(text: str) -> tuple[list[str], dict[str, list[tuple[str, str]
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
-    """One line, or an argument a line where it is long."""
+    """The signature in one line, or with one argument per line if it is long."""
     signature = inspect.signature(function)
     shown = _readable(f"{name}{signature}")
     if len(shown) <= LONGEST_LINE:

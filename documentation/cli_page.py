@@ -1,4 +1,4 @@
-"""docs/reference/cli.md, from the typer app."""
+"""Makes docs/reference/cli.md from the typer app."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ HEAD = """# Command line
 
 <!-- Made by `make docs-reference` from cli/; a test compares the two. -->
 
-`hardray --help` lists the verbs, `hardray VERB --help` the options of one. `hardray --version` prints the version.
+`hardray --help` lists the verbs, `hardray VERB --help` the options of a verb. `hardray --version` prints the version.
 `hardray --install-completion` sets up completion for the shell.
 
 | exit code | meaning |
 |---|---|
-| 0 | done; of `doctor`: nothing is wrong |
-| 1 | something failed; the message says how to fix it; of `doctor`: something is wrong |
+| 0 | success; of `doctor`: nothing is wrong |
+| 1 | a failure; the message says how to fix it; of `doctor`: something is wrong |
 | 2 | the command or the configuration is wrong; nothing was started |
 | 130 | stopped by Ctrl-C or a signal; a run has written a checkpoint |
 """
 
 
 def commands() -> dict[str, Any]:
-    """The verbs by name, as typer understands them."""
+    """The commands of typer, by verb."""
     group: Any = get_command(app)
     return dict(group.commands)
 
 
 def cli_page() -> str:
-    """The page."""
+    """Make the page."""
     return "\n".join([HEAD, *(_verb(name, command) for name, command in commands().items())]).rstrip() + "\n"
 
 
@@ -41,7 +41,7 @@ def _verb(name: str, command: Any) -> str:
     usage = " ".join(["hardray", name, *filter(None, map(_usage, shown))])
     lines = [f"## {name}", "", "```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
     if shown:
-        lines += ["| option | value | default | what it does |", "|---|---|---|---|", *map(_line, shown), ""]
+        lines += ["| option | value | default | meaning |", "|---|---|---|---|", *map(_line, shown), ""]
     return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ def _is_argument(parameter: Any) -> bool:
 
 
 def _usage(parameter: Any) -> str:
-    """What has to be given, and the arguments."""
+    """A required option or an argument, as in a usage line."""
     if _is_argument(parameter):
         name = parameter.metavar or parameter.name.upper()
         return f"[{name}]..." if parameter.nargs == -1 else name

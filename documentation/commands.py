@@ -1,4 +1,4 @@
-"""Whether the commands that the pages show are commands that there are."""
+"""Checks of the commands that pages show."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hard_ray.config.problems import known_keys
 from hard_ray.config.run import RunConfig
 
 VERBS_TO_COME = frozenset[str]()
-"""Verbs that pages show and the command line does not have yet; take each out when it is there."""
+"""Verbs that pages show before the command line has them; remove a verb once it exists."""
 
 
 def mistake(command: str, *, whole: bool = True) -> str | None:
-    """What is wrong with a command, without running it; None where nothing is.
+    """Find the mistake in a command without running it; None if it has none.
 
     Args:
         command: a line of a shell.
-        whole: everything that is required has to be there, as in a line to copy; else the verb and options are
-            looked at alone, as in a mention.
+        whole: require every required option, as in a line to copy; otherwise only check the verb and the given
+            options, as in a mention.
     """
     words = hardray_arguments(command)
     if words is None or not words:
@@ -38,7 +38,7 @@ def mistake(command: str, *, whole: bool = True) -> str | None:
 
 
 def _submitted(arguments: list[str], *, whole: bool) -> str | None:
-    """What is wrong with the command that is sent."""
+    """The mistake in the command that `submit` sends."""
     if "--" not in arguments:
         return None
     sent = arguments[arguments.index("--") + 1 :]
@@ -46,7 +46,7 @@ def _submitted(arguments: list[str], *, whole: bool) -> str | None:
 
 
 def _parse(command: Any, arguments: list[str]) -> str | None:
-    """What typer says of the arguments, and which of the overrides no configuration has."""
+    """Typer's error for the arguments, or the first override of an unknown key."""
     try:
         with command.make_context(command.name, list(arguments)) as context:
             overrides = context.params.get("overrides") or ()
@@ -56,7 +56,7 @@ def _parse(command: Any, arguments: list[str]) -> str | None:
 
 
 def _options(command: Any, arguments: list[str]) -> str | None:
-    """Which of the options a command lacks."""
+    """The first option that the command does not have, or the first override of an unknown key."""
     arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in known]
@@ -68,7 +68,7 @@ def _is_override(word: str) -> bool:
 
 
 def _overrides(overrides: Any) -> str | None:
-    """A dotted key that no kind of configuration has."""
+    """The first dotted key that no kind of configuration has."""
     keys = set(known_keys(RunConfig))
     for override in overrides:
         key = override.partition("=")[0]

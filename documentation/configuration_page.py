@@ -1,4 +1,4 @@
-"""docs/reference/configuration.md, from the pydantic models."""
+"""Makes docs/reference/configuration.md from the pydantic models."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HEAD = """# Configuration
 
 <!-- Made by `make docs-reference` from hard_ray/config; a test compares the two. -->
 
-A run is described by blocks of keys. Layers are merged in this order, and later ones win: the defaults below, a preset,
-files from left to right (`-c`), `dotted.key=value` on the command line. A block whose `kind` or `policy` changes is
-replaced; every other block is merged key by key. The result is validated once, and all mistakes are reported together.
-Unknown keys are refused. [Show and presets](../how-to/show-and-presets.md) prints the merged result.
+A configuration consists of blocks of keys. Layers are merged in this order, and later ones win: the defaults below, a
+preset, files from left to right (`-c`), `dotted.key=value` on the command line. A block whose `kind` or `policy`
+changes is replaced; every other block is merged key by key. The result is validated once, and all mistakes are reported
+together. Unknown keys are refused. [Show and presets](../how-to/show-and-presets.md) prints the merged result.
 
 `null` means unset. Values are YAML: `optim.lr=0.1`, `validate.suites=[clean, shifted]`,
-`teacher.model_kwargs={widths: [4, 8]}`. Paths are relative to the folder in which the command is given.
+`teacher.model_kwargs={widths: [4, 8]}`. Paths are relative to the working directory of the command.
 """
 
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -37,16 +37,16 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("optim.epochs=null",),
     ),
     (
-        "`optim.batch_size` is a multiple of `runtime.num_workers`; so is `teacher.recipe.batch_size` where the "
+        "`optim.batch_size` is a multiple of `runtime.num_workers`; so is `teacher.recipe.batch_size` if the "
         "teacher is trained first.",
         ("optim.batch_size=10", "runtime.num_workers=3"),
     ),
     (
-        "A learned augmentor (`affine`, `mix`, `vae`, or a combination that has one) needs `objective.kind=hard`.",
+        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard`.",
         ("augmentor.kind=mix", "objective.kind=kd"),
     ),
     (
-        "`objective.kind=cross_entropy` asks no teacher, so it needs `augmentor.kind=identity`.",
+        "`objective.kind=cross_entropy` has no teacher, so it needs `augmentor.kind=identity`.",
         ("objective.kind=cross_entropy", "augmentor.kind=cutmix"),
     ),
     (
@@ -59,7 +59,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("objective.kind=dad", "objective.weighting=released", "augmentor.kind=generated", "augmentor.path=set"),
     ),
     (
-        "A combination of augmentors has one `generated` part at most, and `augmentor.join` stands outside of "
+        "A combination of augmentors has at most one `generated` part, and `augmentor.join` is only allowed outside "
         "combinations.",
         (
             "augmentor={kind: sequence, augmentors: [{kind: generated, path: a}, {kind: generated, path: b}]}",
@@ -91,7 +91,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("runtime.teacher.max_wait_ms=5",),
     ),
 )
-"""What several keys must agree on, each with overrides that break it."""
+"""Rules between keys, each with overrides that break it."""
 
 
 _WORDS = {"integer": "integer", "number": "number", "boolean": "`true`, `false`", "object": "block of arguments"}
@@ -99,7 +99,7 @@ _WORDS = {"integer": "integer", "number": "number", "boolean": "`true`, `false`"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A key."""
+    """A key of the configuration."""
 
     key: str
     type: str
@@ -114,7 +114,7 @@ class Row:
 
 
 def configuration_page() -> str:
-    """The page."""
+    """Make the page."""
     schema = RunConfig.model_json_schema()
     defaults = RunConfig().model_dump(mode="json")
     parts = [HEAD, _contents(schema), "## Rules between keys\n", *(f"- {text}" for text, _ in RULES), ""]
@@ -139,7 +139,7 @@ def _contents(schema: Schema) -> str:
 
 
 def _union(name: str, kinds: Mapping[str, Schema], defaults: Mapping[str, Any], schema: Schema) -> list[str]:
-    """A block that has kinds: what all have, then what each has beside it."""
+    """A block with kinds: first the common keys, then the other keys of each kind."""
     tag = next(key for key in DISCRIMINATORS if key in defaults)
     rows = {kind: _rows(name, found, _values(found, defaults, tag), schema, tag) for kind, found in kinds.items()}
     first, *others = rows.values()
@@ -147,7 +147,7 @@ def _union(name: str, kinds: Mapping[str, Schema], defaults: Mapping[str, Any], 
     listed = ", ".join(f"[`{kind}`](#{name}{tag}{kind})" for kind in kinds)
     lines = [f"## {name}", "", f"`{name}.{tag}` is one of {listed}; the default is `{defaults[tag]}`.", ""]
     if common:
-        lines += ["Every one has:", "", *_table(common), ""]
+        lines += ["Every kind has:", "", *_table(common), ""]
     for kind, found in kinds.items():
         own = [row for row in rows[kind] if row not in common]
         lines += [f"### {name}.{tag}={kind}", "", _docstring(found), "", *(_table(own) if own else []), ""]
@@ -174,11 +174,11 @@ def _alone(schema: Schema, defaults: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(verb: str, what: str, models: Sequence[type[BaseModel]]) -> list[str]:
-    """Settings that are options of a verb and no keys of a run."""
+    """Settings that are options of a verb, not keys of a run."""
     lines = [f"## Settings of {verb}", ""]
     lines += [
-        f"{what}, as `hard_ray.api` takes them; [the command's options](cli.md) are those that are set most often. "
-        "They are no keys of a run's configuration.",
+        f"{what}, as `hard_ray.api` takes them; [the command's options](cli.md) are the most common ones. "
+        "They are not keys of a run's configuration.",
         "",
     ]
     for model in models:
@@ -197,13 +197,13 @@ def _settings(verb: str, what: str, models: Sequence[type[BaseModel]]) -> list[s
 
 
 def _values(block: Schema, defaults: Mapping[str, Any], tag: str) -> Mapping[str, Any]:
-    """A kind's defaults; those of the run where it is the default kind."""
+    """The defaults of a kind, or those of the run if it is the default kind."""
     own = {key: field["default"] for key, field in block["properties"].items() if "default" in field}
     return {**own, **defaults} if defaults[tag] == block["properties"][tag].get("const") else own
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
-    return ["| key | type | default | what it is |", "|---|---|---|---|", *(row.line for row in rows)]
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *(row.line for row in rows)]
 
 
 def _rows(name: str, block: Schema, values: Mapping[str, Any], schema: Schema, tag: str | None = None) -> list[Row]:
@@ -268,7 +268,7 @@ def _array(field: Schema, schema: Schema) -> str:
 
 
 def _plural(name: str) -> str:
-    """`numbers, > 0` of `number, > 0`; what is none of these words stays."""
+    """The plural of a type: `numbers, > 0` for `number, > 0`; other words stay as they are."""
     return re.sub(r"^(number|integer|text)\b", r"\1s", name)
 
 
@@ -312,6 +312,6 @@ def _resolve(field: Schema, schema: Schema) -> Schema:
 
 
 def _kinds(field: Schema, schema: Schema) -> dict[str, Schema]:
-    """The kinds of a discriminated union, by name; empty where it is none."""
+    """The kinds of a discriminated union, by name; empty for any other field."""
     mapping = field.get("discriminator", {}).get("mapping", {})
     return {kind: _resolve({"$ref": reference}, schema) for kind, reference in mapping.items()}

@@ -1,6 +1,6 @@
-"""Equations of the pages: a block ```` ```math ```` holds LaTeX, which GitHub draws, and the site gets as an SVG path.
+"""Equations of the pages: GitHub draws the LaTeX of a block ```` ```math ````, the site gets it as an SVG path.
 
-Matplotlib's mathtext reads a subset of LaTeX: no environments, one equation a block.
+Matplotlib's mathtext reads a subset of LaTeX: no environments, one equation per block.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from html import escape
 from typing import Any
 
 SIZE = 10.0
-"""Points of the font, which are one em of the page."""
+"""Size of the font in points, which is one em of the page."""
 MARGIN = 1.0
 
 
 def fence(source: str, language: str, css_class: str, options: Any, md: Any, **_: Any) -> str:
-    """A block of LaTeX for pymdownx.superfences."""
+    """Format a block of LaTeX for pymdownx.superfences."""
     return f'<div class="{css_class}">{equation(source)}</div>'
 
 
 def equation(latex: str) -> str:
-    """An equation in the colour of the text around it; its LaTeX is read aloud.
+    """Draw an equation in the colour of the surrounding text, with its LaTeX for screen readers.
 
     Raises:
-        ValueError: mathtext does not know a command of it.
+        ValueError: mathtext does not know one of its commands.
     """
     from matplotlib import rc_context
     from matplotlib.textpath import TextPath
@@ -42,7 +42,7 @@ def equation(latex: str) -> str:
 
 
 def _commands(path: Any) -> Iterator[str]:
-    """SVG's letters for matplotlib's codes; there y grows downwards."""
+    """SVG commands for matplotlib's codes; in SVG, y grows downwards."""
     letters = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
     for vertices, code in path.iter_segments(curves=True, simplify=False):
         points = (

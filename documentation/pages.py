@@ -1,4 +1,4 @@
-"""The pages of docs/, and the commands and YAML that stand in them."""
+"""The pages of docs/, with their commands and YAML."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Block:
     page: str
     """Path below docs/."""
     line: int
-    """Of its opening fence."""
+    """Line of its opening fence."""
     language: str
     text: str
     folder: str | None
-    """The folder that `make docs-test` runs it in, with the blocks before it; None: it is not run."""
+    """The folder in which `make docs-test` runs it after earlier blocks of that folder; None: it is not run."""
 
     @property
     def commands(self) -> list[str]:
@@ -81,14 +81,14 @@ def blocks(page: str) -> list[Block]:
 
 
 def mentions(page: str) -> list[str]:
-    """Every `hardray ...` that stands as code within the text of a page."""
+    """Every `hardray ...` that is inline code of a page."""
     return _SPAN.findall(_BLOCK.sub("", (DOCS / page).read_text(encoding="utf-8")))
 
 
 def hardray_arguments(command: str) -> list[str] | None:
-    """What is given to `hardray`, without settings of the environment before and redirections after it.
+    """The arguments of `hardray`, without variables before and redirections after the command.
 
-    None for another command, and for a line of a text that a block writes.
+    None for another command, and for a line of text that a block writes to a file.
     """
     try:
         words = shlex.split(command, comments=True)

@@ -1,4 +1,4 @@
-"""`make docs-reference`: writes the pages that are made from the code."""
+"""`make docs-reference`: writes the pages that are generated from the code."""
 
 from __future__ import annotations
 

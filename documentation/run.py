@@ -1,7 +1,7 @@
 """`make docs-test`: runs the blocks of the pages that are marked `<!-- run in: FOLDER -->`.
 
-Blocks of one folder run in one new, empty folder, in the order of the site's pages. A block that has a verb that is
-still to come ends its folder.
+Blocks of one folder run in one new, empty folder, in the order of the site's pages. After a block with a verb of
+VERBS_TO_COME, the other blocks of its folder are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the marked blocks of all pages, or of the pages named; 0 when each ended well."""
+    """Run the marked blocks of all pages or of the named ones; return 0 if all succeeded."""
     unknown = [name for name in names if name not in pages()]
     if unknown:
         print(f"no page {unknown[0]}; there are {', '.join(pages())}")
@@ -49,14 +49,14 @@ def main(names: Sequence[str]) -> int:
 
 
 def to_come(block: Block) -> str | None:
-    """The first verb of a block that the command line does not have yet."""
+    """The first verb of a block that is in VERBS_TO_COME and not in the command line."""
     known = commands()
     verbs = [words[0] for command in block.commands if (words := hardray_arguments(command))]
     return next((verb for verb in verbs if verb in VERBS_TO_COME and verb not in known), None)
 
 
 def _run(block: Block, folder: Path) -> bool:
-    """Run a block by bash; its output goes where this one's goes."""
+    """Run a block in bash, with its output on this process's output."""
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n--- {block.page}:{block.line}\n{block.text}", flush=True)
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}

@@ -1,4 +1,4 @@
-"""docs/experiments.md, made from the rows that are done and from `notes.md`."""
+"""Makes docs/experiments.md from the finished rows and `notes.md`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PAGE = HERE.parent / "docs" / "experiments.md"
 COSTS = ("seconds_per_update", "augmentor_share")
 HEAD = """# Experiments
 
-Made by `make experiments` from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
-`experiments/notes.md` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, and the smallest
-and largest. $NAMES in commands are folders.
+`make experiments` writes this page from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
+`experiments/notes.md` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, with minimum and
+maximum. $NAMES in commands are folders.
 """
 
 
 def write_page(tables: Mapping[str, Mapping[str, Any]], path: Path = PAGE) -> None:
-    """Write the page from the results that are there."""
+    """Write the page from the existing results."""
     parts = [HEAD]
     for name, table in tables.items():
         done = [row for row in read_rows({name: table}) if row.result.exists()]
@@ -57,14 +57,14 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     losses = ["test loss"] if table.get("test_loss") else []
     header = ["", *suites, *losses, "s per student update", "time in augmentor phases", "seeds"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    told: set[str] = set()
+    shown: set[str] = set()
     for variant in table["variants"]:
         of_variant = [result for row, result in results.items() if row.variant == variant]
         for model, label in table["models"].items():
             having = [result for result in of_variant if model in result["models"]]
             title = variant if model == "student" and len(table["variants"]) > 1 else label
-            if having and title not in told:  # the teacher is the same in every row
-                told.add(title)
+            if having and title not in shown:  # the teacher is the same in every row
+                shown.add(title)
                 cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
                 cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
                 lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
@@ -72,7 +72,7 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
 
 
 def _costs(model: str, results: Sequence[Any]) -> list[str]:
-    """What a student update takes all in all, and the share of the augmentor's phases."""
+    """Seconds per student update in total, and the share of augmentor phases."""
     costs = [result["costs"][model] for result in results if model in result["costs"]]
     seconds, share = (_mean([cost[key] for cost in costs if key in cost]) for key in COSTS)
     return ["" if seconds is None else f"{seconds:.3f}", "" if share is None else f"{100 * share:.0f} %"]
@@ -83,7 +83,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
-    """Accuracy against severity, the mean over seeds, for every model of the table."""
+    """Accuracy by severity, as a mean over seeds, for every model of the table."""
     suite = table["curve"]
     names = dict(table["models"])
     points: dict[str, dict[str, list[float]]] = {}
@@ -109,7 +109,7 @@ def _mean_and_range(values: Sequence[float], *, digits: int = 1) -> str:
 def _ranking(
     name: str, table: Mapping[str, Any], rows: Sequence[Row], tables: Mapping[str, Mapping[str, Any]], pictures: Path
 ) -> str:
-    """T. stddev of each augmentation, and the test loss of the students that learned from it."""
+    """T. stddev of each augmentation, and the test loss of its students."""
     scores = json.loads(rows[0].result.read_text(encoding="utf-8"))["scores"]
     losses = _test_losses(table["losses"], tables[table["losses"]])
     lines = [f"## {table['title']}", "", "| second view | T. stddev | standard error | student's test loss |"]

@@ -17,17 +17,17 @@ RESULTS = HERE.parent / "docs" / "experiments"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run."""
+    """One experiment: a run or a scoring."""
 
     table: str
     variant: str
     seed: int
     command: str
-    """As it is typed after `hardray`, with $NAMES for folders."""
+    """The arguments of `hardray`, with $NAMES for folders."""
 
     @property
     def verb(self) -> str:
-        """What hardray is told to do: `distill`, or `score-augmentations`."""
+        """The verb: `distill` or `score-augmentations`."""
         return self.command.split(maxsplit=1)[0]
 
     @property
@@ -37,15 +37,15 @@ class Row:
 
     @property
     def result(self) -> Path:
-        """Where its figures are kept; it is there once the row is done."""
+        """The file of its results; it exists once the row is done."""
         return RESULTS / f"{self.name}.json"
 
     def missing(self, folders: Mapping[str, str]) -> list[str]:
-        """The names that the command wants and nobody gave."""
+        """The $NAMES of the command that `folders` lacks."""
         return [name for name in re.findall(r"\$([A-Z0-9_]+)", self.command) if name not in folders]
 
     def arguments(self, folders: Mapping[str, str]) -> list[str]:
-        """The command's words, with folders for names."""
+        """The words of the command, with folders in place of $NAMES."""
         return [re.sub(r"\$([A-Z0-9_]+)", lambda m: folders[m.group(1)], word) for word in shlex.split(self.command)]
 
 
@@ -56,7 +56,7 @@ def read_tables(path: Path = HERE / "rows.yaml") -> dict[str, dict[str, Any]]:
 
 
 def read_rows(tables: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Every row: all variants of a seed before the next seed, so that a stop leaves comparable rows."""
+    """All rows, with every variant of a seed before the next seed, so that rows stay comparable after a stop."""
     return [
         Row(name, variant, seed, f"{table['command']} seed={seed} {extra}".strip())
         for name, table in tables.items()

@@ -1,7 +1,7 @@
 """`make experiments`: runs the rows that have no result yet, one after the other.
 
-A row that was interrupted goes on from its checkpoint. A finished row is written to `docs/experiments/` and
-committed, and `docs/experiments.md` is made anew.
+An interrupted row resumes from its checkpoint. The results of a finished row are written to `docs/experiments/` and
+committed, and `docs/experiments.md` is written again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ WORK = ROOT / "runs" / "experiments"
 
 
 def main() -> int:
-    """Run the queue; 0 when every row that could run has a result."""
+    """Run the queue; return 0 if every selected row has a result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--only", default="", help="only rows whose name starts with this")
     parser.add_argument("--list", action="store_true", help="print the rows and stop")
     parser.add_argument("--no-commit", action="store_true", help="leave git alone")
     arguments = parser.parse_args()
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _finish(row: Row, *, commit: bool) -> bool:
-    """Run a row to its end and keep its figures; whether that worked."""
+    """Run a row to its end and write its results; return whether that succeeded."""
     missing = row.missing(os.environ)
     if missing:
         print(f"{row.name}: set {' and '.join(missing)} in the environment to the folder it names")
@@ -69,7 +69,7 @@ def _finish(row: Row, *, commit: bool) -> bool:
 
 
 def _keep(row: Row, figures: dict[str, Any], seconds: float) -> None:
-    """Write the row's figures, with nothing of this machine in them."""
+    """Write the row's results, without names of this machine."""
     result = {"command": f"hardray {row.command}", "wall_seconds": round(seconds), **figures}
     RESULTS.mkdir(parents=True, exist_ok=True)
     row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def _score_figures(output: Path) -> dict[str, Any]:
 
 
 def _run_figures(output: Path) -> dict[str, Any]:
-    """Accuracy and loss of every model, and what it cost."""
+    """Accuracy, loss and cost of every model."""
     summary = json.loads((output / "summary.json").read_text())
     folders = {"student": output} | {path.name: path for path in sorted((output / "controls").glob("*"))}
     evaluations = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in folders.items()}
@@ -96,9 +96,9 @@ def _run_figures(output: Path) -> dict[str, Any]:
 
 
 def _costs(outcome: dict[str, Any]) -> dict[str, float]:
-    """Seconds of training for each student update, and the share that was spent in augmentor phases."""
+    """Seconds of training per student update, and the share of augmentor phases."""
     total = outcome["seconds"]["total"]
-    share = outcome["seconds"].get("augmentor_phases", 0.0) / total  # with their waiting for the teacher
+    share = outcome["seconds"].get("augmentor_phases", 0.0) / total  # including waits for the teacher
     return {"seconds_per_update": round(total / outcome["steps"]["student"], 5), "augmentor_share": round(share, 4)}
 
 

@@ -1,4 +1,4 @@
-"""An image folder with few training images of each class, as links: `python -m experiments.subset FROM TO`."""
+"""Make an image folder with few training images per class, as links: `python -m experiments.subset FROM TO`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Link the first images of each class of `train`, and the whole of `test`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="image folder {train,test}/class/*")
-    parser.add_argument("target", type=Path, help="a folder that is not there yet")
+    parser.add_argument("target", type=Path, help="a folder that does not exist")
     parser.add_argument("--per-class", type=int, default=500)
     given = parser.parse_args(arguments)
     source = given.source.resolve()

@@ -1,1 +1,1 @@
-"""Search spaces, one YAML file per question asked."""
+"""Search spaces, one YAML file per question."""
