@@ -316,6 +316,8 @@ class Tracking:
                 logger.debug("MLflow cannot be told: %s", self.problem)
 
 
+
+
 def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> None:
     """Log the finished student as a model for inference: pt2, with an input example, any batch size.
 
