@@ -15,8 +15,8 @@ from hard_ray.config.validation import Severity, Suite
 from hard_ray.errors import ConfigError, suggestion
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "stylized-imagenet"]
-"""Published sets, each in a folder of its own."""
-Measured = Suite | Literal["adversarial"]
+"""Sets that come as folders of their own."""
+EvaluationSuite = Suite | Literal["adversarial"]
 
 CHANGES: tuple[str, ...] = (*get_args(Suite), "adversarial")
 PUBLISHED: tuple[str, ...] = get_args(Published)
@@ -40,7 +40,7 @@ class EvaluationAttack(AttackConfig):
 class EvaluationConfig(Config):
     """Suites, and the images that they are measured on."""
 
-    suites: tuple[Measured, ...] = ("clean", "shifts", "rotations", "corruptions")
+    suites: tuple[EvaluationSuite, ...] = ("clean", "shifts", "rotations", "corruptions")
     """Suites of the data's own images."""
     published: dict[Published, Path] = Field(default_factory=dict)
     """Folders of published sets, by name."""
