@@ -37,7 +37,7 @@ def main(names: Sequence[str]) -> int:
             missing = to_come(block)
             if block.folder in over or missing:
                 over.add(block.folder)
-                print(f"left out  {where}{f': no verb {missing} yet' if missing else ''}", flush=True)
+                print(f"skipped   {where}{f': no verb {missing} yet' if missing else ''}", flush=True)
                 continue
             started = time.monotonic()
             done = _run(block, Path(place) / block.folder)

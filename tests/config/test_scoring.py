@@ -51,7 +51,7 @@ def test_a_comparison_loads_back_to_the_same():
         (["cutmix,flip,cutmix"], "duplicate name 'cutmix'"),
         (["strong=5"], "want KIND or NAME=YAML"),
         (["strong={kind: rand_augment, magnitud: 3}"], "augmentors.strong.magnitud: unknown key; did you mean"),
-        (["clean={kind: flip}"], "is the name of the view that all start from"),
+        (["clean={kind: flip}"], "is the name of the view that all augmentations start from"),
         (["a/b={kind: flip}"], "augmentors.a/b"),
         (["flip,"], "'' is unknown"),
     ],
