@@ -6,14 +6,14 @@ from hard_ray.config.evaluation import evaluation_settings, read_suites
 from hard_ray.errors import ConfigError
 
 
-def test_suites_and_published_sets_are_told_apart():
+def test_suites_and_published_sets_are_distinguished():
     found = read_suites(["clean", "imagenet-c=/data/c", "adversarial"])
     assert found == {"suites": ["clean", "adversarial"], "published": {"imagenet-c": "/data/c"}}
     assert evaluation_settings(found).names == ("clean", "adversarial", "imagenet-c")
     assert evaluation_settings(found).published["imagenet-c"] == Path("/data/c")
 
 
-def test_every_mistake_in_the_suites_is_told_at_once():
+def test_every_mistake_in_the_suites_is_reported_at_once():
     with pytest.raises(ConfigError) as error:
         read_suites(["cleen", "imagenet-a", "shifts=/data"])
     text = str(error.value)

@@ -165,7 +165,7 @@ def test_generate_commands_describe_a_set(command: str, birds: Path, monkeypatch
 
 @pytest.fixture(scope="module")
 def tracked(birds: Path) -> Path:
-    """A finished run in `runs/birds` that MLflow was told nothing of."""
+    """A finished run in `runs/birds` that was not sent to MLflow."""
     folder = birds / "runs/birds"
     config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2", "optim.steps=4")
     run_here(config, folder)
@@ -257,7 +257,7 @@ def test_ui(tracked: Path, birds: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def page(url: str, patience_s: float = 200.0) -> bytes:
-    """What a server says, once it does."""
+    """The answer of a server, once it answers."""
     end = time.monotonic() + patience_s
     while True:
         try:
