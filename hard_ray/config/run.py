@@ -67,7 +67,7 @@ class RunConfig(Config):
             ]
         if is_learned(self.augmentor) and self.objective.kind != "hard":
             return [
-                f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard says from what; "
+                f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard trains an augmentor; "
                 f"got objective.kind {self.objective.kind}"
             ]
         return [*self._hard_problems(), *self._dad_problems(), *self._generated_problems()]
