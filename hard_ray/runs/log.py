@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hard_ray.files import write_text
 from pathlib import Path
 from typing import Any
+import json
+import os
 
-from hard_ray.files import write_text
+
 
 
 class MetricsLog:

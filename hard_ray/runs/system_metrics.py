@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from typing import Any
-
 from hard_ray.runs.folder import RunFolder
+import logging
+from typing import Any
+import json
+import time
+
+
+
 
 logger = logging.getLogger(__name__)
 
