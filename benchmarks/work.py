@@ -24,7 +24,7 @@ from PIL import Image
 
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.runtime import Dtype
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import DTYPES, Precision
 from hard_ray.orchestration.cluster.hardware import probe
@@ -73,7 +73,9 @@ def prepare() -> Place:
     if not (teacher / "config.json").exists():
         torch.manual_seed(0)
         network = build_student(StudentConfig(model=TEACHER), SPEC, role="the teacher")
-        export_network(network, teacher, images=SPEC, card=ModelCard("random", "none", "none", "none", 0, EvalView()))
+        export_network(
+            network, teacher, images=SPEC, facts=TrainingFacts("random", 0, "none", "none", "none", 0, EvalView())
+        )
     return Place(data, teacher)
 
 

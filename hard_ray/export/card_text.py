@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hard_ray.networks.network import ImageSpec, Network
 
 
-def model_card(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
+def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
     """The text of a model card: what it is, the facts as a table, and how timm loads it."""
     head = [["parameters", f"{parameter_count(network):,}"], *input_rows(network, images)]
     body = table(["", ""], [*head, *facts.items()])

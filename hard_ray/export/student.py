@@ -18,8 +18,9 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError, HardrayError, RunFolderError
 from hard_ray.export.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
-from hard_ray.export.saved_model import SavedModel, open_folder
-from hard_ray.export.student_card import export_card
+from hard_ray.export.named_model import find_folder
+from hard_ray.export.saved_model import SavedModel, load_model
+from hard_ray.export.student_card import student_card
 from hard_ray.export.timm_folder import write_timm_files
 from hard_ray.files import make_folder, read_json, replacing_folder, write_json, write_text
 from hard_ray.runs.record import RunRecord
@@ -58,7 +59,7 @@ def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, to
     if source.resolve() == to:
         raise RunFolderError(f"{to} cannot be the export of itself; choose another --to")
     check_place(to)
-    saved = open_folder(source, best=best)
+    saved = load_model(find_folder(source, best=best))
     wanted: tuple[tuple[Kind, bool], ...] = (("onnx", onnx), ("pt2", torch_export))
     kinds = [kind for kind, is_wanted in wanted if is_wanted]
     images = real_images(saved) if kinds else None
@@ -106,7 +107,7 @@ def _graph(kind: Kind, saved: SavedModel, folder: Path, images: Tensor) -> Graph
 
 
 def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]) -> None:
-    write_text(folder / "README.md", export_card(saved, checks))
+    write_text(folder / "README.md", student_card(saved, checks))
     if saved.names is not None:
         write_text(folder / "classes.txt", "".join(f"{name}\n" for name in saved.names))
     files = sorted([*(path.name for path in folder.iterdir()), NOTE])

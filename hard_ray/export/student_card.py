@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hard_ray.config.validation import Suite
 from hard_ray.export.card_text import input_rows, is_own, parameter_count, table, timm_code, title
 from hard_ray.export.graphs import GraphCheck
 from hard_ray.export.saved_model import SavedModel
+from hard_ray.export.timm_folder import training_images
 from hard_ray.runs.record import RunRecord
 
 SUITES: dict[Suite, str] = {
@@ -27,7 +27,7 @@ SUITES: dict[Suite, str] = {
 }
 
 
-def export_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
+def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
     """The card of a run's student, or of a folder that is in no run."""
     images, record = saved.images, saved.record
     sections = [
@@ -88,14 +88,13 @@ def _recipe_rows(record: RunRecord, saved: SavedModel) -> list[list[str]]:
 
 
 def _data(record: RunRecord) -> str:
-    """Kind, name and size; of a folder the name alone, because cards are passed on."""
+    """Kind, name and size of the data; of a path the last part alone, because cards are published."""
     data = record.config.data
     path = getattr(data, "path", None)
     name = getattr(data, "name", None) or (path.name if path is not None else None)
-    card = next((folder / "README.md" for folder in (record.folder.student, record.folder.best)), None)
-    text = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
-    count = re.search(r"[\d,]+ training images", text)  # the training counted them, and its card says how many
-    return ", ".join(filter(None, [f"{data.kind} {name}" if name else data.kind, count.group() if count else None]))
+    count = training_images([record.folder.student, record.folder.best])
+    parts = [f"{data.kind} {name}" if name else data.kind, f"{count:,} training images" if count is not None else None]
+    return ", ".join(filter(None, parts))
 
 
 def _teacher(record: RunRecord) -> str:

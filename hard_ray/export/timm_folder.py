@@ -3,55 +3,87 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from timm.models import save_for_hf
 
 from hard_ray.config.data import DataConfig
-from hard_ray.export.card_text import model_card
-from hard_ray.files import replacing_folder, write_text
+from hard_ray.export.card_text import card_text
+from hard_ray.files import read_json, replacing_folder, write_text
 from hard_ray.networks.network import ImageSpec, Network
+
+TRAINING_IMAGES = "training_images"
+"""Key of the number of training images in `config.json`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalView:
-    """The evaluation view in timm's words: how a picture becomes the network's input."""
+    """The evaluation view in timm's terms: the transform from a picture to the network's input."""
 
     crop_pct: float = 1.0
     """The share of the shorter side that is kept."""
     crop_mode: str | None = None
-    """`center` keeps the shape of what is seen, `squash` the whole picture; None: the architecture's own."""
+    """`center` crops and keeps the aspect ratio, `squash` keeps the whole picture; None: the architecture's own."""
     interpolation: str | None = None
     """How pictures are resized; None: the architecture's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What the model card says beside the architecture."""
+class TrainingFacts:
+    """Facts about a student's training, for its model card and its `config.json`."""
 
     data: str
+    """A description of the data set."""
+    training_images: int
     teacher: str
     """Its model, or "none"."""
     objective: str
     augmentor: str
     updates: int
     view: EvalView
-    """How the pictures that it was measured on became its input."""
+    """The transform from pictures to its input that it was measured with."""
 
 
 def timm_view(data: DataConfig) -> EvalView:
-    """What `hard_ray.data.views.eval_view` does, as timm's evaluation transform does it too."""
+    """Describe `hard_ray.data.views.eval_view` so that timm's evaluation transform does the same."""
     is_whole = data.crop in ("none", "padded") and data.crop_pct == 1.0
     return EvalView(data.crop_pct, "squash" if is_whole else "center", data.interpolation)
 
 
-def export_network(network: Network, folder: Path, *, images: ImageSpec, card: ModelCard) -> None:
-    """Write a student in timm's layout; the folder is replaced in one step."""
-    text = _card(network, images, card)
-    write_timm_folder(network, folder, images=images, names=images.classes, view=card.view, card=text)
+def export_network(network: Network, folder: Path, *, images: ImageSpec, facts: TrainingFacts) -> None:
+    """Write a student in timm's layout, with the facts of its training; the folder is replaced in one step."""
+    with replacing_folder(folder) as temporary:
+        write_timm_files(
+            network,
+            temporary,
+            images=images,
+            names=images.classes,
+            view=facts.view,
+            facts={TRAINING_IMAGES: facts.training_images},
+        )
+        write_text(temporary / "README.md", _card(network, images, facts))
+
+
+def training_images(folders: Iterable[Path]) -> int | None:
+    """The number of training images, from the first of a run's exports that has it; None: none has.
+
+    `config.json` holds it; exports of earlier versions have it in their model card alone.
+    """
+    for folder in folders:
+        if (folder / "config.json").is_file():
+            count = read_json(folder / "config.json").get(TRAINING_IMAGES)
+            if count is not None:
+                return int(count)
+        card = folder / "README.md"
+        found = re.search(r"([\d,]+) training images", card.read_text(encoding="utf-8")) if card.is_file() else None
+        if found is not None:
+            return int(found[1].replace(",", ""))
+    return None
 
 
 def write_timm_folder(
@@ -70,11 +102,11 @@ def write_timm_folder(
 
     Args:
         network: weights and input contract.
-        folder: the place.
-        images: what it is made for.
-        names: the classes in the order of the outputs; None: they are not known, and will not be compared.
-        view: how a picture becomes the network's input.
-        card: what `README.md` says.
+        folder: the folder to write.
+        images: the images that the network takes.
+        names: the classes in the order of the outputs; None: they are unknown, and are not compared.
+        view: the transform from a picture to the network's input.
+        card: the text of `README.md`.
     """
     with replacing_folder(folder) as temporary:
         write_timm_files(network, temporary, images=images, names=names, view=view)
@@ -82,19 +114,25 @@ def write_timm_folder(
 
 
 def write_timm_files(
-    network: Network, folder: Path, *, images: ImageSpec, names: Sequence[str] | None, view: EvalView
+    network: Network,
+    folder: Path,
+    *,
+    images: ImageSpec,
+    names: Sequence[str] | None,
+    view: EvalView,
+    facts: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
-    """Write `model.safetensors` and `config.json` into a folder that is there."""
+    """Write `model.safetensors` and `config.json`, which holds `facts` too, into an existing folder."""
     contract = network.contract
     seen = (images.img_size, images.img_size)
     size = contract.size or seen
-    # of images of another size, the network resizes tensors, and only its own way of doing so gives its answers
+    # images of another size are resized inside the network, and only its own interpolation reproduces its logits
     interpolation = (view.interpolation if size == seen else None) or contract.interpolation
     plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
     save_for_hf(
         plain,
         str(folder),
-        model_config={} if names is None else {"label_names": list(names)},
+        model_config={**facts} if names is None else {**facts, "label_names": list(names)},
         data_config={
             "input_size": (images.in_chans, *size),
             "mean": list(contract.mean),
@@ -107,14 +145,14 @@ def write_timm_files(
     )
 
 
-def _card(network: Network, images: ImageSpec, card: ModelCard) -> str:
-    facts = {
-        "data": card.data,
-        "teacher": card.teacher,
-        "objective": card.objective,
-        "augmentor": card.augmentor,
-        "student updates": f"{card.updates:,}",
+def _card(network: Network, images: ImageSpec, facts: TrainingFacts) -> str:
+    rows = {
+        "data": f"{facts.data}, {facts.training_images:,} training images",
+        "teacher": facts.teacher,
+        "objective": facts.objective,
+        "augmentor": facts.augmentor,
+        "student updates": f"{facts.updates:,}",
     }
-    how = "on labels" if card.teacher == "none" else "by knowledge distillation"
+    how = "on labels" if facts.teacher == "none" else "by knowledge distillation"
     what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
-    return model_card(network, images, what=what, facts=facts)
+    return card_text(network, images, what=what, facts=rows)

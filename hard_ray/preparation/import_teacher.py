@@ -16,7 +16,7 @@ from torch import Tensor
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.config.problems import describe
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
-from hard_ray.export.card_text import model_card
+from hard_ray.export.card_text import card_text
 from hard_ray.export.timm_folder import EvalView, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student, check_known, read_names
 from hard_ray.networks.weights import Misfit, Weights, compare, read_weights, shapes, with_counters, without_prefixes
@@ -95,7 +95,7 @@ def _card(network: Network, images: ImageSpec, checkpoint: Path, names: Sequence
     what = (
         f"An image classifier with {len(images.classes)} classes, imported by hardray from weights in another layout."
     )
-    return model_card(network, images, what=what, facts=facts)
+    return card_text(network, images, what=what, facts=facts)
 
 
 # ------------------------------------------------------------------------ the fit

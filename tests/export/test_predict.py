@@ -134,7 +134,7 @@ def test_a_timm_model_sees_its_own_evaluation_view(monkeypatch: pytest.MonkeyPat
     [
         ("resnet18x", "timm knows no such model; did you mean"),
         ("cifar_resnet8", "timm has no weights for it; name a run, or a folder that holds some"),
-        ("runs/none", "there is no such folder; want a run, an export, or the name of a timm model"),
+        ("runs/none", "there is no such folder; want a run folder, a folder in timm's layout, or a timm"),
         ("local-dir:/no/such/folder", "the model cannot be loaded"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.errors import DataError, ModelError, RunFolderError
 from hard_ray.export import graphs
 from hard_ray.export import student as exporting
-from hard_ray.export.saved_model import open_folder
+from hard_ray.export.saved_model import open_model
 from hard_ray.export.student import Exported, export, real_images
 from hard_ray.export.student_card import SUITES
 from tests.support.helpers import tiny_config
@@ -92,7 +93,7 @@ def test_timm_loads_the_export_with_the_students_weights_and_view(whole: Exporte
 def test_eleven_classes_keep_their_order(whole: Exported):
     assert (whole.folder / "classes.txt").read_text().split() == NUMBERS
     assert json.loads((whole.folder / "config.json").read_text())["label_names"] == NUMBERS
-    assert list(open_folder(whole.folder).names) == NUMBERS
+    assert list(open_model(str(whole.folder)).names) == NUMBERS
     assert "\n2. 10\n3. 2\n" in (whole.folder / "README.md").read_text()
 
 
@@ -167,13 +168,28 @@ def test_an_unfinished_run_has_a_best_but_no_student(tmp_path: Path):
     saved_run(tmp_path / "run", tiny_config(), is_finished=False)
     with pytest.raises(RunFolderError, match=r"no finished student; continue .* --resume .*or take the best .* --best"):
         export(tmp_path / "run", tmp_path / "e")
-    assert export(tmp_path / "run", tmp_path / "e", best=True).model.is_best
+    made = export(tmp_path / "run", tmp_path / "e", best=True)
+    assert made.model.is_best
+    assert "1,297 training images |" in (made.folder / "README.md").read_text()
     saved_run(tmp_path / "young", tiny_config(), is_finished=False, has_best=False)
     with pytest.raises(RunFolderError, match=r"no finished student; continue the run with .*young`$"):
         export(tmp_path / "young", tmp_path / "f")
     with pytest.raises(RunFolderError, match="has no best/"):
         export(tmp_path / "young", tmp_path / "f", best=True)
     assert not (tmp_path / "f").exists()
+
+
+def test_a_run_from_before_the_count_was_a_fact_has_it_in_its_card(digits: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(digits, run)
+    for folder in (run / "student", run / "best"):
+        written = json.loads((folder / "config.json").read_text())
+        del written["training_images"]
+        (folder / "config.json").write_text(json.dumps(written))
+    (run / "student/README.md").unlink()
+    for best in (False, True):
+        made = export(run, tmp_path / f"e{best}", best=best)
+        assert " training images |" in (made.folder / "README.md").read_text()
 
 
 def test_a_bare_folder_is_exported_and_checked_on_photographs(digits: Path, tmp_path: Path):
@@ -194,7 +210,7 @@ def test_a_run_on_labels_says_so(tmp_path: Path):
 
 
 def test_real_images_are_the_final_splits(digits: Path):
-    images = real_images(open_folder(digits))
+    images = real_images(open_model(str(digits)))
     assert images.shape == (64, 1, 16, 16)
     views = real_views(tiny_config(), 300)
     assert torch.equal(images, views[::4][:64])
@@ -258,7 +274,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
 
 
 def test_best_wants_a_run(digits: Path, tmp_path: Path):
-    with pytest.raises(RunFolderError, match="so that --best has nothing to choose from"):
+    with pytest.raises(RunFolderError, match="so --best has nothing to choose from"):
         export(digits / "student", tmp_path / "e", best=True)
 
 
@@ -293,7 +309,7 @@ def test_a_file_that_is_not_the_network_is_not_left_behind(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     earlier = export(digits, tmp_path / "e").folder
-    other = random_network(tiny_config().student, open_folder(digits).images, seed=5)
+    other = random_network(tiny_config().student, open_model(str(digits)).images, seed=5)
     write = graphs.write_graph
     monkeypatch.setattr(exporting, "write_graph", lambda kind, network, path, images: write(kind, other, path, images))
     with pytest.raises(ModelError, match=r"model.pt2 was written, but is not the network: on 64 images its logits"):
@@ -321,7 +337,7 @@ class OneImageAtATime(nn.Module):
 
 
 def test_an_architecture_that_has_no_graph_is_an_error(digits: Path, tmp_path: Path):
-    saved = open_folder(digits)
+    saved = open_model(str(digits))
     saved.network.model = OneImageAtATime()
     with pytest.raises(ModelError, match=r"one_at_a_time cannot be written as model.pt2"):
         graphs.write_graph("pt2", saved.network, tmp_path / "model.pt2", saved.images)

@@ -13,11 +13,11 @@ from PIL import Image
 from hard_ray.config.data import ImageFolderData
 from hard_ray.config.networks import StudentConfig
 from hard_ray.data.views import eval_view
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network, timm_view, write_timm_folder
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network, timm_view, write_timm_folder
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
 SMALL = ImageSpec(32, 3, ("ant", "bee"))
-CARD = ModelCard("digits, 1,297 training images", "hardray_cnn", "hard", "affine", 1000, EvalView())
+FACTS = TrainingFacts("digits", 1297, "hardray_cnn", "hard", "affine", 1000, EvalView())
 
 
 def exported(folder: Path, spec: ImageSpec, **config: object) -> Network:
@@ -25,14 +25,14 @@ def exported(folder: Path, spec: ImageSpec, **config: object) -> Network:
     network = build_student(StudentConfig(**config), spec)
     for _ in range(2):
         network.train()(torch.rand(4, spec.in_chans, spec.img_size, spec.img_size))
-    export_network(network, folder, images=spec, card=CARD)
+    export_network(network, folder, images=spec, facts=FACTS)
     return network.eval()
 
 
 def test_a_student_in_channels_last_layout_is_exported_with_equal_weights(tmp_path: Path):
     torch.manual_seed(0)
     network = build_student(StudentConfig(model="cifar_resnet8"), SMALL).to(memory_format=torch.channels_last)
-    export_network(network, tmp_path / "student", images=SMALL, card=CARD)
+    export_network(network, tmp_path / "student", images=SMALL, facts=FACTS)
     loaded = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
     for key, value in network.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
@@ -100,9 +100,9 @@ def test_timms_view_of_a_square_picture_is_the_runs(tmp_path: Path, crop_pct: fl
 
 def test_a_student_keeps_the_view_it_was_measured_on(tmp_path: Path):
     data = ImageFolderData(path=tmp_path, img_size=32, crop="none", crop_pct=1.0, interpolation="bilinear")
-    card = replace(CARD, view=timm_view(data))
+    facts = replace(FACTS, view=timm_view(data))
     images = ImageSpec(32, 3, ("ant", "bee"))
-    export_network(build_student(StudentConfig(model="resnet10t"), images), tmp_path / "s", images=images, card=card)
+    export_network(build_student(StudentConfig(model="resnet10t"), images), tmp_path / "s", images=images, facts=facts)
     saved = json.loads((tmp_path / "s" / "config.json").read_text())["pretrained_cfg"]
     assert (saved["crop_mode"], saved["interpolation"], saved["crop_pct"]) == ("squash", "bilinear", 1.0)
 

@@ -15,7 +15,7 @@ from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
 from hard_ray.errors import ConfigError, RunFolderError, StoppedError, TeacherError
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration import score_augmentations as score
 from hard_ray.preparation.scoring import read_losses
@@ -34,7 +34,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.model.head.weight.mul_(100.0)
     folder = tmp_path_factory.mktemp("teacher") / "t"
-    export_network(network, folder, images=images, card=ModelCard("", "", "", "", 0, EvalView()))
+    export_network(network, folder, images=images, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
     return folder
 
 

@@ -15,7 +15,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import decode, eval_view
-from hard_ray.export.timm_folder import ModelCard, export_network, timm_view
+from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import write_json
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.runs.folder import RunFolder
@@ -57,19 +57,17 @@ def saved_run(
     """A run's folder in `path`; gives the student that is in it, which learned for some steps."""
     index, folder = build_index(config.data), RunFolder(path)
     images = ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
-    count = f"{len(index.rows('train')):,} training images"
-    card = ModelCard(
-        f"data.kind {config.data.kind}, {count}", "hardray_cnn", "hard", "affine", 20, timm_view(config.data)
-    )
+    count, view = len(index.rows("train")), timm_view(config.data)
+    facts = TrainingFacts(f"data.kind {config.data.kind}", count, "hardray_cnn", "hard", "affine", 20, view)
     path.mkdir(parents=True)
     folder.config.write_text(dump_yaml(config))
     points = [{"kind": "val", "step": step, "time": 0.0, "val/top1": top1} for step, top1 in ((10, 90.5), (20, 90.25))]
     folder.metrics.write_text("".join(json.dumps(point) + "\n" for point in points))
     network = fit(random_network(config.student, images), config, steps)
     if has_best:
-        export_network(random_network(config.student, images, seed=1), folder.best, images=images, card=card)
+        export_network(random_network(config.student, images, seed=1), folder.best, images=images, facts=facts)
     if is_finished:
-        export_network(network, folder.student, images=images, card=card)
+        export_network(network, folder.student, images=images, facts=facts)
         write_json(folder.evaluation, {"split": index.final_split, "suites": STUDENT, "teacher": TEACHER})
         steps = {"student": 4321, "augmentor": 1234}
         outcome = {"status": "finished", "steps": steps, "teacher_identity": "0123456789abcdef" * 4}

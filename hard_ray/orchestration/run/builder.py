@@ -42,7 +42,7 @@ from hard_ray.evaluation.cache import LARGEST, Kept
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
-from hard_ray.export.timm_folder import ModelCard, export_network, timm_view
+from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
@@ -331,7 +331,7 @@ class Builder:
             return
         folder, progress = run.folder, run.progress
         assert isinstance(network, Network)
-        export_network(network, folder.student, images=self.images, card=self.card(progress))
+        export_network(network, folder.student, images=self.images, facts=self.training_facts(progress))
         run.log_final(student, split=split)
         write_json(folder.evaluation, {"split": split, "suites": _to_json(student), "teacher": _to_json(teacher)})
         images = progress.step * self.config.optim.batch_size
@@ -347,11 +347,12 @@ class Builder:
         }
         write_json(folder.outcome, outcome)
 
-    def card(self, progress: Progress) -> ModelCard:
-        """What the model card says."""
+    def training_facts(self, progress: Progress) -> TrainingFacts:
+        """Facts about the training, for the model card."""
         config = self.config
-        return ModelCard(
-            data=f"{describe(config.data)}, {len(self.index.rows('train')):,} training images",
+        return TrainingFacts(
+            data=describe(config.data),
+            training_images=len(self.index.rows("train")),
             teacher="none" if config.objective.kind == "cross_entropy" else config.teacher.model,
             objective=config.objective.kind,
             augmentor=config.augmentor.kind,
@@ -385,8 +386,8 @@ class FirstRank:
         """Export the present weights to `best/`."""
         assert isinstance(self.network, Network)
         folder = RunFolder(self.builder.plan.folder)
-        card = self.builder.card(self.progress)
-        export_network(self.network, folder.best, images=self.builder.images, card=card)
+        facts = self.builder.training_facts(self.progress)
+        export_network(self.network, folder.best, images=self.builder.images, facts=facts)
 
     def picture(self, step: int) -> None:
         """Draw the same images at every call, and keep what is drawn for later."""

@@ -32,7 +32,7 @@ def test_mistakes_of_an_export_are_messages(run: Path, tmp_path: Path, monkeypat
     for arguments, said in (
         ([str(run), "--onnx"], "an ONNX file needs onnx and onnxscript and onnxruntime, which cannot be imported"),
         ([str(tmp_path)], "is no run, which has a config.yaml"),
-        ([str(run / "student"), "--best"], "so that --best has nothing to choose from"),
+        ([str(run / "student"), "--best"], "so --best has nothing to choose from"),
     ):
         done = invoke("export", *arguments, "--to", str(tmp_path / "e"))
         assert done.exit_code == 1

@@ -17,11 +17,11 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher_cache import cached_teacher
-from hard_ray.errors import DataError, RunFolderError, TeacherError
+from hard_ray.errors import DataError, ModelError, RunFolderError, TeacherError
 from hard_ray.evaluation.corruptions import Corruption, sample_of
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.export.target import Target, target_of
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.networks.network import Network, build_student, image_spec
 from hard_ray.orchestration.cluster.demand import DATA_CPUS
@@ -38,7 +38,9 @@ def saved(folder: Path, config: RunConfig, role: str) -> Network:
     index = build_index(config.data)
     torch.manual_seed(len(role))
     network = build_student(getattr(config, role), image_spec(config, index), role=role)
-    export_network(network, folder, images=image_spec(config, index), card=ModelCard("", "", "", "", 0, EvalView()))
+    export_network(
+        network, folder, images=image_spec(config, index), facts=TrainingFacts("", 0, "", "", "", 0, EvalView())
+    )
     return network.eval()
 
 
@@ -172,7 +174,9 @@ def test_a_runs_student_is_measured_with_the_runs_own_data(networks, here, tmp_p
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     write_text(run.config, dump_yaml(config))
-    with pytest.raises(RunFolderError, match="has no finished student; finish the run with `hardray distill --resume"):
+    with pytest.raises(
+        RunFolderError, match="has no finished student; continue the run with `hardray distill --resume"
+    ):
         target_of(str(run.path), None)
     network = saved(run.student, config, "student")
     assert target_of(str(run.path), None).is_outcome
@@ -195,7 +199,7 @@ def test_a_runs_student_is_measured_with_the_runs_own_data(networks, here, tmp_p
 def test_what_is_no_model_is_said(tmp_path: Path):
     with pytest.raises(RunFolderError, match="is no run folder .* give --data, --preset or -c"):
         target_of("resnet18", None)
-    with pytest.raises(RunFolderError, match="want a run folder, a folder in timm's layout, or a timm model name"):
+    with pytest.raises(ModelError, match="want a run folder, a folder in timm's layout, or a timm model name"):
         target_of(str(tmp_path / "gone"), tiny_config())
     assert target_of("resnet18", tiny_config()).model.pretrained
     assert target_of("hf-hub:a/b", tiny_config()).default_output == Path("runs/evaluation-hf-hub-a-b")

@@ -22,7 +22,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool
 from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, TeacherError
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.files import read_json, write_json
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.network import image_spec
@@ -50,8 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(f"teacher.checkpoint={folder / 'teacher'}")
     index = build_index(config.data)
     network = untrained_teacher(tiny_config(), index).network
-    card = ModelCard("", "", "", "", 0, EvalView())
-    export_network(network, folder / "teacher", images=image_spec(config, index), card=card)
+    facts = TrainingFacts("", 0, "", "", "", 0, EvalView())
+    export_network(network, folder / "teacher", images=image_spec(config, index), facts=facts)
     (folder / "config.yaml").write_text(dump_yaml(config))
     return folder
 

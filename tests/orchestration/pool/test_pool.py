@@ -24,7 +24,7 @@ from hard_ray.distillation.messages import GradientAnswer, checked
 from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
-from hard_ray.export.timm_folder import EvalView, ModelCard, export_network
+from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
 from hard_ray.orchestration.pool import client as pool_client
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
@@ -50,7 +50,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
     folder = tmp_path_factory.mktemp("teacher")
-    export_network(network, folder / "t", images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
+    export_network(network, folder / "t", images=SPEC, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
     return folder / "t"
 
 
@@ -198,7 +198,7 @@ def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path):
     network = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
     with torch.no_grad():
         next(network.parameters())[0].fill_(float("nan"))
-    export_network(network, tmp_path / "t", images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
+    export_network(network, tmp_path / "t", images=SPEC, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
     with pool_of(spec_of(tmp_path / "t")) as (client, _):
         with pytest.raises(TeacherError, match="logits are not finite for 12 of 12 images"):
             client.logits(IMAGES).result()
@@ -280,7 +280,7 @@ def test_a_replica_that_became_another_teacher_is_refused(saved: Path, tmp_path:
         client.identity()
         torch.manual_seed(1)
         other = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
-        export_network(other, copy, images=SPEC, card=ModelCard("", "", "", "", 0, EvalView()))
+        export_network(other, copy, images=SPEC, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
         os.kill(pid_of(server), signal.SIGKILL)
         with pytest.raises(TeacherError, match="its weights changed while the run was going on"):
             client.logits(IMAGES).result()
@@ -348,8 +348,8 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
     index = build_index(config.data)
     teacher = untrained_teacher(config, index)
     folder = tmp_path / "teacher"
-    card = ModelCard("", "", "", "", 0, EvalView())
-    export_network(teacher.network, folder, images=image_spec(config, index), card=card)
+    facts = TrainingFacts("", 0, "", "", "", 0, EvalView())
+    export_network(teacher.network, folder, images=image_spec(config, index), facts=facts)
     spec = TeacherSpec(config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config, index), threads=1)
     run_here(config, tmp_path / "local", LocalPool(Teacher.build(spec)))
 
