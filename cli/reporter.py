@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
     from hard_ray.orchestration.run.driver import RunResult
     from hard_ray.orchestration.run.plan import RunPlan
-    from hard_ray.runs.log import LogPlace
+    from hard_ray.runs.log import LogTail
 
 LINE_EVERY_S = 5.0
 
@@ -28,7 +28,7 @@ class ConsoleReporter:
     def __init__(self, console: Console) -> None:
         """Print to `console`."""
         self.console = console
-        self._places: dict[Path, LogPlace] = {}
+        self._tails: dict[Path, LogTail] = {}
         self._evaluations: set[tuple[Path, int, float]] = set()
         self._printed = 0.0
         self._started = time.monotonic()
@@ -40,17 +40,17 @@ class ConsoleReporter:
     def watch(self, plans: Iterable[RunPlan]) -> None:
         """Print the points that the trainings have logged since the last call."""
         from hard_ray.runs.folder import RunFolder
-        from hard_ray.runs.log import LogPlace
+        from hard_ray.runs.log import LogTail
 
         for plan in plans:
             latest = None
-            place = self._places.setdefault(plan.folder, LogPlace())
-            for point in place.read(RunFolder(plan.folder).metrics):
+            tail = self._tails.setdefault(plan.folder, LogTail())
+            for point in tail.read(RunFolder(plan.folder).metrics):
                 if point["kind"] == "val" and self._is_new(plan, point):
                     self._line(plan, point)
                 elif point["kind"] == "train":
                     latest = point
-            place.keep()
+            tail.advance()
             if latest is not None and time.monotonic() - self._printed > LINE_EVERY_S:
                 self._line(plan, latest)
 
@@ -85,9 +85,9 @@ def _validation(point: dict[str, Any]) -> list[str]:
 
 def result_table(summary: dict[str, Any], config: RunConfig, *, role: str | None = None) -> Table:
     """Accuracy of teacher, controls and student on each suite; `role` renames the last row."""
-    from hard_ray.runs.summary import rows
+    from hard_ray.runs.summary import models_table
 
-    header, body = rows(summary, config)
+    header, body = models_table(summary["models"], config)
     body[-1][0] = role or body[-1][0]
     table = Table(title=f"top-1 on the {summary['split']} split, %", title_justify="left", title_style="bold")
     for position, name in enumerate(header):

@@ -1,4 +1,4 @@
-"""The Python API: what the command line calls.
+"""The Python API, on which the command line is built.
 
 from hard_ray.api import distill, load_config
 
@@ -52,12 +52,12 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
     """Train a student by distillation.
 
     Args:
-        config: what to do; see `load_config`.
+        config: the settings of the run; see `load_config`.
         output: the run's folder, which must be new.
-        reporter: hears of progress.
+        reporter: a callback for progress.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.orchestration.run import driver
 
@@ -68,7 +68,7 @@ def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult
     """Continue a run from its newest checkpoint.
 
     Raises:
-        HardrayError: there is no run in the folder, or something else the user can mend.
+        HardrayError: there is no run in the folder, or something else that the user can fix.
     """
     from hard_ray.orchestration.run import driver
 
@@ -76,15 +76,15 @@ def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult
 
 
 def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
-    """Search settings: trials by Ray Tune, which share one teacher pool.
+    """Search for the best settings, with trials by Ray Tune that share one teacher pool.
 
     Args:
-        search: see `load_space`; or a space's file or name.
+        search: the result of `load_space`, or a space's file or name.
         output: the search's folder, which must be new.
-        say: hears of progress.
+        say: a callback for lines about progress.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     checked = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
@@ -93,10 +93,10 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
 
 
 def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
-    """Go on with a search: trials that have ended are kept, the others go on from their checkpoints.
+    """Continue a search: trials that have ended are kept, the others continue from their checkpoints.
 
     Raises:
-        HardrayError: there is no search in the folder, or something else the user can mend.
+        HardrayError: there is no search in the folder, or something else that the user can fix.
     """
     from hard_ray.orchestration.search import driver as orchestration
 
@@ -104,7 +104,7 @@ def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: No
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Send to MLflow what a run could not send while it was going on.
+    """Send to MLflow the part of a run that was not sent while it went on.
 
     Raises:
         HardrayError: there is no run in the folder, or the server does not answer.
@@ -118,11 +118,11 @@ def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
     """Draw a run's pictures from its folder alone.
 
     Args:
-        output: the run's folder; the run may still be going on.
-        to: the folder for the pictures, by default the run's gallery.
+        output: the run's folder; the run need not have ended.
+        to: the folder of the pictures, by default the run's gallery.
 
     Returns:
-        The PNG files: the newest pictures, the same images through training, what the augmentor draws.
+        The PNG files: the newest pictures, the same images through training, the augmentor's distribution.
 
     Raises:
         HardrayError: there is no run in the folder, or it kept no pictures.
@@ -133,14 +133,14 @@ def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
 
 
 def report(output: str | Path, *, to: str | Path | None = None) -> Path:
-    """Write a run's page: one HTML file that needs nothing beside it.
+    """Write a run's page: one self-contained HTML file.
 
     Args:
-        output: the run's folder; the run may still be going on.
+        output: the run's folder; the run need not have ended.
         to: the file, by default `report.html` in the folder.
 
     Raises:
-        HardrayError: there is no run in the folder, or a file of it is damaged.
+        HardrayError: there is no run in the folder, or one of its files is damaged.
     """
     from hard_ray.reports.run import page
 
@@ -151,12 +151,12 @@ def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> Writ
     """Compare runs from their folders alone, and write a page and its numbers.
 
     Args:
-        runs: at least two folders of runs, or of controls such as `RUN/controls/kd`; runs may still be going on.
-        to: the HTML file, by default `compare.html` beside the runs; the numbers are beside it as JSON.
+        runs: at least two folders of runs, or of controls such as `RUN/controls/kd`; runs need not have ended.
+        to: the HTML file, by default `compare.html` beside the runs; a JSON file of the same name has the numbers.
 
     Returns:
-        Where both files are, and the comparison: runs grouped over seeds, the configuration keys in which the groups
-        differ, t-tests of every pair of groups, and what makes numbers incomparable.
+        The paths of both files, and the comparison: runs grouped over seeds, the configuration keys in which the groups
+        differ, t-tests of every pair of groups, and reasons why numbers are not comparable.
 
     Raises:
         HardrayError: a folder holds no run, or fewer than two are given.
@@ -169,18 +169,18 @@ def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> Writ
 def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
     """Train or fine-tune the teacher of a configuration on its data, by `teacher.recipe`.
 
-    A teacher without weights becomes the one that `distill` would train and cache. One with weights, named by
-    `teacher.pretrained`, `teacher.checkpoint` or its source, is fine-tuned, and gets a new class head where its own was
-    made for other classes. The folder is a run's, for `resume` and `report`; `teacher.checkpoint` takes its `student`.
+    A teacher without weights becomes the one that `distill` would train and cache. One with weights, given by
+    `teacher.pretrained`, `teacher.checkpoint` or its source, is fine-tuned; it gets a new class head if its own is for
+    other classes. `resume` and `report` take the folder, and `teacher.checkpoint` takes the `student` in it.
 
     Args:
-        config: gives `data`, `teacher`, `validate`, `runtime`, ...; `load_teacher_config` reads one whose recipe is for
-            fine-tuning where the teacher has weights.
+        config: gives `data`, `teacher`, `validate`, `runtime`, ...; `load_teacher_config` chooses
+            a recipe for fine-tuning if the teacher has weights.
         output: the run's folder, which must be new.
-        reporter: hears of progress.
+        reporter: a callback for progress.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.orchestration.run import driver
 
@@ -196,13 +196,13 @@ def train_autoencoder(
         config: gives `data`, `seed` and `runtime`.
         training: `kind`, "kl" or "vq", and its settings; see `hard_ray.config.autoencoder_training`.
         output: the autoencoder's folder.
-        say: hears of progress.
+        say: a callback for lines about progress.
 
     Returns:
         `psnr` on the validation split, `images` in it, `parameters` and `seconds`.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.autoencoder_training import autoencoder_run
     from hard_ray.orchestration import train_autoencoder as autoencoder
@@ -226,20 +226,20 @@ def score_augmentations(
 
     Args:
         config: gives `data`, `teacher`, `seed` and `runtime`.
-        output: the folder of the scores; an unfinished one goes on, and one that knows other augmentors keeps them.
+        output: the folder of the scores; unfinished scoring in it continues, and scores of other augmentors are kept.
         augmentors: settings by name, such as {"strong": {"kind": "rand_augment", "magnitude": 15}}; None: all kinds
-            that learn nothing, with their default settings.
-        groups: groups that the standard deviation is taken over.
+            without learned parameters, with their default settings.
+        groups: number of groups for the standard deviation.
         batch_size: images per batch; a group is 5 batches and their augmentations.
-        per: one draw for a batch or one for each image, where an augmentor's settings do not say.
+        per: one draw for a batch or one for each image, unless an augmentor's settings say.
         losses: a JSON file of students' test losses by augmentor, to correlate with the scores.
-        say: hears of progress.
+        say: a callback for lines about progress.
 
     Returns:
         `scores` by augmentor, the best first: `t_stddev`, `standard_error`, `behind` the best, `behind_error`.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
     from hard_ray.orchestration import score_augmentations as score
@@ -254,19 +254,19 @@ def score_augmentations(
 def generate(
     config: RunConfig, options: dict[str, Any], output: str | Path, *, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Make a set of adversarial images to train with, or go on with the one in `output`.
+    """Generate a set of adversarial training images, or continue the one in `output`.
 
     Args:
         config: gives `data`, `teacher`, `runtime` and `seed`.
-        options: `autoencoder`, and what else differs from `hard_ray.config.generation.GenerationConfig`'s defaults.
+        options: `autoencoder`, and differences from the defaults of `hard_ray.config.generation.GenerationConfig`.
         output: the set's folder, for `augmentor.kind=generated`.
-        say: hears of progress.
+        say: a callback for lines about progress.
 
     Returns:
-        What `manifest.json` holds: `images`, the mean `distance`, the teacher's `top1`, `shards`, ...
+        The content of `manifest.json`: `images`, the mean `distance`, the teacher's `top1`, `shards`, ...
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.generation import generation_settings
 
@@ -287,20 +287,20 @@ def import_teacher(
     img_size: int | None = None,
     renames: Sequence[str] = (),
 ) -> ImportedTeacher:
-    """Make a teacher in timm's layout of a checkpoint that is not timm's.
+    """Convert a checkpoint that is not timm's to a teacher in timm's layout.
 
     Args:
         checkpoint: a safetensors file, or a torch file that is read without unpickling objects.
         output: the folder, which must be new; `teacher.checkpoint` takes it.
         model: the architecture, a timm name.
-        classes: a text file with the names of the classes in the order of the outputs, one a line.
+        classes: a text file with the names of the classes in the order of the outputs, one per line.
         mean: subtracted per channel, of images in [0, 1]; None: the architecture's own.
         std: divided by per channel; None: the architecture's own.
         img_size: input size in pixels; None: the architecture's own.
-        renames: `OLD=NEW` with a regular expression OLD, applied to every key, one after the other.
+        renames: `OLD=NEW` with a regular expression OLD, applied to every key in this order.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.preparation import import_teacher as importing
 
@@ -324,20 +324,20 @@ def evaluate(
 
     Args:
         model: a run folder, a folder in timm's layout, or a timm model name.
-        output: the folder of the results, by default `evaluation` in the run's folder; suites that are there with the
+        output: the folder of the results, by default `evaluation` in the run's folder; suites in it with the
             same settings are not measured again.
         config: gives `data`, `teacher` and `runtime`; None: the run's own.
-        overrides: `dotted.key=value` texts over the run's configuration.
-        options: what differs from `hard_ray.config.evaluation.EvaluationConfig`'s defaults.
+        overrides: `dotted.key=value` texts that change the run's own configuration.
+        options: differences from the defaults of `hard_ray.config.evaluation.EvaluationConfig`.
         best: the run's best student on the validation split instead of its last.
-        with_teacher: whether the teacher is measured beside it, where there is one.
-        say: hears of progress.
+        with_teacher: whether the teacher, if there is one, is measured too.
+        say: a callback for lines about progress.
 
     Returns:
-        What `evaluation.json` holds: `suites` by name with `top1`, `ece`, `agreement`, `by` condition and severity.
+        The content of `evaluation.json`: `suites` by name with `top1`, `ece`, `agreement`, `by` condition and severity.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.evaluation import evaluation_settings
 
@@ -354,7 +354,7 @@ def evaluate(
 def export(
     run: str | Path, to: str | Path, *, best: bool = False, onnx: bool = False, torch_export: bool = False
 ) -> Exported:
-    """Take a student out of its run: timm's layout, and a model card with what was measured.
+    """Export a student: a folder in timm's layout, and a model card with its measurements.
 
     Args:
         run: a run's folder, or a folder in timm's layout.
@@ -364,11 +364,11 @@ def export(
         torch_export: whether `model.pt2` is written.
 
     Returns:
-        The folder, and how far the files' logits were from the network's on real images; one that is not the network
-        is an error, and nothing is left of it.
+        The folder, and the largest differences between the files' logits and the network's on real images. A file that
+        differs from the network is an error, and nothing is written.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.export import student as exporting
 
@@ -384,19 +384,18 @@ def predict(
     batch_size: int = 64,
     threads: int | None = None,
 ) -> Iterator[Prediction]:
-    """Ask a model about image files.
+    """Classify image files with a model.
 
     Args:
-        model: a run's folder, an export, a folder in timm's layout, or a timm name.
-        images: files, and folders that stand for every image below them.
-        top: how many classes are named for each.
+        model: a run folder, a folder in timm's layout such as an export, or a timm name.
+        images: files, and folders, which stand for every image below them.
+        top: number of classes named for each image.
         best: of a run the best on the validation split, instead of the last.
-        batch_size: images that are read and asked about together.
-        threads: of the network's kernels, in the whole process; None leaves them as they are.
+        batch_size: images that are read and classified together.
+        threads: threads of PyTorch's kernels, in the whole process; None: unchanged.
 
     Returns:
-        One prediction for each image, in their order, made as they are asked for; one that cannot be read has a
-        `problem`.
+        One prediction for each image in order, made lazily; that of an unreadable image has a `problem`.
 
     Raises:
         HardrayError: there is no such model, or it cannot be used.

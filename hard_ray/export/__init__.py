@@ -1,1 +1,1 @@
-"""A student taken out of its run, and what a user may name as a model."""
+"""Saved models: exports of a student, its model card and graphs, and predictions."""

@@ -1,4 +1,4 @@
-"""The text of a model card: what a network is, the facts as a table, and how timm loads it."""
+"""Parts of a model card: heading, tables, and the Python code that loads the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from hard_ray.networks.network import ImageSpec, Network
 
 
 def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
-    """The text of a model card: what it is, the facts as a table, and how timm loads it."""
+    """The text of a short model card.
+
+    Args:
+        network: the network.
+        images: the images that it takes.
+        what: a sentence that describes it.
+        facts: rows of the table beside its size and input.
+    """
     head = [["parameters", f"{parameter_count(network):,}"], *input_rows(network, images)]
     body = table(["", ""], [*head, *facts.items()])
     return f"""{title(network.architecture)}
@@ -22,7 +29,7 @@ def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[
 
 
 def title(name: str) -> str:
-    """The block that model hubs read, and the heading."""
+    """The metadata block for model hubs, and the heading."""
     return f"""---
 tags:
 - image-classification
@@ -33,7 +40,7 @@ library_name: timm
 
 
 def input_rows(network: Network, images: ImageSpec) -> list[list[str]]:
-    """What the network is given, as rows of a table."""
+    """The network's input, as rows of a table."""
     size = network.contract.size or (images.img_size, images.img_size)
     return [
         ["input", f"{images.in_chans} x {size[0]} x {size[1]}"],
@@ -42,12 +49,12 @@ def input_rows(network: Network, images: ImageSpec) -> list[list[str]]:
 
 
 def parameter_count(network: Network) -> int:
-    """Numbers that were learned."""
+    """Number of learned parameters."""
     return sum(parameter.numel() for parameter in network.model.parameters())
 
 
 def is_own(network: Network) -> bool:
-    """Whether timm knows the architecture only once `hard_ray.networks` is imported."""
+    """Whether the architecture is hardray's own, which timm knows only after `import hard_ray.networks`."""
     return type(network.model).__module__.startswith("hard_ray.")
 
 
@@ -62,7 +69,7 @@ model = timm.create_model("local-dir:PATH", pretrained=True).eval()
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Rows of text as a table."""
+    """A table in Markdown."""
     head = f"| {' | '.join(header)} |" if any(header) else f"|{' |' * len(header)}"
     rows = [[cell.replace("|", "\\|") for cell in row] for row in body]
     return "\n".join([head, f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)])

@@ -1,7 +1,7 @@
-"""A network as one file that needs none of its Python code: ONNX, and torch.export's pt2.
+"""A network as one file that runs without its Python code: ONNX, and torch.export's pt2.
 
-Both take images in [0, 1], shape (batch, channels, height, width) with any batch, and give logits: what the network
-does to its input (resizing, mean, standard deviation) is inside.
+Both take images in [0, 1], shape (batch, channels, height, width) with any batch, and return logits: the resizing and
+normalisation of the input are part of the graph.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit where that is above 1."""
 BATCHES = (1, 7)
-"""Sizes of the first batches that a file is asked with: any must do."""
+"""Sizes of the first batches of a check: a file must take any size."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphCheck:
-    """How near a file came to the network that it was made of."""
+    """How closely a file reproduces its network."""
 
     file: str
     images: int
     source: str
-    """Where the images are from."""
+    """A description of the images."""
     max_difference: float
     """The largest difference of any logit of any image."""
 
 
 def check_packages() -> None:
-    """Look whether an ONNX file can be made and asked here.
+    """Check that an ONNX file can be written and run here.
 
     Raises:
-        ModelError: names the packages that are missing.
+        ModelError: packages are missing; it names them.
     """
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if missing:
@@ -58,12 +58,12 @@ def check_packages() -> None:
 
 
 def write_graph(kind: Kind, network: Network, path: Path, images: ImageSpec) -> None:
-    """Write a network, which is in evaluation mode.
+    """Write a network, which must be in evaluation mode, as a graph.
 
     Raises:
-        ModelError: this architecture cannot be written so.
+        ModelError: the exporter does not support this architecture.
     """
-    example = torch.zeros(2, images.in_chans, images.img_size, images.img_size)  # 1 would be taken for a constant
+    example = torch.zeros(2, images.in_chans, images.img_size, images.img_size)  # a batch of 1 would become a constant
     shapes = ({0: torch.export.Dim("batch")},)
     try:
         if kind == "onnx":
@@ -80,10 +80,10 @@ def write_graph(kind: Kind, network: Network, path: Path, images: ImageSpec) -> 
             program.save(path, external_data=False)  # one file, as long as it is below protobuf's 2 GB
         else:
             torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), path)
-    except Exception as error:  # the exporters raise whatever an operator that they lack does
+    except Exception as error:  # an unsupported operator raises errors of any kind
         raise ModelError(
             f"{network.architecture} cannot be written as {path.name}: {type(error).__name__}: {_first_line(error)}; "
-            "the folder in timm's layout needs no such file"
+            "export without this file"
         ) from error
 
 
@@ -113,14 +113,14 @@ def _pt2(path: Path) -> Run:
 
 
 def check_graph(kind: Kind, path: Path, network: Network, images: Tensor, *, source: str) -> GraphCheck:
-    """Compare a file with the network that it was made of, on real images, in batches of several sizes.
+    """Compare a file with its network on real images, in batches of several sizes.
 
     Args:
-        kind: of the file.
+        kind: the file's format.
         path: the file.
         network: in evaluation mode.
         images: in [0, 1], shape (batch, channels, height, width).
-        source: where the images are from.
+        source: a description of the images.
 
     Raises:
         ModelError: the file does not run, a logit differs by more than `TOLERANCE`, or an image gets another class.
@@ -130,7 +130,7 @@ def check_graph(kind: Kind, path: Path, network: Network, images: Tensor, *, sou
     try:
         run = _onnx(path) if kind == "onnx" else _pt2(path)
         got = torch.cat([run(batch) for batch in images.split(_sizes(len(images)))])
-    except Exception as error:  # whatever the runtime raises at an operator or a shape
+    except Exception as error:  # an operator or a shape raises errors of any kind
         raise ModelError(f"{path.name} was written, but does not run: {_first_line(error)}; it was removed") from error
     return GraphCheck(path.name, len(images), source, compare(got, wanted, file=path.name))
 
@@ -139,11 +139,11 @@ def compare(got: Tensor, wanted: Tensor, *, file: str) -> float:
     """The largest difference of a file's logits from the network's.
 
     Raises:
-        ModelError: it is larger than rounding explains, or an image gets another class.
+        ModelError: it exceeds `TOLERANCE`, or an image gets another class.
     """
     difference = float((got - wanted).abs().max())
     moved = int((got.argmax(dim=1) != wanted.argmax(dim=1)).sum())
-    if moved or not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):  # `not <=`: nan is no number at all
+    if moved or not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):  # `not <=` is true of NaN too
         raise ModelError(
             f"{file} was written, but is not the network: on {len(wanted)} images its logits differ by up to "
             f"{difference:.2g}, and {moved} images get another class; it was removed"
@@ -152,7 +152,7 @@ def compare(got: Tensor, wanted: Tensor, *, file: str) -> float:
 
 
 def _sizes(count: int) -> list[int]:
-    """The batches that so many images are divided into."""
+    """Sizes of the batches of so many images."""
     sizes: list[int] = []
     for size in (*BATCHES, count):
         sizes.append(min(size, count - sum(sizes)))

@@ -1,4 +1,4 @@
-"""What a saved model says of image files, a batch at a time."""
+"""Predictions of a saved model for image files, a batch at a time."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ class Guess:
     """A class and its probability."""
 
     name: str
-    """The class; its number where it has no name."""
+    """The class; if it has no name, its number."""
     output: int
-    """The number of the output, from 0."""
+    """The index of the output, from 0."""
     probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one image."""
+    """The most probable classes of one image."""
 
     image: Path
     top: tuple[Guess, ...]
-    """The most probable class first; empty where the image cannot be read."""
+    """The most probable class first; empty: the image cannot be read."""
     problem: str | None = None
-    """Why it cannot be read."""
+    """Why the image cannot be read; None: it can."""
 
 
 def predictions(saved: SavedModel, images: Sequence[Path], *, top: int, batch_size: int) -> Iterator[Prediction]:
-    """Ask a model about files, in their order.
+    """Classify files in their order.
 
     Args:
         saved: the model.
-        images: files, and folders that stand for every image below them.
-        top: how many classes are named, of those that there are.
-        batch_size: images that are asked about together.
+        images: files, and folders, which stand for every image below them.
+        top: number of classes named for each image, if there are as many.
+        batch_size: images per batch of the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved.network.to(device)
@@ -65,14 +65,14 @@ def predictions(saved: SavedModel, images: Sequence[Path], *, top: int, batch_si
 
 
 def probabilities(saved: SavedModel, pixels: NDArray[np.uint8], precision: Precision) -> Tensor:
-    """Probabilities of the classes, shape (batch, classes), of evaluation views."""
+    """Class probabilities of evaluation views, shape (batch, classes)."""
     with torch.inference_mode():
         logits: Tensor = saved.network(precision.images(pixels))
     return logits.softmax(dim=1).cpu()
 
 
 def _files(path: Path) -> list[Path]:
-    """The path, or the images below a folder by name."""
+    """The path itself, or the images below a folder, sorted."""
     path = path.expanduser()
     if not path.is_dir():
         return [path]
@@ -81,7 +81,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
-    """The evaluation view of a file, or why there is none."""
+    """The evaluation view of a file, or the reason why it cannot be read."""
     if path.is_dir():
         return "the folder holds no image"
     picture = read_file(path)
@@ -90,7 +90,7 @@ def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
             raise picture
         return saved.view(decode(picture, in_chans=saved.images.in_chans))
     except (UnreadableImageError, OSError) as error:
-        return getattr(error, "strerror", None) or str(error).partition(" <_io.")[0]  # Pillow names the stream
+        return getattr(error, "strerror", None) or str(error).partition(" <_io.")[0]  # Pillow appends the stream's repr
 
 
 def _most_probable(saved: SavedModel, row: Tensor, count: int) -> tuple[Guess, ...]:

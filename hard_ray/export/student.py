@@ -1,4 +1,4 @@
-"""Takes a run's student out of its run: timm's layout, a model card, ONNX and pt2."""
+"""Exports a student: a folder in timm's layout with a model card, and on request ONNX and pt2 files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from hard_ray.files import make_folder, read_json, replacing_folder, write_json,
 from hard_ray.runs.record import RunRecord
 
 NOTE = "export.json"
-"""Marks a folder as an export, and says what of it was checked."""
+"""The file that marks a folder as an export; it lists the files and the checks."""
 CHECKED = 64
-"""Real images that a file is compared with the network on."""
+"""Number of real images on which a file is compared with the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A folder that was written, and what of it was checked."""
+    """The folder that was written, and the checks of its graphs."""
 
     folder: Path
     model: SavedModel
@@ -41,18 +41,7 @@ class Exported:
 
 
 def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, torch_export: bool = False) -> Exported:
-    """Write a folder that stands alone, and check what is in it.
-
-    Args:
-        source: a run, or a folder in timm's layout.
-        to: the folder, which must be new or an earlier export; it is replaced in one step.
-        best: of a run the best on the validation split, instead of the last.
-        onnx: whether `model.onnx` is written.
-        torch_export: whether `model.pt2` is written.
-
-    Raises:
-        HardrayError: something the user can mend; its text says what to do.
-    """
+    """Write an export, see `hard_ray.api.export`, and check its graphs."""
     if onnx:
         check_packages()
     source, to = source.expanduser(), to.expanduser().resolve()
@@ -75,10 +64,10 @@ def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, to
 
 
 def check_place(to: Path) -> None:
-    """Look whether an export may have this folder.
+    """Check that an export may be written to this folder.
 
     Raises:
-        RunFolderError: it holds something other than an export.
+        RunFolderError: it holds files that no export wrote.
     """
     if not to.exists():
         return
@@ -92,7 +81,7 @@ def check_place(to: Path) -> None:
 
 
 def _files_of(export: Path) -> list[str]:
-    """The names that an export wrote; none where the folder is no export."""
+    """The names of an export's files; empty: the folder is no export."""
     try:
         return list(read_json(export / NOTE, {})["files"])
     except (ValueError, KeyError, TypeError):
@@ -126,7 +115,7 @@ def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]
 
 
 def real_images(saved: SavedModel) -> Tensor:
-    """Evaluation views in [0, 1]: of the run's final split, or where there is no run of photographs.
+    """Evaluation views in [0, 1] of the run's final split; without a run, of photographs.
 
     Raises:
         HardrayError: the run's images cannot be read.
@@ -134,12 +123,12 @@ def real_images(saved: SavedModel) -> Tensor:
     pictures = _photographs() if saved.record is None else _of_the_run(saved.record)
     views = list(itertools.islice(_views(saved, pictures), CHECKED))
     if not views:
-        raise DataError("none of the run's images can be read, so that no file can be checked; mend the data")
+        raise DataError("none of the run's images can be read, so no file can be checked; repair the data")
     return torch.from_numpy(np.stack(views)).float() / 255.0
 
 
 def _of_the_run(record: RunRecord) -> Iterator[Picture]:
-    """The final split, from one end to the other in large steps: sources are often sorted by class."""
+    """Yield the final split in large steps, because sources are often sorted by class."""
     try:
         index = build_index(record.config.data)
     except HardrayError as error:
@@ -155,7 +144,7 @@ def _of_the_run(record: RunRecord) -> Iterator[Picture]:
 
 
 def _photographs() -> Iterator[Picture]:
-    """Parts of the two photographs that come with scikit-learn."""
+    """Yield square crops of the two photographs that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
     side = 100

@@ -1,4 +1,4 @@
-"""The model card of an export: how the network was trained, what was measured, and what was not."""
+"""The model card of an export: the training, the measurements, and the limits of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hard_ray.export.timm_folder import training_images
 from hard_ray.runs.record import RunRecord
 
 SUITES: dict[Suite, str] = {
-    "clean": "images as they are",
+    "clean": "unchanged images",
     "shifted": "moved to the four corners, by 1/14 and 1/7 of the side",
     "translate": "moved to a corner, by 3/28 of the side",
     "shifts": "moved to a corner, by 0 to 6/28 of the side",
@@ -28,7 +28,7 @@ SUITES: dict[Suite, str] = {
 
 
 def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
-    """The card of a run's student, or of a folder that is in no run."""
+    """The model card of a run's student, or of a folder that is from no run."""
     images, record = saved.images, saved.record
     sections = [
         title(saved.network.architecture),
@@ -100,7 +100,7 @@ def _data(record: RunRecord) -> str:
 def _teacher(record: RunRecord) -> str:
     config, teacher = record.config, record.config.teacher
     if config.objective.kind == "cross_entropy":
-        return "none: the labels alone taught"
+        return "none: trained on labels alone"
     source, colon, place = teacher.model.partition(":")
     model = f"{source}:{Path(place).name}" if colon and source == "local-dir" else teacher.model
     if teacher.checkpoint is not None:
@@ -113,7 +113,7 @@ def _teacher(record: RunRecord) -> str:
 
 
 def settings(block: Config) -> str:
-    """A block of a configuration on one line: its kind, and all that is set."""
+    """A block of a configuration on one line: its kind, and every setting that is not None."""
     return _line(block.model_dump())
 
 
@@ -136,13 +136,16 @@ def _value(value: Any) -> str:
 
 def _use(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
     contract = saved.network.contract
-    texts = [timm_code(saved.network), f"Its input: images in [0, 1], less {contract.mean}, divided by {contract.std}."]
+    texts = [
+        timm_code(saved.network),
+        f"Its input is images in [0, 1], minus {contract.mean}, divided by {contract.std}.",
+    ]
     if is_own(saved.network):
-        texts.append("timm's own scripts know the architecture once they `import hard_ray.networks`.")
+        texts.append("timm's own scripts know the architecture after `import hard_ray.networks`.")
     if saved.names is not None:
         texts.append(
-            "`classes.txt` is the order of the outputs, one class a line. timm's scripts order the folders of a data "
-            "set by the numbers in their names; `--class-map classes.txt` gives them this order."
+            "`classes.txt` lists the classes in the order of the outputs, one per line. timm's scripts sort the "
+            "folders of a data set by the numbers in their names; `--class-map classes.txt` makes them use this order."
         )
     texts += [_graph(saved, check) for check in checks]
     return "\n\n".join(texts)
@@ -157,7 +160,7 @@ def _graph(saved: SavedModel, check: GraphCheck) -> str:
     )
     return (
         f"`{check.file}` takes **images in [0, 1]**, float32, shape (batch, {channels}, {side}, {side}) with any "
-        f"batch, and gives logits: mean and standard deviation are inside, so do not normalise before.\n\n"
+        "batch, and returns logits. It normalises its input itself: do not normalise before.\n\n"
         f"```python\n{call}\n```\n\n"
         f"On {check.images} {check.source} its logits differed from the network's by at most "
         f"{check.max_difference:.1e}, and every image got the same class."
@@ -170,13 +173,13 @@ def _graph(saved: SavedModel, check: GraphCheck) -> str:
 def _measured(saved: SavedModel) -> str:
     record = saved.record
     if record is None:
-        return "Nothing: of a folder alone, hardray knows neither the data nor the training."
+        return "Nothing: the folder is from no run, so its data and training are unknown."
     if saved.is_best:
         top1 = _best_top1(record)
         said = f": top-1 {top1:.2f} %" if top1 is not None else ""
         return (
-            f"On the validation split alone, which chose these weights{said}. The run's suites were measured with the "
-            "weights after its last update, which these are not."
+            f"On the validation split alone, on which these weights were chosen{said}. The run's suites were measured "
+            "with the weights after its last update, not with these."
         )
     student, teacher = (record.evaluations.get(name, {}) for name in ("student", "teacher"))
     if not student:
@@ -193,14 +196,14 @@ def _measured(saved: SavedModel) -> str:
         for suite, found in student.items()
     ]
     return (
-        f"On the {record.split} split, in percent; images are counted once for each condition. Agreement is the share "
-        "on which student and teacher name the same class, ECE the expected calibration error over 15 bins.\n\n"
-        + table(header, body)
+        f"On the {record.split} split, in percent; an image counts once for each condition. Agreement is the share of "
+        "images on which student and teacher predict the same class, ECE the expected calibration error over 15 bins."
+        "\n\n" + table(header, body)
     )
 
 
 def _best_top1(record: RunRecord) -> float | None:
-    """The best accuracy that a validation found."""
+    """The highest top-1 of all validations."""
     found = [point["val/top1"] for point in record.of_kind("val") if "val/top1" in point]
     return max(found, default=None)
 
@@ -215,19 +218,19 @@ def _percent(result: dict[str, Any], key: str) -> str:
 def _limits(saved: SavedModel) -> list[str]:
     side = saved.images.img_size
     limits = [
-        "It names one of its classes for every image, also for one that shows none of them.",
-        f"It is made for images of {side} x {side} pixels; what it does with others that were enlarged or cut "
-        "otherwise was not measured.",
+        "It predicts one of its classes for every image, even for one that shows none of them.",
+        f"It is made for images of {side} x {side} pixels. Images that were resized or cropped in another way were "
+        "not measured.",
     ]
     size = saved.network.contract.size
     if size is not None and size != (side, side):
         limits.append(
             f"It was measured on pictures resized to {side} pixels that the network then resized to {size[0]}; timm "
-            f"resizes a picture to {size[0]} pixels at once, so its figures may be others."
+            f"resizes a picture to {size[0]} pixels directly, so its results may differ."
         )
     if saved.record is not None and saved.eval_view.crop_mode == "center":
         limits.append(
-            "Of pictures that are not square, timm may cut out what lies one pixel beside what hardray measured on."
+            "timm's crop of a picture that is not square may be one pixel beside the crop that hardray measured."
         )
     return limits if saved.record is None else [*limits, *_limits_of_run(saved.record, saved)]
 
@@ -236,12 +239,14 @@ def _limits_of_run(record: RunRecord, saved: SavedModel) -> list[str]:
     measured = {} if saved.is_best else record.evaluations.get("student", {})
     absent = [f"{name} ({text})" for name, text in SUITES.items() if name not in measured]
     limits = [
-        f"It was trained on {_data(record)}, and nothing is known of images from elsewhere.",
-        f"One training with the seed {record.config.seed}: how far another seed would differ was not measured.",
+        f"It was trained on {_data(record)}. Images from other sources were not measured.",
+        f"It is from one training with seed {record.config.seed}; the variation over seeds was not measured.",
         f"Not measured: {'; '.join(absent)}{'; ' if absent else ''}attacks, other data sets, groups of images.",
     ]
     if not saved.is_best and record.split == "val":
-        limits.append("The data has no test split: the figures are of the validation split, which was looked at often.")
+        limits.append(
+            "The data has no test split: the results are of the validation split, which was also measured in training."
+        )
     return [*limits, *_limits_of_suites(record.config, list(measured))]
 
 

@@ -1,1 +1,1 @@
-"""Figures and pages, drawn from folders without model, data or Ray."""
+"""Figures and pages, made from the records in folders, without models, data or Ray."""

@@ -1,4 +1,4 @@
-"""Figures of a run: curves, phases, robustness, and what the augmentor learned to draw."""
+"""Curves of a run, its phases and its robustness, and the style that all axes share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 SERIES = tuple(COLOURS[name] for name in ("student", "kd", "teacher", "agree", "labels_only", "differ"))
 POINTS = 500
-"""Points of a curve that a reader can tell apart."""
+"""Most points of a drawn curve; a reader could not tell more apart."""
 SEVERITIES = {"shift": "shift, pixels", "rotation": "rotation, degrees", "scale": "scale, factor"}
-"""What the numbers of a condition count."""
+"""Axis labels with the unit of a condition's severity."""
 STRIP_CELLS = 480
 LABEL_SIZE, TICK_SIZE = 10, 9
 LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor": INK}
@@ -32,16 +32,16 @@ STUDENT_TURN, AUGMENTOR_TURN = COLOURS["line"], COLOURS["student"]
 
 
 def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, int]]) -> Figure:
-    """Loss and disagreement over updates, and beneath them whose turn it was."""
+    """Draw loss and disagreement over updates, and beneath them the phases."""
     panels = {
         "loss": {
-            "train/loss": "student's loss",
+            "train/loss": "student loss",
             "train/kd_loss": "KD loss on clean images",
             "train/ce_loss": "cross-entropy with the labels",
         },
         "disagreement, nats": {
-            "train/disagreement": "of student and teacher, augmented images",
-            "train/drift": "drift: of the teacher with its clean answer",
+            "train/disagreement": "student and teacher, augmented images",
+            "train/drift": "drift: teacher, augmented and clean images",
         },
     }
     drawn = {title: _present(points, names) for title, names in panels.items()}
@@ -59,7 +59,7 @@ def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, in
 
 
 def draw_validation(points: Sequence[Point]) -> Figure:
-    """Accuracy on the validation split by suite, and agreement with the teacher where it was asked."""
+    """Draw accuracy on the validation split by suite, and agreement with the teacher if it was measured."""
     names = [name for name in dict.fromkeys(name for point in points for name in point) if name.startswith("val")]
     panels = {
         "top-1, %": {name: _suite_of(name) for name in names if name.endswith("/top1")},
@@ -75,10 +75,10 @@ def draw_validation(points: Sequence[Point]) -> Figure:
 
 
 def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
-    """Accuracy against severity, a line for each model.
+    """Draw accuracy against severity, a line for each model.
 
     Args:
-        condition: what is done to the images, the more the severer.
+        condition: the change of the images.
         lines: top-1 in percent by model and severity.
         colours: of each model.
     """
@@ -86,7 +86,7 @@ def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], co
     axis = figure.subplots()
     severity_lines(axis, lines, colours, markersize=3.5, linewidth=1.8)
     finish(axis, "top-1, %", legend=False)
-    _readable(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
+    plain_text(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
     label = SEVERITIES.get(condition, f"{condition}, severity")
     axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     return figure
@@ -100,7 +100,7 @@ def severity_lines(
     markersize: float,
     linewidth: float,
 ) -> None:
-    """Top-1 in percent against severity, a line for each model; its points are where it was measured."""
+    """Draw top-1 in percent against severity, a line for each model with a marker at each measurement."""
     severities = sorted({severity for by in lines.values() for severity in by}, key=float)
     for name, by in lines.items():
         known = [severity for severity in severities if severity in by]
@@ -113,7 +113,7 @@ def severity_lines(
 
 
 def is_curve(by: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether a suite's parts are one condition at several severities that are numbers."""
+    """Whether a suite is one condition at several severities, all of them numbers."""
     severities = list(next(iter(by.values()), {}))
     return len(by) == 1 and len(severities) > 1 and all(_is_number(severity) for severity in severities)
 
@@ -126,13 +126,13 @@ def _is_number(text: str) -> bool:
 
 
 def _suite_of(name: str) -> str:
-    """`val/top1` is measured on clean images, `val/SUITE/top1` on a suite."""
+    """The suite of a logged name: `val/SUITE/top1`, and `val/top1` for clean images."""
     parts = name.split("/")
     return "/".join(parts[1:-1]) or "clean"
 
 
 def _present(points: Iterable[Point], names: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
-    """Curves by label, each of shape (2, points): updates and values; only those that were logged."""
+    """The curves that were logged, by label; each of shape (2, points): updates and values."""
     found = {
         label: np.array([(point["step"], point[name]) for point in points if name in point], dtype=np.float64).T
         for name, label in names.items()
@@ -141,7 +141,7 @@ def _present(points: Iterable[Point], names: Mapping[str, str]) -> dict[str, NDA
 
 
 def _thinned(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of neighbours where there are more points than can be seen."""
+    """Average neighbours if there are more than `POINTS` points."""
     size = -(-curve.shape[1] // POINTS)
     if size == 1:
         return curve
@@ -161,7 +161,7 @@ def _curves(axis: Axes, series: Mapping[str, NDArray[np.float64]], title: str, *
 
 
 def _log_scale(axis: Axes) -> None:
-    """A logarithmic axis whose labels are plain numbers, and enough of them."""
+    """Make an axis logarithmic, with enough ticks, labelled as plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_yscale("log")
@@ -172,22 +172,23 @@ def _log_scale(axis: Axes) -> None:
 
 
 def finish(axis: Axes, ylabel: str, *, legend: bool = True) -> None:
-    """The look that all axes share."""
+    """Give an axis the style that all share."""
     axis.set_ylabel(ylabel, fontsize=LABEL_SIZE, color=INK)
     axis.grid(visible=True, color=LINE, linewidth=0.6)
     axis.set_axisbelow(True)
-    _quiet(axis)
+    quiet_axes(axis)
     if legend:
-        _readable(axis.legend(**LEGEND))
+        plain_text(axis.legend(**LEGEND))
 
 
-def _readable(legend: Legend) -> None:
-    """Names as they are, dollars and all."""
+def plain_text(legend: Legend) -> None:
+    """Show the names in a legend literally: a dollar sign starts no formula."""
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def _quiet(axis: Axes) -> None:
+def quiet_axes(axis: Axes) -> None:
+    """Show only the left and bottom spine, in quiet colours."""
     axis.tick_params(labelsize=TICK_SIZE, colors=QUIET, which="both", length=2.5)
     for side, spine in axis.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -195,7 +196,7 @@ def _quiet(axis: Axes) -> None:
 
 
 def _strip(axis: Axes, phases: Sequence[tuple[Phase, int, int]]) -> None:
-    """Cells of time, each as deep in the augmentor's colour as its share is, however many switches there are."""
+    """Draw a strip of cells, each the deeper in the augmentor's colour the larger its share of the cell's updates."""
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
 
@@ -213,10 +214,7 @@ def _strip(axis: Axes, phases: Sequence[tuple[Phase, int, int]]) -> None:
     axis.bar(edges[begins], 1.0, widths, align="edge", color=shades, linewidth=0)
     axis.set_ylim(0, 1)
     axis.set_yticks([])
-    axis.set_ylabel("turn", fontsize=LABEL_SIZE, color=INK, rotation=0, ha="right", va="center")
-    _quiet(axis)
+    axis.set_ylabel("phase", fontsize=LABEL_SIZE, color=INK, rotation=0, ha="right", va="center")
+    quiet_axes(axis)
     handles = [Patch(color=STUDENT_TURN, label="student"), Patch(color=AUGMENTOR_TURN, label="augmentor")]
     axis.legend(handles=handles, **LEGEND, ncols=2, loc="upper right", bbox_to_anchor=(1.0, -1.2))
-
-
-# ------------------------------------------------------------------- distribution

@@ -17,11 +17,11 @@ COLUMNS = 5
 By = Mapping[str, Mapping[str, float]]
 """Top-1 in percent by condition and severity."""
 CALIBRATED = ("clean", "corruptions", "imagenet-c", "adversarial")
-"""Suites whose calibration is drawn, where they were measured."""
+"""Suites whose calibration is drawn, if they were measured."""
 
 
 def draw_evaluation(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure that an `evaluation.json` has numbers for, by name."""
+    """Draw every figure that the numbers in an `evaluation.json` allow; gives them by name."""
     models = {"student": result["suites"], "teacher": result["teacher"]}
     figures: dict[str, Figure] = {}
     for suite, found in result["suites"].items():
@@ -40,7 +40,7 @@ def draw_evaluation(result: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def draw_conditions(lines: Mapping[str, By]) -> Figure:
-    """A small panel for each condition: accuracy against severity, a line for each model.
+    """Draw a small panel for each condition: accuracy against severity, a line for each model.
 
     Args:
         lines: top-1 in percent by model, condition and severity; the first model names the conditions.
@@ -69,10 +69,10 @@ def _condition(axis: Axes, name: str, lines: Mapping[str, By]) -> None:
 
 
 def draw_reliability(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """Accuracy against confidence, a panel for each suite; on the diagonal a network is as sure as it is right.
+    """Draw accuracy against confidence, a panel for each suite; a calibrated network is on the diagonal.
 
     Args:
-        suites: results by suite and model; `reliability` has images, mean confidence and accuracy of each bin.
+        suites: results by suite and model; `reliability` has images, mean confidence and accuracy by bin.
     """
     figure = new_figure(2.9 * len(suites) + 0.6, 3.3)
     axes = figure.subplots(1, len(suites), squeeze=False, sharey=True)[0]
@@ -91,7 +91,7 @@ def draw_reliability(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> F
 
 
 def _bins(axis: Axes, bins: Sequence[Sequence[float]], model: str, label: str) -> None:
-    """A point for each bin, the larger the more images it has."""
+    """Draw a point for each bin, the larger the more images it has."""
     most = max((count for count, _, _ in bins), default=1.0)
     confidences, accuracies = [each[1] for each in bins], [each[2] for each in bins]
     axis.plot(confidences, accuracies, color=COLOURS[model], linewidth=1.0, label=label)

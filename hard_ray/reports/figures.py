@@ -1,4 +1,4 @@
-"""What all figures share: colours by meaning, and the ways to a PNG file and into a page."""
+"""Colours by meaning, new figures, and their output as a PNG file or as SVG in a page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PALETTE = {
     "agree": ("#1a7f37", "#57c878"),
     "differ": ("#b3261e", "#ff8a80"),
 }
-"""Colours by what they stand for, on a light and on a dark page."""
+"""Colours by meaning, for a light and for a dark page."""
 
 COLOURS = {name: light for name, (light, _) in PALETTE.items()}
 INK, QUIET, LINE = COLOURS["ink"], COLOURS["quiet"], COLOURS["line"]
@@ -33,20 +33,20 @@ DPI = 110
 _REPAIRS = (
     (r"<metadata>.*?</metadata>", ""),
     (r' xmlns(:xlink)?="[^"]*"', ""),
-    (r' id="[A-Za-z]+[0-9.]*_[0-9]+"', ""),  # they would stand twice in a page with two figures
+    (r' id="[A-Za-z]+[0-9.]*_[0-9]+"', ""),  # a page with two figures would have duplicate ids
     (r'^<svg width="([0-9.]+)pt" height="[0-9.]+pt"', r'<svg style="--width: \1"'),
 )
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """An empty figure; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure in one step."""
+    """Write a figure atomically."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as an SVG element for a page: its colours are the page's variables, its texts are texts."""
+    """A figure as an SVG element for a page, with the page's colour variables and with text as text."""
     from matplotlib import rc_context
 
     stream = io.StringIO()

@@ -1,4 +1,4 @@
-"""Pictures of what the augmentor does: original, augmented, difference, and what both networks say."""
+"""Pictures of images before and after a change, and the networks' predictions for them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LONGEST_NAME = 14
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What a network says of each image."""
+    """A network's prediction for each image."""
 
     names: tuple[str, ...]
     confidences: tuple[float, ...]
 
     @classmethod
     def of(cls, guesses: Guesses, classes: Sequence[str]) -> Verdicts:
-        """Top class and its probability."""
+        """Name the classes of guesses."""
         return cls(names_of(guesses.classes, classes), tuple(guesses.confidences.tolist()))
 
     def line(self, who: str, column: int) -> str:
@@ -38,7 +38,7 @@ class Verdicts:
 
 
 def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
-    """A snapshot as three rows: originals, augmented images, their differences."""
+    """Draw a snapshot as three rows: originals, augmented images, their differences."""
     original, augmented = snapshot.original, snapshot.augmented
     count = len(snapshot.labels)
     figure = new_figure(1.45 * count + 0.9, 6.25)
@@ -55,7 +55,7 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
 def _draw_differences(
     axes: Sequence[Axes], before: NDArray[np.uint8], after: NDArray[np.uint8], *, largest: float = 1.0
 ) -> None:
-    """Means over channels; `largest` has the full colour."""
+    """Draw differences, averaged over channels; `largest` gets the full colour."""
     for axis, difference in zip(axes, (after / 255.0 - before / 255.0).mean(axis=1), strict=True):
         axis.imshow(difference, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         _bare(axis)
@@ -73,7 +73,7 @@ def _draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[st
 
 
 def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
-    """The same images through training: a row for each image, a column for each snapshot."""
+    """Draw the same images through training: a row for each image, a column for each snapshot."""
     first = snapshots[0]
     figure = new_figure(1.1 * (len(snapshots) + 1) + 0.6, 1.4 * len(first.labels) + 0.4)
     axes = figure.subplots(len(first.labels), len(snapshots) + 1, squeeze=False)
@@ -91,7 +91,7 @@ def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
 
 
 def draw_reconstructions(originals: NDArray[np.uint8], reconstructions: NDArray[np.uint8], *, heading: str) -> Figure:
-    """A row of originals above a row of what an autoencoder made of them."""
+    """Draw a row of originals above a row of an autoencoder's reconstructions."""
     figure = new_figure(1.45 * len(originals) + 0.9, 3.6)
     figure.suptitle(heading, fontsize=10, color=INK)
     rows = figure.subplots(2, len(originals), squeeze=False)
@@ -109,7 +109,7 @@ def draw_generated(
     *,
     heading: str,
 ) -> Figure:
-    """A row for each stage of a generated image with what the teacher says, and what the last stage changed."""
+    """Draw a row for each stage of generated images with the teacher's predictions, and the last stage's change."""
     figure = new_figure(1.45 * len(labels) + 0.9, 1.75 * (len(rows) + 1) + 0.4)
     figure.suptitle(heading, fontsize=10, color=INK)
     axes = figure.subplots(len(rows) + 1, len(labels), squeeze=False)
@@ -131,7 +131,7 @@ def draw_generated(
 
 
 def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
-    """Under each picture what both networks call it."""
+    """Write both networks' classes under each picture."""
     teacher, student = (names_of(guesses.classes, classes) for guesses in (view.teacher, view.student))
     for axis, right, said in zip(axes, teacher, student, strict=True):
         text = f"T {shortened(right)}\nS {shortened(said)}"
@@ -139,12 +139,12 @@ def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
 
 
 def names_of(numbers: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
-    """Class names; the number itself where no name is known."""
+    """Names of classes; a class without a name gets its number."""
     return tuple(classes[number] if number < len(classes) else str(number) for number in numbers.tolist())
 
 
 def shortened(name: str) -> str:
-    """A class name that fits under a picture."""
+    """A class name, cut to fit under a picture."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""What pages are made of: the document and its style, sections, figures, tables, notes."""
+"""Parts of a page: the document with its style, sections, figures, tables and notes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hard_ray.files import write_text
 from hard_ray.reports.figures import PALETTE
 
 Html = str
-"""Text that is markup already; every other text goes through `escape`."""
+"""Text that is markup already; all other text goes through `escape`."""
 
 
 def write_document(path: Path, text: Html) -> None:
-    """Write a page in one step, and the folders above it.
+    """Write a page atomically, and create its folder.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -31,7 +31,7 @@ def write_document(path: Path, text: Html) -> None:
 
 
 def document(title: str, body: Html) -> Html:
-    """The whole page; nothing is loaded from elsewhere."""
+    """A whole page that loads nothing from elsewhere."""
     style = files("hard_ray.reports").joinpath("page.css").read_text(encoding="utf-8")
     light, dark = ("".join(f"--{name}: {pair[which]};" for name, pair in PALETTE.items()) for which in (0, 1))
     return f"""<!DOCTYPE html>
@@ -54,30 +54,30 @@ def document(title: str, body: Html) -> Html:
 
 
 def section(title: str, content: Html) -> Html:
-    """A card with a heading; none where there is no content."""
+    """A section with a heading; empty if there is no content."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
 
 
 def figure_of(svg: Html, *, caption: str = "") -> Html:
-    """A drawing that scrolls where the page is narrow."""
+    """A figure that scrolls on a narrow page."""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="scroll">{svg}</div>{below}</figure>'
 
 
 def details(summary: str, content: Html, *, is_open: bool = False) -> Html:
-    """What a reader opens who wants it."""
+    """Content that a reader may unfold."""
     return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def note(text: str) -> Html:
-    """A quiet sentence."""
+    """A sentence in small print."""
     return f'<p class="note">{escape(text)}</p>'
 
 
 def table_of(
     header: Sequence[str], body: Iterable[Sequence[str]], *, strong: bool = False, keys: Sequence[str] = ()
 ) -> Html:
-    """A table; `strong` stresses the last row, `keys` are colours before the first cells."""
+    """A table; `strong` highlights the last row, `keys` name colours shown before the first cells."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     rows = [[escape(cell) for cell in row] for row in body]
     for row, key in zip(rows, keys, strict=False):
@@ -88,7 +88,7 @@ def table_of(
 
 
 def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Html:
-    """Accuracy by condition, the mean over severities, a column for each of what was measured.
+    """A table of accuracy by condition, the mean over severities.
 
     Args:
         parts: top-1 in percent by column, condition and severity.
@@ -102,5 +102,5 @@ def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 
 def number(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """A number with three digits; None is a dash."""
     return "-" if value is None else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Figures of scores of augmentations: which are low, and whether low ones go with low losses."""
+"""Figures of augmentation scores: their ranking, and their correlation with students' losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_scores(scores: Sequence[Score]) -> Figure:
-    """A bar for each augmentation, the lowest on top, with two standard errors of the difference to it."""
+    """Draw a bar for each augmentation, the lowest first, with two standard errors of the difference to it."""
     figure = new_figure(7.2, 0.32 * len(scores) + 1.0)
     axis = figure.subplots()
     places = range(len(scores))
@@ -42,11 +42,11 @@ def draw_scores(scores: Sequence[Score]) -> Figure:
 
 
 def draw_correlation(scores: Mapping[str, float], losses: Mapping[str, float]) -> Figure:
-    """Students' test losses against the scores of what they learned from, with the line of least squares.
+    """Draw students' test losses against the scores of their augmentations, with the least-squares line.
 
     Args:
         scores: T. stddev by name.
-        losses: test loss by name; names that only one of both has are left out.
+        losses: test loss by name; names in only one of the two are left out.
     """
     names = [name for name in scores if name in losses]
     x, y = (np.array([values[name] for name in names]) for values in (scores, losses))

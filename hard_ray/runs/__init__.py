@@ -1,1 +1,1 @@
-"""Run folders and what they hold; MLflow follows them."""
+"""Folders of runs and searches, the records in them, and MLflow, which follows them."""

@@ -1,4 +1,4 @@
-"""Unreadable images: those met so far, and how many are allowed."""
+"""Unreadable images: the names found so far, and the number that is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: what is where, written so that a stop at any moment leaves it whole."""
+"""The paths in a run's folder, and the lock that keeps a second process out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """What came out; it is there once the run is finished."""
+        """The results; written when the run is finished."""
         return self.path / "summary.json"
 
     @property
@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def later_evaluation(self) -> Path:
-        """The folder of what `hardray evaluate` measured."""
+        """The folder of `hardray evaluate`'s results."""
         return self.path / "evaluation"
 
     @property
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def tracking(self) -> Path:
-        """What MLflow was told so far."""
+        """The part of the run that MLflow already has."""
         return self.path / "tracking.json"
 
     @property
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def gallery(self) -> Path:
-        """Pictures of augmented images, and the snapshots that they show."""
+        """Pictures of augmented images, and the snapshots that they are drawn from."""
         return self.path / "gallery"
 
     @property
@@ -85,12 +85,12 @@ class RunFolder:
 
     @property
     def records(self) -> list[Path]:
-        """The files that MLflow is given as they are."""
+        """The files that are sent to MLflow unchanged."""
         return [self.config, self.summary, self.evaluation, self.bad_images]
 
     @property
     def report(self) -> Path:
-        """The run's page, where `hardray report` writes it."""
+        """The run's page, written by `hardray report`."""
         return self.path / "report.html"
 
     @property
@@ -105,7 +105,7 @@ class RunFolder:
 
     @property
     def diverged(self) -> Path:
-        """The folder of batches at which the loss was no number."""
+        """The folder of batches with a non-finite loss."""
         return self.path / "diverged"
 
     @property
@@ -119,7 +119,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether training ended by itself; where its record is damaged, it goes on from the last checkpoint."""
+        """Whether training reached its end; False also if `outcome.json` is damaged: training then resumes."""
         try:
             outcome = read_json(self.outcome)
         except ValueError:
@@ -154,10 +154,10 @@ class RunFolder:
 
 
 def check_new(path: Path) -> None:
-    """Look whether a new run may have this folder.
+    """Check that a new run may use this folder.
 
     Raises:
-        RunFolderError: it holds a run already, or something else.
+        RunFolderError: it holds a run already, or other files.
     """
     path = path.expanduser()
     if RunFolder(path).config.exists():
@@ -170,7 +170,7 @@ def check_new(path: Path) -> None:
 
 
 def create(path: Path) -> RunFolder:
-    """A new run folder.
+    """Create a new run folder.
 
     Raises:
         RunFolderError: it holds a run already, or cannot be written.
@@ -182,7 +182,7 @@ def create(path: Path) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """The folder of an existing run.
+    """Open the folder of an existing run.
 
     Raises:
         RunFolderError: there is no run in it.

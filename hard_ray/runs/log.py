@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from hard_ray.files import write_text
-from pathlib import Path
-from typing import Any
 import json
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-
+from hard_ray.files import write_text
 
 
 class MetricsLog:
-    """Appends points to `metrics.jsonl`; on a resume, cuts what lies beyond the checkpoint."""
+    """Appends points to `metrics.jsonl`; a resume cuts the points after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened before the first point."""
+        """Log to `path`, which is created with the first point."""
         self.path = path
 
     def append(self, point: Mapping[str, Any]) -> None:
-        """Write one line and hand it to the operating system."""
+        """Write one line and flush it to the operating system."""
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(point, ensure_ascii=False) + "\n")
 
     def cut(self, step: int) -> None:
-        """Drop every point beyond `step`, and a last line that a stop left unfinished."""
+        """Drop the points after `step`, and an unfinished last line."""
         if not self.path.exists():
             return
         kept = [line for line, point in read_points(self.path) if point["step"] <= step]
@@ -44,15 +42,15 @@ def read_points(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @dataclass(slots=True)
-class LogPlace:
-    """How far a log was read; a log that a resume cut is a new file, and read anew."""
+class LogTail:
+    """Reads the points that were appended to a log; one that a resume cut is a new file, and is read from its start."""
 
     inode: int = 0
     offset: int = 0
     _reached: tuple[int, int] = (0, 0)
 
     def read(self, path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
-        """Complete points up to a step; a line that a full disk tore is passed over."""
+        """Yield the complete points after the last `advance`, up to a step; a line torn by a full disk is skipped."""
         if not path.exists():
             return
         with path.open("rb") as stream:
@@ -70,13 +68,13 @@ class LogPlace:
                     yield point
             self._reached = (inode, offset)
 
-    def keep(self) -> None:
-        """What was read is done with."""
+    def advance(self) -> None:
+        """Begin the next `read` where the last one ended; without this call it repeats the same points."""
         self.inode, self.offset = self._reached
 
 
 def _point(line: bytes) -> dict[str, Any] | None:
-    """The point of a line; None where the line is no JSON."""
+    """The point of a line; None: the line is not valid JSON."""
     try:
         point: dict[str, Any] = json.loads(line)
     except ValueError:

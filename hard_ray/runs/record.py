@@ -1,4 +1,4 @@
-"""What a run's folder says of the run, finished or not, as one object."""
+"""All records in a run's folder as one object, for a finished or unfinished run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as its folder has it."""
+    """A run as its folder records it."""
 
     folder: RunFolder
     config: RunConfig
@@ -29,24 +29,24 @@ class RunRecord:
     points: tuple[Point, ...]
     """Every logged point, in order."""
     summary: dict[str, Any] | None
-    """None where the run is not finished."""
+    """None: the run is not finished."""
     outcome: dict[str, Any]
-    """How the training ended; empty where it has not."""
+    """How the training ended; empty: it has not."""
     evaluations: dict[str, dict[str, Any]]
     """Suites in detail by model, in the order of the table: teacher, controls, student."""
     split: str | None
-    """What the evaluations were made on."""
+    """The split that was evaluated."""
     later: dict[str, Any]
-    """What `hardray evaluate` measured, as `evaluation.json` has it; empty where it did not."""
+    """The `evaluation.json` of `hardray evaluate`; empty: it has not been called."""
 
     @property
     def name(self) -> str:
-        """The run's name, else its folder's."""
+        """The run's name, else that of its folder."""
         return self.config.experiment.name or self.folder.path.name
 
     @property
     def updates(self) -> int:
-        """Updates made so far, as far as they were logged."""
+        """Number of updates that were logged so far."""
         return max((point["step"] for point in self.of_kind("train")), default=0)
 
     def of_kind(self, kind: str) -> list[Point]:
@@ -54,7 +54,7 @@ class RunRecord:
         return [point for point in self.points if point["kind"] == kind]
 
     def phases(self) -> list[tuple[Phase, int, int]]:
-        """Who learned when: phase, updates before it began, and updates at its end."""
+        """Phases in order, each with the number of updates before its start and at its end."""
         switches = self.of_kind("switch")
         starts = [0, *(point["from_update"] - 1 for point in switches)]
         ends = [*starts[1:], max(self.updates, starts[-1])]
@@ -62,7 +62,7 @@ class RunRecord:
         return list(zip(names, starts, ends, strict=True))
 
     def seconds(self) -> dict[str, float]:
-        """Where the time of the updates went, and their sum under `total`."""
+        """Seconds of the updates by purpose, and their sum under `total`."""
         if "seconds" in self.outcome:
             return dict(self.outcome["seconds"])
         found = {"total": 0.0, "data_wait": 0.0, "teacher_wait": 0.0}
@@ -75,7 +75,7 @@ class RunRecord:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read all that the pages and pictures of a run need; nothing is written.
+    """Read everything that a run's page and pictures need; write nothing.
 
     Raises:
         RunFolderError: there is no run in the folder, or a file of it is damaged.
@@ -100,7 +100,7 @@ def read_record(path: Path) -> RunRecord:
 
 
 def _evaluations(folder: RunFolder, config: RunConfig) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """What was measured at the end of each training that has ended."""
+    """Results by model and suite of each training that has ended, and the split."""
     controls = {name: read_json(folder.part(f"controls/{name}").evaluation) for name in config.experiment.controls}
     own = read_json(folder.evaluation)
     every = {name: found for name, found in (*controls.items(), ("student", own)) if found}
@@ -111,7 +111,7 @@ def _evaluations(folder: RunFolder, config: RunConfig) -> tuple[dict[str, dict[s
 
 
 def shareable(config: RunConfig) -> RunConfig:
-    """The configuration without the user and password of a tracking server: pages are passed on."""
+    """The configuration without the tracking server's user and password, because pages are published."""
     uri = config.tracking.uri
     if uri is None:
         return config

@@ -1,4 +1,4 @@
-"""The folder of a search: what is where."""
+"""The paths in the folder of a search and of its trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 
 @dataclass(frozen=True, slots=True)
 class SearchFolder(RunFolder):
-    """The paths of one search, which a follower sends to MLflow as it does a run."""
+    """The paths of one search; a follower sends them to MLflow as it does those of a run."""
 
     @property
     def config(self) -> Path:
@@ -27,7 +27,7 @@ class SearchFolder(RunFolder):
 
     @property
     def trial_base(self) -> Path:
-        """The base configuration as trials of this search have it: with what was chosen from the hardware."""
+        """The base configuration of this search's trials, with the settings that depend on the hardware."""
         return self.path / "trial_base.yaml"
 
     @property
@@ -47,17 +47,17 @@ class SearchFolder(RunFolder):
 
     @property
     def tuner(self) -> Path:
-        """What Ray Tune needs to go on."""
+        """Ray Tune's own state, for a resume."""
         return self.path / "tuner"
 
     @property
     def records(self) -> list[Path]:
-        """The files that MLflow is given as they are."""
+        """The files that are sent to MLflow unchanged."""
         return [self.config, self.base, self.results, self.best_config, self.leader_board, *self.plots]
 
     @property
     def plots(self) -> list[Path]:
-        """The figures that there are."""
+        """The figures that were drawn."""
         return [path for name in PLOTS if (path := self.path / name).is_file()]
 
     def trial(self, name: str) -> TrialFolder:
@@ -71,7 +71,7 @@ class TrialFolder(RunFolder):
 
     @property
     def note(self) -> Path:
-        """What the trial's process says of itself: that it rests, or why it failed."""
+        """The state of the trial's process: that it rests, or why it failed."""
         return self.path / "trial.json"
 
     @property
@@ -81,10 +81,10 @@ class TrialFolder(RunFolder):
 
 
 def check_new_search(path: Path) -> None:
-    """Look whether a new search may have this folder.
+    """Check that a new search may use this folder.
 
     Raises:
-        RunFolderError: it holds a search already, or something else.
+        RunFolderError: it holds a search already, or other files.
     """
     path = path.expanduser()
     if SearchFolder(path).config.exists():
@@ -96,7 +96,7 @@ def check_new_search(path: Path) -> None:
 
 
 def open_search(path: Path) -> SearchFolder:
-    """The folder of an existing search.
+    """Open the folder of an existing search.
 
     Raises:
         RunFolderError: there is no search in it.

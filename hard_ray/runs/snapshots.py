@@ -1,9 +1,9 @@
-"""What a run keeps of its augmentor at one update: the same images, what both networks say, what was drawn.
+"""Snapshots of the augmentor: at each the same images, both networks' predictions, and drawn parameter values.
 
 A snapshot is `gallery/step-XXXXXXXX.npz` beside the picture of that update: arrays alone, no pickles. `original` and
 `augmented` are uint8 images of shape (pictures, channels, height, width); `teacher/original/class` and `/confidence`
-are the top class and its probability, and so for the student and the augmented row; `samples/NAME` are the augmentor's
-drawn values and `bounds/NAME` their range.
+are the top class and its probability, likewise for the student and the augmented row; `samples/NAME` are values that
+the augmentor drew and `bounds/NAME` their range.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Guesses:
 
     @classmethod
     def of(cls, logits: Float[NDArray[np.float32], "pictures classes"]) -> Guesses:
-        """What logits amount to."""
+        """The top classes of logits, with their softmax probabilities."""
         odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
         confidences = (odds.max(axis=1) / odds.sum(axis=1)).astype(np.float32)
         return cls(logits.argmax(axis=1).astype(np.int64), confidences)
@@ -43,7 +43,7 @@ class Guesses:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A row of pictures, and what both networks say of them."""
+    """A row of pictures, and both networks' predictions."""
 
     images: UInt8[NDArray[np.uint8], "pictures channels height width"]
     teacher: Guesses
@@ -66,7 +66,7 @@ class Snapshot:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot in one step: a reader finds it whole or not at all."""
+    """Write a snapshot atomically: a reader finds the whole file or none."""
     arrays: dict[str, Any] = {"step": np.int64(snapshot.step), "labels": snapshot.labels}
     for row, view in (("original", snapshot.original), ("augmented", snapshot.augmented)):
         arrays[row] = view.images
@@ -82,15 +82,15 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The inverse of `write_snapshot`.
+    """Read a file of `write_snapshot`.
 
     Raises:
-        RunFolderError: the file is damaged, or no snapshot.
+        RunFolderError: the file is damaged, or is no snapshot.
     """
     try:
         return _snapshot(read_npz(path))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunFolderError(f"{path} is no snapshot that can be read ({error}); remove it to go without") from None
+        raise RunFolderError(f"{path} is not a readable snapshot ({error}); remove it to do without it") from None
 
 
 def _snapshot(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
@@ -118,13 +118,13 @@ def snapshot_paths(folder: RunFolder) -> list[Path]:
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of the paths: the first, the last, and some evenly in between."""
+    """At most `count` of the paths: the first, the last, and evenly spaced ones between them."""
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     return [paths[place] for place in chosen]
 
 
 def why_none(config: RunConfig) -> str:
-    """Why a run of this configuration has no snapshots."""
+    """The reason why a run of this configuration has no snapshots."""
     if config.augmentor.kind == "identity":
         return "augmentor.kind is identity, so there is no augmented image to show"
     if config.tracking.gallery_images == 0:

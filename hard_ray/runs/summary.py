@@ -1,4 +1,4 @@
-"""What came out of a run: the summary file, and the table that ends it."""
+"""The results of a run: its summary file, and the table of models by suite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = {
 
 
 def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
-    """The values of `summary.json`, from what the trainings left in the folder."""
+    """The values of `summary.json`, from the records of the trainings in the folder."""
     outcome = read_json(folder.outcome)
     evaluation = read_json(folder.evaluation)
     models: dict[str, dict[str, float]] = {}
@@ -48,7 +48,7 @@ def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The packages whose versions decide bits."""
+    """Versions of the packages on which exact numbers depend."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -58,13 +58,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def rows(summary: dict[str, Any], config: RunConfig) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of models by suite, top-1 in percent."""
-    return table(summary["models"], config)
-
-
-def table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[str], list[list[str]]]:
-    """The table of `rows`, of whichever models there are."""
+def models_table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of models by suite, from top-1 in percent."""
     suites = list(dict.fromkeys(suite for scores in reversed(models.values()) for suite in scores))
     body = [
         [label(name, config), *(f"{scores[suite]:.1f}" if suite in scores else "-" for suite in suites)]
@@ -74,20 +69,20 @@ def table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[
 
 
 def label(name: str, config: RunConfig) -> str:
-    """What a model of the run is called."""
+    """The label of a model of the run in tables and figures."""
     methods = {"hard": f"HARD ({config.augmentor.kind})", "cross_entropy": "labels only"}
     method = methods.get(config.objective.kind, config.objective.kind)
     return f"student, {method}" if name == "student" else LABELS[name]
 
 
 def top1(suites: dict[str, Any]) -> dict[str, float]:
-    """Accuracy by suite, from an evaluation."""
+    """Top-1 by suite, from an evaluation."""
     return {suite: result["top1"] for suite, result in suites.items()}
 
 
 def markdown(summary: dict[str, Any], config: RunConfig) -> str:
-    """The table and the costs, as MLflow shows them on the run's page."""
-    header, body = rows(summary, config)
+    """The table and the costs as Markdown, for the run's page in MLflow."""
+    header, body = models_table(summary["models"], config)
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in body]
     seconds, steps = summary["seconds"], summary["steps"]

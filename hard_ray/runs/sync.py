@@ -1,4 +1,4 @@
-"""What can be done with a run that is over."""
+"""Sending a run to MLflow after it has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hard_ray.runs.tracking import Follower, tracking_uri
 
 
 def sync(output: Path, say: Callable[[str], None]) -> None:
-    """Send to MLflow what the run's folder has and MLflow has not.
+    """Send to MLflow the part of a run's folder that it does not have yet.
 
     Raises:
         HardrayError: there is no run, another process works on it, or the server does not answer.
@@ -33,11 +33,11 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
                     follower.close("FINISHED", markdown(summary, follower.config) if summary else None)
                 else:
                     follower.sync()
-            except Exception as error:  # the client, the store and the network raise their own
+            except Exception as error:  # client, store and network raise errors of any kind
                 shown = without_password(follower.uri)
                 reason = f"{type(error).__name__}: {str(error).strip()}".replace(follower.uri, shown)
                 raise HardrayError(
-                    f"MLflow at {shown} cannot be told: {reason}; nothing is lost, try again once it answers"
+                    f"MLflow at {shown} cannot be updated: {reason}; nothing is lost, try again once it answers"
                 ) from None
             say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hard_ray.runs.folder import RunFolder
-import logging
-from typing import Any
 import json
+import logging
 import time
+from typing import Any
 
-
-
+from hard_ray.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +15,10 @@ SAMPLE_EVERY_S = 10.0
 
 
 class SystemSampler:
-    """CPU, memory, disk, network and GPU use of this machine, by MLflow's own monitors."""
+    """Appends the use of this machine's CPU, memory, disk, network and GPU to `system.jsonl`."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Points continue where an earlier start of the run left off."""
+        """Continue the numbering of an earlier start of the run."""
         self.path = folder.path / "system.jsonl"
         self._monitors: list[Any] = []
         self._last = 0.0
@@ -31,18 +29,18 @@ class SystemSampler:
             return
         self._last = time.monotonic()
         values: dict[str, float] = {}
-        for monitor in self._made():
+        for monitor in self._all():
             monitor.collect_metrics()
             values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
         with self.path.open("a+b") as stream:
             stream.seek(0)
             whole = [len(line) for line in stream if line.endswith(b"\n")]
-            stream.truncate(sum(whole))  # a disk that was full left half a line, which the next would be joined to
+            stream.truncate(sum(whole))  # a full disk left half a line; the next one must not be joined to it
             point = {"step": len(whole), "time": time.time(), **values}
             stream.write(f"{json.dumps(point)}\n".encode())
 
-    def _made(self) -> list[Any]:
+    def _all(self) -> list[Any]:
         if not self._monitors:
             from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
             from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor

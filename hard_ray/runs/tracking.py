@@ -1,8 +1,8 @@
-"""MLflow follows the run folder: it is told what the folder holds, and never waited for.
+"""MLflow follows the run folder: training never waits for it.
 
 The folder is the record. A follower sends what a checkpoint covers, remembers how far it came, and goes on from
-there when a server was down, after a resume, or with `hardray sync RUN`. Sending twice does no harm: a point has
-the time it was measured at, and MLflow keeps one of two equal ones.
+there after the server was down, after a resume, or with `hardray sync RUN`. Sending twice is harmless: a point has
+the time of its measurement, and MLflow keeps one of two equal points.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,16 +25,11 @@ from hard_ray.errors import readable
 from hard_ray.files import read_json, write_json
 from hard_ray.redaction import masked
 from hard_ray.runs.folder import RunFolder
-from hard_ray.runs.log import LogPlace
-from hard_ray.runs.system_metrics import SystemSampler
+from hard_ray.runs.log import LogTail
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-logger = logging.getLogger(__name__)
-
-FOLLOW_EVERY_S = 2.0
-LONGEST_PAUSE_S = 60.0
 POINTS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 MODEL_NAME = "student"
@@ -43,7 +37,7 @@ COUNTERS = ("step", "time", "from_update")
 
 
 def default_uri(runs: Path) -> str:
-    """One sqlite database for all runs beside each other."""
+    """The sqlite database that all runs in a folder share."""
     return f"sqlite:///{runs / 'mlflow.db'}"
 
 
@@ -54,13 +48,13 @@ def tracking_uri(config: TrackingConfig, folder: RunFolder) -> str:
 
 @dataclass(slots=True)
 class Sent:
-    """What MLflow was told so far; kept in `tracking.json`."""
+    """The part of a run that MLflow already has; kept in `tracking.json`."""
 
     run_id: str | None = None
     steps: dict[str, int] = field(default_factory=dict)
-    """The step up to which each log was sent."""
+    """Last step that was sent, by log file."""
     files: dict[str, float] = field(default_factory=dict)
-    """Time of change of each file that was sent."""
+    """Modification time of each file that was sent."""
     model: bool = False
     status: str | None = None
     """The status that the run was closed with."""
@@ -75,26 +69,26 @@ class Follower:
     name: str
     uri: str
     parent: Follower | None = None
-    """The run that this one is a control of, or the search that it is a trial of."""
+    """The run of which this is a control, or the search of which it is a trial."""
     ended: str | None = None
-    """MLflow's word for how the run ended, once it has; None: it goes on."""
+    """MLflow's status of the ended run; None: it goes on."""
     sent: Sent = field(init=False)
     _known: bool = field(init=False, default=False)
-    _places: dict[str, LogPlace] = field(init=False, default_factory=dict)
+    _tails: dict[str, LogTail] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Go on where the folder says."""
+        """Continue from what the folder says was sent."""
         self.sent = Sent(**read_json(self.folder.tracking, {}))
 
     @property
     def run_id(self) -> str:
-        """The MLflow run, once there is one."""
+        """The id of the MLflow run, which must exist."""
         if self.sent.run_id is None:
             raise RuntimeError("the MLflow run has not been made yet")
         return self.sent.run_id
 
     def sync(self) -> None:
-        """Send what is new. Raises whatever the client raises; what was sent is remembered."""
+        """Send what is new. Raises whatever the client raises; what was sent until then is remembered."""
         if not self.folder.config.is_file() or (self.parent is not None and self.parent.sent.run_id is None):
             return
         client = _client(self.uri)
@@ -111,7 +105,7 @@ class Follower:
             self._remember()
 
     def follow(self) -> None:
-        """Send what is new; where the run has ended, end the MLflow run too. Raises as `sync` does."""
+        """Send what is new; if the run has ended, end the MLflow run too. Raises as `sync` does."""
         if self.ended is None:
             self.sync()
         elif self.sent.status != self.ended:
@@ -121,8 +115,8 @@ class Follower:
         """Send the rest, the description and the model, and end the MLflow run.
 
         Args:
-            status: MLflow's word: FINISHED, FAILED or KILLED.
-            description: Markdown that the run's page shows.
+            status: FINISHED, FAILED or KILLED.
+            description: Markdown for the run's page in MLflow.
         """
         self.sync()
         if self.sent.run_id is None or self.sent.status == status:
@@ -130,7 +124,7 @@ class Follower:
         client = _client(self.uri)
         if description:
             client.set_tag(self.sent.run_id, "mlflow.note.content", description)
-        if self.folder.metrics.is_file():  # the reasons of the phase switches are texts
+        if self.folder.metrics.is_file():  # has the reasons of phase switches, which are no MLflow metrics
             client.log_artifact(self.sent.run_id, str(self.folder.metrics))
         if status == "FINISHED" and self.parent is None and self.folder.student.is_dir() and not self.sent.model:
             log_model(self.folder, self.config, self.uri, self.sent.run_id)
@@ -141,14 +135,14 @@ class Follower:
         self._remember()
 
     def reopen(self) -> None:
-        """The run goes on: after a resume it is the same MLflow run."""
+        """Mark the MLflow run as running again, after a resume."""
         if self.ended is None and self.sent.run_id is not None and self.sent.status is not None:
             _client(self.uri).update_run(self.sent.run_id, status="RUNNING")
             self.sent.status = None
             self._remember()
 
     def _forget_if_gone(self, client: MlflowClient) -> None:
-        """Begin anew where the database was deleted, or is another one."""
+        """Start a new MLflow run if the database was deleted, or is another one."""
         from mlflow.exceptions import MlflowException
 
         if self.sent.run_id is None:
@@ -180,20 +174,20 @@ class Follower:
             client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
 
     def _covered(self) -> int | None:
-        """The update up to which a checkpoint keeps what happened; None once training has ended."""
+        """The update of the newest checkpoint; None: training has ended, and all points are final."""
         if self.folder.is_finished:
             return None
         steps = [int(path.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*")]
         return max(steps, default=0)
 
     def _send_points(self, client: MlflowClient, path: Path, covered: int | None) -> None:
-        """Send the points beyond the step that was sent last; none of a later step can be in between."""
+        """Send the points after the last step that was sent, up to `covered`."""
         from mlflow.entities import Metric
 
         sent, last = self.sent.steps.get(path.name, -1), -1
         metrics: list[Metric] = []
-        place = self._places.setdefault(path.name, LogPlace())
-        for point in place.read(path, until=covered):
+        tail = self._tails.setdefault(path.name, LogTail())
+        for point in tail.read(path, until=covered):
             last = point["step"]
             stamp = int(1000 * point["time"])
             metrics += [
@@ -203,7 +197,7 @@ class Follower:
             ]
         for start in range(0, len(metrics), POINTS_PER_REQUEST):
             client.log_batch(self.run_id, metrics=metrics[start : start + POINTS_PER_REQUEST])
-        place.keep()
+        tail.advance()
         self.sent.steps[path.name] = max(sent, last)
 
     def _send_files(self, client: MlflowClient) -> None:
@@ -221,16 +215,16 @@ class Follower:
 
 
 def log_evaluation(run: RunFolder, config: RunConfig, result: Mapping[str, Any], folder: Path) -> str | None:
-    """Tell a run's MLflow run what was measured later: a metric for each number, and the folder's files.
+    """Send a later evaluation to a run's MLflow run: a metric for each number, and the folder's files.
 
     Args:
         run: the run, or a control of one.
         config: its configuration.
-        result: what `evaluation.json` holds.
-        folder: where that lies, beside its pictures.
+        result: the content of `evaluation.json`.
+        folder: the folder of that file and its figures.
 
     Returns:
-        Why MLflow was not told; None where it was, or where it does not know the run.
+        Why sending failed; None: it succeeded, or MLflow does not know the run.
     """
     from mlflow.entities import Metric
 
@@ -249,8 +243,8 @@ def log_evaluation(run: RunFolder, config: RunConfig, result: Mapping[str, Any],
         client.log_batch(sent.run_id, metrics=[Metric(key, value, stamp, step) for key, value in values.items()])
         for path in sorted(folder.glob("*.*")):
             client.log_artifact(sent.run_id, str(path), "evaluation")
-    except Exception as error:  # a server may answer anything; the folder has it all
-        return _readable(error)
+    except Exception as error:  # the server's errors are of any kind; the folder has it all
+        return readable_problem(error)
     return None
 
 
@@ -258,70 +252,10 @@ def _metric_name(suite: str, key: str, split: str) -> str:
     return f"{split}/{key}" if suite == "clean" else f"ood/{suite.replace('-', '_')}/{key}"
 
 
-class Tracking:
-    """A thread that follows the folders of a run, and waits longer while the server does not answer."""
-
-    def __init__(self, followers: list[Follower], *, sample_system: bool) -> None:
-        """The first follower is the main run's."""
-        self.followers = followers
-        self.problem: str | None = None
-        self._sampler = SystemSampler(followers[0].folder) if sample_system else None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
-
-    def start(self) -> None:
-        """Follow in the background."""
-        self._thread.start()
-
-    @property
-    def is_started(self) -> bool:
-        """Whether `start` was called."""
-        return self._thread.ident is not None
-
-    def stop(self, closing: Callable[[], None], *, patience_s: float) -> bool:
-        """End the thread, then close the runs; whether all was sent within `patience_s` seconds."""
-        self._stopping.set()
-        done = threading.Event()
-
-        def close() -> None:
-            self._thread.join()
-            try:
-                closing()
-                self.problem = None
-                done.set()
-            except Exception as error:  # a server may answer anything; nothing is lost
-                self.problem = _readable(error)
-
-        closer = threading.Thread(target=close, name="mlflow-close", daemon=True)
-        closer.start()
-        closer.join(patience_s)
-        return done.is_set()
-
-    def _follow(self) -> None:
-        pause, reopened = FOLLOW_EVERY_S, False
-        while not self._stopping.wait(pause if reopened else 0.0):
-            try:
-                if not reopened:
-                    for follower in self.followers:
-                        follower.reopen()
-                    reopened = True
-                if self._sampler is not None:
-                    self._sampler.sample()
-                for follower in self.followers:
-                    follower.follow()
-                self.problem, pause = None, FOLLOW_EVERY_S
-            except Exception as error:  # see above
-                self.problem, reopened = _readable(error), True
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-                logger.debug("MLflow cannot be told: %s", self.problem)
-
-
-
-
 def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> None:
     """Log the finished student as a model for inference: pt2, with an input example, any batch size.
 
-    It takes images in [0, 1], shape (batch, channels, height, width), and gives logits; it normalises by itself.
+    It takes images in [0, 1], shape (batch, channels, height, width), normalises them and returns logits.
     """
     from importlib.metadata import version
 
@@ -350,7 +284,7 @@ def log_model(folder: RunFolder, config: RunConfig, uri: str, run_id: str) -> No
 
 @contextmanager
 def _tracking_to(uri: str) -> Iterator[None]:
-    """MLflow's global address for a while: it is an environment variable too, which the next run would follow."""
+    """Set MLflow's global address, then reset it: it is an environment variable too, which the next run would use."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
@@ -358,27 +292,27 @@ def _tracking_to(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri("")  # none: MLflow looks at the variable again
+        mlflow.set_tracking_uri("")  # empty: MLflow reads the variable again
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def show_best(uri: str, run_id: str, values: Mapping[str, float]) -> None:
-    """Log what the best trial of a search reached as metrics of the search's own run."""
+    """Log the best trial's metrics in the search's own run."""
     client = _client(uri)
     for name, value in values.items():
         client.log_metric(run_id, f"best/{name}", value)
 
 
 def show_table(uri: str, run_id: str, name: str) -> None:
-    """Show an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
+    """List an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
     shown = json.dumps([{"path": name, "type": "table"}])
     _client(uri).set_tag(run_id, "mlflow.loggedArtifacts", shown)
 
 
 def _client(uri: str) -> MlflowClient:
-    """A client that gives up soon: the follower tries again, and nothing waits for it."""
+    """A client that gives up soon, because the follower tries again."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -390,7 +324,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    """The experiment's id; for a local database its artifacts lie beside it."""
+    """The experiment's id, which is created if needed; the artifacts of a local database are beside it."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -398,7 +332,7 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
         database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
         location = (Path(database).parent / "mlartifacts" / name).as_uri() if database else None
         try:
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not chats
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # MLflow then shows training runs, not chats
             return str(client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException:  # another run made it in the meantime
             found = client.get_experiment_by_name(name)
@@ -407,5 +341,6 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     return str(found.experiment_id)
 
 
-def _readable(error: Exception) -> str:
+def readable_problem(error: Exception) -> str:
+    """One line about an error, without passwords."""
     return masked(readable(error))

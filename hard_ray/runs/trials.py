@@ -1,4 +1,4 @@
-"""The trials of a search: what was tried, how it went, and which is best. No Ray, no files of other parts."""
+"""The trials of a search: their settings, states and results, and which is best."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Any, Literal
 
 HOPELESS_AFTER = 3
-"""So many trials that fail the same way before any other has ended say that all will."""
+"""If the first so many trials to end fail the same way, all will: the search ends."""
 
 
 class TrialStatus(StrEnum):
-    """How a trial stands."""
+    """The state of a trial."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -26,27 +26,27 @@ class TrialStatus(StrEnum):
 
 @dataclass(slots=True)
 class Trial:
-    """One setting and what came of it."""
+    """One setting and its result."""
 
     id: str
     config: dict[str, Any]
     """The drawn values by dotted key."""
     status: TrialStatus = TrialStatus.RUNNING
     metrics: dict[str, float] = field(default_factory=dict)
-    """What the last evaluation reported, on the validation split."""
+    """Metrics of the last evaluation, on the validation split."""
     seconds: float = 0.0
     reason: str | None = None
     """Why it failed or was stopped."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will not go on."""
+        """Whether it has finished, failed or been stopped."""
         return self.status is not TrialStatus.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A metric and which way it is better."""
+    """A metric, and whether it is minimised or maximised."""
 
     metric: str
     mode: Literal["min", "max"]
@@ -56,16 +56,16 @@ class Goal:
         return value > than if self.mode == "max" else value < than
 
     def sort_key(self, trial: Trial) -> float:
-        """The smaller, the better."""
+        """A key for sorting: the smaller, the better."""
         value = trial.metrics[self.metric]
         return -value if self.mode == "max" else value
 
 
 class Ledger:
-    """All trials of a search, in the order in which they began."""
+    """All trials of a search, in the order of their start."""
 
     def __init__(self, goals: Sequence[Goal], trials: Iterable[Trial] = ()) -> None:
-        """Trials of an earlier start are kept."""
+        """Begin with the trials of an earlier start."""
         self.goals = tuple(goals)
         self.trials = {trial.id: trial for trial in trials}
         self._since: dict[str, float] = {}
@@ -73,57 +73,57 @@ class Ledger:
 
     @classmethod
     def read(cls, goals: Sequence[Goal], rows: Iterable[Mapping[str, Any]]) -> Ledger:
-        """The ledger that `to_json` gave."""
+        """Restore a ledger from the rows of `to_json`."""
         return cls(goals, [Trial(**{**row, "status": TrialStatus(row["status"])}) for row in rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain values, one row for each trial."""
         return [asdict(trial) for trial in self.trials.values()]
 
-    # ------------------------------------------------------------------ what happens
+    # ------------------------------------------------------------------ events
 
     def begin(self, name: str, config: Mapping[str, Any], *, now: float | None = None) -> Trial:
-        """A trial starts, or goes on after a resume."""
+        """Note that a trial starts, or continues after a resume."""
         trial = self.trials.setdefault(name, Trial(name, dict(config)))
         trial.status, trial.reason = TrialStatus.RUNNING, None
         self._since[name] = time.monotonic() if now is None else now
         return trial
 
     def report(self, name: str, metrics: Mapping[str, float]) -> None:
-        """A trial was evaluated."""
+        """Note the metrics of a trial's evaluation."""
         self.trials[name].metrics = dict(metrics)
 
     def end(self, name: str, status: TrialStatus, reason: str | None = None, *, now: float | None = None) -> None:
-        """A trial will not go on."""
+        """Note that a trial has ended."""
         trial = self.trials[name]
         trial.status, trial.reason = status, reason
         self.rest(name, now=now)
         self._ended.append(name)
 
     def rest(self, name: str, *, now: float | None = None) -> None:
-        """A trial pauses until the search is resumed: its time stops."""
+        """Stop a trial's clock until the search is resumed."""
         since = self._since.pop(name, None)
         if since is not None:
             self.trials[name].seconds += (time.monotonic() if now is None else now) - since
 
-    # ------------------------------------------------------------------ what follows
+    # ------------------------------------------------------------------ results
 
     @property
     def running(self) -> list[Trial]:
-        """Those that go on."""
+        """The trials that have not ended."""
         return [trial for trial in self.trials.values() if not trial.has_ended]
 
     @property
     def hopeless(self) -> str | None:
-        """Why the search should end: the first trials that ended all failed the same way."""
+        """Why the search should end: the first trials to end all failed the same way. None: it need not."""
         first = [self.trials[name] for name in self._ended[:HOPELESS_AFTER]]
         if len(first) < HOPELESS_AFTER or any(trial.status is not TrialStatus.FAILED for trial in first):
             return None
-        return first[0].reason if len({way(trial) for trial in first}) == 1 else None
+        return first[0].reason if len({failure_pattern(trial) for trial in first}) == 1 else None
 
     @property
     def ranked(self) -> list[Trial]:
-        """Trials with a value of every metric, the best by the first metric on top; those that failed are left out."""
+        """Trials with a value of every metric, without failed ones, the best by the first metric first."""
         usable = [
             trial
             for trial in self.trials.values()
@@ -133,13 +133,13 @@ class Ledger:
 
     @property
     def front(self) -> list[Trial]:
-        """The trials that no other one beats in every metric (Pareto), the best by the first metric on top."""
+        """The Pareto front: trials that no other one dominates, the best by the first metric first."""
         ranked = self.ranked
         return [trial for trial in ranked if not any(self._dominates(other, trial) for other in ranked)]
 
     @property
     def best(self) -> Trial | None:
-        """The best by the first metric; None before any was evaluated."""
+        """The best by the first metric; None: no trial was evaluated yet."""
         return next(iter(self.front), None)
 
     def _dominates(self, one: Trial, other: Trial) -> bool:
@@ -148,7 +148,7 @@ class Ledger:
         return all(mine <= its for mine, its in keys) and any(mine < its for mine, its in keys)
 
 
-def way(trial: Trial) -> str:
-    """What is alike in failures of the same kind: the first line without names and numbers of its own."""
+def failure_pattern(trial: Trial) -> str:
+    """The first line of a failure's reason without its trial's name and numbers: equal for failures of one kind."""
     line = (trial.reason or "").partition("\n")[0].replace(trial.id, "TRIAL")
     return re.sub(r"\d+(\.\d+)?", "N", line)

@@ -109,7 +109,7 @@ def test_the_card_holds_recipe_and_measurements(whole: Exported):
         "| versions | torch 2.14.1 |",
     ):
         assert row in card
-    assert "| clean | images as they are | 300 | 93.21 | 94.32 | 4.56 | 98.76 | 1.23 |" in card
+    assert "| clean | unchanged images | 300 | 93.21 | 94.32 | 4.56 | 98.76 | 1.23 |" in card
     assert "| 2,400 | 61.05 | 62.50 | 7.89 | 91.40 | 2.50 |" in card
     assert "hard: temperature 4, w_clean 1, w_aug 1" in card
     assert "hardray_cnn, trained on the same data" in card
@@ -161,7 +161,7 @@ def test_the_best_is_other_weights_and_borrows_no_figures(digits: Path, tmp_path
     assert "the best on the validation split" in card
     assert "top-1 90.50 %" in card
     assert "93.21" not in card
-    assert "clean (images as they are)" in card.split("## Limits")[1]
+    assert "clean (unchanged images)" in card.split("## Limits")[1]
 
 
 def test_an_unfinished_run_has_a_best_but_no_student(tmp_path: Path):
@@ -197,7 +197,7 @@ def test_a_bare_folder_is_exported_and_checked_on_photographs(digits: Path, tmp_
     assert all(torch.equal(value, weights(digits / "student")[key]) for key, value in weights(made.folder).items())
     assert (made.checks[0].images, made.checks[0].source) == (48, "parts of photographs")
     card = (made.folder / "README.md").read_text()
-    assert "Nothing: of a folder alone, hardray knows neither the data nor the training." in card
+    assert "Nothing: the folder is from no run, so its data and training are unknown." in card
     assert (made.folder / "classes.txt").read_text().split() == list("0123456789")
 
 
@@ -206,7 +206,7 @@ def test_a_run_on_labels_says_so(tmp_path: Path):
     saved_run(tmp_path / "run", config)
     card = (export(tmp_path / "run", tmp_path / "e").folder / "README.md").read_text()
     assert "trained on labels with hardray" in card
-    assert "| teacher | none: the labels alone taught |" in card
+    assert "| teacher | none: trained on labels alone |" in card
 
 
 def test_real_images_are_the_final_splits(digits: Path):

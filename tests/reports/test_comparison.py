@@ -93,7 +93,7 @@ def test_pairs_of_groups_are_tested_on_every_suite_that_both_have(tmp_path: Path
     row = t_tests(comparison)[1][0]
     interval = f"{expected.low:+.2f} to {expected.high:+.2f}"
     assert row == ["b - a", "clean", "+0.97", interval, f"{expected.p:.3f}", "paired", "3"]
-    assert any("takes part in no test: single" in text for text in comparison.states)
+    assert any("are not tested: single" in text for text in comparison.states)
 
 
 def test_a_run_that_goes_on_is_there_with_what_it_has(tmp_path: Path):
@@ -168,7 +168,7 @@ def test_severities_are_means_over_seeds_and_conditions(tmp_path: Path):
 
 def test_what_cannot_be_compared_is_a_message(tmp_path: Path):
     run = finished(tmp_path / "a", clean=90.0)
-    with pytest.raises(RunFolderError, match="wants at least two runs, got 1"):
+    with pytest.raises(RunFolderError, match="needs at least two runs, got 1"):
         read_comparison([run])
     with pytest.raises(RunFolderError, match="is given twice"):
         read_comparison([run, tmp_path / "a" / ".." / "a"])

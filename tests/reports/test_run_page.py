@@ -13,7 +13,7 @@ import yaml
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.errors import RunFolderError
 from hard_ray.files import read_json, write_json, write_text
-from hard_ray.reports.run.page import _spread, write_page
+from hard_ray.reports.run.page import mean_and_deviation, write_page
 from hard_ray.reports.run.pictures import write_pictures
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import read_points
@@ -106,7 +106,7 @@ def test_the_page_shows_phases_parameters_and_configuration(run: RunFolder, page
     identity = read_json(run.summary)["teacher_identity"]
     assert identity in page.text
     for place in (0, -1):
-        assert _spread("shift_x", read_snapshot(snapshot_paths(run)[place]).samples["shift_x"]) in page.text
+        assert mean_and_deviation("shift_x", read_snapshot(snapshot_paths(run)[place]).samples["shift_x"]) in page.text
     assert words(dump_yaml(CONFIG)) in words(page.text)
 
 
@@ -121,7 +121,7 @@ def test_the_page_shows_phases_parameters_and_configuration(run: RunFolder, page
     ],
 )
 def test_a_mean_has_the_places_of_its_deviation(name: str, values: np.ndarray, expected: str):
-    assert _spread(name, values) == expected
+    assert mean_and_deviation(name, values) == expected
 
 
 def test_a_suite_of_severities_is_a_curve_and_one_of_conditions_a_table(run: RunFolder, tmp_path: Path):
@@ -163,7 +163,7 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path: Path):
     write_json(run / "controls/kd/evaluation.json", evaluation(61.5, teacher=99.0))
     log(run, train(5, **{"train/loss": 1.0}), {"kind": "val", "step": 5, "val/top1": 43.25, "val/shifted/top1": 12.0})
     text = Page(write_page(run).read_text()).text
-    assert "Not finished: 5 updates have been logged" in text
+    assert "Not finished: this page shows the 5 updates" in text
     assert "student, plain KD61.5" in text
     assert "on the validation split after 5 updates: clean 43.2 %, shifted 12.0 %" in text
     assert "student, HARD" not in text

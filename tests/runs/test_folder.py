@@ -9,7 +9,7 @@ import pytest
 from hard_ray.errors import RunFolderError
 from hard_ray.files import LEFT_AFTER_S, replacing_folder, write_json
 from hard_ray.runs.folder import RunFolder, create, open_run
-from hard_ray.runs.log import LogPlace, MetricsLog, read_points
+from hard_ray.runs.log import LogTail, MetricsLog, read_points
 
 
 def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):
@@ -61,13 +61,13 @@ def test_a_file_system_without_locks_is_told_from_another_process(tmp_path: Path
 
 
 def test_a_line_that_a_full_disk_tore_is_passed_over_and_nothing_else(tmp_path: Path):
-    path, place = tmp_path / "system.jsonl", LogPlace()
+    path, tail = tmp_path / "system.jsonl", LogTail()
     path.write_bytes(b'{"step": 0}\n{"step": 1, "ti{"step": 1}\n\0\0\n{"step": 2}\n{"step": 3}\n{"st')
-    assert [point["step"] for point in place.read(path, until=2)] == [0, 2]
-    place.keep()
-    assert [point["step"] for point in place.read(path)] == [3]
-    place.keep()
-    assert list(place.read(path)) == []
+    assert [point["step"] for point in tail.read(path, until=2)] == [0, 2]
+    tail.advance()
+    assert [point["step"] for point in tail.read(path)] == [3]
+    tail.advance()
+    assert list(tail.read(path)) == []
 
 
 def test_a_log_is_cut_beyond_a_step_and_at_a_half_line(tmp_path: Path):

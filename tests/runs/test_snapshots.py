@@ -93,7 +93,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str):
             np.savez(path, **{name: stored[name] for name in stored.files if name != "labels"})
     else:
         path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no zip"}[damage])
-    with pytest.raises(RunFolderError, match=r"step-00000001\.npz is no snapshot that can be read"):
+    with pytest.raises(RunFolderError, match=r"step-00000001\.npz is not a readable snapshot"):
         read_snapshot(path)
 
 

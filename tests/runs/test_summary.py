@@ -1,7 +1,7 @@
 from typing import get_args
 
 from hard_ray.config.records import Control
-from hard_ray.runs.summary import LABELS, rows
+from hard_ray.runs.summary import LABELS, models_table
 from tests.support.helpers import tiny_config
 
 SUMMARY = {
@@ -14,7 +14,7 @@ SUMMARY = {
 
 
 def test_the_table_has_a_row_for_each_model_and_a_column_for_each_suite():
-    header, body = rows(SUMMARY, tiny_config())
+    header, body = models_table(SUMMARY["models"], tiny_config())
     assert header == ["model", "clean", "shifts"]
     assert body == [
         ["teacher", "99.0", "91.2"],

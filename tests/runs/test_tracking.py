@@ -12,10 +12,11 @@ import pytest
 from hard_ray.config.layers import dotted_values
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.files import read_json, write_json
+from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.system_metrics import SystemSampler
-from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
+from hard_ray.runs.tracking import Follower, tracking_uri
 from tests.support.helpers import run_here, tiny_config
 
 CONFIG = tiny_config("tracking.enabled=true")

@@ -118,7 +118,7 @@ def test_archives_of_arrays_that_are_bombs_or_damaged_are_refused(tmp_path: Path
             np.savez(path, x=np.arange(10))
             content = bytearray(path.read_bytes().replace(b"(10,)", b"(1e9)"))
         path.write_bytes(bytes(content))
-    with pytest.raises(RunFolderError, match="is no snapshot that can be read"):
+    with pytest.raises(RunFolderError, match="is not a readable snapshot"):
         read_snapshot(path)
 
 

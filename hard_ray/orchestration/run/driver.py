@@ -35,9 +35,10 @@ from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.run.reporter import Reporter, Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.preparation.checks import examine
+from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder, check_new, create, open_run
 from hard_ray.runs.summary import markdown, summarise
-from hard_ray.runs.tracking import Follower, Tracking, tracking_uri
+from hard_ray.runs.tracking import Follower, tracking_uri
 
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}

@@ -37,8 +37,9 @@ from hard_ray.orchestration.search.ray_tune import LISTENERS, build_tuner, goals
 from hard_ray.orchestration.search.trial import TrialOrder, without_extras
 from hard_ray.preparation.checks import examine
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
+from hard_ray.runs.background import Tracking
 from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
-from hard_ray.runs.tracking import Follower, Tracking, show_best, show_table, tracking_uri
+from hard_ray.runs.tracking import Follower, show_best, show_table, tracking_uri
 from hard_ray.runs.trials import Trial, TrialStatus
 
 

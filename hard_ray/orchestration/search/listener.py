@@ -12,7 +12,7 @@ from hard_ray.config.space import better
 from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.search.left_groups import LeftGroups
 from hard_ray.orchestration.search.trial import RESTING, STOP_PATIENCE_S, state_of
-from hard_ray.runs.tracking import Tracking
+from hard_ray.runs.background import Tracking
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.run.driver import Driver
 from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
 from hard_ray.orchestration.run.reporter import Reporter
-from hard_ray.runs.log import LogPlace
+from hard_ray.runs.log import LogTail
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 
 POLL_S = 0.5
@@ -206,7 +206,7 @@ class Evaluations:
         self.per_epoch = per_epoch
         self.tell = tell
         self._told = -1
-        self._place = LogPlace()
+        self._tail = LogTail()
 
     def say(self, text: str) -> None:
         """Nothing: the search's driver speaks for its trials."""
@@ -215,11 +215,11 @@ class Evaluations:
         """Tell what is new."""
         if self.search.stop_request.exists():
             self.folder.stop_request.touch()
-        for point in self._place.read(self.folder.metrics):
+        for point in self._tail.read(self.folder.metrics):
             if point["kind"] == "val" and point["step"] > self._told:
                 self._told = point["step"]
                 self.tell(evaluation(point, self.per_epoch))
-        self._place.keep()
+        self._tail.advance()
 
     def close(self) -> None:
         """The run is over; what was logged last is told."""

@@ -1,1 +1,1 @@
-"""Runs side by side."""
+"""The comparison of runs: groups over seeds, t-tests, tables, figures and the page."""

@@ -1,4 +1,4 @@
-"""Runs side by side, from their folders: what they measured, in what they differ, and whether seeds explain it."""
+"""Runs grouped over seeds: their results, the settings in which groups differ, and tests of the differences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIEWS_OF_TRAINING = (
     "shuffle_window",
     "download",
 )
-"""Keys of `data` that change no measured image."""
+"""Keys of `data` that do not change the measured images."""
 SEED_AT_THE_END = re.compile(r"(^|[-_.])(seed|s)?[-_.]?\d+$")
 
 
@@ -41,12 +41,12 @@ class ComparedRun:
 
     @property
     def suites(self) -> dict[str, dict[str, Any]]:
-        """What its student was measured on at the end; empty while it goes on."""
+        """Final results of its student by suite; empty: it has not ended."""
         return self.record.evaluations.get("student", {})
 
     @property
     def updates(self) -> int:
-        """Updates of student and augmentor, as far as they were logged."""
+        """Number of logged updates of student and augmentor."""
         steps = self.record.outcome.get("steps")
         return sum(steps.values()) if steps else self.record.updates
 
@@ -62,7 +62,7 @@ class ComparedRun:
         return found
 
     def measured_on(self) -> dict[str, Any]:
-        """What decides the images that were measured; a data set's folder may stand anywhere, so its name counts."""
+        """The settings that determine the measured images; of a data set's path only the last part counts."""
         config = self.record.config
         data = {
             key: value for key, value in config.data.model_dump(mode="json").items() if key not in VIEWS_OF_TRAINING
@@ -87,7 +87,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs that differ in nothing but their seeds."""
+    """Runs that differ only in their seeds."""
 
     name: str
     runs: tuple[ComparedRun, ...]
@@ -98,7 +98,7 @@ class Group:
         return [(seed, values[metric]) for seed, values in found if metric in values]
 
     def spread(self, metric: str) -> Spread | None:
-        """Mean, smallest and largest; None where no run has the number."""
+        """Mean, smallest and largest; None: no run has the number."""
         values = [value for _, value in self.sample(metric)]
         return Spread(sum(values) / len(values), min(values), max(values), len(values)) if values else None
 
@@ -115,20 +115,20 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that a comparison says, without a picture."""
+    """All results of a comparison, without figures."""
 
     groups: tuple[Group, ...]
     suites: tuple[str, ...]
     """Measured in some run, in the order of the runs."""
     differing: dict[str, tuple[Any, ...]]
-    """The value of each group by dotted key, of keys in which they differ; None where a group has no such key."""
+    """Values of the groups by dotted key, for keys in which they differ; None: the group has no such key."""
     pairs: tuple[Pair, ...]
     warnings: tuple[str, ...]
-    """What makes numbers incomparable."""
+    """Reasons why numbers are not comparable."""
     states: tuple[str, ...]
-    """Which runs are not finished, and what they have so far; which groups have one run."""
+    """Runs that are not finished, with their progress, and groups of one run."""
     cautions: tuple[str, ...]
-    """What to know before believing the tests."""
+    """Caveats about the tests."""
 
     @property
     def runs(self) -> tuple[ComparedRun, ...]:
@@ -137,13 +137,13 @@ class Comparison:
 
 
 def read_comparison(paths: Sequence[Path]) -> Comparison:
-    """Compare runs from their folders; nothing is written.
+    """Compare runs from their folders; write nothing.
 
     Raises:
-        RunFolderError: fewer than two runs, one of them twice, or a folder that holds none.
+        RunFolderError: there are fewer than two runs, one is a duplicate, or a folder holds no run.
     """
     if len(paths) < 2:
-        raise RunFolderError(f"a comparison wants at least two runs, got {len(paths)}; name their folders")
+        raise RunFolderError(f"a comparison needs at least two runs, got {len(paths)}; name their folders")
     records = [read_record(path) for path in paths]
     folders = [record.folder.path for record in records]
     twice = next((path for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1), None)
@@ -167,7 +167,7 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
-    """Each run's name, with its run's folder before that of a control; the folder where names are not enough."""
+    """A unique name for each run: its folder's path if another run has the same name."""
     names = [_name(record) for record in records]
     return [
         name if names.count(name) == 1 else str(record.folder.path) for name, record in zip(names, records, strict=True)
@@ -175,13 +175,14 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _name(record: RunRecord) -> str:
+    """The run's name; for a control or a teacher's training, its own folder's after that of its run."""
     path = record.folder.path
     above = path.parent.parent if path.parent.name == "controls" else path.parent
     return f"{above.name}/{path.name}" if RunFolder(above).config.is_file() else record.name
 
 
 def grouped(runs: Iterable[ComparedRun]) -> tuple[Group, ...]:
-    """Runs whose resolved configurations differ in seed and name alone stand together, in the order of the first."""
+    """Group runs whose resolved configurations differ only in seed and name, in the order of their first run."""
     found: dict[str, list[ComparedRun]] = {}
     for run in runs:
         found.setdefault(json.dumps(settings(run.record), sort_keys=True), []).append(run)
@@ -192,7 +193,7 @@ def grouped(runs: Iterable[ComparedRun]) -> tuple[Group, ...]:
 
 
 def _group_name(names: Sequence[str]) -> str:
-    """The name without its seed, where that is the same of all: `mnist` of `mnist-s0` and `mnist-s1`."""
+    """The names without their seeds if these are equal: `mnist` for `mnist-s0` and `mnist-s1`."""
     if len(names) == 1:
         return names[0]
     stems = {"/".join(SEED_AT_THE_END.sub("", part) for part in name.split("/")).strip("/") for name in names}
@@ -201,24 +202,24 @@ def _group_name(names: Sequence[str]) -> str:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """The resolved configuration by dotted keys, without what tells runs of one group apart."""
+    """The resolved configuration by dotted keys, without the keys in which runs of one group differ."""
     found = dotted_values(shareable(record.config).model_dump(mode="json"))
     return {key: value for key, value in found.items() if key not in NAMES_A_RUN}
 
 
 def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
-    """The keys in which groups differ, and the value of each."""
+    """The keys in which groups differ, with the value of each group."""
     every = [settings(group.runs[0].record) for group in groups]
     keys = dict.fromkeys(key for found in every for key in found)
     values = {key: tuple(found.get(key) for found in every) for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-# ------------------------------------------------------------------------ what holds
+# ------------------------------------------------------------------------ tests
 
 
 def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:
-    """Every pair of groups on every suite that both measured on the same images."""
+    """Test every pair of groups on every suite that both measured on the same images."""
     for (first, second), suite in itertools.product(itertools.combinations(groups, 2), suites):
         contradicted = contradictions([*first.runs, *second.runs])
         if any(not key.startswith("number of images") or key.endswith(f" {suite}") for key in contradicted):
@@ -229,7 +230,7 @@ def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:
 
 
 def contradictions(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[str]]]:
-    """What was measured differently: by key, the names of the runs with each value."""
+    """The settings of measurement in which runs differ: by key, the names of the runs with each value."""
     found: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for key, value in run.measured_on().items():
@@ -238,26 +239,26 @@ def contradictions(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[str]
 
 
 def plain(value: Any) -> str:
-    """A value of a configuration as a reader writes it."""
+    """A value of a configuration as text: JSON, but strings without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _warnings(groups: Sequence[Group]) -> Iterable[str]:
     runs = [run for group in groups for run in group.runs]
     for key, values in contradictions(runs).items():
-        told = ", but ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-        yield f"The runs were measured on different images, so their numbers are not comparable: {key} is {told}."
+        found = ", but ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+        yield f"The runs were measured on different images, so their numbers are not comparable: {key} is {found}."
     teachers: dict[str, list[str]] = {}
     for run in runs:
         if run.record.outcome.get("teacher_identity"):
             teachers.setdefault(run.record.outcome["teacher_identity"], []).append(run.name)
     if len(teachers) > 1:
-        told = "; ".join(", ".join(names) for names in teachers.values())
-        yield f"The runs had different teachers, so their agreements are not comparable: {told}."
+        found = "; ".join(", ".join(names) for names in teachers.values())
+        yield f"The runs had different teachers, so their agreements are not comparable: {found}."
     for group in groups:
         seeds = [run.record.config.seed for run in group.runs]
         if len(set(seeds)) < len(seeds):
-            yield f"{group.name}: runs with the same seed are counted as if they were independent."
+            yield f"{group.name}: runs with the same seed are treated as independent, which they are not."
 
 
 def _states(groups: Sequence[Group]) -> Iterable[str]:
@@ -269,4 +270,4 @@ def _states(groups: Sequence[Group]) -> Iterable[str]:
             yield f"{run.name} is not finished: {run.updates:,} updates have been logged{so_far}."
     single = [group.name for group in groups if len(group.runs) == 1]
     if single:
-        yield f"One run says nothing of what another seed would give, and takes part in no test: {', '.join(single)}."
+        yield f"Groups of one run, which show no variation over seeds and are not tested: {', '.join(single)}."

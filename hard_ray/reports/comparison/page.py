@@ -1,4 +1,4 @@
-"""The page of a comparison, and its numbers beside it."""
+"""The page of a comparison, and its numbers as JSON beside it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hard_ray.reports.html import (
 
 @dataclass(frozen=True, slots=True)
 class WrittenComparison:
-    """A comparison, and where it was written."""
+    """A comparison, and the paths of its files."""
 
     comparison: Comparison
     page: Path
@@ -65,8 +65,8 @@ def _body(comparison: Comparison) -> Html:
     parts = [
         _head(comparison),
         section("Results", _results(comparison)),
-        section("In what they differ", _differing(comparison)),
-        section("Do the seeds explain it?", _tests(comparison)),
+        section("Different settings", _differing(comparison)),
+        section("Significance", _tests(comparison)),
         section("Validation", _validation(comparison)),
         section("Robustness", _robustness(comparison)),
         section("The runs", _runs(comparison)),
@@ -83,8 +83,8 @@ def _head(comparison: Comparison) -> Html:
     facts = [f"{len(names)} ways of training", f"{len(comparison.runs)} runs"]
     facts += sorted({f"{run.record.split} split" for run in comparison.runs if run.record.split})
     chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    told = (*comparison.warnings, *comparison.states)
-    notices = "".join(f'<p class="notice">{escape(text)}</p>' for text in told)
+    texts = (*comparison.warnings, *comparison.states)
+    notices = "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
     return f'<header><p class="kicker">hardray compare</p><h1>{escape(title)}</h1><ul>{chips}</ul>{notices}</header>'
 
 
@@ -93,7 +93,7 @@ def _results(comparison: Comparison) -> Html:
     keys = [_colour_name(colour) for colour in colours_of(comparison).values()]
     explained = note(
         "Top-1 by suite, agreement with the teacher and expected calibration error in percent, the latter two on clean "
-        "images. Of several seeds: the mean, and the smallest and largest."
+        "images. For several seeds: the mean, with the smallest and largest in brackets."
     )
     drawn = figure_of(to_svg(draw_accuracy(comparison))) if comparison.suites else ""
     return table_of(header, body, keys=keys) + explained + drawn
@@ -106,17 +106,17 @@ def _colour_name(colour: str) -> str:
 def _differing(comparison: Comparison) -> Html:
     header, body = differences(comparison)
     if not body:
-        return note("In nothing but seed and name.")
-    return table_of(header, body) + note("Keys of the resolved configuration; - where a kind has no such key.")
+        return note("None: the runs differ only in seed and name.")
+    return table_of(header, body) + note("Keys of the resolved configuration; - if a kind has no such key.")
 
 
 def _tests(comparison: Comparison) -> Html:
     if not comparison.pairs:
-        return note("A test wants two ways of training with at least two seeds each, measured on the same images.")
+        return note("A test needs two ways of training with at least two seeds each, measured on the same images.")
     header, body = t_tests(comparison)
     explained = note(
         "Differences of top-1 in points of percent, with 95 % confidence intervals and two-sided p. Paired: a paired "
-        "t-test over the seeds that both have. Welch: the seeds do not coincide, and variances may differ."
+        "t-test over the seeds that both have. Welch: a test for different seeds and unequal variances."
     )
     return table_of(header, body) + explained + "".join(map(note, comparison.cautions))
 
@@ -128,7 +128,7 @@ def _validation(comparison: Comparison) -> Html:
 
 
 def _robustness(comparison: Comparison) -> Html:
-    """Suites by severity as curves, and those of several conditions as tables too."""
+    """Show suites by severity as curves, and those of several conditions as tables too."""
     figures, tables = [], []
     for suite in comparison.suites:
         parts = by_condition(comparison, suite)

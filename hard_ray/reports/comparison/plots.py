@@ -1,11 +1,11 @@
-"""Figures of a comparison: accuracy by suite, and how it grew."""
+"""Figures of a comparison: final accuracy by suite, and validation curves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from hard_ray.reports.comparison.groups import Comparison, Spread
-from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text
 from hard_ray.reports.figures import INK, new_figure
 
 if TYPE_CHECKING:
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
-"""A colour comes back after six groups, with another marker."""
+"""Colours repeat after six groups, with another marker."""
 WIDTH = 0.7
-"""Of a suite's groups side by side, in distances between two suites."""
+"""Width of a suite's groups side by side, relative to the distance between suites."""
 MOST_PANELS = 3
 PAGE = 9.2
-"""Width of a figure that fills a page, in inches; a narrower one would be enlarged, letters and all."""
+"""Width of a figure that fills a page, in inches; a page would enlarge a narrower one, with its letters."""
 
 
 def colours_of(comparison: Comparison) -> dict[str, str]:
@@ -27,7 +27,7 @@ def colours_of(comparison: Comparison) -> dict[str, str]:
 
 
 def draw_accuracy(comparison: Comparison) -> Figure:
-    """Top-1 by suite: the mean over seeds, with the smallest and largest."""
+    """Draw top-1 by suite: the mean over seeds, with the smallest and largest."""
     groups, suites, colours = comparison.groups, comparison.suites, colours_of(comparison)
     figure = new_figure(PAGE, 3.2)
     axis = figure.subplots()
@@ -64,14 +64,14 @@ def _with_ranges(axis: Axes, known: list[tuple[float, Spread]], colour: str, mar
 
 
 def validated_suites(comparison: Comparison) -> dict[str, str]:
-    """The suites of the validation curves, and the names they are logged under."""
+    """The logged name of top-1 by suite, for the validation curves."""
     names = dict.fromkeys(name for run in comparison.runs for point in run.record.of_kind("val") for name in point)
     tops = [name for name in names if name.startswith("val/") and name.endswith("/top1")]
     return {name.removeprefix("val/").removesuffix("top1").strip("/") or "clean": name for name in tops}
 
 
 def draw_curves(comparison: Comparison) -> Figure:
-    """Accuracy on the validation split over updates, a panel for each suite and a line for each run."""
+    """Draw accuracy on the validation split over updates, a panel for each suite and a line for each run."""
     panels, colours = validated_suites(comparison), colours_of(comparison)
     columns = min(MOST_PANELS, len(panels))
     rows = -(-len(panels) // columns)
@@ -93,7 +93,7 @@ def draw_curves(comparison: Comparison) -> Figure:
 
 
 def _name_groups(figure: Figure, colours: dict[str, str] | None = None) -> None:
-    """A legend beneath the panels, of the first one's labels or of lines in these colours."""
+    """Add a legend beneath the panels: the labels of the first one, or lines in these colours."""
     from matplotlib.lines import Line2D
 
     if colours is None:
@@ -101,6 +101,4 @@ def _name_groups(figure: Figure, colours: dict[str, str] | None = None) -> None:
     else:
         handles = [Line2D([], [], color=colour, linewidth=1.8) for colour in colours.values()]
         labels = list(colours)
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), **LEGEND)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    plain_text(figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), **LEGEND))

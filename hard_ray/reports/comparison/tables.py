@@ -1,4 +1,4 @@
-"""The tables of a comparison as texts, for a screen and for a page."""
+"""The tables of a comparison as text, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _result(group: Group, suites: Sequence[str]) -> list[str]:
 
 
 def _cell(group: Group, metric: str, form: str) -> str:
-    """The mean, and where the runs differ, the smallest and largest."""
+    """The mean; if the runs differ, also the smallest and largest."""
     spread = group.spread(metric)
     if spread is None:
         return "-"
@@ -75,7 +75,7 @@ def _test(found: Difference) -> list[str]:
 
 
 def by_condition(comparison: Comparison, suite: str) -> dict[str, By]:
-    """Accuracy by condition and severity of each group that has it, means over its runs."""
+    """Accuracy by condition and severity, for each group that measured it; means over its runs."""
     found = {}
     for group in comparison.groups:
         parts = [run.suites[suite]["by"] for run in group.runs if "by" in run.suites.get(suite, {})]
@@ -90,7 +90,7 @@ def _mean_of(parts: Sequence[By]) -> By:
 
 
 def mean_by_severity(by: By) -> dict[str, float]:
-    """Means over conditions."""
+    """Accuracy by severity, the mean over conditions."""
     return _means(by.values())
 
 

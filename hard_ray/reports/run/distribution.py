@@ -1,4 +1,4 @@
-"""The augmentor's distribution over a run, as ridges."""
+"""The distribution of the augmentor's parameters over a run, as ridge plots, and their units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.reports.curves import LABEL_SIZE, _quiet
+from hard_ray.reports.curves import LABEL_SIZE, quiet_axes
 from hard_ray.reports.figures import INK, LINE, new_figure
 from hard_ray.runs.snapshots import Snapshot
 
@@ -17,21 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 BINS = 48
-
-
 OVERLAP = 1.6
 """Height of the tallest ridge, in distances between two ridges."""
 
 
 def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
-    """What the augmentor draws, a panel for each parameter and in it a ridge for each snapshot, oldest on top."""
+    """Draw a panel for each parameter that the augmentor draws, with a ridge for each snapshot, oldest on top."""
     names = list(snapshots[0].samples)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure(9.2 if columns == 3 else 3.4 * columns, (0.3 * len(snapshots) + 1.0) * rows)
-    figure.suptitle("what the augmentor draws, by update", fontsize=10, color=INK)
+    figure.suptitle("distribution of the augmentor's parameters by update", fontsize=10, color=INK)
     axes = figure.subplots(rows, columns, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place < len(names):
@@ -45,12 +42,12 @@ def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updat
     unit = unit_of(name)
     values = [unit.convert(snapshot.samples[name].astype(np.float64)) for snapshot in snapshots]
     low, high = _limits(name, snapshots, values)
-    densities = [_density(found, low, high) for found in values]
-    tallest = max(float(density.max()) for density in densities) or 1.0
+    densities = [density(found, low, high) for found in values]
+    tallest = max(float(each.max()) for each in densities) or 1.0
     places = np.linspace(low, high, BINS)
-    for place, (density, colour) in enumerate(zip(densities, ramp(len(snapshots)), strict=True)):
+    for place, (heights, colour) in enumerate(zip(densities, ramp(len(snapshots)), strict=True)):
         base = float(len(snapshots) - 1 - place)
-        top = base + OVERLAP * density / tallest
+        top = base + OVERLAP * heights / tallest
         axis.fill_between(places, base, top, color=colour, alpha=0.75, linewidth=0, zorder=place + 2)
         axis.plot(places, top, color=colour, linewidth=1.0, zorder=place + 2)
     axis.set_xlim(low, high)
@@ -61,18 +58,18 @@ def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updat
         axis.set_ylabel("update", fontsize=LABEL_SIZE, color=INK)
     axis.set_xlabel(unit.label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     axis.grid(visible=True, color=LINE, linewidth=0.6)
-    _quiet(axis)
+    quiet_axes(axis)
 
 
 def _limits(name: str, snapshots: Sequence[Snapshot], values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The bounds, or where there are none, what was drawn."""
+    """The parameter's bounds; without bounds, the range of the drawn values."""
     bounds = snapshots[-1].bounds.get(name)
     low, high = bounds_in_unit(name, bounds) if bounds else (min(map(np.min, values)), max(map(np.max, values)))
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _density(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """A smoothed histogram; what piles up at a bound stays there."""
+def density(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """A smoothed histogram; values at a bound stay within it."""
     counts, _ = np.histogram(values.clip(low, high), BINS, (low, high))
     smooth: NDArray[np.float64] = np.convolve(
         np.pad(counts / max(1, len(values)), 2, mode="symmetric"), np.array([1, 4, 6, 4, 1]) / 16, mode="valid"
@@ -81,7 +78,7 @@ def _density(values: NDArray[np.float64], low: float, high: float) -> NDArray[np
 
 
 def ramp(count: int) -> list[str]:
-    """Colours from early to late that can be told from a light and from a dark page."""
+    """Colours from early to late, visible on a light and on a dark page."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -93,16 +90,16 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A readable name and unit, and the way from the augmentor's own numbers to it."""
+    """A readable name and unit, and the conversion of the augmentor's values to it."""
 
     name: str
     unit: str = ""
     convert: Callable[[Values], Values] = lambda values: values
-    """Never decreases, so that bounds stay bounds."""
+    """Non-decreasing, so that bounds stay bounds."""
 
     @property
     def label(self) -> str:
-        """Name and unit, as an axis bears them."""
+        """Name and unit, for an axis."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
@@ -121,10 +118,10 @@ UNITS = {
 
 
 def unit_of(name: str) -> Unit:
-    """The unit of a drawn value; an unknown one stays as it is.
+    """The unit of a parameter; one without a known unit is not converted.
 
     Args:
-        name: as the augmentor gives it; in a sequence it begins with the part that draws it.
+        name: the augmentor's name for it; in a sequence it begins with the part that draws it.
     """
     part, _, last = name.rpartition(".")
     known = UNITS.get(last)
@@ -134,6 +131,6 @@ def unit_of(name: str) -> Unit:
 
 
 def bounds_in_unit(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The range of a drawn value in its readable unit."""
+    """The range of a parameter in its readable unit."""
     low, high = unit_of(name).convert(np.array(bounds, dtype=np.float64)).tolist()
     return low, high

@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that needs nothing beside it."""
+"""The page of a run: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hard_ray.reports.run.distribution import bounds_in_unit, unit_of
 from hard_ray.reports.run.pictures import Pictures, read_pictures
 from hard_ray.runs.record import RunRecord, read_record, shareable
 from hard_ray.runs.snapshots import why_none
-from hard_ray.runs.summary import label, table, top1
+from hard_ray.runs.summary import label, models_table, top1
 
 By = dict[str, dict[str, float]]
 """Accuracy by condition and severity."""
@@ -61,8 +61,8 @@ def page(record: RunRecord, pictures: Pictures | None) -> Html:
         section("Evaluation", _evaluation(record)),
         section("What the augmentor learned", _augmentor(record, pictures, drawn)),
         section("Pictures", _gallery(record, drawn)),
-        section("Where the time went", _time(record)),
-        section("How it was made", _origin(record)),
+        section("Time", _time(record)),
+        section("Provenance", _origin(record)),
     ]
     return document(f"{record.name} - hardray", "\n".join(parts))
 
@@ -83,14 +83,14 @@ def _head(record: RunRecord) -> Html:
 
 
 def _unfinished(record: RunRecord) -> str:
-    return f"Not finished: {record.updates:,} updates have been logged, and this page shows what there is so far."
+    return f"Not finished: this page shows the {record.updates:,} updates that have been logged so far."
 
 
 def _results(record: RunRecord) -> Html:
     models = (record.summary or {}).get("models") or {name: top1(found) for name, found in record.evaluations.items()}
     parts = []
     if models:
-        header, body = table(models, record.config)
+        header, body = models_table(models, record.config)
         split = (record.summary or {}).get("split") or record.split
         parts += [table_of(header, body, strong="student" in models), note(f"Top-1 on the {split} split, percent.")]
     points = record.of_kind("val")
@@ -131,7 +131,7 @@ def _validation(record: RunRecord) -> Html:
 
 
 def _robustness(record: RunRecord) -> Html:
-    """Suites whose severities are numbers as curves, suites of several conditions as tables."""
+    """Show suites with numeric severities as curves, suites of several conditions as tables."""
     figures, tables = [], []
     for suite in dict.fromkeys(suite for found in record.evaluations.values() for suite in found):
         results = {name: found[suite] for name, found in record.evaluations.items() if suite in found}
@@ -153,7 +153,7 @@ def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
 
 
 def _evaluation(record: RunRecord) -> Html:
-    """What `hardray evaluate` measured after the run: a row for each suite, and its figures."""
+    """Show the results of `hardray evaluate`: a row for each suite, and its figures."""
     found = record.later
     if not found:
         return ""
@@ -179,23 +179,23 @@ def _tenths(value: float | None) -> str:
 
 def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Html]) -> Html:
     if pictures is None:
-        return note(f"There is nothing to show: {why_none(record.config)}.")
+        return note(f"No snapshots to show: {why_none(record.config)}.")
     if "distribution" not in drawn:
-        return note("This augmentor does not say what it draws.")
+        return note("This augmentor reports no parameters.")
     first, last = pictures.snapshots[0], pictures.snapshots[-1]
     header = ["parameter", "bounds", f"update {first.step:,}", f"update {last.step:,}"]
     body = [
-        [unit_of(name).label, "", *(_spread(name, found.samples[name]) for found in (first, last))]
+        [unit_of(name).label, "", *(mean_and_deviation(name, found.samples[name]) for found in (first, last))]
         for name in last.samples
     ]
     for row, name in zip(body, last.samples, strict=True):
         row[1] = " to ".join(map(number, bounds_in_unit(name, last.bounds[name]))) if name in last.bounds else "-"
-    explained = note("Mean ± standard deviation of what the augmentor draws.")
+    explained = note("Mean ± standard deviation of the parameters that the augmentor draws.")
     return table_of(header, body) + explained + figure_of(drawn["distribution"])
 
 
-def _spread(name: str, values: Any) -> str:
-    """Mean and deviation, with as many places as the deviation's second digit has."""
+def mean_and_deviation(name: str, values: Any) -> str:
+    """Mean ± standard deviation, rounded to two digits of the deviation."""
     converted = unit_of(name).convert(values.astype(np.float64))
     mean, deviation = float(converted.mean()), float(converted.std())
     places = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 3
@@ -207,7 +207,7 @@ def _gallery(record: RunRecord, drawn: dict[str, Html]) -> Html:
         return ""
     return figure_of(
         drawn["grid"],
-        caption="The newest pictures. T: what the teacher says, S: the student; red where they differ.",
+        caption="The newest pictures. T: the teacher's prediction, S: the student's; red: they differ.",
     ) + details("The same images through training", figure_of(drawn["strip"]), is_open=True)
 
 
@@ -223,7 +223,7 @@ def _time(record: RunRecord) -> Html:
         "data_wait": "waiting for data",
     }
     parts = {text: seconds[key] for key, text in names.items() if seconds.get(key)}
-    parts["the rest of the updates"] = max(0.0, total - sum(parts.values()))
+    parts["other work"] = max(0.0, total - sum(parts.values()))
     colours = ("student", "kd", "teacher", "agree", "labels_only")
     bar = "".join(
         f'<span style="flex: {value / total:.4f}; background: var(--{colour})" title="{escape(text)}"></span>'
@@ -231,7 +231,7 @@ def _time(record: RunRecord) -> Html:
     )
     body = [[text, f"{value:,.1f} s", f"{100 * value / total:.0f} %"] for text, value in parts.items()]
     speed = record.outcome.get("images_per_s")
-    sums = f"{total:,.1f} s of updates" + (f", {speed:,.0f} images/s." if speed else ".")
+    sums = f"{total:,.1f} s of updates in total" + (f", {speed:,.0f} images/s." if speed else ".")
     return f'<div class="bar">{bar}</div>' + table_of(["", "time", "share"], body, keys=colours) + note(sums)
 
 
@@ -243,7 +243,7 @@ def _origin(record: RunRecord) -> Html:
         "data": config.data.kind,
         "teacher": config.teacher.model if identity or config.objective.kind != "cross_entropy" else "",
         "teacher's identity": identity,
-        "images that could not be read": str(record.outcome.get("bad_images", "")),
+        "unreadable images": str(record.outcome.get("bad_images", "")),
         **summary.get("versions", {}),
     }
     rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items() if value)

@@ -1,4 +1,4 @@
-"""The pictures that a run's snapshots make, without its models and data."""
+"""Pictures of a run, drawn from its snapshots without models or data."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOMENTS = 8
-"""Snapshots that a picture of the whole training shows."""
+"""Most snapshots in a picture of the whole training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What can be drawn of a run's snapshots."""
+    """A run's snapshots, and the figures drawn from them."""
 
     snapshots: tuple[Snapshot, ...]
     """At most `MOMENTS`, the first and the newest among them."""
     classes: tuple[str, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Each by its name; `distribution` only where the augmentor says what it draws."""
+        """Draw the figures; gives them by name. `distribution` needs an augmentor with samples."""
         drawn = {
             "grid": draw_gallery(self.snapshots[-1], self.classes),
             "strip": draw_strip(self.snapshots, self.classes),
@@ -40,7 +40,7 @@ class Pictures:
 
 
 def read_pictures(record: RunRecord) -> Pictures | None:
-    """A run's snapshots; None where it has none.
+    """Read a run's snapshots; None: it has none.
 
     Raises:
         RunFolderError: one cannot be read.

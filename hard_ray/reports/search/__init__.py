@@ -1,1 +1,1 @@
-"""A search's results."""
+"""The results of a search: tables, figures, and the importance of settings."""

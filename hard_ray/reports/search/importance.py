@@ -1,4 +1,4 @@
-"""Which settings of a search mattered, by Optuna's fANOVA (Hutter et al. 2014)."""
+"""The importance of a search's settings, by Optuna's fANOVA (Hutter et al. 2014)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEWEST_TRIALS = 4
-"""Below that a forest of regression trees says nothing."""
+"""With fewer trials, a forest of regression trees is meaningless."""
 
 
 def importance(trials: Sequence[Trial], parameters: Mapping[str, Distribution], goal: Goal) -> dict[str, float]:
-    """The share of a metric's variance that each setting explains, the largest first; empty where nothing can be said.
+    """The share of a metric's variance that each setting explains, the largest first; empty: it is unknown.
 
     Args:
         trials: with a value of the metric.
-        parameters: what was drawn from.
+        parameters: the distribution of each setting.
         goal: the metric.
     """
     values = [trial.metrics[goal.metric] for trial in trials]
@@ -51,7 +51,7 @@ def importance(trials: Sequence[Trial], parameters: Mapping[str, Distribution], 
 
 
 def optuna_distribution(drawn: Distribution) -> BaseDistribution:
-    """The same distribution in Optuna's words."""
+    """The same distribution as an object of Optuna."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match drawn:

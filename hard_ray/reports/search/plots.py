@@ -1,4 +1,4 @@
-"""Figures of a search: how it went on, which settings mattered, which values go with good trials, what trades off."""
+"""Figures of a search: history, importance of settings, parallel coordinates, Pareto front."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ STATUS_COLOURS = {
 
 
 def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
-    """The metric of each trial in the order in which they began, and the best so far.
+    """Draw the metric of each trial, and the best so far.
 
     Args:
-        trials: in that order; those without the metric leave a gap.
+        trials: in the order of their start; those without the metric leave a gap.
         goal: the metric.
     """
     from matplotlib.ticker import MaxNLocator
@@ -51,10 +51,10 @@ def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
 
 
 def draw_importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """The share of each metric's variance that each setting explains.
+    """Draw the share of each metric's variance that each setting explains.
 
     Args:
-        shares: by metric and setting; a panel for each metric that something is known of.
+        shares: by metric and setting; a metric without shares gets no panel.
     """
     panels = {metric: by for metric, by in shares.items() if by}
     rows = max(len(by) for by in panels.values())
@@ -73,7 +73,7 @@ def draw_importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def draw_parallel(trials: Sequence[Trial], parameters: Mapping[str, Distribution], goal: Goal) -> Figure:
-    """A line for each trial through its settings and the metric; the better, the stronger the colour."""
+    """Draw a line for each trial through its settings and the metric; better trials have a stronger colour."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     ranked = sorted(trials, key=goal.sort_key, reverse=True)
@@ -104,11 +104,11 @@ def draw_parallel(trials: Sequence[Trial], parameters: Mapping[str, Distribution
 
 
 def draw_pareto(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> Figure:
-    """Trials by two metrics; those that no other one beats in both are joined.
+    """Draw trials by two metrics, with a line through the Pareto front.
 
     Args:
         trials: with both metrics.
-        front: the unbeaten ones.
+        front: the trials that no other one dominates.
         goals: the two metrics.
     """
     first, second = goals
@@ -117,10 +117,10 @@ def draw_pareto(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence
     chosen = {trial.id for trial in front}
     others = [trial for trial in trials if trial.id not in chosen]
     x, y = _points(others, first, second)
-    axis.scatter(x, y, s=22, color=COLOURS["labels_only"], label="beaten in both")
+    axis.scatter(x, y, s=22, color=COLOURS["labels_only"], label="dominated")
     ordered = sorted(front, key=lambda trial: trial.metrics[first.metric])
     colour = COLOURS["student"]
-    axis.plot(*_points(ordered, first, second), color=colour, marker="o", markersize=5, label="unbeaten")
+    axis.plot(*_points(ordered, first, second), color=colour, marker="o", markersize=5, label="Pareto front")
     axis.margins(0.1)
     finish(axis, f"{second.metric} ({second.mode})", legend=False)
     axis.legend(**LEGEND)
@@ -129,7 +129,7 @@ def draw_pareto(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence
 
 
 def places(drawn: Distribution, values: Sequence[Any]) -> list[float]:
-    """Where values lie between the lower end, 0, and the upper end, 1; choices at equal distances."""
+    """Positions of values between the lower end, 0, and the upper end, 1; choices have equal distances."""
     if isinstance(drawn, Choice):
         last = max(1, len(drawn.choice) - 1)
         return [drawn.choice.index(value) / last for value in values]
@@ -140,7 +140,7 @@ def places(drawn: Distribution, values: Sequence[Any]) -> list[float]:
 
 
 def tick_places(drawn: Distribution) -> dict[str, float]:
-    """What is written at an axis, and where: the ends, or every choice."""
+    """Tick labels of an axis with their positions: both ends, or every choice."""
     values = drawn.ends()
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return dict(zip(texts, places(drawn, values), strict=True))

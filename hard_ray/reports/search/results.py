@@ -1,4 +1,4 @@
-"""What a search leaves in its folder: all trials, the best configuration, a table and figures."""
+"""The results in a search's folder: all trials, the best configuration, a table and figures."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def write_results(
     """Write `results.json` and, once a trial was evaluated, `best.yaml` and `leader_board.json`.
 
     Args:
-        folder: the search's.
-        search: what is searched.
+        folder: the search's folder.
+        search: the space and its base configuration.
         ledger: the trials so far.
         status: of the search: running, finished, stopped or failed.
-        identity: the teacher's.
-        seconds: that the search took, over all starts.
+        identity: the teacher's identity.
+        seconds: duration of the search, over all starts.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
     """
     best = ledger.best
     results = {
@@ -83,7 +83,7 @@ def leader_board(ledger: Ledger, space: SpaceConfig) -> dict[str, list[Any]]:
 
 
 def markdown(ledger: Ledger, space: SpaceConfig) -> str:
-    """The leader board as the page of the MLflow run shows it."""
+    """The leader board as Markdown, for the page of the MLflow run."""
     board = leader_board(ledger, space)
     lines = [board["columns"], ["---"] * len(board["columns"]), *board["data"]]
     rows = [[cell(value).replace("|", "\\|") for value in line] for line in lines]
@@ -91,14 +91,14 @@ def markdown(ledger: Ledger, space: SpaceConfig) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of the leader board as text; nothing where there is none."""
+    """A value of the leader board as text; None is empty."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def draw_plots(folder: SearchFolder, ledger: Ledger, space: SpaceConfig) -> dict[str, dict[str, float]]:
-    """Draw what there is enough to draw of; the importance of each setting by metric."""
+    """Draw the figures for which there are enough trials; gives the importance of each setting by metric."""
     ranked = ledger.ranked
     shares = {goal.metric: importance(ranked, space.parameters, goal) for goal in ledger.goals}
     if not ranked:
@@ -114,7 +114,7 @@ def draw_plots(folder: SearchFolder, ledger: Ledger, space: SpaceConfig) -> dict
 
 
 def read_ledger(folder: SearchFolder, goals: Sequence[Goal]) -> tuple[Ledger, Mapping[str, Any]]:
-    """The trials of earlier starts, and what else `results.json` holds.
+    """Read the trials of earlier starts, and the other values of `results.json`.
 
     Raises:
         RunFolderError: the file is damaged.
@@ -127,6 +127,6 @@ def read_ledger(folder: SearchFolder, goals: Sequence[Goal]) -> tuple[Ledger, Ma
 
 
 def forget_lost(ledger: Ledger) -> None:
-    """Once a search is over: end trials that a killed search began and that Ray Tune did not remember."""
+    """End the trials that a killed search began and Ray Tune did not record; call it after the search."""
     for trial in ledger.running:
         ledger.end(trial.id, TrialStatus.FAILED, "the search was killed as it began; another trial took its place")

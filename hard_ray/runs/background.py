@@ -1,0 +1,73 @@
+"""The background thread that keeps MLflow up to date while a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from hard_ray.runs.system_metrics import SystemSampler
+from hard_ray.runs.tracking import Follower, readable_problem
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_EVERY_S = 2.0
+LONGEST_PAUSE_S = 60.0
+
+
+class Tracking:
+    """A thread that follows the folders of a run, and waits longer while the server does not answer."""
+
+    def __init__(self, followers: list[Follower], *, sample_system: bool) -> None:
+        """Follow these folders; the first one is the main run's."""
+        self.followers = followers
+        self.problem: str | None = None
+        self._sampler = SystemSampler(followers[0].folder) if sample_system else None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Follow in the background."""
+        self._thread.start()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
+
+    def stop(self, closing: Callable[[], None], *, patience_s: float) -> bool:
+        """End the thread, then close the runs; whether all was sent within `patience_s` seconds."""
+        self._stopping.set()
+        done = threading.Event()
+
+        def close() -> None:
+            self._thread.join()
+            try:
+                closing()
+                self.problem = None
+                done.set()
+            except Exception as error:  # the server's errors are of any kind; nothing is lost
+                self.problem = readable_problem(error)
+
+        closer = threading.Thread(target=close, name="mlflow-close", daemon=True)
+        closer.start()
+        closer.join(patience_s)
+        return done.is_set()
+
+    def _follow(self) -> None:
+        pause, reopened = FOLLOW_EVERY_S, False
+        while not self._stopping.wait(pause if reopened else 0.0):
+            try:
+                if not reopened:
+                    for follower in self.followers:
+                        follower.reopen()
+                    reopened = True
+                if self._sampler is not None:
+                    self._sampler.sample()
+                for follower in self.followers:
+                    follower.follow()
+                self.problem, pause = None, FOLLOW_EVERY_S
+            except Exception as error:  # the server's errors are of any kind; the next round tries again
+                self.problem, reopened = readable_problem(error), True
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                logger.debug("MLflow cannot be reached: %s", self.problem)
