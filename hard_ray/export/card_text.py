@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from hard_ray.networks.network import ImageSpec, Network
+from hard_ray.runs.markdown import markdown_table
 
 
 def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
@@ -17,7 +18,7 @@ def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[
         facts: rows of the table beside its size and input.
     """
     head = [["parameters", f"{parameter_count(network):,}"], *input_rows(network, images)]
-    body = table(["", ""], [*head, *facts.items()])
+    body = markdown_table(["", ""], [*head, *facts.items()])
     return f"""{title(network.architecture)}
 
 {what}
@@ -66,10 +67,3 @@ import timm
 {own}
 model = timm.create_model("local-dir:PATH", pretrained=True).eval()
 ```"""
-
-
-def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    head = f"| {' | '.join(header)} |" if any(header) else f"|{' |' * len(header)}"
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in body]
-    return "\n".join([head, f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)])

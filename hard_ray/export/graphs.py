@@ -6,7 +6,7 @@ normalisation of the input are part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hard_ray.errors import ModelError
+from hard_ray.errors import ModelError, readable
 from hard_ray.networks.network import ImageSpec, Network
 
 Kind = Literal["onnx", "pt2"]
-Run = Callable[[Tensor], Tensor]
+Graph = Callable[[Tensor], Tensor]
 """From images in [0, 1] to logits."""
 
 FILES: dict[Kind, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
@@ -82,12 +82,11 @@ def write_graph(kind: Kind, network: Network, path: Path, images: ImageSpec) -> 
             torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), path)
     except Exception as error:  # an unsupported operator raises errors of any kind
         raise ModelError(
-            f"{network.architecture} cannot be written as {path.name}: {type(error).__name__}: {_first_line(error)}; "
-            "export without this file"
+            f"{network.architecture} cannot be written as {path.name}: {readable(error)}; export without this file"
         ) from error
 
 
-def _onnx(path: Path) -> Run:
+def _onnx(path: Path) -> Graph:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -101,7 +100,7 @@ def _onnx(path: Path) -> Run:
     return run
 
 
-def _pt2(path: Path) -> Run:
+def _pt2(path: Path) -> Graph:
     module: Any = torch.export.load(path).module()
 
     def run(images: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ def check_graph(kind: Kind, path: Path, network: Network, images: Tensor, *, sou
         run = _onnx(path) if kind == "onnx" else _pt2(path)
         got = torch.cat([run(batch) for batch in images.split(_sizes(len(images)))])
     except Exception as error:  # an operator or a shape raises errors of any kind
-        raise ModelError(f"{path.name} was written, but does not run: {_first_line(error)}; it was removed") from error
+        raise ModelError(f"{path.name} was written, but does not run: {readable(error)}; it was removed") from error
     return GraphCheck(path.name, len(images), source, compare(got, wanted, file=path.name))
 
 
@@ -157,8 +156,3 @@ def _sizes(count: int) -> list[int]:
     for size in (*BATCHES, count):
         sizes.append(min(size, count - sum(sizes)))
     return [size for size in sizes if size]
-
-
-def _first_line(error: BaseException) -> str:
-    lines: Sequence[str] = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

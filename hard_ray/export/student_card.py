@@ -9,10 +9,11 @@ from typing import Any
 from hard_ray.config.base import Config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
-from hard_ray.export.card_text import input_rows, is_own, parameter_count, table, timm_code, title
+from hard_ray.export.card_text import input_rows, is_own, parameter_count, timm_code, title
 from hard_ray.export.graphs import GraphCheck
 from hard_ray.export.saved_model import SavedModel
 from hard_ray.export.timm_folder import training_images
+from hard_ray.runs.markdown import markdown_table
 from hard_ray.runs.record import RunRecord
 
 SUITES: dict[Suite, str] = {
@@ -33,7 +34,7 @@ def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
     sections = [
         title(saved.network.architecture),
         _what(saved),
-        table(["", ""], [*_network_rows(saved), *(_recipe_rows(record, saved) if record else [])]),
+        markdown_table(["", ""], [*_network_rows(saved), *(_recipe_rows(record, saved) if record else [])]),
         "## Use\n\n" + _use(saved, checks),
         "## Measured\n\n" + _measured(saved),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(saved)),
@@ -198,7 +199,7 @@ def _measured(saved: SavedModel) -> str:
     return (
         f"On the {record.split} split, in percent; an image counts once for each condition. Agreement is the share of "
         "images on which student and teacher predict the same class, ECE the expected calibration error over 15 bins."
-        "\n\n" + table(header, body)
+        "\n\n" + markdown_table(header, body)
     )
 
 

@@ -125,6 +125,12 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def top1_names(points: Iterable[Point]) -> dict[str, str]:
+    """The logged name of top-1 on the validation split, by suite."""
+    names = dict.fromkeys(name for point in points for name in point)
+    return {_suite_of(name): name for name in names if name.startswith("val/") and name.endswith("/top1")}
+
+
 def _suite_of(name: str) -> str:
     """The suite of a logged name: `val/SUITE/top1`, and `val/top1` for clean images."""
     parts = name.split("/")
@@ -169,6 +175,14 @@ def _log_scale(axis: Axes) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 40 * low else (1,)))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def finish_bars(axis: Axes, names: Sequence[str]) -> None:
+    """Name horizontal bars, the first on top, and give their axis the style that all share."""
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.invert_yaxis()
+    finish(axis, "", legend=False)
+    axis.grid(visible=False, axis="y")
 
 
 def finish(axis: Axes, ylabel: str, *, legend: bool = True) -> None:

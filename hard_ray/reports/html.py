@@ -53,6 +53,18 @@ def document(title: str, body: Html) -> Html:
 """
 
 
+def heading(verb: str, title: str, facts: Iterable[str], notices: Iterable[str]) -> Html:
+    """The head of a page: the verb that made it, the title, short facts, and notices."""
+    chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+    shown = "".join(f'<p class="notice">{escape(text)}</p>' for text in notices)
+    return f'<header><p class="kicker">hardray {verb}</p><h1>{escape(title)}</h1><ul>{chips}</ul>{shown}</header>'
+
+
+def side_by_side(figures: Sequence[Html]) -> Html:
+    """Figures in a row, if the page is wide enough."""
+    return f'<div class="beside">{"".join(figures)}</div>' if figures else ""
+
+
 def section(title: str, content: Html) -> Html:
     """A section with a heading; empty if there is no content."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""

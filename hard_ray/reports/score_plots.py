@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hard_ray.preparation.scoring import Score, pearson
-from hard_ray.reports.curves import LABEL_SIZE, TICK_SIZE, finish
+from hard_ray.reports.curves import LABEL_SIZE, TICK_SIZE, finish, finish_bars
 from hard_ray.reports.figures import COLOURS, INK, QUIET, new_figure
 
 if TYPE_CHECKING:
@@ -19,19 +19,15 @@ def draw_scores(scores: Sequence[Score]) -> Figure:
     """Draw a bar for each augmentation, the lowest first, with two standard errors of the difference to it."""
     figure = new_figure(7.2, 0.32 * len(scores) + 1.0)
     axis = figure.subplots()
-    places = range(len(scores))
     axis.barh(
-        places,
+        range(len(scores)),
         [score.t_stddev for score in scores],
         xerr=[2 * score.behind_error for score in scores],
         height=0.62,
         color=[COLOURS["quiet" if score.name == "identity" else "kd"] for score in scores],
         error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
     )
-    axis.set_yticks(places, [score.name for score in scores], parse_math=False)
-    axis.invert_yaxis()
-    finish(axis, "", legend=False)
-    axis.grid(visible=False, axis="y")
+    finish_bars(axis, [score.name for score in scores])
     axis.set_xlim(left=0)
     axis.set_xlabel(
         "T. stddev, with two standard errors of the difference to the lowest: lower is better",

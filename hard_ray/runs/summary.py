@@ -9,6 +9,7 @@ from typing import Any
 from hard_ray.config.run import RunConfig
 from hard_ray.files import read_json
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.markdown import markdown_table
 
 PACKAGES = ("hardray", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "pydantic")
 LABELS = {
@@ -83,14 +84,12 @@ def top1(suites: dict[str, Any]) -> dict[str, float]:
 def markdown(summary: dict[str, Any], config: RunConfig) -> str:
     """The table and the costs as Markdown, for the run's page in MLflow."""
     header, body = models_table(summary["models"], config)
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(row)} |" for row in body]
     seconds, steps = summary["seconds"], summary["steps"]
     return "\n".join(
         [
             f"Top-1 on the {summary['split']} split, percent.",
             "",
-            *lines,
+            markdown_table(header, body),
             "",
             f"{steps['student']} student and {steps['augmentor']} augmentor updates, {summary['switches']} phase "
             f"switches, {summary['throughput']['images_per_s']:.0f} images/s, {seconds['total']:.0f} s of training, of "

@@ -52,8 +52,8 @@ def test_the_page_is_whole_and_loads_nothing_from_anywhere(runs: list[Path], tmp
     assert not re.search(r"url\((?!#)", text)
     assert page.tags.count("svg") == 4  # accuracy, validation, shifts, corruptions
     assert "prefers-color-scheme: dark" in text
-    for told in ("slow<b>390.5 (90.0 to 91.0)", "optim.lr0.50.750.02", "fast - slow<b>clean+2.25", "fog60.060.0"):
-        assert told in page.text, told
+    for expected in ("slow<b>390.5 (90.0 to 91.0)", "optim.lr0.50.750.02", "fast - slow<b>clean+2.25", "fog60.060.0"):
+        assert expected in page.text, expected
     assert "long is not finished: 20 updates" in page.text
     assert "as few as 3 seeds" in page.text
 
@@ -84,8 +84,8 @@ def test_the_command_prints_the_tables_and_writes_beside_the_runs(runs: list[Pat
     done = CliRunner().invoke(app, ["compare", *map(str, runs)], env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.stderr
     text = words(done.stdout)
-    for told in ("90.5", "(90.0 to 91.0)", "optim.lr", "fast - slow<b>", "+2.25", "paired", "long is not finished"):
-        assert told in text, text
+    for expected in ("90.5", "(90.0 to 91.0)", "optim.lr", "fast - slow<b>", "+2.25", "paired", "long is not finished"):
+        assert expected in text, text
     assert str(runs[0].parent / "compare.html") in done.stdout
     assert (runs[0].parent / "compare.json").is_file()
 
@@ -100,13 +100,13 @@ def test_what_was_measured_differently_is_a_warning_by_name(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("others", "told"), [([], "wants at least two runs"), (["no/such"], "holds no run"), (["."], "is given twice")]
+    ("others", "expected"), [([], "needs at least two runs"), (["no/such"], "holds no run"), (["."], "is given twice")]
 )
-def test_mistakes_are_messages(tmp_path: Path, others: list[str], told: str):
+def test_mistakes_are_messages(tmp_path: Path, others: list[str], expected: str):
     run = finished(tmp_path / "one", clean=90.0)
     done = CliRunner().invoke(app, ["compare", str(run), *(str(run / other) for other in others)])
     assert done.exit_code == 1
-    assert told in words(done.stderr)
+    assert expected in words(done.stderr)
     assert not (tmp_path / "compare.html").exists()
 
 

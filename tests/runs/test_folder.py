@@ -42,7 +42,7 @@ def test_a_second_process_is_refused(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
     folder = create(tmp_path / "run")
-    (folder.path / ".lock").mkdir()  # the superuser may write what nobody may
+    (folder.path / ".lock").mkdir()  # the superuser may write files without permissions
     with (
         pytest.raises(RunFolderError, match=r"run cannot be written \(.*\); allow it, or choose another --output"),
         folder.locked(),
@@ -55,8 +55,8 @@ def test_a_file_system_without_locks_is_told_from_another_process(tmp_path: Path
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    told = pytest.raises(RunFolderError, match=r"has no locks \(No locks available\); choose another --output")
-    with told, create(tmp_path / "run").locked():
+    refused = pytest.raises(RunFolderError, match=r"has no locks \(No locks available\); choose another --output")
+    with refused, create(tmp_path / "run").locked():
         pass
 
 

@@ -142,7 +142,7 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def synced(server: Server, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run, whose MLflow was told afterwards, twice."""
+    """A finished run, that was sent to MLflow afterwards, twice."""
     folder = finished_run(CONFIG, tmp_path_factory.mktemp("runs") / "one")
     for part in (folder, RunFolder(folder.path / "controls" / "kd")):
         part.config.write_text(folder.config.read_text())

@@ -1,4 +1,4 @@
-"""MLflow follows the run folder: nothing lost, nothing twice, nobody waits."""
+"""MLflow follows the run folder: nothing lost, nothing twice, no waiting."""
 
 import json
 import os

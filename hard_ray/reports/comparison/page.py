@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from hard_ray.reports.html import (
     details,
     document,
     figure_of,
+    heading,
     note,
     section,
+    side_by_side,
     table_of,
     write_document,
 )
@@ -82,10 +83,7 @@ def _head(comparison: Comparison) -> Html:
     title = " / ".join(names) if len(names) <= 4 else f"{len(names)} ways of training"
     facts = [f"{len(names)} ways of training", f"{len(comparison.runs)} runs"]
     facts += sorted({f"{run.record.split} split" for run in comparison.runs if run.record.split})
-    chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    texts = (*comparison.warnings, *comparison.states)
-    notices = "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
-    return f'<header><p class="kicker">hardray compare</p><h1>{escape(title)}</h1><ul>{chips}</ul>{notices}</header>'
+    return heading("compare", title, facts, [*comparison.warnings, *comparison.states])
 
 
 def _results(comparison: Comparison) -> Html:
@@ -140,8 +138,7 @@ def _robustness(comparison: Comparison) -> Html:
             lines = {name: mean_by_severity(by) for name, by in parts.items()}
             if is_curve({suite: next(iter(lines.values()))}):
                 figures.append(_curve(comparison, suite, suite, lines))
-    beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
-    return beside + "".join(tables)
+    return side_by_side(figures) + "".join(tables)
 
 
 def _curve(comparison: Comparison, suite: str, condition: str, lines: dict[str, dict[str, float]]) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hard_ray.reports.comparison.groups import Comparison, Spread
-from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text, top1_names
 from hard_ray.reports.figures import INK, new_figure
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def _with_ranges(axis: Axes, known: list[tuple[float, Spread]], colour: str, mar
 
 def validated_suites(comparison: Comparison) -> dict[str, str]:
     """The logged name of top-1 by suite, for the validation curves."""
-    names = dict.fromkeys(name for run in comparison.runs for point in run.record.of_kind("val") for name in point)
-    tops = [name for name in names if name.startswith("val/") and name.endswith("/top1")]
-    return {name.removeprefix("val/").removesuffix("top1").strip("/") or "clean": name for name in tops}
+    return top1_names(point for run in comparison.runs for point in run.record.of_kind("val"))
 
 
 def draw_curves(comparison: Comparison) -> Figure:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve
+from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve, top1_names
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import COLOURS, INK, to_svg
 from hard_ray.reports.html import (
@@ -20,9 +20,11 @@ from hard_ray.reports.html import (
     details,
     document,
     figure_of,
+    heading,
     note,
     number,
     section,
+    side_by_side,
     table_of,
     write_document,
 )
@@ -77,9 +79,7 @@ def _head(record: RunRecord) -> Html:
     facts = [f"{config.student.model} from {source}", f"objective {config.objective.kind}"]
     facts += [f"augmentor {config.augmentor.kind}"]
     facts += [f"{steps['student']:,} student and {steps['augmentor']:,} augmentor updates"] if steps else []
-    state = "" if record.outcome else f'<p class="notice">{escape(_unfinished(record))}</p>'
-    chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    return f'<header><p class="kicker">hardray report</p><h1>{escape(record.name)}</h1><ul>{chips}</ul>{state}</header>'
+    return heading("report", record.name, facts, [] if record.outcome else [_unfinished(record)])
 
 
 def _unfinished(record: RunRecord) -> str:
@@ -96,14 +96,9 @@ def _results(record: RunRecord) -> Html:
     points = record.of_kind("val")
     if "student" not in models and points:
         last = points[-1]
-        scores = ", ".join(f"{suite} {value:.1f} %" for suite, value in _validated(last).items())
+        scores = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in top1_names([last]).items())
         parts.append(note(f"The student so far, on the validation split after {last['step']:,} updates: {scores}."))
     return "".join(parts) or note("Nothing has been measured yet.")
-
-
-def _validated(point: dict[str, Any]) -> dict[str, float]:
-    tops = {name.removesuffix("top1"): value for name, value in point.items() if name.endswith("top1")}
-    return {name[len("val/") : -1] or "clean": value for name, value in tops.items() if name.startswith("val/")}
 
 
 def _training(record: RunRecord) -> Html:
@@ -141,8 +136,7 @@ def _robustness(record: RunRecord) -> Html:
         elif parts:
             named = {label(name, record.config): by for name, by in parts.items()}
             tables.append(details(f"Suite {suite} by condition", conditions_table(named)))
-    beside = f'<div class="beside">{"".join(figures)}</div>' if figures else ""
-    return beside + "".join(tables)
+    return side_by_side(figures) + "".join(tables)
 
 
 def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:

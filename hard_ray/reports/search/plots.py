@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform
-from hard_ray.reports.curves import LABEL_SIZE, LEGEND, TICK_SIZE, finish
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, TICK_SIZE, finish, finish_bars
 from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.runs.trials import Goal, Trial, TrialStatus
 
@@ -60,13 +60,9 @@ def draw_importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     rows = max(len(by) for by in panels.values())
     figure = new_figure(7.2, len(panels) * (0.36 * rows + 1.0))
     for axis, (metric, by) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
-        places = range(len(by))
-        axis.barh(places, list(by.values()), height=0.6, color=COLOURS["kd"])
-        axis.set_yticks(places, list(by), parse_math=False)
-        axis.invert_yaxis()
+        axis.barh(range(len(by)), list(by.values()), height=0.6, color=COLOURS["kd"])
         axis.set_xlim(0, 1)
-        finish(axis, "", legend=False)
-        axis.grid(visible=False, axis="y")
+        finish_bars(axis, list(by))
         label = f"share of the variance of {metric} (fANOVA)"
         axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     return figure

@@ -13,6 +13,7 @@ from hard_ray.files import read_json, write_json, write_text
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.search.importance import importance
 from hard_ray.reports.search.plots import draw_history, draw_importance, draw_parallel, draw_pareto
+from hard_ray.runs.markdown import markdown_table
 from hard_ray.runs.search_folder import SearchFolder
 from hard_ray.runs.summary import versions
 from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus
@@ -85,9 +86,7 @@ def leader_board(ledger: Ledger, space: SpaceConfig) -> dict[str, list[Any]]:
 def markdown(ledger: Ledger, space: SpaceConfig) -> str:
     """The leader board as Markdown, for the page of the MLflow run."""
     board = leader_board(ledger, space)
-    lines = [board["columns"], ["---"] * len(board["columns"]), *board["data"]]
-    rows = [[cell(value).replace("|", "\\|") for value in line] for line in lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(board["columns"], [[cell(value) for value in row] for row in board["data"]])
 
 
 def cell(value: Any) -> str:
