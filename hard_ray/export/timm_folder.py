@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,16 +58,8 @@ def timm_view(data: DataConfig) -> EvalView:
 
 def export_network(network: Network, folder: Path, *, images: ImageSpec, facts: TrainingFacts) -> None:
     """Write a student in timm's layout, with the facts of its training; the folder is replaced in one step."""
-    with replacing_folder(folder) as temporary:
-        write_timm_files(
-            network,
-            temporary,
-            images=images,
-            names=images.classes,
-            view=facts.view,
-            facts={TRAINING_IMAGES: facts.training_images},
-        )
-        write_text(temporary / "README.md", _card(network, images, facts))
+    card, kept = _card(network, images, facts), {TRAINING_IMAGES: facts.training_images}
+    write_timm_folder(network, folder, images=images, names=images.classes, view=facts.view, card=card, facts=kept)
 
 
 def training_images(folders: Iterable[Path]) -> int | None:
@@ -75,10 +68,8 @@ def training_images(folders: Iterable[Path]) -> int | None:
     `config.json` holds it; exports of earlier versions have it in their model card alone.
     """
     for folder in folders:
-        if (folder / "config.json").is_file():
-            count = read_json(folder / "config.json").get(TRAINING_IMAGES)
-            if count is not None:
-                return int(count)
+        with contextlib.suppress(ValueError, KeyError):  # a damaged file, or one of an earlier version
+            return int(read_json(folder / "config.json", {})[TRAINING_IMAGES])
         card = folder / "README.md"
         found = re.search(r"([\d,]+) training images", card.read_text(encoding="utf-8")) if card.is_file() else None
         if found is not None:
@@ -94,6 +85,7 @@ def write_timm_folder(
     names: Sequence[str] | None,
     view: EvalView,
     card: str,
+    facts: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Write a network in timm's layout; the folder is replaced in one step.
 
@@ -107,9 +99,10 @@ def write_timm_folder(
         names: the classes in the order of the outputs; None: they are unknown, and are not compared.
         view: the transform from a picture to the network's input.
         card: the text of `README.md`.
+        facts: other values for `config.json`.
     """
     with replacing_folder(folder) as temporary:
-        write_timm_files(network, temporary, images=images, names=names, view=view)
+        write_timm_files(network, temporary, images=images, names=names, view=view, facts=facts)
         write_text(temporary / "README.md", card)
 
 
@@ -122,7 +115,7 @@ def write_timm_files(
     view: EvalView,
     facts: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
-    """Write `model.safetensors` and `config.json`, which holds `facts` too, into an existing folder."""
+    """Write `model.safetensors` and `config.json` into an existing folder; see `write_timm_folder`."""
     contract = network.contract
     seen = (images.img_size, images.img_size)
     size = contract.size or seen
