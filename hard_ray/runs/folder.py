@@ -153,7 +153,7 @@ class RunFolder:
             yield
 
 
-def check_new(path: Path) -> None:
+def check_new_run(path: Path) -> None:
     """Check that a new run may use this folder.
 
     Raises:
@@ -169,13 +169,13 @@ def check_new(path: Path) -> None:
         raise RunFolderError(f"{path} is there already and is no run folder; choose another --output")
 
 
-def create(path: Path) -> RunFolder:
+def create_run(path: Path) -> RunFolder:
     """Create a new run folder.
 
     Raises:
         RunFolderError: it holds a run already, or cannot be written.
     """
-    check_new(path)
+    check_new_run(path)
     folder = RunFolder(path.expanduser().resolve())
     make_folder(folder.path)
     return folder

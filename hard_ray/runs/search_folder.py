@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.errors import RunFolderError
-from hard_ray.runs.folder import RunFolder, check_new
+from hard_ray.runs.folder import RunFolder, check_new_run
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 
@@ -92,7 +92,7 @@ def check_new_search(path: Path) -> None:
             f"{path} holds a search already; continue it with `hardray tune --resume {path}`, "
             "or choose another --output"
         )
-    check_new(path)
+    check_new_run(path)
 
 
 def open_search(path: Path) -> SearchFolder:

@@ -87,12 +87,12 @@ def test_training_yaml_loads_back_to_the_same(tmp_path: Path):
 
 
 def test_a_run_refuses_the_folder_of_an_autoencoder(tmp_path: Path):
-    from hard_ray.runs.folder import check_new
+    from hard_ray.runs.folder import check_new_run
 
     _settle(run_of("kl"), AutoencoderFolder(tmp_path))
     assert not RunFolder(tmp_path).config.exists()
     with pytest.raises(RunFolderError, match="is no run folder"):
-        check_new(tmp_path)
+        check_new_run(tmp_path)
 
 
 @pytest.mark.slow

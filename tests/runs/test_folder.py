@@ -8,23 +8,23 @@ import pytest
 
 from hard_ray.errors import RunFolderError
 from hard_ray.files import LEFT_AFTER_S, replacing_folder, write_json
-from hard_ray.runs.folder import RunFolder, create, open_run
+from hard_ray.runs.folder import RunFolder, create_run, open_run
 from hard_ray.runs.log import LogTail, MetricsLog, read_points
 
 
 def test_a_folder_with_a_run_is_not_used_again(tmp_path: Path):
-    folder = create(tmp_path / "run")
+    folder = create_run(tmp_path / "run")
     folder.config.write_text("seed: 1\n")
     with pytest.raises(RunFolderError, match=r"holds a run already; continue it with `hardray distill --resume"):
-        create(tmp_path / "run")
+        create_run(tmp_path / "run")
 
 
 def test_a_folder_with_something_else_is_not_used(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(RunFolderError, match="is no run folder"):
-        create(tmp_path)
+        create_run(tmp_path)
     with pytest.raises(RunFolderError, match="is no run folder"):
-        create(tmp_path / "thesis.tex")
+        create_run(tmp_path / "thesis.tex")
 
 
 def test_a_resume_wants_a_run(tmp_path: Path):
@@ -33,7 +33,7 @@ def test_a_resume_wants_a_run(tmp_path: Path):
 
 
 def test_a_second_process_is_refused(tmp_path: Path):
-    folder = create(tmp_path / "run")
+    folder = create_run(tmp_path / "run")
     with folder.locked(), pytest.raises(RunFolderError, match="in use by another hardray process"), folder.locked():
         pass
     with folder.locked():
@@ -41,7 +41,7 @@ def test_a_second_process_is_refused(tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
-    folder = create(tmp_path / "run")
+    folder = create_run(tmp_path / "run")
     (folder.path / ".lock").mkdir()  # the superuser may write files without permissions
     with (
         pytest.raises(RunFolderError, match=r"run cannot be written \(.*\); allow it, or choose another --output"),
@@ -56,7 +56,7 @@ def test_a_file_system_without_locks_is_told_from_another_process(tmp_path: Path
 
     monkeypatch.setattr("fcntl.flock", flock)
     refused = pytest.raises(RunFolderError, match=r"has no locks \(No locks available\); choose another --output")
-    with refused, create(tmp_path / "run").locked():
+    with refused, create_run(tmp_path / "run").locked():
         pass
 
 

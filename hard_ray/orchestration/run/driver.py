@@ -36,7 +36,7 @@ from hard_ray.orchestration.run.reporter import Reporter, Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.background import Tracking
-from hard_ray.runs.folder import RunFolder, check_new, create, open_run
+from hard_ray.runs.folder import RunFolder, check_new_run, create_run, open_run
 from hard_ray.runs.summary import markdown, summarise
 from hard_ray.runs.tracking import Follower, tracking_uri
 
@@ -72,10 +72,10 @@ def distill(
         HardrayError: something the user can mend.
         StoppedError: Ctrl-C; the run can be resumed.
     """
-    check_new(output)
+    check_new_run(output)
     config = absolute(config)
     index, _, _ = examine(config, learner=learner)
-    folder = create(output)
+    folder = create_run(output)
     with folder.locked():
         return Driver(config, index, folder, reporter or Silent()).run()
 
