@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +44,23 @@ class ImageIndex:
     def final_split(self) -> SplitName:
         """Where the finished student is measured: the test split, or without one the validation split."""
         return "test" if "test" in self.splits else "val"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """What a source finds, before its labels are numbered and its images are split."""
+
+    reader: Reader
+    labels: Sequence[Any]
+    """One class number or class name per row."""
+    where: str
+    """The source, for messages about its labels."""
+    names: Sequence[str] | None = None
+    """Class names in the order of the class numbers, where the source has them."""
+    splits: Mapping[str, Rows] = field(default_factory=dict)
+    """The rows of each split; empty where all images are one pool."""
+    shard: NDArray[np.int32] | None = None
+    """For sharded sources, the shard of each row."""
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:

@@ -105,7 +105,7 @@ class ParquetReader:
 
         def of_group(group: int, positions: NDArray[np.int64]) -> list[Picture]:
             values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
-            return [_encoded(values[int(row - self.group_start[group])].as_py()) for row in wanted[positions]]
+            return [encoded(values[int(row - self.group_start[group])].as_py()) for row in wanted[positions]]
 
         return _read_together(np.searchsorted(self.group_start, wanted, side="right") - 1, of_group)
 
@@ -137,7 +137,7 @@ def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
     return read_parquet(open_parquet(path), [column], group).column(column)
 
 
-def _encoded(value: Any) -> Picture:
+def encoded(value: Any) -> Picture:
     """The bytes in a cell: binary, or Hugging Face's struct of bytes and path."""
     if isinstance(value, dict):
         value = value.get("bytes")
@@ -176,7 +176,7 @@ class TarReader:
         return f"{self.files[self.file[row]]}[offset {self.offset[row]}]"
 
 
-def _split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:
+def split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:
     """The split that a row is in, and the split's first row."""
     return next(item for item in reversed(splits) if item[1] <= row)
 

@@ -11,12 +11,12 @@ from hard_ray.data.index import Rows
 from hard_ray.maths.noise import permutation
 
 
-def split_single(labels: NDArray[np.int64], fraction: float, seed: int) -> dict[str, Rows]:
-    """One pool of images becomes three splits: `fraction` for test, `fraction` for val, the rest for train."""
+def split_pool(labels: NDArray[np.int64], *, test: float, val: float, seed: int) -> dict[str, Rows]:
+    """Split one pool of images in three: the share `test` of all, the share `val` of the others, and the rest."""
     everything: Rows = np.arange(len(labels))
-    rest, test = split_off(everything, labels, fraction=fraction, seed=seed, purpose="test split")
-    train, val = split_off(rest, labels, fraction=fraction / (1 - fraction), seed=seed, purpose="val split")
-    return {"train": train, "val": val, "test": test}
+    rest, test_rows = split_off(everything, labels, fraction=test, seed=seed, purpose="test split")
+    train, val_rows = split_off(rest, labels, fraction=val, seed=seed, purpose="val split")
+    return {"train": train, "val": val_rows, "test": test_rows}
 
 
 def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: int, purpose: str) -> tuple[Rows, Rows]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hard_ray.config.data import (
     DataConfig,
     DigitsData,
@@ -15,42 +18,52 @@ from hard_ray.config.data import (
     WebDatasetData,
     describe,
 )
-from hard_ray.data.index import ImageIndex, check_index
-from hard_ray.data.sources.digits import _digits
-from hard_ray.data.sources.image_folder import _image_folder
+from hard_ray.data.index import FoundImages, ImageIndex, Rows, check_index, encode_labels
+from hard_ray.data.sources.digits import SHARES, find_digits
+from hard_ray.data.sources.hugging_face import find_hugging_face
+from hard_ray.data.sources.idx import find_idx
+from hard_ray.data.sources.image_folder import find_image_folder
+from hard_ray.data.sources.shards import find_parquet, find_webdataset
+from hard_ray.data.sources.torchvision_sets import find_torchvision
+from hard_ray.data.splits import split_pool, with_validation
 
 
 def build_index(config: DataConfig) -> ImageIndex:
-    """Look at the source and index it.
+    """Look at the source, number its labels and split its images.
 
     Raises:
-        DataError: it is missing, empty, or holds one class only.
+        DataError: the source is missing, empty, or holds one class only.
     """
+    found = _find(config)
+    classes, labels = encode_labels(found.labels, found.names, where=found.where)
+    index = ImageIndex(found.reader, labels, classes, _splits(config, found, labels), found.shard)
+    return check_index(index, where=describe(config))
+
+
+def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each kind)
     match config:
         case DigitsData():
-            index = _digits(config)
+            return find_digits(config)
         case IdxData():
-            from hard_ray.data.sources.idx import build_idx
-
-            index = build_idx(config)
+            return find_idx(config)
         case ImageFolderData():
-            index = _image_folder(config)
+            return find_image_folder(config)
         case ParquetData():
-            from hard_ray.data.sources.shards import build_parquet
-
-            index = build_parquet(config)
+            return find_parquet(config)
         case WebDatasetData():
-            from hard_ray.data.sources.shards import build_webdataset
-
-            index = build_webdataset(config)
+            return find_webdataset(config)
         case TorchvisionData():
-            from hard_ray.data.sources.torchvision_sets import build_torchvision
-
-            index = build_torchvision(config)
+            return find_torchvision(config)
         case HuggingFaceData():
-            from hard_ray.data.sources.hugging_face import build_hugging_face
-
-            index = build_hugging_face(config)
+            return find_hugging_face(config)
         case _:
             assert_never(config)
-    return check_index(index, where=describe(config))
+
+
+def _splits(config: DataConfig, found: FoundImages, labels: NDArray[np.int64]) -> dict[str, Rows]:
+    """The splits that were found, and those that are still missing, split off by the data's own seed."""
+    fraction, seed = config.val_fraction, config.split_seed
+    if found.splits:
+        return with_validation(found.splits, labels, fraction=fraction, seed=seed)
+    test, val = SHARES if isinstance(config, DigitsData) else (fraction, fraction / (1 - fraction))
+    return split_pool(labels, test=test, val=val, seed=seed)

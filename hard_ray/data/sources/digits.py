@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from hard_ray.config.data import DigitsData
-from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.index import FoundImages
 from hard_ray.data.readers import ArrayReader
-from hard_ray.data.splits import split_off
+
+SHARES = (300 / 1797, 200 / 1497)
+"""The test split's share of all digits, and the validation split's share of the others: 300 and 200 images."""
 
 
-def _digits(config: DigitsData) -> ImageIndex:
-    """Stratified 1,297 / 200 / 300; the digit is resized and stands in the middle of the field."""
+def find_digits(config: DigitsData) -> FoundImages:
+    """1,797 digits, each resized and put in the middle of the field."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -21,10 +23,4 @@ def _digits(config: DigitsData) -> ImageIndex:
     for row, image in enumerate(np.rint(digits.images * (255 / 16)).astype(np.uint8)):
         resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
         field[row, inset : inset + side, inset : inset + side] = np.asarray(resized)
-    labels = digits.target.astype(np.int64)
-    everything: Rows = np.arange(len(labels))
-    rest, test = split_off(everything, labels, fraction=300 / 1797, seed=config.split_seed, purpose="test split")
-    train, val = split_off(rest, labels, fraction=200 / 1497, seed=config.split_seed, purpose="val split")
-    classes = tuple(str(digit) for digit in range(10))
-    splits = {"train": train, "val": val, "test": test}
-    return ImageIndex(ArrayReader(field, "digits"), labels, classes, splits)
+    return FoundImages(ArrayReader(field, "digits"), digits.target.tolist(), "digits")

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from hard_ray.config.data import HuggingFaceData
-from hard_ray.data.index import ImageIndex, Rows, encode_labels
+from hard_ray.data.index import FoundImages, Rows
 from hard_ray.data.layout import find_splits
-from hard_ray.data.readers import Picture, _encoded, _split_of, read_file
-from hard_ray.data.splits import split_single, with_validation
+from hard_ray.data.readers import Picture, encoded, read_file, split_of
 from hard_ray.errors import DataError, readable
 
 
@@ -54,8 +53,8 @@ def hugging_face_folders(name: str) -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in ([local] if local.exists() else []) + [*caches])
 
 
-def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
-    """Splits as the data set has them."""
+def find_hugging_face(config: HuggingFaceData) -> FoundImages:
+    """The splits as the data set has them; a training split that is the only one is a pool of images."""
     found = open_hugging_face(config.name, config.image_column)
     names = find_splits(config, sorted(found))
     if not names and len(found) > 1:
@@ -74,12 +73,10 @@ def build_hugging_face(config: HuggingFaceData) -> ImageIndex:
         splits[split] = np.arange(len(values), len(values) + len(found[name]))
         values += found[name][config.label_column][:].to_pylist()
     feature = found[names["train"]].features[config.label_column]
-    classes, labels = encode_labels(values, getattr(feature, "names", None), where=f"data.name {config.name}")
-    if set(names) == {"train"} and len(found) == 1:
-        splits = split_single(labels, config.val_fraction, config.split_seed)
-    else:
-        splits = with_validation(splits, labels, fraction=config.val_fraction, seed=config.split_seed)
-    return ImageIndex(HuggingFaceReader(config.name, config.image_column, tuple(starts)), labels, classes, splits)
+    is_pool = set(names) == {"train"} and len(found) == 1
+    reader = HuggingFaceReader(config.name, config.image_column, tuple(starts))
+    class_names = getattr(feature, "names", None)
+    return FoundImages(reader, values, f"data.name {config.name}", class_names, {} if is_pool else splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +92,12 @@ class HuggingFaceReader:
         """Encoded bytes where the data set has them."""
         pictures: list[Picture] = []
         for row in rows:
-            split, start = _split_of(row, self.splits)
+            split, start = split_of(row, self.splits)
             cell = open_hugging_face(self.name_, self.column)[split][int(row - start)][self.column][0].as_py()
             if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
                 pictures.append(_read_below(Path(cell["path"]), hugging_face_folders(self.name_)))
             else:
-                pictures.append(_encoded(cell))
+                pictures.append(encoded(cell))
         return pictures
 
     def name(self, row: int) -> str:

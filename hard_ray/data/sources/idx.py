@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.config.data import IdxData
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import FoundImages
 from hard_ray.data.layout import require_folder
 from hard_ray.data.readers import ArrayReader
-from hard_ray.data.splits import with_validation
 from hard_ray.errors import DataError
 
 _UNSIGNED_BYTE = 8
@@ -49,26 +48,24 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: not an idx file ({error})") from None
 
 
-def build_idx(config: IdxData) -> ImageIndex:
-    """The four files; the test split is the `t10k` pair."""
+def find_idx(config: IdxData) -> FoundImages:
+    """The images of the four files; the `t10k` pair is the test split."""
     folder = require_folder(config.path)
     images, labels = [], []
     for prefix in ("train", "t10k"):
         images.append(_read(_find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3))
-        labels.append(_read(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1).astype(np.int64))
+        labels.append(_read(_find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1))
         if images[-1].shape[1:] != images[0].shape[1:]:
             raise DataError(
                 f"{folder}: the t10k images have {_size(images[-1])} pixels, and the train images {_size(images[0])}"
             )
         if len(images[-1]) != len(labels[-1]):
             raise DataError(f"{folder}: {len(images[-1])} {prefix} images, but {len(labels[-1])} labels")
-    every_label = np.concatenate(labels)
-    train, test = np.arange(len(labels[0])), np.arange(len(labels[0]), len(every_label))
-    splits = with_validation(
-        {"train": train, "test": test}, every_label, fraction=config.val_fraction, seed=config.split_seed
-    )
-    classes = tuple(str(label) for label in range(int(every_label.max()) + 1))
-    return ImageIndex(ArrayReader(np.concatenate(images), str(folder)), every_label, classes, splits)
+    every_label = np.concatenate(labels).tolist()
+    rows = np.arange(len(every_label))
+    splits = {"train": rows[: len(labels[0])], "test": rows[len(labels[0]) :]}
+    where = str(folder)
+    return FoundImages(ArrayReader(np.concatenate(images), where), every_label, where, splits=splits)
 
 
 def _read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:

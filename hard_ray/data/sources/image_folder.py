@@ -10,22 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from hard_ray.config.data import ImageFolderData
-from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.index import FoundImages, Rows
 from hard_ray.data.layout import IMAGE_SUFFIXES, class_folders, find_splits, images_below, require_folder, some
 from hard_ray.data.readers import FileReader
-from hard_ray.data.splits import split_single, with_validation
 from hard_ray.errors import DataError
 
 
-def _image_folder(config: ImageFolderData) -> ImageIndex:
+def find_image_folder(config: ImageFolderData) -> FoundImages:
+    """The images of each class folder, in sorted order; without split folders all are one pool."""
     root = require_folder(config.path)
     names = find_splits(config, [entry.name for entry in os.scandir(root) if entry.is_dir()])
-    if names:
-        folders = {split: root / name for split, name in names.items()}
-        classes = class_folders(folders["train"])
-    else:
-        folders = {"train": root}
-        classes = class_folders(root)
+    folders = {split: root / name for split, name in names.items()} or {"train": root}
+    classes = class_folders(folders["train"])
     paths: list[str] = []
     labels: list[int] = []
     splits: dict[str, Rows] = {}
@@ -40,12 +36,7 @@ def _image_folder(config: ImageFolderData) -> ImageIndex:
         splits[split] = np.arange(start, len(paths))
     _refuse_empty(root, classes, paths)
     reader = FileReader(root, pa.array(paths, pa.large_string()))
-    label_array = np.array(labels, dtype=np.int64)
-    if not names:
-        splits = split_single(label_array, config.val_fraction, config.split_seed)
-    else:
-        splits = with_validation(splits, label_array, fraction=config.val_fraction, seed=config.split_seed)
-    return ImageIndex(reader, label_array, classes, splits)
+    return FoundImages(reader, labels, str(root), classes, splits if names else {})
 
 
 def _refuse_empty(root: Path, classes: Sequence[str], paths: Sequence[str]) -> None:

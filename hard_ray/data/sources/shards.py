@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hard_ray.config.data import ParquetData, WebDatasetData
-from hard_ray.data.index import ImageIndex, Rows, encode_labels
+from hard_ray.data.index import FoundImages, Rows
 from hard_ray.data.layout import IMAGE_SUFFIXES, find_splits, require_folder
 from hard_ray.data.readers import ParquetReader, TarReader
 from hard_ray.data.safe_parquet import group_rows, open_parquet, read_parquet
-from hard_ray.data.splits import split_single, with_validation
 from hard_ray.errors import DataError
 
 
-def build_parquet(config: ParquetData) -> ImageIndex:
+def find_parquet(config: ParquetData) -> FoundImages:
     """Index row groups and labels; images stay in the files."""
     files, splits_of_files = _shards(config, ".parquet")
     groups, labels = [], []
@@ -36,10 +35,12 @@ def build_parquet(config: ParquetData) -> ImageIndex:
     reader = ParquetReader.of(files, groups, config.image_column)
     file_of_row = np.repeat(np.arange(len(files)), [len(part) for part in labels])
     values = [value for part in labels for value in part]
-    return _assemble(config, reader, values, file_of_row, splits_of_files, _label_names(open_parquet(files[0]), config))
+    splits = _rows_of_splits(splits_of_files, file_of_row)
+    names = _label_names(open_parquet(files[0]), config)
+    return FoundImages(reader, values, str(config.path), names, splits, file_of_row.astype(np.int32))
 
 
-def build_webdataset(config: WebDatasetData) -> ImageIndex:
+def find_webdataset(config: WebDatasetData) -> FoundImages:
     """Index the members of every shard; images stay in the files."""
     files, splits_of_files = _shards(config, ".tar")
     file, offset, size, values = [], [], [], []
@@ -55,7 +56,8 @@ def build_webdataset(config: WebDatasetData) -> ImageIndex:
         np.array(offset, dtype=np.int64),
         np.array(size, dtype=np.int64),
     )
-    return _assemble(config, reader, values, np.array(file), splits_of_files, None)
+    splits = _rows_of_splits(splits_of_files, reader.file)
+    return FoundImages(reader, values, str(config.path), splits=splits, shard=reader.file)
 
 
 def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, int | str]]:
@@ -135,20 +137,5 @@ def _label_names(parquet: pq.ParquetFile, config: ParquetData) -> tuple[str, ...
         return None
 
 
-def _assemble(
-    config: ParquetData | WebDatasetData,
-    reader: ParquetReader | TarReader,
-    values: Sequence[Any],
-    file_of_row: NDArray[np.integer[Any]],
-    splits_of_files: dict[str, list[int]],
-    names: tuple[str, ...] | None,
-) -> ImageIndex:
-    classes, labels = encode_labels(values, names, where=str(config.path))
-    if splits_of_files:
-        rows: dict[str, Rows] = {
-            split: np.flatnonzero(np.isin(file_of_row, numbers)) for split, numbers in splits_of_files.items()
-        }
-        splits = with_validation(rows, labels, fraction=config.val_fraction, seed=config.split_seed)
-    else:
-        splits = split_single(labels, config.val_fraction, config.split_seed)
-    return ImageIndex(reader, labels, classes, splits, shard=file_of_row.astype(np.int32))
+def _rows_of_splits(splits_of_files: Mapping[str, list[int]], file_of_row: NDArray[np.integer[Any]]) -> dict[str, Rows]:
+    return {split: np.flatnonzero(np.isin(file_of_row, numbers)) for split, numbers in splits_of_files.items()}

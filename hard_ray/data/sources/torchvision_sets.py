@@ -12,9 +12,8 @@ import numpy as np
 from PIL import EpsImagePlugin
 
 from hard_ray.config.data import TorchvisionData
-from hard_ray.data.index import ImageIndex, Rows
-from hard_ray.data.readers import Picture, _split_of
-from hard_ray.data.splits import with_validation
+from hard_ray.data.index import FoundImages, Rows
+from hard_ray.data.readers import Picture, split_of
 from hard_ray.errors import DataError, readable
 
 
@@ -40,8 +39,8 @@ def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> An
     raise DataError(f"data.name {name!r}: takes neither `train` nor `split`, so it has no known splits")
 
 
-def build_torchvision(config: TorchvisionData) -> ImageIndex:
-    """Train and test as torchvision has them; validation is split off."""
+def find_torchvision(config: TorchvisionData) -> FoundImages:
+    """The training and test split as torchvision has them."""
     labels: list[int] = []
     splits: dict[str, Rows] = {}
     starts = []
@@ -55,11 +54,9 @@ def build_torchvision(config: TorchvisionData) -> ImageIndex:
         splits[split] = np.arange(len(labels), len(labels) + len(targets))
         labels += [int(target) for target in targets]
         classes = [str(name) for name in getattr(data, "classes", ())]
-    every_label = np.array(labels, dtype=np.int64)
-    count = int(every_label.max()) + 1
-    names = tuple(classes) if len(classes) == count else tuple(str(number) for number in range(count))
-    splits = with_validation(splits, every_label, fraction=config.val_fraction, seed=config.split_seed)
-    return ImageIndex(TorchvisionReader(config.name, config.path, tuple(starts)), every_label, names, splits)
+    names = classes if len(classes) == max(labels) + 1 else None
+    reader = TorchvisionReader(config.name, config.path, tuple(starts))
+    return FoundImages(reader, labels, f"data.name {config.name}", names, splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class TorchvisionReader:
         """Decoded pictures."""
         pictures: list[Picture] = []
         for row in rows:
-            split, start = _split_of(row, self.splits)
+            split, start = split_of(row, self.splits)
             data = open_torchvision(self.name_, self.path, split, download=False)
             try:
                 pictures.append(data[row - start][0])
