@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Sequence
 
 
-def suggestion(got: str, known: Sequence[str], *, most: int = 1) -> str:
-    """`did you mean a or b?`; where nothing is close, what there is."""
+def suggestion(got: str, known: Sequence[str], *, most: int = 1, otherwise: str | None = None) -> str:
+    """`did you mean a or b?`; where nothing is close, `otherwise`, or all that is known."""
     close = difflib.get_close_matches(got, known, n=most)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else otherwise or f"there are {', '.join(known)}"
 
 
 def readable(error: BaseException) -> str:

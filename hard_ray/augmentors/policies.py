@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from hard_ray.augmentors.base import AugmentationInput, Drawn
 from hard_ray.config.augmentor import AutoAugmentor, PolicyAugmentor, RandAugmentor, TrivialAugmentor
 from hard_ray.maths.noise import seed_of
+from hard_ray.networks.precision import as_bytes
 
 
 class Policy(Drawn):
@@ -35,7 +36,7 @@ class Policy(Drawn):
         """The changed images, and untouched those that were not drawn; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return batch.images
-        changed, pixels = batch.images.clone(), (batch.images * 255.0).round().to(torch.uint8)
+        changed, pixels = batch.images.clone(), as_bytes(batch.images)
         is_one = self.config.per == "batch"
         noise = batch.noise[:1] if is_one else batch.noise
         chosen = torch.special.ndtr(noise[:, 0]) <= self.config.strength

@@ -21,7 +21,7 @@ from hard_ray.maths.noise import uniform
 Columns = dict[str, NDArray[Any]]
 
 
-_LONGEST_RUN_OF_BAD_IMAGES = 100
+_MOST_BAD_IN_A_ROW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class TrainPictures:
         views, taken, bad = [], rows.copy(), [""] * len(rows)
         for position, first in enumerate(self.reader.read(rows.tolist())):
             picture, names = first, []
-            for attempt in range(_LONGEST_RUN_OF_BAD_IMAGES):
+            for attempt in range(_MOST_BAD_IN_A_ROW):
                 try:
                     image = decode(picture, in_chans=self.config.in_chans)
                     break
@@ -127,7 +127,8 @@ class EvalPictures:
 Pictures = TrainPictures | EvalPictures
 
 
-def _to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
+def to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
+    """The batch of these columns; with `keep_bad` also the rows whose own image was unreadable."""
     bad = tuple(name for names in columns["bad"] if names for name in str(names).split("\n"))
     good = np.ones(len(columns["label"]), dtype=bool) if keep_bad else np.array([not n for n in columns["bad"]])
     return Batch(

@@ -22,7 +22,7 @@ from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer
 from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
-from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, widen
+from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_array, widen
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Teacher:
         """Logits, shape (batch, classes)."""
         with torch.inference_mode(), self.precision.autocast():
             logits = self.network(self.precision.images(images))
-        return _to_numpy(widen(logits))
+        return to_array(widen(logits))
 
     def loss_and_grad(self, images: Pixels, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
         """The objective's value per image and its gradient to the images.
@@ -107,7 +107,7 @@ class Teacher:
             logits = widen(logits)
             loss = objective(logits, given)
             (grad,) = torch.autograd.grad(loss.sum(), pixels)
-        return GradientAnswer(_to_numpy(loss), _to_numpy(grad), _to_numpy(logits))
+        return GradientAnswer(to_array(loss), to_array(grad), to_array(logits))
 
 
 def label_gradient(pool: TeacherPool, precision: Precision) -> Callable[[Tensor, Tensor], Tensor]:
@@ -167,8 +167,3 @@ def check_identity(pool: TeacherPool, expected: str | None) -> str:
             "contract, class order or precision changed; put the first teacher back, or start a new run"
         )
     return found
-
-
-def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
-    return array

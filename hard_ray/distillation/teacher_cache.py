@@ -69,7 +69,7 @@ def teacher_spec(config: RunConfig, teacher: TeacherConfig, index: ImageIndex) -
     runtime = config.runtime
     return TeacherSpec(
         teacher,
-        image_spec(config, index),
+        image_spec(config.data, index.classes),
         dtype=runtime.teacher.dtype or "float32",
         channels_last=bool(runtime.channels_last),
         threads=runtime.teacher.threads,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +17,9 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
+from hard_ray.config.data import DataConfig
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
-from hard_ray.config.run import RunConfig
-from hard_ray.data.index import ImageIndex
-from hard_ray.errors import ModelError
+from hard_ray.errors import ModelError, suggestion
 from hard_ray.networks.weights import add_weights, load_weights
 
 
@@ -221,9 +219,8 @@ def check_known(name: str, role: str) -> None:
     if timm.is_model(name):
         return
     architecture, _ = split_model_name_tag(name)
-    close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` names them"
-    raise ModelError(f"{role}.model {name}: timm knows no such model{hint}")
+    hint = suggestion(architecture, timm.list_models(), most=3, otherwise="`timm.list_models()` names them")
+    raise ModelError(f"{role}.model {name}: timm knows no such model; {hint}")
 
 
 def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> None:
@@ -316,6 +313,6 @@ def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> No
         )
 
 
-def image_spec(config: RunConfig, index: ImageIndex) -> ImageSpec:
-    """What the data gives to networks."""
-    return ImageSpec(config.data.img_size, config.data.in_chans, index.classes)
+def image_spec(config: DataConfig, classes: tuple[str, ...]) -> ImageSpec:
+    """What a data set of these classes gives to networks."""
+    return ImageSpec(config.img_size, config.in_chans, classes)

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +63,20 @@ class Precision:
         return images.contiguous(memory_format=self.memory_format)
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to pixels from 0 to 255, on the images' device."""
+    return (images * 255.0).round().to(torch.uint8)
+
+
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1] rounded to pixels, in memory that numpy shares."""
-    pixels: NDArray[np.uint8] = (255.0 * images).round().to(torch.uint8).cpu().contiguous().numpy()
-    return pixels
+    """Images in [0, 1] rounded to pixels, in main memory."""
+    return to_array(as_bytes(images))
+
+
+def to_array(tensor: Tensor) -> NDArray[Any]:
+    """The values of a tensor in main memory, without its gradient."""
+    array: NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
+    return array
 
 
 def widen(logits: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def _check_weights(config: RunConfig, index: ImageIndex, known: Known) -> None:
         TeacherError: it is not the one that the folder's answers are from.
     """
     if config.teacher.has_weights:
-        found = build_teacher(config.teacher, image_spec(config, index)).identity()
+        found = build_teacher(config.teacher, image_spec(config.data, index.classes)).identity()
         if known.identity is not None and not known.identity.startswith(found):
             raise TeacherError(
                 f"the folder's scores are of teacher {known.identity[:12]}, and this one is {found[:12]}; put the "

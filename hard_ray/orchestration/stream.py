@@ -18,7 +18,7 @@ from hard_ray.config.data import DataConfig
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, _to_batch
+from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.processes import give_way
@@ -77,7 +77,7 @@ class Pipeline:
             _make_columns(start), batch_size=None, fn_args=([self._shipped[name]],), zero_copy_batch=True
         )
         for columns in stream.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=False):
-            yield _to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
+            yield to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
 
     def _rows_per_block(self) -> int:
         return max(1, min(_LARGEST_BLOCK_ROWS, int(self.block_bytes // self._row_bytes())))

@@ -25,7 +25,7 @@ def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex,
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config, index), learner=learner)
+    student, teacher = check_networks(config, image_spec(config.data, index.classes), learner=learner)
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     generated_for(config.augmentor, index)

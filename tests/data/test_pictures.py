@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hard_ray.config.loader import load_config
-from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
+from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
@@ -28,7 +28,7 @@ def test_a_broken_training_image_gives_way_to_the_next_and_is_named(tmp_path: Pa
     config, index, names = broken_folder(tmp_path, [3, 4, 39])
     schedule = Schedule(index.rows("train"), 8, seed=0)
     pictures = TrainPictures(index.reader, index.labels, config.data, schedule)
-    batch = _to_batch(pictures(np.arange(40)), keep_bad=True)
+    batch = to_batch(pictures(np.arange(40)), keep_bad=True)
     assert len(batch) == 40
     assert set(batch.bad) == set(names)
     taken = dict(zip(schedule.take(np.arange(40))[0].tolist(), batch.sample_ids.tolist(), strict=True))
@@ -51,7 +51,7 @@ def test_a_broken_image_is_replaced_alike_in_any_block(tmp_path: Path):
 def test_a_broken_evaluation_image_is_dropped_and_named(tmp_path: Path):
     config, index, names = broken_folder(tmp_path, [3, 39])
     pictures = EvalPictures(index.reader, index.labels, config.data, index.rows("train"))
-    batch = _to_batch(pictures(np.arange(40)), keep_bad=False)
+    batch = to_batch(pictures(np.arange(40)), keep_bad=False)
     assert len(batch) == 38
     assert batch.bad == tuple(names)
     assert not {3, 39} & set(batch.sample_ids.tolist())

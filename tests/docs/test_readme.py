@@ -149,7 +149,7 @@ def test_generate_commands_describe_a_set(command: str, birds: Path, monkeypatch
         made.append(generation)
         index = build_index(config.data)
         assert len(index.rows("train")) == 140
-        assert build_teacher(config.teacher, image_spec(config, index)).model.num_classes == 2
+        assert build_teacher(config.teacher, image_spec(config.data, index.classes)).model.num_classes == 2
         top1 = {"clean": 90.0, "reconstructed": 80.0, "generated": 70.0}
         manifest = {"images": 140, "shards": [{}], "distance": 0.04, "top1": top1, "bad_images": [], "split": "train"}
         return {**manifest, "settings": {"norm": "l2", "eps": 0.1}}

@@ -28,7 +28,7 @@ AUGMENTORS = "identity,cutout,pick"
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher's folder."""
     config = tiny_config()
-    images = image_spec(config, build_index(config.data))
+    images = image_spec(config.data, build_index(config.data).classes)
     torch.manual_seed(0)
     network = build_student(config.teacher, images, role="teacher")
     with torch.no_grad():
@@ -56,7 +56,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         monkeypatch.setattr(type(pipeline), "train_batches", lambda self, first: counted(first))
         try:
-            yield LocalPool(Teacher.build(TeacherSpec(config.teacher, image_spec(config, index)))), pipeline
+            yield (
+                LocalPool(Teacher.build(TeacherSpec(config.teacher, image_spec(config.data, index.classes)))),
+                pipeline,
+            )
         finally:
             monkeypatch.setattr(type(pipeline), "train_batches", lambda self, first: everything(first))
 

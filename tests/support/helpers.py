@@ -18,7 +18,7 @@ from hard_ray.config.run import RunConfig, as_control
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.pictures import EvalPictures, TrainPictures, _to_batch
+from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.loop import Status
@@ -92,7 +92,7 @@ class InProcess(Pipeline):
         pictures = TrainPictures(self.index.reader, self.index.labels, self.config, self.schedule)
         size = self.schedule.local_batch
         while True:
-            yield _to_batch(pictures(np.arange(first * size, (first + 1) * size)), keep_bad=True)
+            yield to_batch(pictures(np.arange(first * size, (first + 1) * size)), keep_bad=True)
             first += 1
 
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
@@ -100,7 +100,7 @@ class InProcess(Pipeline):
         pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows)
         for start in range(0, len(rows), batch_size):
             positions = np.arange(start, min(len(rows), start + batch_size))
-            yield _to_batch(pictures(positions), keep_bad=False)
+            yield to_batch(pictures(positions), keep_bad=False)
 
 
 class LocalBuilder(Builder):
@@ -117,7 +117,7 @@ class LocalBuilder(Builder):
 def untrained_teacher(config: RunConfig, index: ImageIndex) -> Teacher:
     """A teacher whose weights are a function of the seed alone."""
     torch.manual_seed(0)
-    return Teacher(build_student(config.teacher, image_spec(config, index), role="teacher"))
+    return Teacher(build_student(config.teacher, image_spec(config.data, index.classes), role="teacher"))
 
 
 def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -> Status:

@@ -91,11 +91,6 @@ class Autoencoder(nn.Module):
         return {"factor": self.factor}
 
     @torch.no_grad()
-    def calibrate(self, images: Float[Tensor, "batch channels height width"]) -> None:
-        """Measure `latent_std` on images."""
-        self.set_latent_std(self.encode(images).transpose(0, 1).flatten(1).float().std(dim=1))
-
-    @torch.no_grad()
     def set_latent_std(self, std: Float[Tensor, " latent"]) -> None:
         """Take over a measured deviation of each channel."""
         floor = _SMALLEST_STD * float(std.max())

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hard_ray.config.autoencoder import HUB, LOCAL, AutoencoderConfig
-from hard_ray.errors import ModelError
+from hard_ray.errors import ModelError, readable
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
 
 
@@ -46,7 +46,7 @@ def _download(config: AutoencoderConfig) -> Path:
         return Path(snapshot_download(name, allow_patterns=[f"{below}{file}" for file in wanted]))
     except Exception as error:  # the hub raises its own, httpx's and the system's
         raise ModelError(
-            f"autoencoder.model {config.model} cannot be fetched ({type(error).__name__}: {_first_line(error)}); "
+            f"autoencoder.model {config.model} cannot be fetched ({readable(error)}); "
             "check the name and the network, or give the path of a local folder"
         ) from None
 
@@ -77,7 +77,3 @@ def _read_latents(autoencoder: Autoencoder, path: Path) -> None:
 
 
 _LATENTS_REMEDY = "mend it, or remove it: then no channel is scaled"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]

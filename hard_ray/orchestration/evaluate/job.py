@@ -184,7 +184,7 @@ def _networks(
     beside = None if teacher is None else replace(teacher_spec(config, teacher, index), threads=threads)
     return NetworksSpec(
         student=model,
-        images=image_spec(config, index),
+        images=image_spec(config.data, index.classes),
         dtype=runtime.amp_dtype or "float32",
         channels_last=bool(runtime.channels_last),
         threads=threads,

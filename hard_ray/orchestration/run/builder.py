@@ -84,7 +84,7 @@ class Builder:
     @property
     def images(self) -> ImageSpec:
         """What the data gives to networks."""
-        return image_spec(self.config, self.index)
+        return image_spec(self.config.data, self.index.classes)
 
     def train(self) -> Status:
         """Train to the end; after a loss that is no number again from the newest checkpoint.

@@ -37,9 +37,9 @@ def saved(folder: Path, config: RunConfig, role: str) -> Network:
     """A network with random weights, in timm's layout."""
     index = build_index(config.data)
     torch.manual_seed(len(role))
-    network = build_student(getattr(config, role), image_spec(config, index), role=role)
+    network = build_student(getattr(config, role), image_spec(config.data, index.classes), role=role)
     export_network(
-        network, folder, images=image_spec(config, index), facts=TrainingFacts("", 0, "", "", "", 0, EvalView())
+        network, folder, images=image_spec(config.data, index.classes), facts=TrainingFacts("", 0, "", "", "", 0, EvalView())
     )
     return network.eval()
 

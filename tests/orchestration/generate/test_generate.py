@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = build_index(config.data)
     network = untrained_teacher(tiny_config(), index).network
     facts = TrainingFacts("", 0, "", "", "", 0, EvalView())
-    export_network(network, folder / "teacher", images=image_spec(config, index), facts=facts)
+    export_network(network, folder / "teacher", images=image_spec(config.data, index.classes), facts=facts)
     (folder / "config.yaml").write_text(dump_yaml(config))
     return folder
 
