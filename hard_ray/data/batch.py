@@ -1,4 +1,4 @@
-"""A batch of images as the networks see it."""
+"""A batch of images and labels, as the data pipeline hands it to training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Batch:
     sample_ids: NDArray[np.int64]
     epochs: NDArray[np.int64]
     bad: tuple[str, ...] = ()
-    """Unreadable images that were met while this batch was made."""
+    """Names of the unreadable images that were found while this batch was made."""
     generated: NDArray[np.uint8] | None = None
-    """The generated image of each, where the run has a generated set; shape as `images`."""
+    """The generated image of each image, if the run uses a generated set; shape as `images`."""
 
     def __len__(self) -> int:
         """Images in the batch."""

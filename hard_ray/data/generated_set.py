@@ -1,8 +1,8 @@
-"""Generated sets: what `hardray generate` writes, and how a run finds the image that belongs to another.
+"""Generated sets, as `hardray generate` writes them: find the generated image of each image of the data.
 
 A set is a folder with `manifest.json` and Parquet shards of the columns `sample_id: string`,
-`image: struct<bytes, path>` (lossless PNG), `label: int32` and `logits: list<float32>`, the teacher's answer to the
-decoded pixels. A shard is a fixed range of the split's sample ids.
+`image: struct<bytes, path>` (lossless PNG), `label: int32` and `logits: list<float32>`, the teacher's logits of the
+decoded pixels. A shard covers a fixed range of the split's images.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImages:
-    """A generated set, found by sample id; travels to every process."""
+    """The images of a generated set, by sample id; small enough to be sent to every process."""
 
     reader: ParquetReader
     place: NDArray[np.int64]
-    """The reader's row of each sample id; -1 where there is none."""
+    """The reader's row of each sample id; -1 for an image that has none."""
 
     def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
         """The encoded images that belong to `sample_ids`.
@@ -57,10 +57,10 @@ class GeneratedImages:
 
 
 def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedImages | None:
-    """The generated set that an augmentor takes its images from, if it does.
+    """Open the generated set that an augmentor uses; None if it uses none.
 
     Raises:
-        DataError: the set cannot be read, is not finished, or belongs to other data.
+        DataError: the set cannot be read, is not finished, or was made from other data.
     """
     for part in parts_of(augmentor):
         if isinstance(part, GeneratedAugmentor):
@@ -69,15 +69,15 @@ def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedIma
 
 
 def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
-    """Index a finished set.
+    """Open and index a finished set.
 
     Raises:
-        DataError: the set cannot be read, is not finished, or belongs to other data.
+        DataError: the set cannot be read, is not finished, or was made from other data.
     """
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
-    fingerprint, files = _told(folder, manifest)
+    fingerprint, files = _contents(folder, manifest)
     if fingerprint != index.fingerprint():
         raise DataError(
             f"{folder}: was generated from other data than this run's (fingerprint "
@@ -96,10 +96,10 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a set is.
+    """Read the manifest of a set.
 
     Raises:
-        DataError: there is no set.
+        DataError: the folder has none.
     """
     try:
         manifest: dict[str, Any] | None = read_json(folder / MANIFEST)
@@ -110,8 +110,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _told(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]]:
-    """The fingerprint of a set's data, and its shards, which are files of its own folder."""
+def _contents(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]]:
+    """The fingerprint of a set's data, and the paths of its shards, which must be in its own folder."""
     try:
         fingerprint, names = manifest["data_fingerprint"], [shard["file"] for shard in manifest["shards"]]
     except (KeyError, TypeError):
@@ -125,7 +125,7 @@ def _told(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]
 
 
 def _read_shard(path: Path, count: int) -> tuple[list[int], NDArray[np.int64]]:
-    """The rows of a shard's row groups, and whose images they are, of `count` images in all."""
+    """The sizes of a shard's row groups, and the sample id of each row, which must be below `count`."""
     try:
         parquet = open_parquet(path)
         if "image" not in parquet.schema_arrow.names:

@@ -1,4 +1,4 @@
-"""One file of a generated set: written whole, with what it was made by and a checksum; verified when met again."""
+"""One file of a generated set, written in one step with its settings and a checksum, and verified before reuse."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hard_ray.errors import DataError
 from hard_ray.files import write_bytes
 
 KEY = b"hardray"
-"""Of the header in the file's metadata."""
+"""Key of the header in the file's metadata."""
 ROW_GROUP_BYTES = 256 * 2**10
-"""A run reads rows at random, and always a whole row group."""
+"""Images in a row group, in bytes: small, because a run reads rows at random and each read takes a whole group."""
 _SHOWN = 3
 
 
@@ -34,45 +34,45 @@ class ShardRows:
     sample_ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     images: Sequence[bytes]
-    """PNG."""
+    """Encoded as PNG."""
     logits: NDArray[np.float32]
-    """Shape (rows, classes): the teacher's, of the decoded pixels."""
+    """The teacher's, of the decoded pixels; shape (rows, classes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardHeader:
-    """What a shard says of itself."""
+    """Description of a shard, kept in its metadata."""
 
     shard: int
     first: int
     """Position in the split of the first image that the shard covers."""
     last: int
-    """Of the last one."""
+    """Position in the split of the last one."""
     rows: int
     """Images in the shard: those it covers that could be read."""
     settings: Mapping[str, Any]
-    """All that decides the content."""
+    """The settings that decide the content."""
     digest: str
-    """Of the settings."""
+    """SHA-256 of the settings."""
     bad: tuple[str, ...] = ()
-    """The images that could not be read."""
+    """Names of the images that could not be read."""
     score: Mapping[str, float] = field(default_factory=dict)
-    """What the attack did, added up."""
+    """Statistics of the attack, summed over the shard's images."""
     sha256: str = ""
-    """Over all that is above and the content."""
+    """Checksum of the fields above and the content."""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> ShardHeader:
-        """From what its JSON holds.
+    def of(cls, values: Mapping[str, Any]) -> ShardHeader:
+        """From the values of its JSON.
 
         Raises:
-            TypeError, KeyError: that is not what a header is made of.
+            TypeError, KeyError: they are not those of a header.
         """
-        return cls(**{**told, "bad": tuple(told["bad"])})
+        return cls(**{**values, "bad": tuple(values["bad"])})
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard."""
+    """The file name of a shard."""
     return f"shard-{number:05d}.parquet"
 
 
@@ -82,9 +82,9 @@ def digest_of(settings: Mapping[str, Any]) -> str:
 
 
 def write_shard(path: Path, header: ShardHeader, rows: ShardRows) -> ShardHeader:
-    """Write a shard in one step, and give its header with the checksum.
+    """Write a shard in one step and return its header with the checksum.
 
-    Row groups hold about `ROW_GROUP_BYTES` of images; nothing is compressed, because PNG is.
+    Row groups hold about `ROW_GROUP_BYTES` of images; nothing is compressed, because PNG is already.
     """
     header = replace(header, sha256=_checksum(header, rows))
     table = _to_table(rows).replace_schema_metadata({KEY: json.dumps(asdict(header), sort_keys=True).encode()})
@@ -98,7 +98,7 @@ def write_shard(path: Path, header: ShardHeader, rows: ShardRows) -> ShardHeader
 
 
 def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardHeader:
-    """The header of a shard that was made before.
+    """Verify a shard that was made before and return its header.
 
     Raises:
         DataError: it cannot be read, was made with other settings, or its content is not what was written.
@@ -126,7 +126,7 @@ def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardH
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Which settings changed, the first few of them."""
+    """The first few settings that changed, in words."""
     old, new = dotted_values(before), dotted_values(now)
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [f"{key} was {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys[:_SHOWN]]
@@ -137,7 +137,7 @@ def _short(value: Any) -> str:
 
 
 def _groups(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Neighbours that have about `ROW_GROUP_BYTES` together."""
+    """Ranges of neighbouring images that have about `ROW_GROUP_BYTES` together."""
     groups, start, size = [], 0, 0
     for number, each in enumerate(sizes, start=1):
         size += each
@@ -167,8 +167,8 @@ def _to_rows(table: pa.Table) -> ShardRows:
 
 def _checksum(header: ShardHeader, rows: ShardRows) -> str:
     """SHA-256 over the header, sample ids, labels, image bytes and logits."""
-    told = {key: value for key, value in asdict(header).items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    values = {key: value for key, value in asdict(header).items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for array, kind in ((rows.sample_ids, "<i8"), (rows.labels, "<i8"), (rows.logits, "<f4")):
         digest.update(f"{array.shape}".encode())
         digest.update(np.ascontiguousarray(array.astype(kind)).tobytes())

@@ -1,4 +1,4 @@
-"""What is where: labels, classes and splits of a data set, without its pixels."""
+"""The index of a data set: labels, classes and splits, without pixels."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class ImageIndex:
 
     @property
     def final_split(self) -> SplitName:
-        """Where the finished student is measured: the test split, or without one the validation split."""
+        """The split that the finished student is measured on: `test`, or `val` where there is no test split."""
         return "test" if "test" in self.splits else "val"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
-    """What a source finds, before its labels are numbered and its images are split."""
+    """The images of a source, before their labels are numbered and they are split."""
 
     reader: Reader
     labels: Sequence[Any]
@@ -64,7 +64,7 @@ class FoundImages:
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
-    """Refuse data that nothing can be learned from.
+    """Return the index; refuse data that a classifier cannot learn from.
 
     Raises:
         DataError: a split is empty, or the training split has fewer than two classes.
@@ -80,16 +80,16 @@ def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
 
 
 MOST_CLASSES = 1_000_000
-"""What a class number must be below: every class has a name, and a row in the student's last layer."""
+"""Class numbers must be below this: every class takes a name, and a row in the student's last layer."""
 
 
 def encode_labels(
     values: Sequence[Any], names: Sequence[str] | None, *, where: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers. Integers keep their number; names are sorted.
+    """Class names, and the class number of each label. Integer labels are class numbers already; names are sorted.
 
     Raises:
-        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a text.
+        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a string.
     """
     for value in values:
         is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES

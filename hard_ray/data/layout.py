@@ -1,4 +1,4 @@
-"""How folders and files are named: splits, classes, and what counts as an image."""
+"""Naming of folders and files: which are splits, which are classes, and which are images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ IMAGE_SUFFIXES = frozenset(
 
 
 USUAL_SPLITS = {"train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing"}
-"""Where nothing else is there, these are no classes."""
+"""Folders or files that all have such names are splits, not classes."""
 
 
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",)}
 
 
 def require_folder(path: Path) -> Path:
-    """The folder, which must be there.
+    """The absolute path of a folder that must exist.
 
     Raises:
-        DataError: it is not there, or is no folder.
+        DataError: it does not exist, or is not a folder.
     """
     folder = path.expanduser()
     if not folder.exists():
@@ -38,11 +38,11 @@ def require_folder(path: Path) -> Path:
 def find_splits(
     config: ImageFolderData | ParquetData | WebDatasetData | HuggingFaceData, present: Sequence[str]
 ) -> dict[str, str]:
-    """Which of the `present` names are the splits; empty where there is no training split, and no other.
+    """The name of each split among the names that are `present`; empty if they are not split.
 
     Raises:
-        DataError: a split that the configuration names is not there, or there are splits, and which is for training
-            is not known.
+        DataError: a split that the configuration names is not there, or there are splits and none is known to be the
+            training split.
     """
     if config.train_split not in present:
         is_named = config.train_split != "train" or config.val_split is not None or config.test_split is not None
@@ -63,12 +63,12 @@ def find_splits(
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted; hidden ones are none."""
+    """The names of the folders in a folder, sorted, without hidden ones."""
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """The image files in a folder and below, by their suffix."""
+    """The image files in a folder and its subfolders, recognised by their suffix."""
     for where, _, names in os.walk(folder, followlinks=True):
         yield from (os.path.join(where, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
 

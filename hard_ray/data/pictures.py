@@ -1,4 +1,4 @@
-"""Rows of a schedule as pictures: read, decoded and put into the standard view."""
+"""From the rows of a schedule to pictures: read, decode and apply the standard view."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_BAD_IN_A_ROW = 100
 
 @dataclass(frozen=True, slots=True)
 class TrainPictures:
-    """Makes the training views of positions in a schedule; runs in Ray Data's tasks."""
+    """Makes the training views at positions of a schedule, within Ray Data's tasks."""
 
     reader: Reader
     labels: NDArray[np.int64]
@@ -35,7 +35,7 @@ class TrainPictures:
     generated: GeneratedImages | None = None
 
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
-        """An unreadable image gives way to the next readable one of the training split."""
+        """Make the views; an unreadable image is replaced by the next readable one of the training split."""
         rows, epochs = self.schedule.take(positions)
         draws = uniform("view", seed=self.schedule.seed, epochs=epochs, sample_ids=rows, count=DRAWS_PER_IMAGE)
         views, taken, bad = [], rows.copy(), [""] * len(rows)
@@ -63,7 +63,7 @@ class TrainPictures:
         return columns if self.generated is None else {**columns, "generated": self._generated(taken, draws)}
 
     def _generated(self, sample_ids: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The generated images in the view that was drawn for their originals."""
+        """The generated images, each in the view that was drawn for its original."""
         assert self.generated is not None
         pictures = self.generated.read(sample_ids)
         views = []
@@ -85,7 +85,7 @@ class TrainPictures:
 
 @dataclass(frozen=True, slots=True)
 class EvalPictures:
-    """Makes the evaluation views of a list of rows; runs in Ray Data's tasks."""
+    """Makes the evaluation views of a list of rows, within Ray Data's tasks."""
 
     reader: Reader
     labels: NDArray[np.int64]
@@ -94,7 +94,7 @@ class EvalPictures:
     generated: GeneratedImages | None = None
 
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
-        """An unreadable image is kept as a black one, marked in `bad`, and dropped by the reader of the batch."""
+        """Make the views; an unreadable image becomes black, is named in `bad`, and is dropped by `to_batch`."""
         rows = self.rows[positions]
         views, bad = [], [""] * len(rows)
         for position, picture in enumerate(self.reader.read(rows.tolist())):
@@ -114,7 +114,7 @@ class EvalPictures:
         return columns if self.generated is None else {**columns, "generated": self._generated(rows, columns["bad"])}
 
     def _generated(self, rows: Rows, bad: NDArray[np.object_]) -> NDArray[np.uint8]:
-        """The generated images; black where the original is unreadable, because none was made from it."""
+        """The generated images; black where the original is unreadable, because it has none."""
         assert self.generated is not None
         side = self.config.img_size
         views = np.zeros((len(rows), self.config.in_chans, side, side), dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""Rows of a data set as encoded bytes or pixels: one reader per way of storing them.
+"""Readers of a data set's rows, as encoded bytes or pixels: one class per way of storing them.
 
-A reader is small, travels to every process of a cluster, and opens files only when it reads.
+A reader is small enough to be sent to every process of a cluster, and opens files only when it reads.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from PIL import Image
 from hard_ray.data.safe_parquet import open_parquet, read_parquet
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
-"""What Pillow may take bytes for, whatever they are called: its plugin for EPS hands them to Ghostscript, to be run."""
+"""The formats that Pillow may decode, whatever a file is called. EPS is left out: its plugin runs Ghostscript."""
 LARGEST_FILE = 256 * 2**20
-"""Bytes of one encoded image."""
+"""Largest encoded image, in bytes."""
 
 Picture = bytes | NDArray[np.uint8] | Image.Image | OSError
-"""Encoded bytes, pixels (height, width[, 3]), a decoded picture, or why there is none."""
+"""Encoded bytes, pixels (height, width[, 3]), a decoded picture, or the error that prevented reading it."""
 
 
 class Reader(Protocol):
-    """How rows are read."""
+    """Reads the pictures of rows, and names rows in messages."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The pictures of `rows`, in their order."""
         ...
 
     def name(self, row: int) -> str:
-        """Where a row comes from: a path, or a file and a position in it."""
+        """The origin of a row: a path, or a file and a position in it."""
         ...
 
 
@@ -63,7 +63,7 @@ class FileReader:
 
     root: Path
     paths: pa.Array
-    """Relative to the root; Arrow strings, because a million Python strings are slow to send."""
+    """Relative to the root; in Arrow, because a million Python strings are slow to send."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The files' bytes."""
@@ -80,16 +80,16 @@ class ParquetReader:
 
     files: tuple[Path, ...]
     group_file: NDArray[np.int64]
-    """For each row group: which file."""
+    """The file of each row group."""
     group_index: NDArray[np.int64]
-    """For each row group: its number in the file."""
+    """The number of each row group in its file."""
     group_start: NDArray[np.int64]
-    """For each row group: its first row; one more entry at the end."""
+    """The first row of each row group, and at the end the number of rows."""
     column: str
 
     @classmethod
     def of(cls, files: Sequence[Path], group_rows: Sequence[Sequence[int]], column: str) -> ParquetReader:
-        """A reader of `files`, whose row groups have so many rows."""
+        """A reader of `files`; `group_rows` holds the sizes of each file's row groups."""
         counts = [len(rows) for rows in group_rows]
         return cls(
             tuple(files),
@@ -100,7 +100,7 @@ class ParquetReader:
         )
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """The encoded bytes; each row group that is touched is read once, and an unreadable one has no picture."""
+        """The encoded bytes; each row group is read once, and an error in it is the picture of all its rows."""
         wanted = np.asarray(rows)
 
         def of_group(group: int, positions: NDArray[np.int64]) -> list[Picture]:
@@ -119,7 +119,7 @@ class ParquetReader:
 def _read_together(
     places: NDArray[np.integer[Any]], read: Callable[[int, NDArray[np.int64]], list[Picture]]
 ) -> list[Picture]:
-    """Pictures in the order of `places`: each file or row group is read once, and if it cannot be, has its error."""
+    """Pictures in the order of `places` (files or row groups): each place is read once, or its rows get its error."""
     pictures: list[Picture] = [OSError("not read")] * len(places)
     for place in np.unique(places):
         positions = np.flatnonzero(places == place)
@@ -138,7 +138,7 @@ def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
 
 
 def encoded(value: Any) -> Picture:
-    """The bytes in a cell: binary, or Hugging Face's struct of bytes and path."""
+    """The bytes in a cell, which is binary or Hugging Face's struct of bytes and path."""
     if isinstance(value, dict):
         value = value.get("bytes")
     return value if isinstance(value, bytes) else OSError("the cell holds no encoded image")
@@ -150,14 +150,14 @@ class TarReader:
 
     files: tuple[Path, ...]
     file: NDArray[np.int32]
-    """For each row: which file."""
+    """The file of each row."""
     offset: NDArray[np.int64]
-    """For each row: where the image's bytes begin."""
+    """The position of each image's first byte."""
     size: NDArray[np.int64]
-    """For each row: how many bytes it has."""
+    """The length of each image in bytes."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """The encoded bytes; each file that is touched is opened once."""
+        """The encoded bytes; each file is opened once."""
         wanted = np.asarray(rows)
 
         def of_file(number: int, positions: NDArray[np.int64]) -> list[Picture]:
@@ -177,16 +177,16 @@ class TarReader:
 
 
 def split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:
-    """The split that a row is in, and the split's first row."""
+    """The split of a row, and that split's first row."""
     return next(item for item in reversed(splits) if item[1] <= row)
 
 
 def read_file(path: Path) -> Picture:
-    """The bytes of a file that has an end: a link may lead to a device or to a pipe."""
+    """The bytes of a regular file; a link may lead to a device or a pipe, whose end never comes."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            return OSError(f"{path} is no regular file")
+            return OSError(f"{path} is not a regular file")
         return path.read_bytes() if found.st_size <= LARGEST_FILE else _too_large(found.st_size)
     except OSError as error:
         return error
@@ -197,10 +197,10 @@ def _too_large(size: int) -> OSError:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A decoded picture of any mode.
+    """Decode a picture, in any mode.
 
     Raises:
-        OSError, ValueError, SyntaxError: it cannot be decoded; Pillow raises all of these.
+        OSError, ValueError, SyntaxError: it cannot be decoded; Pillow raises all three.
     """
     if isinstance(picture, OSError):
         raise picture

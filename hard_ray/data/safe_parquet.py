@@ -1,4 +1,4 @@
-"""Parquet files, read a few rows at a time: what a file says about itself is not believed."""
+"""Reading Parquet files without trusting their metadata: a few rows at a time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pyarrow.parquet as pq
 from hard_ray.errors import readable
 
 ROWS_AT_A_TIME = 64
-"""A few bytes of a file can stand for any number of rows: so much is decoded before the next look at their size."""
+"""Rows decoded between two checks of their size: a few bytes of a file can encode any number of rows."""
 LARGEST_READ = 4 * 2**30
-"""Bytes in memory of what is read at once: of a row group's images, or of all labels of a file."""
+"""Largest size in memory of one read, in bytes: a row group's images, or all labels of a file."""
 
 _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A file whose schema can be read and whose row groups add up.
+    """Open a file; its schema must be readable, and its row groups possible in a file of its size.
 
     Raises:
-        OSError: it is no Parquet file, or is damaged.
+        OSError: it is not a Parquet file, or is damaged.
     """
     try:
         parquet = pq.ParquetFile(path)
@@ -35,15 +35,15 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def group_rows(parquet: pq.ParquetFile) -> list[int]:
-    """How many rows each row group says that it has."""
+    """The number of rows of each row group, according to the file."""
     return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
 
 
 def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
-    """Columns of one row group, or of the whole file.
+    """Read columns of one row group, or of the whole file.
 
     Raises:
-        OSError: one is missing or there twice, cannot be read, or is larger than `LARGEST_READ`.
+        OSError: a column is missing or duplicate, cannot be read, or is larger than `LARGEST_READ`.
     """
     names = parquet.schema_arrow.names
     if wrong := [column for column in columns if names.count(column) != 1]:

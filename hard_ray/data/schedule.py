@@ -1,7 +1,7 @@
-"""Which image stands where: the order of every epoch, as a pure function.
+"""The order of images in every epoch, as a pure function of the seed.
 
-Ray Data streams and transforms; it never decides the order. A batch is a function of (seed, epoch, index), so
-that a resumed run starts at any batch and sees what the straight run saw.
+Ray Data streams and transforms, but never decides the order. A batch is a function of (seed, epoch, index), so that
+a run that resumes at any batch sees the same images as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from hard_ray.maths.noise import permutation
 
 @dataclass(frozen=True)
 class Schedule:
-    """The batches of one rank, over all epochs.
+    """The batches of one rank, over all epochs; B is the batch size, W the number of ranks.
 
-    Map-style sources: global batch k of an epoch is rows kB..(k+1)B of the epoch's permutation, and rank r of W
-    takes its r-th part; the images of an update do not depend on W. Sharded sources: shards are permuted, rows
-    are shuffled within a window, and rank r takes the r-th part of the whole epoch, so that it opens few
-    shards; reproducible for one world size. What does not fill a batch is left out of its epoch. Where W does not
-    divide B, parts differ by one image.
+    Map-style sources: global batch k of an epoch is rows kB..(k+1)B of the epoch's permutation, and rank r takes the
+    r-th part of it. The images of an update do not depend on W.
+
+    Sharded sources: shards are permuted, then rows are shuffled within a window. Rank r takes the r-th part of the
+    whole epoch, so that it opens few shards. The images of an update depend on W.
+
+    Rows that do not fill a last batch are left out of the epoch. If W does not divide B, the ranks' parts of a batch
+    differ by one image.
     """
 
     rows: Rows
@@ -42,7 +45,7 @@ class Schedule:
     """Rows of a sharded source that are shuffled together."""
 
     def __post_init__(self) -> None:
-        """Refuse a split that does not fill one batch."""
+        """Refuse a training split smaller than one batch."""
         if self.batches_per_epoch < 1:
             raise DataError(
                 f"optim.batch_size {self.batch_size} is larger than the training split of {len(self.rows)} images; "
@@ -51,7 +54,7 @@ class Schedule:
 
     @property
     def part(self) -> slice:
-        """Which images of a global batch are this rank's."""
+        """The images of a global batch that are this rank's."""
         return slice(*self._ends)
 
     @property
@@ -72,8 +75,10 @@ class Schedule:
 
     def take(self, positions: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
         """Rows and epochs at this rank's `positions`, counted in images from the start of the run."""
+        # 1. position -> (batch of the run, place in this rank's part of it) -> (epoch, batch of that epoch)
         batch, offset = np.divmod(positions, self.local_batch)
         epoch, index = np.divmod(batch, self.batches_per_epoch)
+        # 2. look up each epoch's rows once; neighbouring positions rarely span more than two epochs
         taken = np.empty(len(positions), dtype=np.int64)
         for number in np.unique(epoch):
             chosen = epoch == number
@@ -83,8 +88,9 @@ class Schedule:
     def _epoch_rows(self, epoch: int) -> Rows:
         """This rank's rows of one epoch, batch after batch."""
         order, batches = self.epoch_order(epoch), self.batches_per_epoch
-        if self.shard is not None:
+        if self.shard is not None:  # one contiguous stretch of the epoch: few shards per rank
             return order[self.part.start * batches : self.part.stop * batches]
+        # every global batch is divided among the ranks, so that an update does not depend on their number
         return order[: batches * self.batch_size].reshape(batches, self.batch_size)[:, self.part].reshape(-1)
 
     def epoch_order(self, epoch: int) -> Rows:
@@ -100,9 +106,13 @@ def _shuffled(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: int) -> NDArray[np.int64]:
+    """Positions in shuffled order: neighbours come from few shards, which are read one after the other."""
+    # 1. group positions by shard; rows of a shard are neighbours, so each group begins at the shard's first row
     names, first = np.unique(shard, return_index=True)
     by_shard = np.split(np.arange(len(shard)), np.sort(first)[1:])
+    # 2. permute the shards
     order = np.concatenate([by_shard[i] for i in permutation("shards", len(names), seed=seed, epoch=epoch)])
+    # 3. shuffle the rows within consecutive windows, each by a permutation of its own
     for number, start in enumerate(range(0, len(order), window)):
         rows = order[start : start + window]
         order[start : start + window] = rows[permutation(f"window {number}", len(rows), seed=seed, epoch=epoch)]
@@ -115,7 +125,7 @@ def train_schedule(
     """The schedule of a training split.
 
     Raises:
-        DataError: the split does not fill one batch.
+        DataError: the split is smaller than one batch.
     """
     rows = index.rows("train")
     shard = None if index.shard is None else index.shard[rows]

@@ -1,4 +1,4 @@
-"""Splits of labelled images: the validation split, stratified by a seed of its own."""
+"""Stratified splits of labelled images, by a seed of their own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def split_pool(labels: NDArray[np.int64], *, test: float, val: float, seed: int)
 
 
 def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: int, purpose: str) -> tuple[Rows, Rows]:
-    """Stratified: `fraction` of each class goes to the second part, and the rest stays in the first.
+    """Divide rows in two, stratified: the second part takes `fraction` of each class, the first part the rest.
 
-    Both keep the order of `rows`. Shares are rounded per class so that the second part has
+    Both keep the order of `rows`. The counts per class are rounded so that the second part has
     round(fraction * len(rows)) rows.
     """
     order = rows[permutation(purpose, len(rows), seed=seed, epoch=0)]
@@ -33,7 +33,7 @@ def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: i
 
 
 def _shares(labels: NDArray[np.int64], total: int) -> dict[int, int]:
-    """How many of each label, in proportion, adding up to `total`: largest remainders win."""
+    """How many rows to take of each label: in proportion, adding up to `total`, by the largest remainders."""
     values, counts = np.unique(labels, return_counts=True)
     exact = counts * (total / max(1, len(labels)))
     shares = np.floor(exact).astype(int)
@@ -46,7 +46,7 @@ def _shares(labels: NDArray[np.int64], total: int) -> dict[int, int]:
 def with_validation(
     splits: Mapping[str, Rows], labels: NDArray[np.int64], *, fraction: float, seed: int
 ) -> dict[str, Rows]:
-    """The splits, with a validation split taken from the training split where there is none."""
+    """The splits; if there is no validation split, it is taken from the training split."""
     if "val" in splits:
         return dict(splits)
     train, val = split_off(splits["train"], labels, fraction=fraction, seed=seed, purpose="val split")

@@ -1,4 +1,4 @@
-"""Decoding, and the standard view: resize, crop, flip. On CPU, to uint8, a function of the row alone."""
+"""Decode a picture and apply the standard view: resize, crop, flip; on the CPU, to uint8, from its own draws alone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _RESAMPLING = {
 }
 _CROP_TRIES = 10
 _THIN = 4
-"""Of a picture that is too thin to be resized whole, this many times its shorter side is looked at."""
+"""Of a picture that is too thin to be resized whole, a middle part of this many times its shorter side is used."""
 DRAWS_PER_IMAGE = 2 * _CROP_TRIES + 3
-"""Uniform numbers that one training view uses at most."""
+"""Uniform draws for one training view: the flip, the crop's place (2), and area and ratio of each try."""
 
 
 class UnreadableImageError(Exception):
@@ -30,12 +30,12 @@ class UnreadableImageError(Exception):
 
 
 def decode(picture: Picture, *, in_chans: int) -> Image.Image:
-    """An upright picture in grey or RGB.
+    """Decode a picture to grey or RGB, upright.
 
     Palette, CMYK, 16-bit and transparent pictures are converted; EXIF rotation is applied.
 
     Raises:
-        UnreadableImageError: truncated, no image, larger than Pillow's limit, or anything else.
+        UnreadableImageError: it is truncated, not an image, larger than Pillow's limit, or fails to decode otherwise.
     """
     try:
         with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def decode(picture: Picture, *, in_chans: int) -> Image.Image:
 
 
 def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
-    """Shorter side to img_size / crop_pct, then the centre: shape (channels, img_size, img_size)."""
+    """Resize the shorter side to img_size / crop_pct and crop the centre: shape (channels, img_size, img_size)."""
     size = config.img_size
     if config.crop in ("none", "padded") and config.crop_pct == 1.0:
         return _to_array(_resize_whole(image, config))
@@ -66,7 +66,7 @@ def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
 
 
 def _without_ends(image: Image.Image, side: int) -> Image.Image:
-    """The picture; its middle, where it is so thin that it would fill the memory with its shorter side at `side`."""
+    """The picture, or only its middle if resizing its shorter side to `side` would exceed Pillow's limit of pixels."""
     if max(image.size) / min(image.size) * side**2 <= _most_pixels():
         return image
     width, height = (min(length, _THIN * min(image.size)) for length in image.size)
@@ -75,12 +75,12 @@ def _without_ends(image: Image.Image, side: int) -> Image.Image:
 
 
 def _most_pixels() -> float:
-    """Pillow's limit, which can be off."""
+    """Pillow's limit of pixels; infinite where it is switched off."""
     return Image.MAX_IMAGE_PIXELS or math.inf
 
 
 def eval_view_settings(config: DataConfig) -> dict[str, Any]:
-    """All that decides an evaluation view beside the image."""
+    """The settings that decide an evaluation view."""
     keys = ("img_size", "in_chans", "interpolation", "crop_pct", "digit_size")
     found = {key: getattr(config, key) for key in keys if hasattr(config, key)}
     return {**found, "whole": config.crop in ("none", "padded") and config.crop_pct == 1.0}
@@ -110,7 +110,7 @@ def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64
 
 def _resize_whole(image: Image.Image, config: DataConfig) -> Image.Image:
     size = (config.img_size, config.img_size)
-    if config.img_size * image.height > _most_pixels():  # Pillow makes it as wide as wanted before it makes it lower
+    if config.img_size * image.height > _most_pixels():  # Pillow resizes the width first, which would exceed the limit
         image = image.resize((image.width, config.img_size), _RESAMPLING[config.interpolation])
     return image if image.size == size else image.resize(size, _RESAMPLING[config.interpolation])
 
@@ -124,7 +124,7 @@ def _padded_crop(image: Image.Image, config: DataConfig, draws: NDArray[np.float
 def _resized_crop_box(
     size: tuple[int, int], config: DataConfig, draws: NDArray[np.float64]
 ) -> tuple[float, float, float, float]:
-    """A box of random area and ratio, after Szegedy et al. 2014 (arXiv 1409.4842): ten tries, then the centre."""
+    """A box of random area and ratio: ten tries, then the centre. Source: Szegedy et al. 2014, arXiv:1409.4842."""
     width, height = size
     log_ratio = np.log(config.ratio)
     for share, shape in zip(draws[3::2], draws[4::2], strict=False):

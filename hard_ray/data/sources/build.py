@@ -1,4 +1,4 @@
-"""From a configuration to an index: which images there are, of which classes, in which splits."""
+"""Build the index of a configured source: its images, their classes and their splits."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each ki
 
 
 def _splits(config: DataConfig, found: FoundImages, labels: NDArray[np.int64]) -> dict[str, Rows]:
-    """The splits that were found, and those that are still missing, split off by the data's own seed."""
+    """The splits that the source has, and those it lacks, split off by the data's own seed."""
     fraction, seed = config.val_fraction, config.split_seed
     if found.splits:
         return with_validation(found.splits, labels, fraction=fraction, seed=seed)

@@ -13,7 +13,7 @@ SHARES = (300 / 1797, 200 / 1497)
 
 
 def find_digits(config: DigitsData) -> FoundImages:
-    """1,797 digits, each resized and put in the middle of the field."""
+    """Resize each of the 1,797 digits and put it in the middle of the image."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""Data sets by name, from torchvision and from Hugging Face, where the network or a cache has them."""
+"""Data sets of Hugging Face, from the hub, its cache or a local folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hard_ray.errors import DataError, readable
 
 @functools.lru_cache(maxsize=4)
 def open_hugging_face(name: str, column: str) -> Any:
-    """All splits of a Hugging Face data set, as Arrow tables: `datasets` decodes nothing, in no column."""
+    """All splits of a Hugging Face data set as Arrow tables, so that `datasets` decodes no column."""
     try:
         import datasets
     except ImportError:
@@ -32,7 +32,7 @@ def open_hugging_face(name: str, column: str) -> Any:
             found = datasets.load_from_disk(str(local))
         else:
             found = datasets.load_dataset(str(local) if local.exists() else name)
-    except Exception as error:  # the library raises its own, the hub's and fsspec's errors
+    except Exception as error:  # the library's own errors, the hub's and fsspec's
         raise DataError(f"data.name {name}: {type(error).__name__}: {error}") from None
     first = next(iter(found.values()))
     if column not in first.features:
@@ -44,7 +44,7 @@ def open_hugging_face(name: str, column: str) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def hugging_face_folders(name: str) -> tuple[Path, ...]:
-    """Where a data set's images may lie: in its own folder, and where `datasets` downloads to."""
+    """Folders that may hold a data set's images: its own, and those that `datasets` downloads to."""
     from datasets.config import DOWNLOADED_DATASETS_PATH, HF_DATASETS_CACHE
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -54,7 +54,7 @@ def hugging_face_folders(name: str) -> tuple[Path, ...]:
 
 
 def find_hugging_face(config: HuggingFaceData) -> FoundImages:
-    """The splits as the data set has them; a training split that is the only one is a pool of images."""
+    """Take the splits as they are; a training split alone is a pool of images."""
     found = open_hugging_face(config.name, config.image_column)
     names = find_splits(config, sorted(found))
     if not names and len(found) > 1:
@@ -81,15 +81,15 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceReader:
-    """Rows of a Hugging Face data set; its splits follow each other."""
+    """Reads rows of a Hugging Face data set; rows are numbered through all splits, one split after the other."""
 
     name_: str
     column: str
     splits: tuple[tuple[str, int], ...]
-    """Split names and their first rows."""
+    """Each split's name and first row."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """Encoded bytes where the data set has them."""
+        """The encoded bytes, from the cell or from the file that it names."""
         pictures: list[Picture] = []
         for row in rows:
             split, start = split_of(row, self.splits)
@@ -106,10 +106,10 @@ class HuggingFaceReader:
 
 
 def _read_below(path: Path, folders: Sequence[Path]) -> Picture:
-    """The bytes of a file that a row names: where it really is, is below one of the `folders`."""
+    """The bytes of a file that a row names; once links are resolved, it must be below one of the `folders`."""
     try:
         found = path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a link to itself
+    except (OSError, ValueError, RuntimeError) as error:  # not a valid path, or a link to itself
         return OSError(readable(error))
     if not any(found.is_relative_to(folder) for folder in folders):
         return OSError(f"the row names {path}, which is not below {' or '.join(map(str, folders))}; copy it there")

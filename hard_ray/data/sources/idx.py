@@ -20,14 +20,14 @@ from hard_ray.errors import DataError
 
 _UNSIGNED_BYTE = 8
 _LARGEST = 2**31
-"""Bytes of an array that is read into memory."""
+"""Largest array that is read into memory, in bytes."""
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """An array of unsigned bytes, gzipped or not.
 
     Raises:
-        DataError: not an idx file of bytes, or shorter than it says.
+        DataError: it is not an idx file of bytes, or its size is not what its header says.
     """
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
@@ -37,7 +37,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             size = math.prod(shape)
             if zero or kind != _UNSIGNED_BYTE or size > _LARGEST:
                 raise DataError(f"{path}: not an idx file of unsigned bytes, or of more than {_LARGEST:,}: {shape}")
-            raw = stream.read(size + 1)  # a compressed file may hold far more than it says
+            raw = stream.read(
+                size + 1
+            )  # one byte more than expected is enough to notice a file that unpacks to far more
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{path}: not an idx file ({error})") from None
     if len(raw) != size:
@@ -49,7 +51,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def find_idx(config: IdxData) -> FoundImages:
-    """The images of the four files; the `t10k` pair is the test split."""
+    """Read the four files; the `t10k` pair is the test split."""
     folder = require_folder(config.path)
     images, labels = [], []
     for prefix in ("train", "t10k"):
@@ -69,7 +71,7 @@ def find_idx(config: IdxData) -> FoundImages:
 
 
 def _read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
-    """The array of a file that has to have so many dimensions, and something in it."""
+    """The array of a file, which must have so many dimensions and not be empty."""
     found = read_idx(path)
     if found.ndim != dimensions or not found.size:
         raise DataError(f"{path}: has the shape {found.shape}; want {dimensions} dimensions, and none of them 0")

@@ -1,4 +1,4 @@
-"""A folder for each split, with a folder for each class."""
+"""Folders of images: one for each class, within one for each split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hard_ray.errors import DataError
 
 
 def find_image_folder(config: ImageFolderData) -> FoundImages:
-    """The images of each class folder, in sorted order; without split folders all are one pool."""
+    """List the images of every class folder, sorted; without split folders they are one pool."""
     root = require_folder(config.path)
     names = find_splits(config, [entry.name for entry in os.scandir(root) if entry.is_dir()])
     folders = {split: root / name for split, name in names.items()} or {"train": root}

@@ -1,7 +1,8 @@
-"""Parquet and WebDataset: many images a file, indexed once so that any row can be read."""
+"""Parquet and WebDataset: files of many images, indexed once so that any row can be read."""
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
 
 
 def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, int | str]]:
-    """Image member and label of each sample; a sample is the members that share a key."""
+    """The image member and the label of each sample; the members that share a key are one sample."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int | str] = {}
     try:
@@ -89,7 +90,7 @@ def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, 
 
 
 def _shards(config: ParquetData | WebDatasetData, suffix: str) -> tuple[tuple[Path, ...], dict[str, list[int]]]:
-    """All files, and which of them belong to which split; no split where there is one pool of files."""
+    """All files, and the numbers of those in each split; no splits if the files are one pool."""
     root = require_folder(config.path)
     found = sorted(path for path in root.rglob(f"*{suffix}") if path.is_file())
     if not found:
@@ -109,7 +110,7 @@ def _shards(config: ParquetData | WebDatasetData, suffix: str) -> tuple[tuple[Pa
 
 
 def _split_of(path: Path, root: Path) -> str:
-    """`root/train/x.tar` and `root/[data/]train-00000-of-00010.tar` are both of `train`."""
+    """The split that a file's path names: `train` for `root/train/x.tar` and `root/[data/]train-00000-of-00010.tar`."""
     folder = path.parent.relative_to(root).parts
     by_folder = folder[0] if folder and folder[0] != "data" else ""
     return by_folder or re.split(r"[-_.]", path.name, maxsplit=1)[0]
@@ -124,9 +125,7 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
 
 
 def _label_names(parquet: pq.ParquetFile, config: ParquetData) -> tuple[str, ...] | None:
-    """Class names that the `datasets` library left in the file's metadata."""
-    import json
-
+    """The class names that the `datasets` library writes into a file's metadata."""
     raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
     if raw is None:
         return None

@@ -1,4 +1,4 @@
-"""Data sets of torchvision that are on disk."""
+"""Data sets of torchvision, by class name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from hard_ray.errors import DataError, readable
 
 @functools.lru_cache(maxsize=4)
 def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> Any:
-    """One split of a torchvision data set; classes disagree on how a split is asked for."""
+    """One split of a torchvision data set; some classes take `train`, others `split`."""
     from torchvision import datasets
 
     factory = getattr(datasets, name, None)
     if factory is None:
         raise DataError(f"data.name {name!r}: torchvision.datasets has no such class")
-    EpsImagePlugin.gs_binary = False  # torchvision asks every plugin of Pillow's, and this one would run Ghostscript
+    EpsImagePlugin.gs_binary = (
+        False  # torchvision lets every plugin of Pillow's try a file, and this one would run Ghostscript
+    )
     root = path.expanduser()
     attempts: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
     for arguments in attempts:
@@ -40,7 +42,7 @@ def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> An
 
 
 def find_torchvision(config: TorchvisionData) -> FoundImages:
-    """The training and test split as torchvision has them."""
+    """Take the training and test splits as torchvision has them."""
     labels: list[int] = []
     splits: dict[str, Rows] = {}
     starts = []
@@ -61,22 +63,22 @@ def find_torchvision(config: TorchvisionData) -> FoundImages:
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionReader:
-    """Rows of a torchvision data set; its splits follow each other."""
+    """Reads rows of a torchvision data set; the test split's rows follow the training split's."""
 
     name_: str
     path: Path
     splits: tuple[tuple[str, int], ...]
-    """Split names and their first rows."""
+    """Each split's name and first row."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """Decoded pictures."""
+        """The decoded pictures."""
         pictures: list[Picture] = []
         for row in rows:
             split, start = split_of(row, self.splits)
             data = open_torchvision(self.name_, self.path, split, download=False)
             try:
                 pictures.append(data[row - start][0])
-            except Exception as error:  # it decodes, and Pillow's plugins raise whatever they like
+            except Exception as error:  # it decodes, and Pillow's plugins raise errors of any type
                 pictures.append(OSError(readable(error)))
         return pictures
 
