@@ -1,4 +1,4 @@
-"""The errors that a user is meant to read."""
+"""Errors whose text is written for the user."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def suggestion(got: str, known: Sequence[str], *, most: int = 1, otherwise: str 
 
 
 def readable(error: BaseException) -> str:
-    """Another library's error in a line: its type, and the first line that it says."""
+    """Another library's error in one line: its type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
 class HardrayError(Exception):
-    """Something the user can mend; its text says what was got, what is wanted and what to do."""
+    """A problem that the user can fix; the text says what was found, what is wanted and what to do."""
 
     exit_code = 1
 
@@ -29,7 +29,7 @@ class ConfigError(HardrayError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str], source: str) -> None:
-        """Join `problems` into one message that names `source`, the files they came from."""
+        """Join `problems` into one message that names `source`, the files that they are in."""
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         super().__init__("\n".join([f"{count} in {source}:", *(f"  {problem}" for problem in problems)]))
         self.problems = tuple(problems)
@@ -48,7 +48,7 @@ class ClusterError(HardrayError):
 
 
 class TeacherError(HardrayError):
-    """The teacher cannot answer, or is not the one the run began with."""
+    """The teacher cannot answer, or is not the one that the run began with."""
 
 
 class RunFolderError(HardrayError):
@@ -56,15 +56,15 @@ class RunFolderError(HardrayError):
 
 
 class AgreedError(HardrayError):
-    """An error that every rank of a run raises at the same update, so that none waits for another."""
+    """An error that every rank of a run raises at the same update, so that no rank waits for another."""
 
 
 class DivergedError(AgreedError):
-    """The loss is no number any more; every rank knows it at the same update."""
+    """The loss is non-finite; every rank raises this at the same update."""
 
 
 class SubmissionError(HardrayError):
-    """A command that cannot be sent to a cluster as it stands; nothing was sent."""
+    """A command that cannot be sent to a cluster as it is; nothing was sent."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not there: a stop at any moment leaves them whole."""
+"""Files and folders that are written completely or not at all, even if the process is stopped meanwhile."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 LEFT_AFTER_S = 3600.0
-"""A folder in the making that nothing was written to for so long is left of a process that was killed."""
+"""A temporary folder that was not written to for so many seconds was left by a killed process."""
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether something new may have this folder: it is not there, or holds nothing but a lock."""
+    """Whether a folder is free for something new: it does not exist, or holds nothing but a lock."""
     return not path.exists() or (path.is_dir() and all(entry.name == ".lock" for entry in path.iterdir()))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there.
+    """Make a folder and its missing parents.
 
     Raises:
         RunFolderError: it cannot be made.
@@ -47,7 +47,7 @@ def make_folder(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept, such as trained teachers: HARDRAY_CACHE, else the user's cache folder."""
+    """The folder of things that can be made again, such as trained teachers: HARDRAY_CACHE, or the user's cache."""
     base = os.environ.get("HARDRAY_CACHE")
     if base:
         return Path(base).expanduser()
@@ -56,10 +56,10 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def room_wanted() -> Iterator[None]:
-    """A full disk is something that the user can mend, wherever a run meets it.
+    """Turn the error of a full disk into one that says what to do; other errors pass.
 
     Raises:
-        RunFolderError: it is full.
+        RunFolderError: the disk is full.
     """
     try:
         yield
@@ -68,12 +68,12 @@ def room_wanted() -> Iterator[None]:
             raise
         what = f"{error.filename} cannot" if error.filename else "the run's folder cannot"
         raise RunFolderError(
-            f"{what} be written to: {error.strerror}; checkpoints are whole: make room, then resume the run"
+            f"{what} be written to: {error.strerror}; checkpoints are intact: make room, then resume the run"
         ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new one."""
+    """Replace a file in one step: a reader sees either the old content or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as stream:
         stream.write(content)
@@ -93,10 +93,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """A JSON file's value; `default` where there is no such file.
+    """Read a JSON file; `default` if it does not exist.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -108,12 +108,12 @@ def read_json(path: Path, default: Any = None) -> Any:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `path` once it is complete.
+    """A new folder to fill, which replaces `path` once it is complete.
 
-    Another process may fill one for the same place at the same time: each has a name of its own.
+    Several processes may do so for one path at the same time: each fills a temporary folder of its own.
 
     Raises:
-        OSError: there was no `path`, and by now another process made it; what it made stays.
+        OSError: `path` did not exist, and another process has made it meanwhile; that folder stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(path)
@@ -134,23 +134,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove what processes that were killed have left of a folder for `path`."""
+    """Remove the temporary folders for `path` that killed processes left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        with contextlib.suppress(OSError):  # another process removes it, too
+        with contextlib.suppress(OSError):  # another process may be removing it
             written = max(part.stat().st_mtime for part in (left, *left.iterdir()))
             if time.time() - written > LEFT_AFTER_S:
                 shutil.rmtree(left, ignore_errors=True)
 
 
 LARGEST = 2**30
-"""Bytes of all arrays of an archive together, as they are in memory."""
+"""Largest size of all arrays of an archive together, unpacked, in bytes."""
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array by its name.
+    """Read every array of an archive, by its name.
 
     Raises:
-        ValueError: damaged, of objects, or larger than `LARGEST` once it is unpacked.
+        ValueError: the archive is damaged, holds objects, or unpacks to more than `LARGEST`.
     """
     try:
         with zipfile.ZipFile(path) as archive:

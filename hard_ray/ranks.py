@@ -1,4 +1,4 @@
-"""What the ranks of a run tell each other. With one rank, nothing is sent."""
+"""Communication between the ranks of a run. With one rank, nothing is sent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those that train one student together."""
+    """The rank of this process among those that train one student together."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
-        """As torch.distributed has it, or alone."""
+        """The rank in torch.distributed's group; without a group, the only one."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
@@ -41,7 +41,7 @@ class Ranks:
         return values
 
     def gather(self, item: Item) -> list[Item]:
-        """One item from each rank, in the order of ranks, on every rank."""
+        """Every rank's item, in the order of ranks, on every rank."""
         if self.size == 1:
             return [item]
         items: list[Item | None] = [None] * self.size
@@ -49,10 +49,10 @@ class Ranks:
         return [item for item in items if item is not None]
 
     def agree(self, error: Exception | None) -> None:
-        """Raise on every rank if any has an error; every rank calls this.
+        """Raise on every rank if any rank has an error; every rank calls this.
 
         Raises:
-            AgreedError: with the first rank's text that has one.
+            AgreedError: with the text of the first rank that has an error.
         """
         texts = [text for text in self.gather("" if error is None else str(error)) if text]
         if texts:

@@ -1,4 +1,4 @@
-"""Addresses of servers as they may be shown, logged or kept: without who asks and their password."""
+"""Keep secrets out of messages, logs and uploads: in addresses, in texts, and in the names of files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _USER = re.compile(r"(?<=://)[^\s/]*@")
-"""Up to the last @: a password may hold one."""
+"""User and password of an address, up to the last @: a password may contain one."""
 
 _SECRET = re.compile(
     r"([?&;][\w.-]{0,40}(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|access[_-]?key|credentials?)[\w.-]{0,40}=)[^\s&;'\"]+",
     re.IGNORECASE,
 )
-"""A parameter that is one by its name, and its value."""
+"""A parameter whose name says that it is secret, and its value."""
 
 _WEB = ("http://", "https://")
 
 
 def masked(text: str) -> str:
-    """The text with `***` for name, password and secret parameters of every address in it."""
+    """The text with `***` for the user, password and secret parameters of every address in it."""
     return _SECRET.sub(r"\1***", _USER.sub("***@", text))
 
 
 def without_password(address: str) -> str:
-    """An address without the user, password and secret parameters that may stand in it."""
+    """An address without its user and password, and with `***` for its secret parameters."""
     return masked(address).replace("://***@", "://")
 
 
 def holds_secret(address: str) -> bool:
-    """Whether an address has a password, a secret parameter, or on the web anybody: a name alone is a token there."""
+    """Whether an address holds a password, a secret parameter or, on the web, any user: that may be a token."""
     user = _USER.search(address)
     named = user is not None and (address.startswith(_WEB) or user[0].partition(":")[2] not in ("", "@"))
     return named or _SECRET.search(address) is not None
@@ -69,16 +69,16 @@ _KNOWN = {
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a file of this name is taken to be a secret, whatever it holds."""
+    """Whether a file of this name counts as secret, whatever it holds."""
     return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in SECRET_NAMES)
 
 
 def secret_of_file(text: str, parsed: Any) -> str | None:
-    """Describe what looks like a secret in a file, and its place, but not its value; None if nothing does.
+    """Describe the first thing in a file that looks like a secret, and its place, without its value; None if none does.
 
     Args:
         text: what the file holds.
-        parsed: the same as YAML, or None if it is not YAML: a secret may stand on the line after its key.
+        parsed: the same, parsed as YAML (a secret may be on the line after its key), or None if it is not YAML.
     """
     for number, line in enumerate(text.splitlines(), start=1):
         found = secret_in(line)
@@ -89,7 +89,7 @@ def secret_of_file(text: str, parsed: Any) -> str | None:
 
 
 def secret_in(text: str) -> str | None:
-    """What of a line looks like a secret; None where nothing does. Its value is not told."""
+    """Describe what looks like a secret in a line, without its value; None if nothing does."""
     for what, pattern in _KNOWN.items():
         if pattern.search(text):
             return f"what looks like {what}"
@@ -102,12 +102,12 @@ def secret_in(text: str) -> str | None:
 
 
 def _is_value(text: str) -> bool:
-    """Whether something stands there, and no name of a variable instead."""
+    """Whether a text is a value, rather than empty, a placeholder or a variable's name."""
     return text.lower() not in NO_VALUE and not text.startswith("$")
 
 
 def _secret_keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Keys of secrets that have a value, however the file writes it."""
+    """The keys, at any depth, whose values look like secrets."""
     if isinstance(value, dict):
         for key, inner in value.items():
             name = f"{prefix}{key}"
@@ -127,7 +127,7 @@ def _is_secret(key: str, value: Any) -> bool:
 
 
 def redacted(text: str, secrets: Iterable[str], *, shortest: int = 1) -> str:
-    """The text with every secret of `shortest` characters or more replaced; the short ones where they stand alone."""
+    """Replace every secret of `shortest` characters or more; those below eight only where they are whole words."""
     for secret in sorted({secret for secret in secrets if len(secret) >= shortest}, key=len, reverse=True):
         pattern = re.escape(secret)
         text = re.sub(pattern if len(secret) >= 8 else rf"(?<!\w){pattern}(?!\w)", "***", text)
@@ -135,7 +135,7 @@ def redacted(text: str, secrets: Iterable[str], *, shortest: int = 1) -> str:
 
 
 def refuse_password(address: str | None, variable: str) -> str | None:
-    """The address, which is kept in the run's folder and in MLflow.
+    """Return the address unless it holds a secret: it is kept in the run's folder and in MLflow.
 
     Raises:
         ValueError: it holds a secret.

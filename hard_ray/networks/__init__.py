@@ -1,3 +1,3 @@
-"""Networks: importing this package registers hardray's own with timm."""
+"""Networks; importing this package registers hardray's own architectures with timm."""
 
 from hard_ray.networks import zoo as zoo

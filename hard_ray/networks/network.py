@@ -1,4 +1,4 @@
-"""A network with its input contract: images in [0, 1] go in, logits in the data's class order come out."""
+"""Networks with their input contract: images in [0, 1] go in, logits in the data's class order come out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hard_ray.networks.weights import add_weights, load_weights
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What a data set gives to networks."""
+    """The size, channels and classes of a data set's images."""
 
     img_size: int
     in_chans: int
@@ -34,26 +34,26 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class InputContract:
-    """How a network wants its images."""
+    """The normalisation, size and interpolation of a network's input."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int] | None
-    """Images of another size are resized to it; None: any size is taken as it is."""
+    """Images of another size are resized to this; None: images of any size are taken as they are."""
     interpolation: str
 
 
 class Network(nn.Module):
-    """A timm model that resizes and normalises by itself."""
+    """A timm model that resizes and normalises its input itself."""
 
     mean: Tensor
     std: Tensor
     outputs: Tensor | None
     has_new_head: bool
-    """Whether the class head was not taken over from the weights that the rest has."""
+    """Whether the class head is newly initialised, unlike the other weights."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
-        """`outputs` picks and orders the model's classes; None keeps them."""
+        """Wrap a model; `outputs` selects and orders its classes, None keeps them."""
         super().__init__()
         self.model = model
         self.contract = contract
@@ -80,7 +80,7 @@ class Network(nn.Module):
         return str(pretrained_cfg(self.model)["architecture"])
 
     def freeze(self) -> Network:
-        """Evaluation mode, without gradients for the parameters: what a teacher always is."""
+        """Put the network in evaluation mode, without gradients for its parameters, as every teacher is."""
         return self.eval().requires_grad_(False)
 
     def identity(self) -> str:
@@ -93,12 +93,12 @@ class Network(nn.Module):
 
 
 def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
-    """What timm knows of a model's weights: architecture, input size, label names."""
+    """Timm's description of a model's weights: architecture, input size, label names."""
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
 def label_names(model: nn.Module) -> tuple[str, ...] | None:
-    """The classes that a model was saved with, in the order of its outputs; None where it has no names."""
+    """The class names that a model was saved with, in the order of its outputs; None if it has none."""
     saved = pretrained_cfg(model).get("label_names")
     if not saved:
         return None
@@ -125,9 +125,9 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
 
 
 def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
-    """A network that keeps the head of its weights only where that was made for these classes.
+    """A network whose head keeps its weights only if they were made for these classes.
 
-    That is, for as many of them, and where the head's classes have names, for the same in the same order.
+    They were if the number of classes is the same and, where the weights name their classes, the names and their order.
     """
     count = len(images.classes)
     kwargs = {**config.model_kwargs, "num_classes": count}
@@ -142,13 +142,13 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     network.has_new_head = saved.get("num_classes") != count
     names = label_names(model)
     if not network.has_new_head and names and names != images.classes:
-        cast(Any, model).reset_classifier(count)  # for as many classes as before, timm keeps the head
+        cast(Any, model).reset_classifier(count)  # timm keeps the weights of a head of the same size
         network.has_new_head = True
     return network
 
 
 def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
-    """The frozen teacher, its outputs in the order of the data's classes.
+    """The frozen teacher, with its outputs in the order of the data's classes.
 
     Raises:
         ModelError: the model is unknown, its weights do not fit, or its classes are not the data's.
@@ -199,7 +199,7 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
             arguments["img_size"] = config.img_size or images.img_size
     try:
         model = timm.create_model(name, pretrained=config.pretrained or has_source, **arguments)
-    except Exception as error:  # timm raises whatever its model or the hub does
+    except Exception as error:  # timm raises the errors of its models and of the hub
         raise ModelError(f"{role}.model {name} cannot be made: {type(error).__name__}: {error}") from error
     if from_folder:
         _check_architecture(model, config, role)
@@ -211,10 +211,10 @@ class _NoCfg:
 
 
 def check_known(name: str, role: str) -> None:
-    """Look whether timm has an architecture.
+    """Refuse an architecture that timm does not know.
 
     Raises:
-        ModelError: it has not; names those that are alike.
+        ModelError: timm does not know it; names similar ones.
     """
     if timm.is_model(name):
         return
@@ -234,10 +234,10 @@ def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> N
 
 
 def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
-    """How a model wants its images, as its configuration says, and otherwise as it does itself.
+    """The input of a model, as the configuration sets it, and otherwise as the model's own settings do.
 
     Raises:
-        ModelError: it takes another number of channels than the images have.
+        ModelError: the model takes another number of channels than the images have.
     """
     arguments = {
         "mean": list(config.mean) if config.mean else None,
@@ -267,10 +267,10 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def read_names(path: Path, what: str) -> tuple[str, ...]:
-    """Class names in the order of the outputs, one a line.
+    """Read class names in the order of the outputs, one per line.
 
     Raises:
-        ModelError: `what`, as the user calls the file, cannot be read, or a name stands twice.
+        ModelError: the file, which messages call `what`, cannot be read or holds a duplicate.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -279,7 +279,7 @@ def read_names(path: Path, what: str) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ModelError(f"{what} {path}: the class {twice[0]!r} stands twice")
+        raise ModelError(f"{what} {path}: the class {twice[0]!r} is a duplicate; name each class once")
     return names
 
 
@@ -302,7 +302,7 @@ def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> No
     if moved:
         remedy = "name its outputs in teacher.class_map" if role == "teacher" else "retrain it in this order"
         raise ModelError(
-            f"{role}.model was saved with other class order: {moved[0]!r} is its output "
+            f"{role}.model was saved with another class order: {moved[0]!r} is its output "
             f"{names.index(moved[0])}, and class {classes.index(moved[0])} of the data; {remedy}"
         )
     if role == "teacher" and not set(names) & set(classes):
@@ -314,5 +314,5 @@ def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> No
 
 
 def image_spec(config: DataConfig, classes: tuple[str, ...]) -> ImageSpec:
-    """What a data set of these classes gives to networks."""
+    """The size, channels and classes of a data set's images."""
     return ImageSpec(config.img_size, config.in_chans, classes)

@@ -1,4 +1,4 @@
-"""How networks compute: device, autocast type, memory layout."""
+"""Device, autocast type and memory layout that networks compute with."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _KEPT_BYTES = 2**30
 
 
 def prepare_kernels(threads: int | None) -> None:
-    """Set up a process that does nothing but compute: its threads, where given, and memory that it keeps.
+    """Set up a process that only computes: set its threads, if given, and let it keep freed memory.
 
-    An update frees what the next one asks for. By default glibc gives it back to the system in between, and every
-    page is then cleared anew: a fifth of a teacher's time on batches of small images. Another C library stays as it is.
+    An update frees the memory that the next one allocates. By default glibc returns it to the system in between, and
+    every page is cleared again: a fifth of a teacher's time on small images. Other C libraries are not touched.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -39,24 +39,24 @@ def prepare_kernels(threads: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Where and in what a network computes."""
+    """The device, type and memory layout that a network computes with."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision where `dtype` asks for it."""
+        """Mixed precision, unless `dtype` is float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Layout of images and weights."""
+        """The memory layout of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def images(self, pixels: Pixels) -> Tensor:
         """Pixels of shape (batch, channels, height, width) as images in [0, 1] on the device."""
-        # a copy: arrays from shared memory are read-only, and their alignment would decide the last bits
+        # copied, because arrays from shared memory are read-only and their alignment would decide the last bits
         images = torch.tensor(pixels).to(self.device)
         if images.dtype == torch.uint8:
             images = images.float() / 255.0
@@ -80,13 +80,13 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
 
 
 def widen(logits: Tensor) -> Tensor:
-    """Logits in float32 at least: losses are computed in it whatever the network computed in."""
+    """Logits in float32 or wider: losses are computed in that, whatever type the network computed in."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 @contextmanager
 def resting(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: BatchNorm uses its averages and does not move them."""
+    """Evaluation mode within the block: BatchNorm uses its averages and does not update them."""
     was_training = network.training
     network.eval()
     try:

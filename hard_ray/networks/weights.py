@@ -1,4 +1,4 @@
-"""Reading weights: safetensors, or torch files without unpickling anything but tensors."""
+"""Read weights from safetensors, or from torch files without unpickling anything but tensors."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from hard_ray.errors import ModelError
 
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-"""Under what training scripts keep the weights; moving averages, which are evaluated, come first."""
+"""Keys under which training scripts keep the weights; moving averages come first, because they are evaluated."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What wrappers around a module put before every key."""
+"""Prefixes that wrappers around a module add to every key."""
 COUNTERS = (".num_batches_tracked", "n_averaged")
-"""Ends of keys that count updates; no answer depends on them."""
+"""Ends of keys that only count updates; no output depends on them."""
 
 Weights = dict[str, Tensor]
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a state dict; what training scripts and wrappers put around it is taken off.
+    """Read a state dict, without what training scripts and wrappers put around it.
 
     Raises:
         ModelError: there is no such file, or it holds something other than tensors.
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> Weights:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except Exception as error:  # what a damaged file makes torch's reader raise has no end
+    except Exception as error:  # a damaged file can make torch's reader raise almost any error
         raise ModelError(
             f"checkpoint {path}: cannot be read as weights ({_first_sentence(error)}); "
             "want a safetensors file, or a torch file that holds tensors only"
@@ -48,12 +48,12 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"checkpoint {path}: holds no state dict, such as torch.save(model.state_dict(), PATH) writes")
     if not all(isinstance(key, str) for key in found):
-        raise ModelError(f"checkpoint {path}: holds a table whose keys are no names of tensors; want a state dict")
+        raise ModelError(f"checkpoint {path}: holds a table whose keys are not names of tensors; want a state dict")
     weights: Weights = clean_state_dict(dict(found))
     strangers = [key for key, value in weights.items() if not isinstance(value, Tensor)]
     if strangers:
         raise ModelError(
-            f"checkpoint {path}: the entry {strangers[0]!r} is no tensor; want a state dict, such as "
+            f"checkpoint {path}: the entry {strangers[0]!r} is not a tensor; want a state dict, such as "
             "torch.save(model.state_dict(), PATH) writes"
         )
     return weights
@@ -70,19 +70,19 @@ def _unwrapped(content: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Where weights and a model differ; keys in the model's order, then the file's."""
+    """Keys by which weights and a model differ, in the model's order, or the file's if the model lacks them."""
 
     missing: list[str]
     unexpected: list[str]
     reshaped: list[str]
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether anything differs."""
         return bool(self.missing or self.unexpected or self.reshaped)
 
 
 def compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Misfit:
-    """What is missing, what is too much, and what has another shape."""
+    """The keys that are missing, unexpected, or of another shape."""
     return Misfit(
         missing=[key for key in wanted if key not in weights],
         unexpected=[key for key in weights if key not in wanted],
@@ -91,7 +91,7 @@ def compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Misf
 
 
 def without_prefixes(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
-    """The weights without what wrappers put before every key, unless the model itself has such keys."""
+    """The weights without the prefixes that wrappers add to every key, unless the model's own keys have them."""
     while prefix := _shared_prefix(weights, wanted):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
@@ -105,25 +105,25 @@ def _shared_prefix(weights: Weights, wanted: Mapping[str, Tensor]) -> str | None
 
 
 def with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
-    """The weights with the model's own counters of updates where they lack them, and without others."""
+    """The weights with the model's own counters of updates where they lack them, and without counters it lacks."""
     counters = {key: value for key, value in wanted.items() if key.endswith(COUNTERS)}  # since torch 0.4.1
     return counters | {key: value for key, value in weights.items() if key in wanted or not key.endswith(COUNTERS)}
 
 
 def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str] = ()) -> bool:
-    """Load `path` into `model`; every key must be there with its shape.
+    """Load a file's weights into `model`; every key must be there with its shape.
 
     Args:
-        model: the architecture.
+        model: receives the weights.
         path: the file.
-        role: what messages call the model.
-        head: layers that keep the model's own weights where the file's are of another shape.
+        role: the model's name in messages.
+        head: layers that keep the model's own weights if the file's are of another shape.
 
     Returns:
-        Whether they did.
+        Whether any layer of `head` kept its own weights.
 
     Raises:
-        ModelError: names the first missing, unexpected and wrongly shaped key.
+        ModelError: the weights do not fit; names the first missing, unexpected and wrongly shaped key.
     """
     wanted = model.state_dict()
     weights = with_counters(without_prefixes(read_weights(path), wanted), wanted)
@@ -145,7 +145,7 @@ def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str]
 
 
 def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    """Hash every tensor of a module's state, with its name, type and shape."""
+    """Add every tensor of a module's state to a hash, with its name, type and shape."""
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Networks that timm does not have, registered with timm so that every model is a timm name."""
+"""Networks that timm lacks, registered with it so that every model has a name in timm."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ default_cfgs = generate_default_cfgs(
 
 
 class _Classifier(nn.Module):
-    """The part of timm's model interface that every network here has: features, then one linear layer."""
+    """The part of timm's model interface that these networks share: features, then one linear layer."""
 
     classifier_name = "head"
     in_chans: int
@@ -49,7 +49,7 @@ class _Classifier(nn.Module):
     num_features: int
 
     def __init__(self, drop_rate: float) -> None:
-        """`drop_rate` is the share of features that training drops before the last layer."""
+        """`drop_rate` is the share of features that are dropped before the last layer in training."""
         super().__init__()
         self.drop_rate = drop_rate
 
@@ -58,7 +58,7 @@ class _Classifier(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits, or with `pre_logits` what the classifier would see."""
+        """Logits, or with `pre_logits` the input of the last layer."""
         if self.drop_rate > 0.0:
             features = F.dropout(features, self.drop_rate, self.training)
         if pre_logits:
@@ -92,7 +92,7 @@ class Cnn(_Classifier):
         widths: tuple[int, ...] = (16, 32, 64),
         drop_rate: float = 0.0,
     ) -> None:
-        """One 3x3 convolution per width, the image halved in between, and one more at the last width."""
+        """One 3x3 convolution per width, with the image halved in between, and one more at the last width."""
         super().__init__(drop_rate)
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         self.stem = nn.Sequential(*_conv_bn_relu(in_chans, widths[0]))
@@ -116,7 +116,7 @@ def _conv_bn_relu(width_in: int, width: int) -> tuple[nn.Module, ...]:
 
 
 class Mlp(_Classifier):
-    """A fully connected network, which no architecture makes tolerant of shifts: 784-512-128-32-10.
+    """A fully connected network 784-512-128-32-10, which nothing in its architecture makes tolerant of shifts.
 
     Source: the student of Orbit's notebook (Nix et al., AISTATS 2022).
     """
@@ -158,7 +158,7 @@ class CifarResNet(_Classifier):
     classifier_name = "linear"
 
     def __init__(self, depth: int = 20, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0) -> None:
-        """`depth` is 6n + 2 for n blocks a stage."""
+        """`depth` is 6n + 2 for n blocks per stage."""
         super().__init__(drop_rate)
         if (depth - 2) % 6:
             raise ValueError(f"want a depth of 6n + 2, such as 20 or 56, got {depth}")
@@ -209,7 +209,7 @@ def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential
 def _build(
     kind: type[Built], name: str, pretrained: bool, *, device: Any = None, dtype: Any = None, **kwargs: Any
 ) -> Built:
-    """`device` and `dtype` are timm's: where and in what the weights are kept."""
+    """Build a network through timm; `device` and `dtype`, which timm passes, are those of the weights."""
     network: Built = build_model_with_cfg(kind, name, pretrained, **kwargs)
     return network.to(device=device, dtype=dtype)
 

@@ -162,9 +162,9 @@ def test_what_is_no_file_with_an_end_is_unreadable_and_says_why(tmp_path: Path, 
     os.mkfifo(tmp_path / "pipe.png")
     reasons = {
         "large.png": "bytes; want an image of at most 1,000",
-        "device.png": "device.png is no regular file",
-        "folder.png": "folder.png is no regular file",
-        "pipe.png": "pipe.png is no regular file",
+        "device.png": "device.png is not a regular file",
+        "folder.png": "folder.png is not a regular file",
+        "pipe.png": "pipe.png is not a regular file",
         "gone.png": "No such file",
     }
     pictures = FileReader(tmp_path, pa.array(["image.png", "link.png", *reasons])).read(range(7))

@@ -134,7 +134,7 @@ def test_a_channel_that_hardly_varies_is_held_away_from_zero(tmp_path: Path):
 def test_latents_that_do_not_fit_are_refused(text: str, tmp_path: Path):
     folder = save("kl", tmp_path / "kl")
     (folder / "latents.json").write_text(text)
-    with pytest.raises(ModelError, match=r"latents\.json.*mend it, or remove it"):
+    with pytest.raises(ModelError, match=r"latents\.json.*fix it, or remove it"):
         build(folder)
 
 

@@ -166,7 +166,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path: Path):
 
 def test_a_student_in_another_order_is_refused(tmp_path: Path):
     folder = saved_by_timm(tmp_path / "order", ["bee", "ant", "cat"])
-    with pytest.raises(ModelError, match="student.model was saved with other class order"):
+    with pytest.raises(ModelError, match="student.model was saved with another class order"):
         student(model=f"local-dir:{folder}")
 
 
@@ -185,7 +185,7 @@ def test_a_class_map_picks_and_orders_the_teachers_outputs(tmp_path: Path):
     [
         ("cat\nant\nyak\nbee\n", "names 4 classes"),
         ("cat\nzebra\nyak\nbee\nelk\n", "lacks 1 of the data's classes, first 'ant'"),
-        ("cat\ncat\nant\nyak\nbee\n", "'cat' stands twice"),
+        ("cat\ncat\nant\nyak\nbee\n", "'cat' is a duplicate"),
     ],
 )
 def test_a_wrong_class_map_is_refused(tmp_path: Path, text: str, words: str):

@@ -97,7 +97,7 @@ def test_the_folder_is_a_teacher_with_the_contract_that_was_given(weights: dict,
     expected = model((images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1))
     torch.testing.assert_close(teacher(images), expected)
     assert teacher.identity() == made.network.identity()
-    with pytest.raises(ModelError, match="saved with other class order"):
+    with pytest.raises(ModelError, match="saved with another class order"):
         build_teacher(TeacherConfig(model=MODEL, checkpoint=tmp_path / "t"), ImageSpec(32, 3, CLASSES[::-1]))
     card = (tmp_path / "t/README.md").read_text()
     assert "imported by hardray" in card and "w.pth, SHA-256 " in card and str(tmp_path) not in card
@@ -177,7 +177,7 @@ def test_names_that_are_not_as_many_as_the_outputs_are_refused(weights: dict, cl
     with pytest.raises(ModelError, match="--classes names 2 classes, the checkpoint has 3 outputs"):
         import_teacher(path, tmp_path / "t", model=MODEL, classes=classes)
     classes.write_text("ant\nbee\nant\n")
-    with pytest.raises(ModelError, match=r"--classes .*: the class 'ant' stands twice"):
+    with pytest.raises(ModelError, match=r"--classes .*: the class 'ant' is a duplicate"):
         import_teacher(path, tmp_path / "t", model=MODEL, classes=classes)
 
 
@@ -190,7 +190,7 @@ def test_a_folder_that_is_there_is_kept(weights: dict, tmp_path: Path):
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(3)])
 def test_a_file_without_weights_is_a_message(content: object, tmp_path: Path):
-    with pytest.raises(ModelError, match="no state dict|is no tensor"):
+    with pytest.raises(ModelError, match="no state dict|is not a tensor"):
         import_teacher(saved(content, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
 
 

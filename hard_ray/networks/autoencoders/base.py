@@ -1,4 +1,4 @@
-"""Autoencoders with one interface: images in [0, 1] go in and come out, whatever the model wants."""
+"""The interface of autoencoders: images in [0, 1] go in and come out, whatever scale the model uses."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from hard_ray.networks.weights import add_weights
 
 LATENTS_FILE = "latents.json"
 _SMALLEST_STD = 1e-3
-"""Of the widest channel's: what divides by a channel's deviation must bear one that hardly varies."""
+"""Smallest deviation of a channel, relative to the largest: latents are divided by it."""
 
 
 class Autoencoder(nn.Module):
-    """Encodes images into latents and back; scales, pads and mixes channels by itself."""
+    """Encodes images into latents and decodes them; scales, pads and converts channels itself."""
 
     factor: int
-    """Pixels of an image's side for each cell of the latent's."""
+    """Pixels per cell of the latent, along each side."""
     latent_channels: int
     latent_std: Tensor
-    """Standard deviation of each latent channel on data, shape (latent_channels,); ones until it is known."""
+    """Standard deviation of each latent channel on data, shape (latent_channels,); ones if it is not known."""
 
     def __init__(self, *, factor: int, latent_channels: int, channels: int, in_chans: int) -> None:
-        """`channels` is what the model takes, `in_chans` what the data has.
+        """`channels` are the model's, `in_chans` the data's.
 
         Raises:
-            ModelError: the model cannot see such images.
+            ModelError: the model cannot take images of the data's channels.
         """
         super().__init__()
         if channels != in_chans and (channels, in_chans) != (3, 1):
@@ -48,18 +48,18 @@ class Autoencoder(nn.Module):
     def encode(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch latent latent_height latent_width"]:
-        """The latent's mean, of ceil(side / factor) cells a side."""
+        """The latents' mean, with ceil(side / factor) cells along each side."""
         return self._encode(self.prepare(images))
 
     def decode(
         self, latent: Float[Tensor, "batch latent latent_height latent_width"], size: tuple[int, int]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Images of height and width `size`, about in [0, 1]: nothing is cut off, so that gradients live."""
+        """Images of height and width `size`, roughly in [0, 1]: they are not clamped, which would stop gradients."""
         images = self._decode(latent)[..., : size[0], : size[1]]
         return images.mean(dim=1, keepdim=True) if self.is_mixed else images
 
     def quantise(self, latent: Tensor) -> Tensor:
-        """The nearest latent that has a code; without a codebook the latent itself."""
+        """The nearest code of each cell; without a codebook, the latent itself."""
         return latent
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -68,10 +68,10 @@ class Autoencoder(nn.Module):
         return self.decode(self.quantise(self.encode(images)), size)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The images as the model wants them, but for its scale.
+        """The images with the model's channels, padded but not yet scaled.
 
-        Sides are filled up, below and to the right, to multiples of `factor`: by reflection, or by the last row
-        and column where there is too little to reflect.
+        Sides are padded, at the bottom and right, to multiples of `factor`: by reflection, or by repeating the last
+        row and column where the image is too small to reflect.
         """
         height, width = images.shape[-2:]
         below, right = -height % self.factor, -width % self.factor
@@ -87,12 +87,12 @@ class Autoencoder(nn.Module):
         return digest.hexdigest()
 
     def _architecture(self) -> dict[str, Any]:
-        """What decides an image beside the weights."""
+        """The settings that decide the output, besides the weights."""
         return {"factor": self.factor}
 
     @torch.no_grad()
     def set_latent_std(self, std: Float[Tensor, " latent"]) -> None:
-        """Take over a measured deviation of each channel."""
+        """Set the measured deviation of each channel, held away from zero."""
         floor = _SMALLEST_STD * float(std.max())
         self.latent_std.copy_(std.clamp_min(floor if floor > 0 else 1.0))
 
@@ -106,7 +106,7 @@ class Autoencoder(nn.Module):
 
 
 def write_latents(path: Path, *, mean: Tensor, std: Tensor) -> dict[str, Any]:
-    """Write what is known of the latents on data, for `build_autoencoder` to find."""
+    """Write the latents' mean and deviation on data, for `build_autoencoder` to read."""
     values = {"mean": mean.tolist(), "std": std.tolist()}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return values

@@ -1,4 +1,4 @@
-"""An autoencoder as its configuration names it."""
+"""Load the autoencoder that a configuration names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
 
 
 def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
-    """A pretrained autoencoder, in evaluation mode, for images of `in_chans` channels.
+    """Load a pretrained autoencoder, in evaluation mode, for images of `in_chans` channels.
 
     Raises:
-        ModelError: there is none, it cannot be read, or it does not fit the images.
+        ModelError: it does not exist, cannot be read, or does not fit the images.
     """
     from hard_ray.networks.autoencoders.taef2 import load_taef2, taef2_files
 
@@ -36,7 +36,7 @@ def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
 
 
 def _download(config: AutoencoderConfig) -> Path:
-    """The folder of the local cache with what is needed of a hub repository."""
+    """Download the needed files of a hub repository and return their folder in the local cache."""
     from huggingface_hub import snapshot_download
 
     name = config.model.removeprefix(HUB)
@@ -44,7 +44,7 @@ def _download(config: AutoencoderConfig) -> Path:
     wanted = ("config.json", "diffusion_pytorch_model.safetensors", LATENTS_FILE, "taef2_*coder.safetensors")
     try:
         return Path(snapshot_download(name, allow_patterns=[f"{below}{file}" for file in wanted]))
-    except Exception as error:  # the hub raises its own, httpx's and the system's
+    except Exception as error:  # the hub's own errors, httpx's and the system's
         raise ModelError(
             f"autoencoder.model {config.model} cannot be fetched ({readable(error)}); "
             "check the name and the network, or give the path of a local folder"
@@ -63,7 +63,7 @@ def _check_layout(where: Path) -> None:
 
 
 def _read_latents(autoencoder: Autoencoder, path: Path) -> None:
-    """Take over the latents' deviations from the file beside the weights, where there is one."""
+    """Set the latents' deviations from the file beside the weights, if there is one."""
     if not path.is_file():
         return
     try:
@@ -76,4 +76,4 @@ def _read_latents(autoencoder: Autoencoder, path: Path) -> None:
     autoencoder.set_latent_std(std)
 
 
-_LATENTS_REMEDY = "mend it, or remove it: then no channel is scaled"
+_LATENTS_REMEDY = "fix it, or remove it: then no channel is scaled"

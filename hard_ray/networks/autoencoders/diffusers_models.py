@@ -20,14 +20,14 @@ from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.precision import widen
 
 _ROWS_AT_ONCE = 2**14
-"""Latent cells whose distances to all codes are held in memory together."""
+"""Latent cells whose distances to all codes are computed at once."""
 
 
 class DiffusersAutoencoder(Autoencoder):
-    """What diffusers' autoencoders share: images in [-1, 1], and a side halved between two levels."""
+    """Base of diffusers' autoencoders: images in [-1, 1], and sides halved between two levels."""
 
     def __init__(self, model: Any, *, latent_channels: int, in_chans: int) -> None:
-        """`model` is one of diffusers'."""
+        """`model` is an autoencoder of diffusers."""
         super().__init__(
             factor=2 ** (len(model.config.block_out_channels) - 1),
             latent_channels=latent_channels,
@@ -49,14 +49,14 @@ class DiffusersAutoencoder(Autoencoder):
 
 
 class KlAutoencoder(DiffusersAutoencoder):
-    """`AutoencoderKL`: an image is a normal distribution of latents, and its latent the mean."""
+    """`AutoencoderKL`: the latent is the mean of a normal distribution."""
 
     def __init__(self, model: Any, *, in_chans: int) -> None:
         """`model` is an `AutoencoderKL`."""
         super().__init__(model, latent_channels=model.config.latent_channels, in_chans=in_chans)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of each latent value."""
+        """The mean and log-variance of each latent value."""
         return self._moments(self.prepare(images))
 
     def _moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class TinyAutoencoder(DiffusersAutoencoder):
 
 
 class VqAutoencoder(DiffusersAutoencoder):
-    """`VQModel`: the latent is what the encoder says, before a code takes its place."""
+    """`VQModel`: the latent is the encoder's output, before quantisation."""
 
     def __init__(self, model: Any, *, in_chans: int) -> None:
         """`model` is a `VQModel`."""
@@ -94,13 +94,13 @@ class VqAutoencoder(DiffusersAutoencoder):
         return weight
 
     def quantise(self, latent: Tensor) -> Tensor:
-        """The nearest code of each cell, exactly; the gradient passes to `latent` as if nothing had happened."""
+        """The nearest code of each cell, exactly; the gradient passes straight through to `latent`."""
         codes = self.codebook.detach()[self.nearest(latent)].movedim(-1, 1)
         return codes + (latent - latent.detach())
 
     @torch.no_grad()
     def nearest(self, latent: Float[Tensor, "batch latent height width"]) -> Int[Tensor, "batch height width"]:
-        """The number of the code that is nearest to each cell; distances are never in less than float32."""
+        """The number of the code nearest to each cell; distances are computed in float32 or wider."""
         cells, codes = widen(latent).movedim(1, -1), widen(self.codebook)
         length = codes.square().sum(dim=1)
         parts = cells.reshape(-1, codes.shape[1]).split(_ROWS_AT_ONCE)
@@ -113,7 +113,7 @@ class VqAutoencoder(DiffusersAutoencoder):
         return latent
 
     def _decode(self, latent: Tensor) -> Tensor:
-        """Past the model's own `decode`, which would quantise, or look numbers up."""
+        """Decode without the model's own `decode`, which would quantise again or look up codes by number."""
         model = self.model
         condition = latent if model.config.norm_type == "spatial" else None
         images: Tensor = model.decoder(model.post_quant_conv(latent), condition)
@@ -121,7 +121,7 @@ class VqAutoencoder(DiffusersAutoencoder):
 
 
 def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
-    """The model of a folder in diffusers' layout; only safetensors are read.
+    """Load the model of a folder in diffusers' layout; only safetensors are read.
 
     Raises:
         ModelError: it is of another kind, or its weights cannot be read or do not fit.
@@ -136,7 +136,7 @@ def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # diffusers, safetensors and the system each raise their own
+    except Exception as error:  # diffusers, safetensors and the system raise errors of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"autoencoder.model {folder}: the weights of {name} cannot be read ({reason}); "
@@ -174,7 +174,7 @@ def new_autoencoder(training: AutoencoderTraining, *, in_chans: int, img_size: i
 
 
 def _model_class(name: str) -> Any:
-    """Diffusers' class of that name, by the path that imports least."""
+    """Diffusers' class of a name, imported from its own module, which loads the least."""
     match name:
         case "AutoencoderKL":
             from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -17,16 +17,16 @@ SUFFIXES = (".safetensors", ".pth")
 
 
 class Taef2(Autoencoder):
-    """Sees images in [0, 1] as they are; 32 latent channels at an eighth of the side.
+    """Takes images in [0, 1] as they are; its latents have 32 channels at an eighth of the side.
 
-    Source: madebyollin/taesd, whose files define it: keys are positions in a sequence of layers. Written anew from
-    the shapes in the files; that the wide branch precedes a block's convolutions, and has 4 groups, is
-    what reconstructs best: the first 128 images of CIFAR-10 at 23.2 dB, 22.7 with 8 groups, 22.8 with the branch
-    beside the convolutions.
+    Source: the weight files of madebyollin/taesd, whose keys are positions in a sequence of layers. The layers follow
+    from the tensors' shapes, except that the wide branch precedes a block's convolutions and has 4 groups: that
+    reconstructs best. It gives 23.2 dB on the first 128 images of CIFAR-10, against 22.7 with 8 groups and 22.8 with
+    the branch beside the convolutions.
     """
 
     def __init__(self, in_chans: int) -> None:
-        """Untrained."""
+        """Build the model with untrained weights."""
         super().__init__(factor=FACTOR, latent_channels=LATENT_CHANNELS, channels=3, in_chans=in_chans)
         self.encoder = _encoder()
         self.decoder = _decoder()
@@ -41,7 +41,7 @@ class Taef2(Autoencoder):
 
 
 def taef2_files(where: Path) -> tuple[Path, Path] | None:
-    """Encoder and decoder in the folder `where`, or with the path `where` as the start of their names."""
+    """The encoder's and decoder's files in the folder `where`, or those whose paths begin with `where`."""
     for start in (where / "taef2", where):
         encoder, decoder = _file(f"{start}_encoder"), _file(f"{start}_decoder")
         if encoder is not None and decoder is not None:
@@ -50,10 +50,10 @@ def taef2_files(where: Path) -> tuple[Path, Path] | None:
 
 
 def load_taef2(encoder: Path, decoder: Path, *, in_chans: int) -> Taef2:
-    """TAEF2 with its weights.
+    """Load TAEF2 with its weights.
 
     Raises:
-        ModelError: a file holds something else.
+        ModelError: a file holds other weights, or none.
     """
     model = Taef2(in_chans)
     load_weights(model.encoder, encoder, role="autoencoder")
@@ -90,7 +90,7 @@ class _Block(nn.Module):
 
 
 class _SoftClamp(nn.Module):
-    """Keeps latents within -3 and 3, where those of images are."""
+    """Keeps latents between -3 and 3, the range of images' latents."""
 
     def forward(self, latent: Tensor) -> Tensor:
         return 3 * torch.tanh(latent / 3)
