@@ -1,1 +1,1 @@
-"""Augmentors: what makes a second, harder view of a batch. One file each."""
+"""Augmentors, which make a second, harder view of a batch: one file each."""

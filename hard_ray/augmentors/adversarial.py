@@ -14,16 +14,16 @@ from hard_ray.networks.autoencoders.base import Autoencoder
 class Adversarial(Holding):
     """Ascends the teacher's cross-entropy to the labels, with or without discretisation.
 
-    Each step is one round trip to the teacher pool for a gradient. No gradient flows through.
+    Each step of ascent asks the teacher pool once for a gradient. No gradient flows through the augmentor.
 
-    Source: DAD, arXiv:2311.01441: Q(x), ascent, Q again. The paper makes its images beforehand, which is
-    `hardray generate`.
+    Source: DAD, arXiv:2311.01441: Q(x), ascent, Q again. The paper makes its images before training, as
+    `hardray generate` does.
     """
 
     noise_dim = START_DRAWS
 
     def __init__(self, config: AdversarialAugmentor, autoencoder: Autoencoder | None = None) -> None:
-        """`autoencoder` discretises; it is not trained."""
+        """`autoencoder` discretises, and is not trained."""
         super().__init__(*([] if autoencoder is None else [autoencoder.eval().requires_grad_(False)]))
         self.config = config
 
@@ -35,16 +35,17 @@ class Adversarial(Holding):
         labels, gradient = batch.labels, batch.gradient
         if labels is None or gradient is None:
             raise RuntimeError("adversarial images need labels and a teacher to ask for gradients")
-        found = attack(
+        found = attack(  # x_rec = Q(x), then k steps of ascent within the ball around x_rec
             self._discretised(batch.images),
             batch.noise,
             lambda images: gradient(images, labels),
             self.config,
             strength=self.config.strength,
         )
-        return self._discretised(found)
+        return self._discretised(found)  # x_dad = Q(x)
 
     def _discretised(self, images: Tensor) -> Tensor:
+        """Q: encode, quantise and decode; without an autoencoder, the identity."""
         if not self.held:
             return images
         (coder,) = self.held

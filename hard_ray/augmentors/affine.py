@@ -15,7 +15,7 @@ from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
 from hard_ray.maths.noise import seed_of
 
 REPLAY_DRAWS = 2
-"""Noise values that choose whether and which earlier state transforms an image."""
+"""Noise values that decide whether an earlier state transforms an image, and which."""
 
 PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
 
@@ -26,7 +26,7 @@ class Spatial(Augmentor):
     bounds: Tensor
 
     def __init__(self, config: AffineAugmentor | RandomAffineAugmentor) -> None:
-        """The bounds are the configuration's, before the strength."""
+        """Compute the bounds of the parameters, before the strength."""
         super().__init__()
         self.config = config
         self.register_buffer("bounds", bounds_of(config), persistent=False)
@@ -45,7 +45,7 @@ class Spatial(Augmentor):
         return transform(images, parameters, padding=self.config.padding)
 
     def _within_bounds(self, relative: Tensor) -> Tensor:
-        """Parameters from values between -1 and 1."""
+        """Scale values between -1 and 1 to parameters within the bounds."""
         return relative * self.bounds * self.config.strength
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
@@ -61,12 +61,14 @@ class Spatial(Augmentor):
 class Affine(Spatial):
     r"""Samples a shift, rotation, scale and shear for each image and applies it differentiably.
 
-    A network maps each image's noise to five raw values; tanh times the bounds makes them parameters, so every
-    sample lies within the bounds and the gradient reaches the network through the sampled grid
+    .. math:: \theta_i = s \, b \odot \tanh(f_\phi(\epsilon_i)), \qquad \tilde x_i = \mathrm{warp}(x_i; \theta_i)
+
+    The network f maps an image's noise to five raw values. Tanh, the bounds b and the strength s make parameters of
+    them, so that every sample lies within the bounds, and the gradient reaches f through the sampled grid
     (reparameterisation). Pixels from outside the image are zero unless `padding` says otherwise.
 
-    A student that is trained on the present transforms alone forgets earlier ones, and the augmentor narrows as
-    the student learns. So a share `replay` of the student's images is transformed by earlier states of the network.
+    A student that learns from the present transforms alone forgets earlier ones, and the augmentor narrows as the
+    student learns. So a share `replay` of the student's images is transformed by earlier states of f.
 
     Source: HARD, arXiv:2305.14890, section 4 (HARD-Affine), after Orbit (Nix et al. 2022). The papers learn the
     parameters of a Gaussian; a network of the noise is ours, because a Gaussian that is narrow at the start
@@ -81,7 +83,7 @@ class Affine(Spatial):
     """Augmentor updates so far."""
 
     def __init__(self, config: AffineAugmentor) -> None:
-        """The network's last layer is scaled so that raw values have the standard deviation `init_spread`."""
+        """Build f; its last layer is scaled so that raw values have the standard deviation `init_spread`."""
         super().__init__(config)
         self.noise_dim = config.noise_dim + (REPLAY_DRAWS if config.replay > 0 else 0)
         first = nn.Linear(config.noise_dim, config.hidden_dim)
@@ -93,12 +95,14 @@ class Affine(Spatial):
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
+        # 1. first layer: of standard normal noise, each hidden unit's input is standard normal
         nn.init.normal_(first.weight, std=self.config.noise_dim**-0.5)
         nn.init.zeros_(first.bias)
-        # a ReLU of a standard normal has the mean 1/sqrt(2 pi) and the mean square 1/2: the bias takes the mean out,
-        # so that the start is wide and leans to no side
+        # 2. the ReLU of a standard normal has the mean 1/sqrt(2 pi) and the mean square 1/2
         mean = (2.0 * math.pi) ** -0.5
         deviation = (0.5 - mean**2) ** 0.5
+        # 3. last layer: the sum over hidden units has the deviation `init_spread`, and the bias removes its mean, so
+        # that the distribution starts wide and centred on the identity; a narrow one would not leave it
         nn.init.normal_(last.weight, std=self.config.init_spread / (deviation * self.config.hidden_dim**0.5))
         with torch.no_grad():
             last.bias.copy_(-mean * last.weight.sum(dim=1))
@@ -112,10 +116,7 @@ class Affine(Spatial):
         return self._within_bounds(torch.tanh(self.net(noise[:, : self.config.noise_dim])))
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """The images as the student learns from them, some transformed by an earlier state.
-
-        At strength 0 the input tensor itself.
-        """
+        """The images that the student learns from, some transformed by an earlier state; at strength 0 the input."""
         if self.config.strength == 0:
             return batch.images
         return self._transform(batch.images, self._replayed(batch.noise))
@@ -128,28 +129,32 @@ class Affine(Spatial):
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Count an update, and keep the network's state now and then; the place is drawn by the count alone."""
+        """Count an update, and keep the network's state every `remember_every` updates."""
         self.updates += 1
         kept, rest = divmod(int(self.updates), self.config.remember_every)
         if rest or not len(self.past):
             return
+        # fill the history in order, then overwrite places that depend on the count alone: a resumed run does the same
         place = kept - 1 if kept <= len(self.past) else seed_of("augmentor history", kept) % len(self.past)
         self.past[place] = nn.utils.parameters_to_vector(self.net.parameters())
 
     def _replayed(self, noise: Tensor) -> Tensor:
-        """Like `sample`, for a share of the rows with the state that two more noise values choose."""
+        """Like `sample`, but a share of the rows uses an earlier state; two more noise values decide which."""
+        # 1. theta by the present state, for every row
         present = self.sample(noise)
         known = min(int(self.updates) // self.config.remember_every, len(self.past))
         if known == 0:
             return present
+        # 2. two uniform draws per row: whether it is replayed, and by which of the known states
         whether, which = torch.special.ndtr(noise[:, self.config.noise_dim :]).unbind(dim=1)
         chosen = (which * known).long().clamp(max=known - 1)
+        # 3. theta by every known state, of which each row takes its own
         earlier = self._within_bounds(torch.tanh(self._of_past(noise[:, : self.config.noise_dim], known)))
         earlier = earlier[chosen, torch.arange(len(noise), device=noise.device)]
         return torch.where((whether < self.config.replay)[:, None], earlier, present)
 
     def _of_past(self, noise: Float[Tensor, "batch noise"], known: int) -> Float[Tensor, "past batch 5"]:
-        """What each earlier state makes of every row."""
+        """The raw values f(noise) of every row by each earlier state."""
         shapes = [parameter.shape for parameter in self.net.parameters()]
         parts = self.past[:known].split([shape.numel() for shape in shapes], dim=1)
         first, first_bias, last, last_bias = (
@@ -179,7 +184,7 @@ def transform(
     *,
     padding: str,
 ) -> Float[Tensor, "batch channels height width"]:
-    """Each image under its own transform, interpolated bilinearly; differentiable in the parameters."""
+    """Apply its own transform to each image, with bilinear interpolation; differentiable in the parameters."""
     grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
@@ -187,12 +192,13 @@ def transform(
 def matrices(parameters: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 2 3"]:
     """Output-to-input matrices of `torch.nn.functional.affine_grid`.
 
-    The content moves by (+shift_x, +shift_y), that is to the right and down, turns by `rotation`, is magnified by
-    exp(log_scale) and sheared along x.
+    The content is magnified by exp(log_scale), sheared along x, turned by `rotation`, and moved by
+    (+shift_x, +shift_y), that is to the right and down.
     """
     shift_x, shift_y, rotation, log_scale, shear = parameters.unbind(dim=1)
     cos, sin, shrink = rotation.cos(), rotation.sin(), (-log_scale).exp()
-    # content moves by rotate o shear o magnify, then shift; this is the inverse of that
+    # the content's map is p -> A p + t with A = rotate shear magnify; grid sampling wants its inverse,
+    # p -> A^-1 p - A^-1 t, with A^-1 = [[a, b], [c, d]]
     a, b = shrink * (cos + shear * sin), shrink * (sin - shear * cos)
     c, d = -shrink * sin, shrink * cos
     tx, ty = -(a * shift_x + b * shift_y), -(c * shift_x + d * shift_y)

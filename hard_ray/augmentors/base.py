@@ -1,4 +1,4 @@
-"""What every augmentor is."""
+"""The interface of augmentors, and the classes that several of them share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from hard_ray.config.augmentor import DrawnAugmentor, LearnedAugmentor
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
-"""From images and labels to the gradient of the teacher's cross-entropy to the images, of their shape."""
+"""Returns, for images and labels, the gradient of the teacher's cross-entropy with respect to the images."""
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentationInput:
-    """A batch in [0, 1] and the noise that belongs to its rows, with what only some augmentors want."""
+    """A batch of images in [0, 1] and noise for each, with inputs that only some augmentors use."""
 
     images: Float[Tensor, "batch channels height width"]
     noise: Float[Tensor, "batch noise"]
     labels: Int[Tensor, " batch"] | None = None
     generated: Float[Tensor, "batch channels height width"] | None = None
-    """The images that were generated beforehand, in the same view."""
+    """The generated image of each image, in the same crop and flip."""
     gradient: Gradient | None = None
-    """Asks the teacher."""
+    """Computed by the teacher."""
 
     def with_noise(self, noise: Tensor) -> AugmentationInput:
         """The same batch with other noise."""
@@ -35,16 +35,16 @@ class AugmentationInput:
 
 @dataclass(frozen=True, slots=True)
 class AugmentedView:
-    """A second view of a batch, and whose answers it should keep."""
+    """A second view of a batch, and the images that each of its images is made of."""
 
     images: Float[Tensor, "views channels height width"]
-    """As many as in the batch, or several times as many: candidates, or views that are all learned from."""
+    """As many as in the batch, or a multiple: candidates to select from, or views that are all learned from."""
     sources: Float[Tensor, "views batch"] | None = None
-    """Row i: the share of each image of the batch in augmented image i, adding up to 1; None: its own alone."""
+    """Row i: the share of each image of the batch in augmented image i, summing to 1; None: image i alone."""
 
 
 class Selection(Protocol):
-    """Scores candidates: those with the largest scores are learned from."""
+    """Scores candidates; the student learns from those with the largest scores."""
 
     @property
     def needs_teacher(self) -> bool: ...  # noqa: D102
@@ -59,17 +59,17 @@ class Selection(Protocol):
 class Augmentor(nn.Module):
     """Maps images in [0, 1] and noise to a second, harder view of them.
 
-    Everything random comes in as noise, so that a view is a function of the images, the noise and the
-    parameters. At strength 0 the input tensor itself comes back.
+    All randomness comes in as noise, so that a view is a function of the images, the noise and the parameters. At
+    strength 0 the view is the input tensor itself.
     """
 
     noise_dim: int = 0
-    """Normal noise values per image."""
+    """Standard normal noise values per image."""
     selection: Selection | None = None
-    """How the images that are learned from are chosen from those made; None: all are."""
+    """Selects the images that are learned from; None: all are."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the augmentor's optimiser trains, with each group's own settings; empty: nothing is learned."""
+        """Parameter groups for the augmentor's optimiser, each with its settings; empty if nothing is learned."""
         return []
 
     def forward(self, batch: AugmentationInput) -> Float[Tensor, "batch channels height width"]:
@@ -77,11 +77,11 @@ class Augmentor(nn.Module):
         raise NotImplementedError
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The same images with their sources."""
+        """The augmented images with their sources, for the student's phase."""
         return AugmentedView(self(batch))
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
-        """The images with their sources as the augmentor's own phase needs them: by its present state."""
+        """The augmented images with their sources, by the augmentor's present state, for its own phase."""
         return self.view(batch)
 
     def remember(self) -> None:
@@ -89,7 +89,7 @@ class Augmentor(nn.Module):
         return
 
     def samples(self, batch: AugmentationInput) -> dict[str, Float[Tensor, " batch"]]:
-        """What is drawn for each image, one value each, by name: a shift, the share of the own image, ..."""
+        """The values drawn for each image, by name: a shift, the share of the image's own pixels, ..."""
         del batch
         return {}
 
@@ -99,7 +99,7 @@ class Augmentor(nn.Module):
 
     @torch.no_grad()
     def statistics(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """Mean and standard deviation of every sampled value over the batch, by the names they are logged under."""
+        """Mean and standard deviation over the batch of every sampled value, by the names in the log."""
         found: dict[str, Tensor] = {}
         for name, values in self.samples(batch).items():
             found |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(correction=0)}
@@ -107,10 +107,10 @@ class Augmentor(nn.Module):
 
 
 class Holding(Augmentor):
-    """Holds frozen modules outside of its own weights, so that checkpoints need not repeat them."""
+    """Holds frozen modules outside its own weights, so that checkpoints do not repeat them."""
 
     def __init__(self, *held: nn.Module) -> None:
-        """`held` move along to another device or precision."""
+        """`held` move with the augmentor to another device or precision."""
         super().__init__()
         self.held = held
 
@@ -122,36 +122,36 @@ class Holding(Augmentor):
 
 
 def trained_group(config: LearnedAugmentor, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """One group with the configuration's settings; none where strength 0 leaves the parameters without effect."""
+    """One parameter group with the configuration's settings; none at strength 0, where parameters have no effect."""
     if config.strength == 0:
         return []
     return [{"params": list(parameters), "lr": config.lr, "weight_decay": config.weight_decay}]
 
 
 class Drawn(Augmentor):
-    """Draws at random, once for the batch or once for each image, and learns nothing."""
+    """Base of random augmentors that learn nothing and draw once per batch or once per image."""
 
     config: DrawnAugmentor
 
     def __init__(self, config: DrawnAugmentor) -> None:
-        """Nothing here is trained."""
+        """Keep the configuration."""
         super().__init__()
         self.config = config
 
     def draws(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch noise"]:
-        """Uniform numbers between 0 and 1; with one draw for the batch, those of its first image in every row."""
+        """Uniform numbers in (0, 1) from the noise; with one draw per batch, every row is that of the first image."""
         chosen = noise[:1].expand_as(noise) if self.config.per == "batch" else noise
         uniform: Tensor = torch.special.ndtr(chosen)
         return uniform
 
 
 class Mixing(Drawn):
-    """Puts a share of another image of the batch into each."""
+    """Base of random augmentors that put a share of another image of the batch into each image."""
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The mixed images; at strength 0 the input tensor itself."""
         return self.view(batch).images
 
     def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """At strength s at most s of an image is its partner's."""
+        """At strength s, at most the share s of an image is its partner's."""
         return {"own_share": (1.0 - self.config.strength, 1.0)}

@@ -1,4 +1,4 @@
-"""Cutout and CutMix: what happens within a box."""
+"""Cutout and CutMix, which change the pixels within a box."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hard_ray.config.augmentor import CutmixAugmentor, CutoutAugmentor
 
 
 class Cutout(Drawn):
-    """Fills a square whose centre is drawn uniformly over the image; what lies outside of it is cut off.
+    """Fills a square whose centre is drawn uniformly over the image, and which is cut off at the border.
 
     Source: DeVries and Taylor 2017, arXiv:1708.04552. Strength scales the area.
     """
@@ -32,11 +32,11 @@ class Cutout(Drawn):
 
 
 class Cutmix(Mixing):
-    """Pastes a box of another image of the batch; its centre is drawn uniformly, and it is cut at the border.
+    """Pastes a box of another image of the batch; its centre is drawn uniformly, and it is cut off at the border.
 
     Source: Yun et al. 2019, arXiv:1905.04899, section 3.1: the box has the share 1 - lambda of the area, with
     lambda from Beta(alpha, alpha), and sides in the image's proportion. The shares are those of the pixels that
-    were in fact replaced. The partners are a permutation without fixed points, so that every image is changed.
+    are actually replaced. The partners are a permutation without fixed points, so that every image changes.
     """
 
     noise_dim = 4
@@ -44,7 +44,7 @@ class Cutmix(Mixing):
     config: CutmixAugmentor
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The mixed images, and the share of both images in each; at strength 0 the input tensor itself."""
+        """The mixed images, and the shares of both images in each; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
         partner, inside = partners(batch.noise[:, 0]), self._inside(batch)
@@ -57,14 +57,14 @@ class Cutmix(Mixing):
         return boxes(draws[:, 2:], (self.config.strength * cut).sqrt(), batch.images.shape[-2:])
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """The own image's share of the pixels."""
+        """The share of its own pixels in each image."""
         return {"own_share": _outside(self._inside(batch), batch.images.dtype)}
 
 
 def boxes(
     centre: Float[Tensor, "batch 2"], side: Float[Tensor, " batch"], size: torch.Size
 ) -> Bool[Tensor, "batch 1 height width"]:
-    """Where a box of each image lies.
+    """The pixels inside a box in each image.
 
     Args:
         centre: row and column, as shares of height and width.
@@ -76,6 +76,7 @@ def boxes(
 
 
 def _span(centre: Tensor, side: Tensor, length: int) -> Bool[Tensor, "batch length"]:
+    # a little is added before rounding down, so that an exact number of pixels survives float32
     middle, pixels = (centre * length).long(), (side * length + 1e-4).long()
     first = middle - pixels // 2
     place = torch.arange(length, device=centre.device)

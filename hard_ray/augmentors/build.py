@@ -1,4 +1,4 @@
-"""Augmentors: what makes a second, harder view of a batch. One file each."""
+"""Build the augmentor of a configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_augmentor(config: AugmentorConfig, *, in_chans: int, img_size: int) ->
         img_size: height and width of the images, in pixels.
 
     Raises:
-        ModelError: the autoencoder that HARD-VAE or a discretiser wants cannot be used.
+        ModelError: the autoencoder of HARD-VAE or of an adversarial augmentor cannot be used.
     """
     match config:
         case IdentityAugmentor():

@@ -15,18 +15,18 @@ from hard_ray.config.augmentor import MixAugmentor
 
 
 class Mix(Augmentor):
-    r"""Looks at an image, its partner and noise, and draws a mask: x~ = m x_i + (1 - m) x_j.
+    r"""Mixes an image with its partner by a mask that depends on both and on noise: x~ = m x_i + (1 - m) x_j.
 
-    The mask is coarse (`mask_size` cells a side) and enlarged bilinearly. Strength s moves it towards the own
-    image: m becomes 1 - s (1 - m). The teacher's answer should be the mixture of both images' answers, by the
-    mask's mean.
+    The mask m is coarse (`mask_size` cells along each side) and enlarged bilinearly. Strength s moves it towards the
+    image itself: m becomes 1 - s (1 - m). Drift is measured against the mixture of the teacher's answers to both
+    images, weighted by the mask's mean.
 
     Source: HARD, arXiv:2305.14890 (HARD-Mix). The network is ours: two strided convolutions over both images,
     pooled to the mask's cells, plus a linear map of noise that dominates at the start, so that masks differ.
     """
 
     def __init__(self, config: MixAugmentor, *, in_chans: int) -> None:
-        """`in_chans` channels an image."""
+        """`in_chans` are the channels of an image."""
         super().__init__()
         self.config = config
         self.noise_dim = 1 + config.noise_dim
@@ -48,13 +48,15 @@ class Mix(Augmentor):
         return trained_group(self.config, self.parameters())
 
     def masks(self, batch: AugmentationInput) -> Float[Tensor, "batch 1 height width"]:
-        """The own image's weight at every pixel."""
+        """The mask m: the weight of the image itself at every pixel."""
         return self._masks(batch, batch.images[partners(batch.noise[:, 0])])
 
     def _masks(self, batch: AugmentationInput, others: Tensor) -> Tensor:
         images, noise = batch.images, batch.noise
+        # 1. one logit per cell: a look at (x_i, x_j) plus a linear map of noise
         both = torch.cat([images, others], dim=1)
         cells = self.look(both) + self.draw(noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
+        # 2. m, enlarged to the image; 3. moved towards 1 by the strength
         mask = F.interpolate(cells.sigmoid(), size=images.shape[-2:], mode="bilinear", align_corners=False)
         return 1.0 - self.config.strength * (1.0 - mask)
 
@@ -63,7 +65,7 @@ class Mix(Augmentor):
         return self.view(batch).images
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The mixed images, and the share of both images in each; the gradient reaches the shares."""
+        """The mixed images, and the shares of both images in each; the gradient reaches the shares."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
         partner = partners(batch.noise[:, 0])
@@ -73,11 +75,11 @@ class Mix(Augmentor):
         return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner))
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """The own image's share, and how much the mask differs over the image."""
+        """The mask's mean, which is the image's own share, and its standard deviation over the image."""
         mask = self.masks(batch)
         return {"own_share": mask.mean(dim=(1, 2, 3)), "mask_contrast": mask.flatten(1).std(dim=1, correction=0)}
 
     def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """At strength s at most s of an image is its partner's."""
+        """At strength s, at most the share s of an image is its partner's."""
         strength = self.config.strength
         return {"own_share": (1.0 - strength, 1.0), "mask_contrast": (0.0, strength / 2)}

@@ -20,7 +20,7 @@ class Mixup(Mixing):
     config: MixupAugmentor
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The blended images, and the share of both images in each; at strength 0 the input tensor itself."""
+        """The blended images, and the shares of both images in each; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
         partner, own = partners(batch.noise[:, 0]), self._own(batch)
@@ -33,5 +33,5 @@ class Mixup(Mixing):
         return 1.0 - self.config.strength * (1.0 - drawn)
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """The own image's weight."""
+        """The weight of the image itself."""
         return {"own_share": self._own(batch)}

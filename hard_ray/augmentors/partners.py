@@ -1,4 +1,4 @@
-"""Which image an image is mixed with, and by how much."""
+"""Partners and shares for augmentors that mix images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 def partners(noise: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """A permutation of the batch without a fixed point, as a function of one noise value per image.
 
-    The images stand in a ring, in the order of their noise, and each is paired with its right neighbour. One
-    image alone is its own partner.
+    The images form a ring, in the order of their noise, and each is paired with the next. A single image is its
+    own partner.
     """
     order = noise.argsort(stable=True)
     found = torch.empty_like(order)
@@ -21,7 +21,7 @@ def partners(noise: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
 
 
 def shares(own: Float[Tensor, " batch"], partner: Int[Tensor, " batch"]) -> Float[Tensor, "batch batch"]:
-    """Row i: `own[i]` of image i and the rest of its partner; the gradient reaches `own`."""
+    """Matrix of shares: in row i, `own[i]` for image i and the rest for its partner; differentiable in `own`."""
     count = len(own)
     is_partner = torch.zeros(count, count, dtype=own.dtype, device=own.device)
     is_partner[torch.arange(count, device=own.device), partner] = 1.0
@@ -29,7 +29,7 @@ def shares(own: Float[Tensor, " batch"], partner: Int[Tensor, " batch"]) -> Floa
 
 
 def beta(draws: Float[Tensor, " batch"], alpha: float) -> Float[Tensor, " batch"]:
-    """Draws from Beta(alpha, alpha), by the inverse of its distribution function of uniform `draws`."""
+    """Draws from Beta(alpha, alpha): its inverse distribution function at uniform `draws`."""
     if alpha == 1.0:
         return draws
     values = betaincinv(alpha, alpha, draws.double().cpu().numpy())

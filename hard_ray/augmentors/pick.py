@@ -1,4 +1,4 @@
-"""CutMixPick, over any augmentor: several views are drawn, and the images with the largest scores are kept."""
+"""CutMixPick with any augmentor: draw several views, and keep the images with the largest scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hard_ray.maths import losses
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What makes a candidate worth learning from.
+    """Score of a candidate; the larger, the more it is worth learning from.
 
     Source: arXiv:2012.02909: the entropies are those of softmax(t) and softmax(s), the divergence is
     KL(softmax(t/T) || softmax(s/T)). The paper's code scores the student in training mode, which moves its
@@ -28,12 +28,12 @@ class Score:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the teacher is asked about all candidates; its answers are the labels of those kept."""
+        """Whether the score needs the teacher's logits, which then also label the images that are kept."""
         return self.kind != "student_entropy"
 
     @property
     def needs_student(self) -> bool:
-        """Whether the student runs on all candidates."""
+        """Whether the score needs the student's logits."""
         return self.kind != "teacher_entropy"
 
     def __call__(self, teacher: Tensor | None, student: Tensor | None) -> Float[Tensor, " candidates"]:
@@ -51,7 +51,7 @@ class Pick(Augmentor):
     """Draws `pool` views of the batch, one after the other, for the step to choose from."""
 
     def __init__(self, config: PickAugmentor, inner: Augmentor) -> None:
-        """`inner` makes each view; what it learns, it learns from one draw."""
+        """`inner` makes each view, and learns from one draw."""
         super().__init__()
         self.config = config
         self.inner = inner
@@ -59,11 +59,11 @@ class Pick(Augmentor):
         self.selection = Score(config.score, config.temperature)
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """One draw, before anything is picked."""
+        """The images of one draw, before any are picked."""
         return cast(Tensor, self.inner(self._first(batch)))
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The candidates, `pool` times as many: the first draw of every image, then the second, and so on."""
+        """The candidates, `pool` times the batch: the first draw of every image, then the second, and so on."""
         views = [self.inner.view(batch.with_noise(noise)) for noise in self._each(batch.noise)]
         if all(view.images is batch.images for view in views):
             return views[0]
@@ -77,29 +77,29 @@ class Pick(Augmentor):
     def _first(self, batch: AugmentationInput) -> AugmentationInput:
         return batch.with_noise(self._each(batch.noise)[0])
 
-    # ------------------------------------------------------- what is learned, and watched, is the inner augmentor's
+    # ------------------------------------------------------------------- the rest is the inner augmentor's
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
-        """One draw."""
+        """One draw of the inner augmentor."""
         return self.inner.augment(self._first(batch))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The inner augmentor's."""
+        """The inner augmentor's parameter groups."""
         return self.inner.parameter_groups()
 
     def remember(self) -> None:
-        """The inner augmentor remembers."""
+        """Let the inner augmentor remember."""
         self.inner.remember()
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """Those of one draw, before anything is picked."""
+        """The inner augmentor's values of one draw, before any are picked."""
         return self.inner.samples(self._first(batch))
 
     def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """The inner augmentor's."""
+        """The inner augmentor's bounds."""
         return self.inner.bounds_of_samples()
 
 
 def picked(scores: Float[Tensor, " candidates"], count: int) -> Tensor:
-    """The places of the `count` largest scores, in rising order of place; of equal scores the earlier ones."""
+    """The positions of the `count` largest scores, in rising order; of equal scores, the earlier ones."""
     return scores.argsort(descending=True, stable=True)[:count].sort().values

@@ -1,4 +1,4 @@
-"""AutoAugment, RandAugment and TrivialAugment, as torchvision has them."""
+"""AutoAugment, RandAugment and TrivialAugment, by torchvision."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from hard_ray.networks.precision import as_bytes
 
 
 class Policy(Drawn):
-    """Applies torchvision's policy on pixels as bytes: to the batch as one, or to each image by itself.
+    """Applies torchvision's policy to pixels as bytes: to the whole batch at once, or to each image by itself.
 
     Source: Cubuk et al. 2018, arXiv:1805.09501 (AutoAugment); Cubuk et al. 2019, arXiv:1909.13719 (RandAugment);
     Müller and Hutter 2021, arXiv:2103.10158 (TrivialAugment), in torchvision's form: operations such as shifts
-    move by pixels whatever the size of the image. No gradient flows through.
+    move by pixels, whatever the size of the image. No gradient flows through the policy.
     """
 
     noise_dim = 3
-    """The first value decides whether the policy is applied, the others how."""
+    """The first value decides whether the policy is applied; the others seed its draws."""
 
     def __init__(self, config: PolicyAugmentor) -> None:
-        """Nothing here is trained."""
+        """Build torchvision's policy."""
         super().__init__(config)
         self.policy = _policy(config)
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """The changed images, and untouched those that were not drawn; at strength 0 the input tensor itself."""
+        """The images, changed where the policy is applied; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return batch.images
         changed, pixels = batch.images.clone(), as_bytes(batch.images)
@@ -65,7 +65,7 @@ def _policy(config: PolicyAugmentor) -> nn.Module:
 
 @contextmanager
 def drawing() -> Iterator[torch.Generator]:
-    """The generator that torchvision draws from, given back as it was."""
+    """Lend the generator that torchvision draws from, and restore its state afterwards."""
     generator = torch.default_generator
     before = generator.get_state()
     try:

@@ -1,4 +1,4 @@
-"""Uniformly random spatial transforms: what a learned distribution of them is compared with."""
+"""Uniformly random spatial transforms, the control for a learned distribution of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hard_ray.config.augmentor import RandomAffineAugmentor
 class RandomAffine(Spatial):
     """Draws a shift, rotation, scale and shear for each image, uniformly within the bounds of HARD-Affine.
 
-    The parameters are those of `hard_ray.augmentors.affine`: what is uniform is the logarithm of the magnification
-    and the slope of the shear.
+    The parameters are those of `hard_ray.augmentors.affine`: the logarithm of the magnification and the slope of the
+    shear are uniform.
     """
 
     noise_dim = len(PARAMETERS)
 
     def __init__(self, config: RandomAffineAugmentor) -> None:
-        """Nothing here is trained."""
+        """Keep the configuration; nothing is trained."""
         super().__init__(config)
 
     def sample(self, noise: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 5"]:
-        """Transform parameters in the order of `PARAMETERS`: the normal distribution function makes noise uniform."""
+        """Transform parameters in the order of `PARAMETERS`, uniform through the normal distribution function."""
         uniform: Tensor = torch.special.ndtr(noise)
         return self._within_bounds(2.0 * uniform - 1.0)

@@ -16,7 +16,7 @@ class Chain(Augmentor):
     """Applies augmentors in order; each has its own part of the noise and its own learning rate."""
 
     def __init__(self, parts: Sequence[tuple[str, Augmentor]]) -> None:
-        """`parts` are names and augmentors; a name that stands twice is numbered."""
+        """`parts` are names and augmentors; duplicate names are numbered."""
         super().__init__()
         kinds = [kind for kind, _ in parts]
         numbered = [
@@ -34,7 +34,7 @@ class Chain(Augmentor):
     def _in_turn(
         self, batch: AugmentationInput, *, present: bool
     ) -> Iterator[tuple[str, Augmentor, AugmentationInput, AugmentedView]]:
-        """Every augmentor with what it is given and what it makes of it, in its present state or as it is shown."""
+        """Apply each augmentor in turn: its name, itself, its input and its view, by its present state if `present`."""
         images = batch.images
         for name, part, noise in self._with_noise(batch.noise):
             given = replace(batch, images=images, noise=noise)
@@ -48,24 +48,24 @@ class Chain(Augmentor):
         yield from zip(self.parts, self._each(), own, strict=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Those of all parts."""
+        """The parameter groups of all parts."""
         return [group for part in self._each() for group in part.parameter_groups()]
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """The images after the last augmentor; the input tensor itself where none does anything."""
+        """The images after the last augmentor; the input tensor itself if every strength is 0."""
         return self.view(batch).images
 
     def remember(self) -> None:
-        """Every part remembers for itself."""
+        """Let every part remember its own state."""
         for part in self._each():
             part.remember()
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """Sources multiply: what the second mixes was mixed by the first."""
+        """The images after the last augmentor; sources multiply, as each augmentor mixes images already mixed."""
         return self._through_all(batch, present=False)
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
-        """The same, by the present state of every part."""
+        """The images after the last augmentor, by the present state of every part."""
         return self._through_all(batch, present=True)
 
     def _through_all(self, batch: AugmentationInput, *, present: bool) -> AugmentedView:
@@ -75,7 +75,7 @@ class Chain(Augmentor):
         return view
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """What each part draws, under `part.name`."""
+        """The values drawn by each part, under `part.name`."""
         return {
             f"{name}.{key}": values
             for name, part, given, _ in self._in_turn(batch, present=True)
@@ -83,7 +83,7 @@ class Chain(Augmentor):
         }
 
     def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """Those of the parts, under `part.name`."""
+        """The bounds of each part, under `part.name`."""
         return {
             f"{name}.{key}": bounds
             for name, part in zip(self.parts, self._each(), strict=True)
@@ -92,6 +92,7 @@ class Chain(Augmentor):
 
 
 def _through(later: Tensor | None, earlier: Tensor | None) -> Tensor | None:
+    """Shares of the batch's images after two augmentors; None stands for the identity matrix."""
     if later is None or earlier is None:
         return earlier if later is None else later
     return torch.mm(later, earlier)

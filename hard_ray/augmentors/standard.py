@@ -1,4 +1,4 @@
-"""Flip and crop once more: the standard view of a standard view."""
+"""Flip, and crop with flip: the standard view, applied once more."""
 
 from __future__ import annotations
 
@@ -27,25 +27,28 @@ class CropFlip(Drawn):
     """Crops the padded image at random, and mirrors it with probability 1/2.
 
     Source: the standard view of CIFAR (He et al. 2015, arXiv:1512.03385, section 4.2), which arXiv:2012.02909
-    applies once more to an image that went through it already.
+    applies a second time.
     """
 
     noise_dim = 4
-    """Whether the view is taken, how far down and to the right the crop lies, whether it is mirrored."""
+    """Whether the view is taken, the crop's row and column, and whether it is mirrored."""
     config: CropFlipAugmentor
 
     def forward(self, batch: AugmentationInput) -> Tensor:
-        """The images in another view; at strength 0 the input tensor itself."""
+        """The images, cropped and mirrored where that is drawn; at strength 0 the input tensor itself."""
         if self.config.strength == 0:
             return batch.images
         images, draws = batch.images, self.draws(batch.noise)
+        # 1. pad, and draw the corner of each image's crop
         count, _, height, width = images.shape
         reach = round(self.config.padding * height)
         padded = F.pad(images, (reach, reach, reach, reach))
         down, right = ((draws[:, column] * (2 * reach + 1)).long().clamp(max=2 * reach) for column in (1, 2))
+        # 2. the crop's rows and columns; mirrored, the columns run backwards
         rows = down[:, None] + torch.arange(height, device=images.device)
         columns = right[:, None] + torch.arange(width, device=images.device)
         columns = torch.where(draws[:, 3:] < 0.5, columns.flip(1), columns)
+        # 3. gather the crops; indexing moves the channels last
         number = torch.arange(count, device=images.device)[:, None, None]
         cropped = padded[number, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         taken = draws[:, 0] <= self.config.strength

@@ -15,19 +15,20 @@ from hard_ray.networks.autoencoders.base import Autoencoder
 
 
 class LatentPerturbation(Holding):
-    r"""Encodes an image, moves its latent by what a network makes of the latent and noise, and decodes it.
+    r"""Encodes an image, adds to its latent a perturbation that a network computes from latent and noise, and decodes.
 
     .. math:: \tilde x = \mathrm{clamp}\big(x + D(\mu + s \, \delta_\phi(\mu, \epsilon)) - D(\mu)\big)
 
-    The difference of two decodings keeps what the decoder cannot draw; `residual: false` gives the decoding
-    itself. No cell of the latent moves by more than `max_delta` standard deviations of its channel.
+    D is the decoder, mu the latent, s the strength. The difference of two decodings keeps the details that the decoder
+    cannot draw; with `residual: false` the first decoding itself is the result. No cell of the latent moves by more
+    than `max_delta` standard deviations of its channel.
 
     Source: HARD, arXiv:2305.14890 (HARD-VAE). The paper perturbs the posteriors between the blocks of a
     hierarchical VAE; one perturbation of one latent, with a convolutional network, is ours.
     """
 
     def __init__(self, config: VaeAugmentor, autoencoder: Autoencoder, *, img_size: int) -> None:
-        """A frozen autoencoder is held outside the module's weights: checkpoints need not repeat it."""
+        """A frozen autoencoder is held outside the module's weights, so that checkpoints do not repeat it."""
         frozen = config.finetune_lr is None
         super().__init__(*([autoencoder.eval().requires_grad_(False)] if frozen else []))
         self.config = config
@@ -61,7 +62,7 @@ class LatentPerturbation(Holding):
         return coder
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The perturbation network, and the autoencoder where it is fine-tuned."""
+        """The perturbation network, and the autoencoder if it is fine-tuned."""
         own = trained_group(self.config, self.net.parameters())
         if not own or self.config.finetune_lr is None:
             return own
@@ -71,7 +72,7 @@ class LatentPerturbation(Holding):
     def delta(
         self, latent: Float[Tensor, "batch latent side side"], noise: Float[Tensor, "batch noise"]
     ) -> Float[Tensor, "batch latent side side"]:
-        """The perturbation at strength 1."""
+        """The perturbation delta of the latent at strength 1."""
         spread = self.autoencoder.latent_std.view(1, -1, 1, 1)
         drawn = noise.unflatten(1, (self.config.noise_channels, self.side, self.side))
         raw = self.net(torch.cat([latent / spread, drawn], dim=1))
@@ -88,17 +89,20 @@ class LatentPerturbation(Holding):
         """The images at this strength, and the perturbation of their latent at strength 1."""
         images, coder = batch.images, self.autoencoder
         size = (images.shape[-2], images.shape[-1])
+        # 1. mu, and delta(mu, noise)
         latent = coder.encode(images)
         delta = self.delta(latent, batch.noise)
         if self.config.strength == 0:
             return images, delta
+        # 2. D(mu + s delta)
         moved = coder.decode(latent + self.config.strength * delta, size)
+        # 3. x + D(mu + s delta) - D(mu)
         if self.config.residual:
             moved = images + moved - coder.decode(latent, size)
         return moved.clamp(0.0, 1.0), delta
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
-        """How far the latent moves, in standard deviations, and how far the pixels do."""
+        """Root mean square change of the latent, in standard deviations of its channels, and of the pixels."""
         perturbed, delta = self._perturb(batch)
         relative = delta / self.autoencoder.latent_std.view(1, -1, 1, 1)
         change = (perturbed - batch.images).flatten(1)
@@ -108,5 +112,5 @@ class LatentPerturbation(Holding):
         }
 
     def bounds_of_samples(self) -> dict[str, tuple[float, float]]:
-        """Root mean squares: at most `max_delta` deviations, and at most the whole range."""
+        """At most `max_delta` deviations of the latent, and the whole range of the pixels."""
         return {"latent_change": (0.0, self.config.strength * self.config.max_delta), "pixel_change": (0.0, 1.0)}

@@ -1,4 +1,4 @@
-"""Ascent on a loss within a ball around an image: pure functions of images and gradients."""
+"""Ascent on a loss within a ball around each image: pure functions of images and gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hard_ray.maths.noise import seed_of
 
 Norm = Literal["l2", "linf"]
 START_DRAWS = 3
-"""Normal noise values per image that a random start is made from."""
+"""Normal noise values per image for a random start: whether, how far, and a third; all three seed the direction."""
 _TINY = 1e-12
 
 
@@ -27,34 +27,35 @@ def attack(
     *,
     strength: float = 1.0,
 ) -> Float[Tensor, "batch channels height width"]:
-    """Steps of ascent from the images, or from random points near them.
+    """Attack images by steps of ascent, from the images themselves or from random points near them.
 
     Source: DAD, arXiv:2311.01441, with one step along the normalised gradient; its settings are the defaults. The
-    random start is within the ball: the paper's text says of norm eps, and the radius is drawn uniformly here.
+    paper's text has a random start of norm eps; here it lies within the ball, at a radius that is drawn uniformly.
 
     Args:
-        centre: images in [0, 1]; no result is further than eps x strength from them.
-        noise: decides, image by image, whether and where a random start is made.
-        gradient: of the loss to images, image by image.
+        centre: images in [0, 1]; no result is further than strength x eps from them.
+        noise: decides for each image whether and where it starts at random.
+        gradient: computes each image's gradient of the loss.
         config: norm, radius, steps.
         strength: multiplies radius and step.
     """
     eps, step = strength * config.eps, strength * config.step_size
+    # 1. the start: x = x_rec, or with probability `random_start` a random point of the ball around x_rec
     images = project(centre + _start(centre, noise, config, eps), centre, norm=config.norm, eps=eps)
     for _ in range(config.steps):
+        # 2. x <- x + step g / ||g||; 3. back into the ball around x_rec and [0, 1]
         ascended = images + step * direction(gradient(images), norm=config.norm)
         images = project(ascended, centre, norm=config.norm, eps=eps)
     return images
 
 
 def direction(gradient: Float[Tensor, "batch ..."], *, norm: Norm) -> Float[Tensor, "batch ..."]:
-    """The step of length 1 that a linear loss rises most along; zero where the gradient is."""
+    """The step of length 1 along which a linear loss rises most; zero if the gradient is zero."""
     match norm:
         case "l2":
+            # divided by its largest value first: a confident teacher's gradient is below 1e-20, and squares underflow
             largest = gradient.flatten(1).abs().amax(dim=1).view(-1, *([1] * (gradient.ndim - 1)))
-            scaled = gradient / torch.where(
-                largest > 0, largest, 1.0
-            )  # a sure teacher's is below 1e-20: no squares of it
+            scaled = gradient / torch.where(largest > 0, largest, 1.0)
             return scaled / _length(scaled).clamp_min(_TINY)
         case "linf":
             return gradient.sign()
@@ -65,7 +66,7 @@ def direction(gradient: Float[Tensor, "batch ..."], *, norm: Norm) -> Float[Tens
 def project(
     images: Float[Tensor, "batch ..."], centre: Float[Tensor, "batch ..."], *, norm: Norm, eps: float
 ) -> Float[Tensor, "batch ..."]:
-    """The point of the ball around `centre`, then of [0, 1]; as the centre is in [0, 1], that is in the ball still."""
+    """Project onto the ball around `centre`, then onto [0, 1]; as `centre` is in [0, 1], that stays in the ball."""
     offset = images - centre
     match norm:
         case "l2":
@@ -80,13 +81,14 @@ def project(
 def distance(
     images: Float[Tensor, "batch ..."], centre: Float[Tensor, "batch ..."], *, norm: Norm
 ) -> Float[Tensor, " batch"]:
-    """How far each image is from the centre of its ball."""
+    """The distance of each image from the centre of its ball."""
     offset = (images - centre).flatten(1)
     found: Tensor = torch.linalg.vector_norm(offset, ord=2 if norm == "l2" else math.inf, dim=1)
     return found
 
 
 def _start(centre: Tensor, noise: Tensor, config: AttackConfig, eps: float) -> Tensor:
+    """Offsets of random starts; zero for images that start at the centre."""
     draws = torch.special.ndtr(noise)
     chosen = draws[:, 0] <= config.random_start
     offset = torch.zeros_like(centre)

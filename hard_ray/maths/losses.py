@@ -22,8 +22,8 @@ def divergence(
     `other` this is the KD loss.
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2. The paper writes the cross-entropy; the
-    reference's entropy is subtracted here so that the minimum is zero. The gradient to `other` is the same,
-    the gradient to `reference`, which the augmentor needs, is not.
+    reference's entropy is subtracted here so that the minimum is zero. The gradient with respect to `other` is the
+    same; the one with respect to `reference`, which the augmentor needs, is not.
     """
     _check_logits(reference, other)
     log_p = F.log_softmax(reference / temperature, dim=1)
@@ -37,16 +37,16 @@ def divergence_from(
     *,
     temperature: float,
 ) -> Float[Tensor, " batch"]:
-    r"""Divergence of `other`'s softened logits from an anchor that is a distribution already.
+    r"""Divergence of `other`'s softened logits from an anchor that is already a distribution.
 
     .. math:: \tau^2 \, \mathrm{KL}\big(a_i \,\|\, \sigma(b_i/\tau)\big)
 
-    Where the anchor is one network's softened output this is `divergence`. A mixture of several outputs has no
-    logits of its own, which is why the anchor comes in probabilities.
+    If the anchor is one network's softened output, this is `divergence`. A mixture of several outputs has no logits
+    of its own, so the anchor is given in probabilities.
     """
     _check_logits(anchor, other)
     log_q = F.log_softmax(other / temperature, dim=1)
-    log_anchor = anchor.clamp_min(torch.finfo(anchor.dtype).tiny).log()  # whose gradient is finite where a class has 0
+    log_anchor = anchor.clamp_min(torch.finfo(anchor.dtype).tiny).log()  # keeps the gradient finite if a class has 0
     return temperature**2 * (anchor * (log_anchor - log_q)).sum(dim=1)
 
 
@@ -56,7 +56,7 @@ def cross_entropy(
     *,
     smoothing: float = 0.0,
 ) -> Float[Tensor, " batch"]:
-    """Cross-entropy to labels, or to shares of labels; `smoothing` is spread evenly over all classes."""
+    """Cross-entropy to labels or to distributions over them; `smoothing` is spread evenly over all classes."""
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
@@ -69,7 +69,7 @@ def dkd(
     beta: float | Float[Tensor, " batch"],
     temperature: float,
 ) -> Float[Tensor, " batch"]:
-    r"""Decoupled KD: the target class against the rest, and the rest among themselves, weighted apart.
+    r"""Decoupled KD: weighs the target class against the rest, and the rest among themselves, separately.
 
     .. math:: \tau^2 \big(\alpha \, \mathrm{KL}(b^T \| b^S) + \beta \, \mathrm{KL}(\hat p^T \| \hat p^S)\big)
 
@@ -89,7 +89,7 @@ def dkd(
 
 
 def entropy(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
-    """Entropy of softmax(logits): 0 when certain, log(classes) when not at all."""
+    """Entropy of softmax(logits): 0 for a certain prediction, log(classes) for a uniform one."""
     log_p = F.log_softmax(logits, dim=1)
     return -(log_p.exp() * log_p).sum(dim=1)
 

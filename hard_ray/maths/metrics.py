@@ -1,4 +1,4 @@
-"""Counts that add up over batches and ranks, and what is computed from them."""
+"""Counts that add up over batches and ranks, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ECE_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One network under one condition, or a mean over conditions; in percent, but for the loss."""
+    """One network under one condition, or a mean over conditions; in percent, except the loss."""
 
     top1: float
     ece: float
@@ -23,7 +23,7 @@ class Score:
     n: int
     """Images, counted once per condition."""
     agreement: float | None = None
-    """Share of images on which student and teacher name the same class."""
+    """Share of images on which student and teacher predict the same class."""
     loss: float = float("nan")
     """Mean cross-entropy to the labels, in nats."""
 
@@ -32,7 +32,7 @@ class Counts:
     """Sums over images: correct, agreeing, cross-entropy, and the calibration histogram."""
 
     def __init__(self) -> None:
-        """Nothing counted yet."""
+        """Begin at zero."""
         self.values = torch.zeros(4 + 3 * ECE_BINS, dtype=torch.float64)
 
     def add(
@@ -60,12 +60,12 @@ class Counts:
         return together
 
     def reliability(self) -> list[list[float]]:
-        """For each bin of confidence with images in it: how many, their mean confidence and accuracy, in percent."""
+        """The number, mean confidence and accuracy (in percent) of the images in each bin that has any."""
         bins = self.values[4:].view(3, ECE_BINS).T.tolist()
         return [[n, 100.0 * confidence / n, 100.0 * right / n] for n, right, confidence in bins if n]
 
     def score(self, *, with_teacher: bool) -> Score:
-        """What the counts amount to.
+        """Compute the metrics.
 
         The calibration error is the mean over 15 bins of equal width of |accuracy - confidence|, weighted by the
         images in each: Guo et al. 2017, arXiv:1706.04599, equation 3.
@@ -91,7 +91,7 @@ class SuiteResult:
     by: dict[str, dict[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers, as `evaluation.json` holds them."""
+        """The numbers as `evaluation.json` holds them."""
         values = {key: value for key, value in asdict(self.score).items() if value is not None}
         return values | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
 

@@ -1,7 +1,7 @@
-"""Random numbers that are a function of what they are for.
+"""Random numbers as a function of their purpose.
 
-A draw depends on (purpose, seed, epoch, sample id) and on nothing else: not on the worker, the batch size, the
-order of calls or the step that a resumed run starts from.
+A draw depends on (purpose, seed, epoch, sample id) alone: not on the worker, the batch size, the order of calls or
+the step that a resumed run starts from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def seed_of(purpose: str, *parts: int | str) -> int:
-    """A seed below 2**63 for one purpose, for generators that want a single number."""
+    """A seed below 2**63 for one purpose, for generators that take a single number."""
     text = "\x00".join([purpose, *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 

@@ -1,4 +1,4 @@
-"""T. stddev: how good an augmentation is for distillation, from the teacher's answers alone."""
+"""T. stddev: a score of augmentations for distillation that needs the teacher alone."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import Tensor
 from hard_ray.ranks import Ranks
 
 ITERATIONS = 5
-"""Batches of clean images, and as many of augmented ones, whose mean answer is one group."""
+"""Batches of clean images, and as many of augmented ones, whose mean probabilities are one group."""
 WATCHED_GROUPS = 20
-"""Groups that a run's running value is taken over: the last 100 updates."""
+"""Groups in a run's running value: those of the last 100 updates."""
 
 
 def t_stddev(groups: Float[Tensor, "groups classes"]) -> Float[Tensor, ""]:
     """The standard deviation over groups of each class's mean probability, as a mean over classes.
 
-    The lower it is, the lower the loss of a student that learns from the augmentation. It depends on how many
-    images a group holds, so that only values with equal groups can be compared.
+    The lower it is, the lower the loss of a student that learns from the augmentation. It depends on the number of
+    images in a group, so only values with equal groups can be compared.
 
     Source: arXiv:2012.02909, section 4: 5 iterations of 64 images and their augmentations are a group of 640. The
-    divisor is the number of groups less one, ours.
+    divisor, the number of groups less one, is ours.
     """
     return groups.std(dim=0, correction=1).mean()
 
 
 class StddevMeter:
-    """T. stddev of what a run trains on, over its last groups."""
+    """Running T. stddev of a run's training images, over the last groups."""
 
     def __init__(self) -> None:
-        """Nothing has been seen."""
+        """Begin without a group."""
         self._sum: Tensor | None = None
         self._seen = 0
         self._groups: list[Tensor] = []
@@ -38,12 +38,12 @@ class StddevMeter:
     def add(
         self, clean: Float[Tensor, "batch classes"], augmented: Float[Tensor, "views classes"], ranks: Ranks
     ) -> Float[Tensor, ""] | None:
-        """The value, when a group is full and there are enough; every rank calls this.
+        """Add a batch; return the value whenever a group is complete and there are enough. Every rank calls this.
 
         Args:
             clean: the teacher's logits on the batch.
             augmented: its logits on the second view.
-            ranks: their means are one group together.
+            ranks: the mean over all of them is one group.
         """
         both = (clean.softmax(dim=1).mean(dim=0) + augmented.softmax(dim=1).mean(dim=0)) / (2 * ITERATIONS)
         self._sum = both if self._sum is None else self._sum + both
