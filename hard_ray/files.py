@@ -24,7 +24,6 @@ from hard_ray.errors import RunFolderError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-
 LEFT_AFTER_S = 3600.0
 """A temporary folder that was not written to for so many seconds was left by a killed process."""
 

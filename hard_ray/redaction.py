@@ -42,21 +42,15 @@ SECRET_NAMES = (
     ".netrc", ".pgpass", ".htpasswd",
 )  # fmt: skip
 
-
 NO_VALUE = ("", "null", "none", "~", "true", "false", "...", "***")
-
 
 _WORD = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
 
-
 _SECRET_KEY = re.compile(rf".*{_WORD}", re.IGNORECASE)
-
 
 _ASSIGNED = re.compile(rf"(?P<key>{_WORD})[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"']?(?P<value>[^\s\"',}}#&]*)", re.IGNORECASE)
 
-
 _IN_ADDRESS = re.compile(r"\b\w[\w+.-]{0,30}://(?:[^\s/@:'\"]*:[^\s/@'\"]+@)|\bhttps?://[^\s/@'\"]+@")
-
 
 _KNOWN = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hard_ray.augmentors.affine import PARAMETERS, Spatial
-from hard_ray.config.augmentor import RandomAffineAugmentor
 
 
 class RandomAffine(Spatial):
@@ -18,10 +17,6 @@ class RandomAffine(Spatial):
     """
 
     noise_dim = len(PARAMETERS)
-
-    def __init__(self, config: RandomAffineAugmentor) -> None:
-        """Keep the configuration; nothing is trained."""
-        super().__init__(config)
 
     def sample(self, noise: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 5"]:
         """Transform parameters in the order of `PARAMETERS`, uniform through the normal distribution function."""

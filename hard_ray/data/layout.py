@@ -13,10 +13,8 @@ IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"]
 )
 
-
 USUAL_SPLITS = {"train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing"}
 """Folders or files that all have such names are splits, not classes."""
-
 
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",)}
 

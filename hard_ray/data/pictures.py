@@ -20,7 +20,6 @@ from hard_ray.maths.noise import uniform
 
 Columns = dict[str, NDArray[Any]]
 
-
 _MOST_BAD_IN_A_ROW = 100
 
 
