@@ -138,7 +138,7 @@ def _read_shard(path: Path, count: int) -> tuple[list[int], NDArray[np.int64]]:
         raise _unreadable(path, readable(error)) from None
     wrong = ids[(ids < 0) | (ids >= count)]
     if len(wrong):
-        raise _unreadable(path, f"sample id {wrong[0]} is none of the data's, which are 0 to {count - 1}")
+        raise _unreadable(path, f"sample id {wrong[0]} is not one of the data's, which are 0 to {count - 1}")
     return group_rows(parquet), ids
 
 

@@ -60,5 +60,5 @@ def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | N
     except _ERRORS as error:
         raise OSError(readable(error)) from None
     if len(table) != (rows := sum(parquet.metadata.row_group(number).num_rows for number in groups)):
-        raise OSError(f"has {len(table)} rows where it says {rows}")
+        raise OSError(f"has {len(table)} rows, and {rows} according to its metadata")
     return table

@@ -89,7 +89,7 @@ def test_sample_ids_that_are_no_numbers_are_refused(tmp_path: Path, index: Image
 @pytest.mark.parametrize("ids", [["5", "1797"], ["-2"], ["5", None]], ids=str)
 def test_sample_ids_that_the_data_does_not_have_are_refused(tmp_path: Path, index: ImageIndex, ids: list):
     with pytest.raises(
-        DataError, match=rf"{SHARD}: .* is none of the data's, which are 0 to 1796\).*generate it again"
+        DataError, match=rf"{SHARD}: .* is not one of the data's, which are 0 to 1796\).*generate it again"
     ):
         open_generated(write_set(tmp_path, index, ids), index)
 

@@ -51,7 +51,7 @@ def find_torchvision(config: TorchvisionData) -> FoundImages:
         data = open_torchvision(config.name, config.path, split, download=config.download)
         targets = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
         if targets is None:
-            raise DataError(f"data.name {config.name}: has no list of targets, so it is no classification data set")
+            raise DataError(f"data.name {config.name}: has no list of targets, so it is not a classification data set")
         starts.append((split, len(labels)))
         splits[split] = np.arange(len(labels), len(labels) + len(targets))
         labels += [int(target) for target in targets]
