@@ -1,10 +1,9 @@
-"""How a worker asks the teacher pool: requests ahead, bounded, and sent again when a replica dies.
+"""A worker's client of the teacher pool: a bounded number of requests ahead, resent when a replica dies.
 
-A request carries everything that answering it needs. A replica that dies costs a resend and nothing else: the
-answer is the same bits whichever replica gives it, so a run in which teachers died, or in which the pool grew and
-shrank, ends with the same weights.
+A request contains all that is needed to answer it, and every replica gives the same bits. So a replica that dies costs
+a resend and nothing else: a run in which teachers died, or the pool grew and shrank, ends with the same weights.
 
-Nothing here imports torch: a process that asks need not compute.
+This module does not import torch, so a process that only sends requests starts without it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 5.0
 RESEND_PAUSE_S = 0.2
 EXCHANGE_EVERY_S = 0.5
-"""How often a worker tells a pool that follows its load what it waits for."""
+"""Seconds between a worker's reports of its waiting requests to a pool that follows its load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,14 @@ class PoolAddress:
     max_in_flight: int
     timeout_s: float
     board: str | None = None
-    """The actor that knows the replicas of a pool that grows and shrinks; None: they are `names`, always."""
+    """The actor that lists the replicas of a pool that grows and shrinks; None: the replicas are always `names`."""
 
 
 class RayPool:
-    """A worker's connection to the pool: requests ahead, bounded, resent when a replica dies."""
+    """A worker's connection to the pool."""
 
     def __init__(self, address: PoolAddress, *, first: int = 0) -> None:
-        """`first` is the replica that the first request goes to; workers start at different ones."""
+        """Connect; `first` is the replica of the first request, and differs between workers."""
         self.address = address
         self.resent = 0
         self._turn = first
@@ -63,7 +62,7 @@ class RayPool:
         self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in names]
 
     def identity(self) -> str:
-        """The teacher's identity, which every later answer must bear.
+        """The teacher's identity, which every later answer must have.
 
         Raises:
             TeacherError: replicas differ, or none answers.
@@ -90,19 +89,19 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        """The replicas that this worker knows of."""
+        """The number of replicas that this worker knows."""
         return len(self._replicas)
 
     def next_replica(self) -> int:
-        """In turn."""
+        """The next replica, in turn."""
         self._turn += 1
         return (self._turn - 1) % len(self._replicas)
 
     def send(self, verb: str, arguments: tuple[Any, ...], replica: int) -> ray.ObjectRef[Any]:
-        """Send once there is room among the requests in flight.
+        """Send a request once fewer than `max_in_flight` are unanswered.
 
         Raises:
-            TeacherError: none of them was answered within `runtime.teacher.timeout_s`.
+            TeacherError: none of those was answered within `runtime.teacher.timeout_s`.
         """
         deadline = time.monotonic() + self.address.timeout_s
         while len(self._open) >= self.address.max_in_flight:
@@ -119,19 +118,19 @@ class RayPool:
         return ref
 
     def exchange(self) -> None:
-        """Tell a pool that follows its load what waits, and hear which replicas there are: before each wait."""
+        """Before each wait: report the waiting requests to a pool that follows its load, and update its replicas."""
         if self._listing is not None:
             self._replicas = self._listing.exchange(self._open) or self._replicas
 
     def close(self, ref: ray.ObjectRef[Any]) -> None:
-        """A request was answered, or failed."""
+        """Forget a request that was answered or failed."""
         self._open = [other for other in self._open if other != ref]
 
     def unwrap(self, reply: object, arguments: tuple[Any, ...]) -> Any:
         """The answer in a reply.
 
         Raises:
-            TeacherError: it is from another teacher, of a wrong shape, or not finite.
+            TeacherError: the answer is from another teacher, has a wrong shape, or is not finite.
         """
         if not isinstance(reply, Reply):
             return reply
@@ -145,7 +144,10 @@ class RayPool:
 
 @dataclass(slots=True)
 class Listing:
-    """What one worker knows of a pool that grows and shrinks; nothing here waits for an answer but `first`."""
+    """One worker's view of a pool that grows and shrinks.
+
+    The exchange with the board is asynchronous, so that an update never waits for it; only `first` does.
+    """
 
     address: PoolAddress
     worker: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -158,26 +160,28 @@ class Listing:
         return ray.get_actor(self.address.board or "", namespace=self.address.namespace)
 
     def first(self) -> tuple[str, ...]:
-        """The replicas at the start of a worker."""
+        """The names of the replicas when a worker starts; waits for the board."""
         names: tuple[str, ...] = ray.get(self._board.exchange.remote(self.worker, 0), timeout=self.address.timeout_s)
         return names
 
     def exchange(self, requests: list[ray.ObjectRef[Any]]) -> list[ActorHandle[Any]] | None:
-        """Say how many of these requests wait for an answer; the replicas, where their list is new."""
-        told, now = None, time.monotonic()
+        """Report how many of these requests wait for an answer, and return the replicas if a new list has come."""
+        replicas, now = None, time.monotonic()
+        # 1. Take the board's answer to the last report, if it has come.
         if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
-            told, self._asked = self._heard(self._asked), None
+            replicas, self._asked = self._received(self._asked), None
+        # 2. Report again once the last answer has come and `EXCHANGE_EVERY_S` has passed.
         if self._asked is None and now >= self._next:
             ready = ray.wait(requests, num_returns=len(requests), timeout=0, fetch_local=False)[0] if requests else []
             self._asked = self._board.exchange.remote(self.worker, len(requests) - len(ready))
             self._next = now + EXCHANGE_EVERY_S
-        return told
+        return replicas
 
-    def _heard(self, ref: ray.ObjectRef[Any]) -> list[ActorHandle[Any]] | None:
+    def _received(self, ref: ray.ObjectRef[Any]) -> list[ActorHandle[Any]] | None:
         try:
             names = ray.get(ref)
             found = {name: self._handles.get(name) or self._find(name) for name in names}
-        except (RayError, ValueError):  # the board or a replica is being replaced; the next answer will do
+        except (RayError, ValueError):  # the board or a replica is being replaced: use the next answer
             return None
         self._handles = found
         return list(found.values())
@@ -187,10 +191,10 @@ class Listing:
 
 
 class RayTicket(Generic[Answer]):
-    """A request to the pool. It keeps what it asked until it is answered."""
+    """A request to the pool, which keeps its arguments until it is answered so that it can be resent."""
 
     def __init__(self, pool: RayPool, verb: str, arguments: tuple[Any, ...], *, replica: int | None = None) -> None:
-        """Sent at once."""
+        """Send the request, to the given replica alone or to the next in turn."""
         self.pool = pool
         self.verb = verb
         self.arguments = arguments
@@ -200,10 +204,16 @@ class RayTicket(Generic[Answer]):
         self._ref: ray.ObjectRef[Any] | None = pool.send(verb, arguments, self.replica)
 
     def result(self) -> Answer:
-        """Wait for the answer; resend while replicas die.
+        """Wait for the answer, and resend while replicas die.
+
+        1. Wait in short turns, and exchange with the board between them: the pool may grow meanwhile.
+        2. On an error of the teacher itself, raise it: every replica would fail alike.
+        3. On the death of the replica, or of the node with its answer, send the same arguments to the next replica;
+           a request to one given replica goes to that one again, which Ray restarts.
+        4. Give up at the deadline, which resending does not extend.
 
         Raises:
-            TeacherError: no replica answered within `runtime.teacher.timeout_s`, or a replica answered wrongly.
+            TeacherError: no replica answered within `runtime.teacher.timeout_s`, or an answer was wrong.
         """
         deadline = time.monotonic() + self.pool.address.timeout_s
         while self._ref is not None:
@@ -232,16 +242,16 @@ class RayTicket(Generic[Answer]):
         self.replica = self.replica if self._pinned else self.pool.next_replica()
         self._ref = self.pool.send(self.verb, self.arguments, self.replica)
 
-    def _give_up_after(self, deadline: float, what: str) -> None:
+    def _give_up_after(self, deadline: float, problem: str) -> None:
         if time.monotonic() > deadline:
             raise TeacherError(
-                f"teacher-{self.replica} {what}, and no replica answered for "
+                f"teacher-{self.replica} {problem}, and no replica answered for "
                 f"{self.pool.address.timeout_s:g} s (runtime.teacher.timeout_s)"
             )
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """What the teacher raised, readable."""
+    """The error that the teacher raised, as one of hardray."""
     cause = error.cause
     if isinstance(cause, HardrayError):
         return cause if type(cause) is not HardrayError else TeacherError(str(cause))

@@ -21,16 +21,16 @@ from hard_ray.orchestration.cluster.processes import give_way
 
 
 class Replica:
-    """One teacher in one actor. The network is loaded with the first request, or by `warm_up`."""
+    """One teacher in one actor. The first request loads the network."""
 
     def __init__(self, spec: TeacherSpec) -> None:
-        """Nothing is loaded yet: the weights may not have been trained."""
+        """Keep the specification; the weights may not have been trained yet."""
         self.spec = spec
         self._teacher: Teacher | None = None
 
     @property
     def teacher(self) -> Teacher:
-        """The teacher, loaded when first asked for."""
+        """The teacher, loaded on first use."""
         if self._teacher is None:
             give_way()
             self._teacher = Teacher.build(self.spec)
@@ -53,7 +53,7 @@ class Replica:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A request that waits to be joined with others; equal to itself alone, because arrays have no one answer."""
+    """A waiting request. It equals only itself, since comparing arrays gives no single truth value."""
 
     images: Pixels
     objective: TeacherObjective | None
@@ -62,22 +62,22 @@ class _Waiting:
 
     @property
     def joins(self) -> tuple[Any, ...]:
-        """Requests with equal keys can be one batch."""
+        """The key of requests that can share a batch."""
         return (self.objective, self.images.dtype.str, self.images.shape[1:], tuple(sorted(self.context)))
 
 
 class JoiningReplica:
-    """A replica that joins waiting requests up to `max_batch` images, waiting `max_wait_ms` for more.
+    """A replica that joins waiting requests to batches of up to `max_batch` images.
 
-    Another batch size gives other last bits, so that runs with joining are not repeatable bit for bit.
+    It waits up to `max_wait_ms` for more. The last bits of an answer depend on the batch size, so runs with joining
+    are not reproducible bit for bit.
     """
 
     def __init__(self, spec: TeacherSpec, *, max_batch: int, max_wait_ms: float) -> None:
-        """The network is loaded with the first request."""
+        """Keep the specification; the first request loads the network."""
         self.replica = Replica(spec)
         self.max_batch = max_batch
         self.max_wait_s = max_wait_ms / 1000.0
-        self.batches = 0
         self._queue: list[_Waiting] = []
         self._more = asyncio.Event()
         self._kernels = ThreadPoolExecutor(max_workers=1)  # one thread, so that thread counts stay as they were set
@@ -99,10 +99,6 @@ class JoiningReplica:
         reply: Reply[GradientAnswer] = await self._wait(_Waiting(images, objective, context))
         return reply
 
-    async def served_batches(self) -> int:
-        """How many batches the kernels saw."""
-        return self.batches
-
     async def _wait(self, waiting: _Waiting) -> Any:
         if self._server is None or self._server.done():
             self._server = asyncio.get_running_loop().create_task(self._serve())
@@ -119,7 +115,7 @@ class JoiningReplica:
             group = self._take_group()
             try:
                 answers = await asyncio.get_running_loop().run_in_executor(self._kernels, self._answer, group)
-            except Exception as error:  # whatever the network raises belongs to those who asked
+            except Exception as error:  # every request of the batch gets the error
                 for waiting in group:
                     waiting.done.set_exception(error)
             else:
@@ -136,7 +132,7 @@ class JoiningReplica:
                 return
 
     def _take_group(self) -> list[_Waiting]:
-        """The oldest request, and those after it that join it, in their order."""
+        """Remove the oldest request from the queue, with later ones that can join it, in order."""
         group = [self._queue.pop(0)]
         size = len(group[0].images)
         for waiting in list(self._queue):
@@ -147,7 +143,6 @@ class JoiningReplica:
         return group
 
     def _answer(self, group: Sequence[_Waiting]) -> list[Reply[Any]]:
-        self.batches += 1
         images = np.concatenate([waiting.images for waiting in group])
         cuts = list(itertools.accumulate(len(waiting.images) for waiting in group))[:-1]
         objective = group[0].objective

@@ -1,4 +1,4 @@
-"""The teacher pool: actors that host the frozen teacher. `pool_client` is how a worker asks them."""
+"""Starting the teacher pool: actors that hold the frozen teacher. Workers send requests through `pool/client.py`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class PoolServer:
-    """The pool's actors, owned by the process that started them: they end with it."""
+    """The pool's actors, which end with the process that started them."""
 
     address: PoolAddress
     actors: list[ActorHandle[Any]] = field(default_factory=list)
-    """Where they are always the same."""
+    """The replicas of a pool of constant size."""
     sizer: PoolSizer | None = None
-    """Where their number follows the load."""
+    """Holds the replicas of a pool whose size follows the load."""
 
     def stop(self) -> None:
         """End every replica."""
@@ -41,14 +41,14 @@ class PoolServer:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStarter:
-    """Starts replicas, the first ones and those that come later."""
+    """Starts replicas, at the beginning and when the pool grows."""
 
     spec: TeacherSpec
     runtime: RuntimeConfig
     namespace: str
 
     def __call__(self, name: str) -> ActorHandle[Any]:
-        """Start one; returns at once, it loads its network with the first request."""
+        """Start a replica and return at once; its first request loads the network."""
         teacher, wanted = self.runtime.teacher, replica_resources(self.runtime)
         options: dict[str, Any] = {
             "name": name,
@@ -58,8 +58,8 @@ class ReplicaStarter:
             "resources": wanted,
             "scheduling_strategy": "SPREAD" if self.runtime.placement_strategy == "spread" else "DEFAULT",
             "max_restarts": -1,  # Ray replaces a replica that died, on another node if need be
-            "max_task_retries": 0,  # the client resends, to whichever replica answers
-            "enable_task_events": False,  # a request is no news, and Ray's controller keeps what it is told
+            "max_task_retries": 0,  # the client resends, to any replica
+            "enable_task_events": False,  # Ray's controller would keep an event for every request
         }
         made: Any
         if teacher.max_batch is None:
@@ -75,13 +75,13 @@ class ReplicaStarter:
 def start_pool(
     spec: TeacherSpec, runtime: RuntimeConfig, *, namespace: str, say: Callable[[str], None] = logger.info
 ) -> PoolServer:
-    """Start the replicas; returns at once, they load their network with the first request.
+    """Start the replicas and return at once; their first requests load the network.
 
     Args:
-        spec: what each replica becomes.
-        runtime: how many, what is reserved for each, and whether their number follows the load.
+        spec: the teacher.
+        runtime: the number of replicas, the resources of each, and whether the number follows the load.
         namespace: Ray namespace of the replicas' names.
-        say: hears when the pool grows or shrinks.
+        say: callback for messages when the pool grows or shrinks.
     """
     teacher = runtime.teacher
     start = ReplicaStarter(spec, runtime, namespace)

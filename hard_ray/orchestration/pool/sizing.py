@@ -1,4 +1,12 @@
-"""The size of a teacher pool that follows its load: what workers wait for, and replicas that come and go."""
+"""The size of a teacher pool that follows its load.
+
+The cycle, about once a second:
+
+1. Workers report to the `Board` how many of their requests wait for an answer (`pool/client.py`).
+2. `PoolSizer` reads the sum from the board, in a thread of the driver.
+3. `LoadFollower` decides whether one replica more or one fewer is wanted.
+4. A new replica loads its network before the board lists it; one too many leaves the list and is ended later.
+"""
 
 from __future__ import annotations
 
@@ -18,41 +26,41 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 HEARD_WITHIN_S = 10.0
-"""A worker that has said nothing for so long asks for nothing."""
+"""A worker whose last report is older than this counts as waiting for nothing."""
 
 DRAIN_S = 15.0
-"""How long a replica that workers are no longer told of finishes what it was asked."""
+"""Seconds that a replica taken off the board has to answer its open requests."""
 
 BUSY, GROW_AFTER = 1.5, 4
-"""Waiting requests for each replica, of which it computes one, and for how many looks: then one more starts."""
+"""A replica is added after `GROW_AFTER` looks with more than `BUSY` open requests per replica."""
 
 SHRINK_AFTER = 30
-"""For how many looks fewer requests than replicas must wait: then one replica fewer is enough."""
+"""A replica is removed after this many looks with fewer open requests than replicas."""
 
 
 class Board:
-    """Which replicas there are, and how many requests wait. An actor that computes nothing, so it answers at once."""
+    """The names of the replicas and the number of waiting requests, in an actor that computes nothing else."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
         self._waiting: dict[str, tuple[int, float]] = {}
 
     def exchange(self, worker: str, waiting: int) -> tuple[str, ...]:
-        """A worker says how many of its requests wait, and hears which replicas there are."""
+        """Record how many requests of a worker wait, and return the names of the replicas."""
         self._waiting[worker] = (waiting, time.monotonic())
         return self._names
 
     def watch(self, names: tuple[str, ...]) -> int:
-        """Tell workers of these replicas from now on; requests that wait, of all workers that were heard of lately."""
+        """List these replicas to workers, and return the waiting requests of all workers with a recent report."""
         self._names = names
         since = time.monotonic() - HEARD_WITHIN_S
-        self._waiting = {worker: said for worker, said in self._waiting.items() if said[1] >= since}
+        self._waiting = {worker: report for worker, report in self._waiting.items() if report[1] >= since}
         return sum(count for count, _ in self._waiting.values())
 
 
 @dataclass(slots=True)
 class LoadFollower:
-    """Decides the number of replicas from looks at the load, slowly: a replica takes seconds to load."""
+    """Decides the number of replicas from repeated looks at the load, slowly: a replica takes seconds to load."""
 
     least: int
     most: int
@@ -60,11 +68,11 @@ class LoadFollower:
     _idle: int = 0
 
     def __call__(self, replicas: int, waiting: int) -> int:
-        """The number wanted: as it is, one more or one fewer.
+        """The wanted number: the same, one more or one fewer.
 
         Args:
-            replicas: how many answer now.
-            waiting: requests that wait for an answer, those that are computed included.
+            replicas: those that answer at present.
+            waiting: requests without an answer, including those that are being computed.
         """
         self._busy = self._busy + 1 if waiting > BUSY * replicas else 0
         self._idle = self._idle + 1 if waiting < replicas else 0
@@ -81,13 +89,13 @@ class Starter(Protocol):
     """Starts a replica under a name."""
 
     def __call__(self, name: str) -> ActorHandle[Any]:
-        """Returns at once."""
+        """Start it and return at once."""
         ...
 
 
 @dataclass(slots=True)
 class _Coming:
-    """A replica that loads its network, or waits for a node."""
+    """A replica that is loading its network, or waiting for a node."""
 
     name: str
     actor: ActorHandle[Any]
@@ -98,8 +106,8 @@ class _Coming:
 class PoolSizer:
     """Watches the board from a thread of the driver, and starts and ends replicas.
 
-    Workers hear of a replica once its network is loaded. One that is too many is taken off the board first, and
-    ended when it has answered; what it is asked meanwhile is sent again by those who asked.
+    The board lists a replica once its network is loaded. One too many is first taken off the board, and ended after
+    `DRAIN_S`; workers resend what it has not answered by then.
     """
 
     begin: Starter
@@ -115,16 +123,16 @@ class PoolSizer:
     _numbers: itertools.count[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Later replicas go on with the numbers of the first."""
+        """Number later replicas after the first ones."""
         self._numbers = itertools.count(len(self.replicas))
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._watch, name="pool-size", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the watch, every replica and the board."""
+        """End the thread, every replica and the board."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -137,14 +145,14 @@ class PoolSizer:
             try:
                 self.look()
             except RayError as error:
-                logger.warning("the size of the teacher pool cannot be seen to: %s", error)
+                logger.warning("the teacher pool cannot be resized: %s", error)
 
     def look(self) -> None:
-        """Look at the load once."""
-        waiting = self._tell(self.replicas)
+        """Look at the load once, and start or end at most one replica."""
+        waiting = self._list(self.replicas)
         self._end_drained()
-        if self._coming is not None:
-            self._greet(self._coming)
+        if self._coming is not None:  # one at a time: the load is judged again once it answers
+            self._admit(self._coming)
             if self._coming is not None and self.decide(len(self.replicas) + 1, waiting) <= len(self.replicas):
                 self._cancel(self._coming)
             return
@@ -160,8 +168,8 @@ class PoolSizer:
         self._coming = _Coming(name, actor, actor.identity.remote())
         self.say(f"teacher pool: {waiting} requests wait for {len(self.replicas)} replicas; one more starts")
 
-    def _greet(self, coming: _Coming) -> None:
-        """Let workers know of a replica once it can answer."""
+    def _admit(self, coming: _Coming) -> None:
+        """List a new replica once it can answer, or drop it if it failed."""
         if not ray.wait([coming.loaded], timeout=0)[0]:
             return
         self._coming = None
@@ -169,28 +177,28 @@ class PoolSizer:
             ray.get(coming.loaded)
         except RayError as error:
             ray.kill(coming.actor, no_restart=True)
-            self.say(f"teacher pool: {coming.name} did not come up ({type(error).__name__})")
+            self.say(f"teacher pool: {coming.name} did not start ({type(error).__name__})")
             return
         self.replicas = {**self.replicas, coming.name: coming.actor}
-        self._tell(self.replicas)
+        self._list(self.replicas)
         self.say(f"teacher pool: {len(self.replicas)} replicas")
 
     def _cancel(self, coming: _Coming) -> None:
-        """Ask the cluster no longer for a replica that found no place while there was something to do."""
+        """Withdraw the request for a replica that the cluster had no room for, once the load has fallen."""
         self._coming = None
         ray.kill(coming.actor, no_restart=True)
-        self.say(f"teacher pool: little to do; {coming.name}, which has not come up, is not wanted any more")
+        self.say(f"teacher pool: little to do; {coming.name}, which has not started, is cancelled")
 
     def _shrink(self) -> None:
         *kept, last = self.replicas
         actor = self.replicas[last]
         self.replicas = {name: self.replicas[name] for name in kept}
-        self._tell(self.replicas)
+        self._list(self.replicas)
         self._going.append((actor, time.monotonic() + DRAIN_S))
         self.say(f"teacher pool: little to do; {len(self.replicas)} replicas")
 
-    def _tell(self, names: Iterable[str]) -> int:
-        """The board may have died and begun anew, so it is told at every look; how many requests wait."""
+    def _list(self, names: Iterable[str]) -> int:
+        """Write the list to the board at every look, since it may have restarted empty; return the waiting requests."""
         waiting: int = ray.get(self.board.watch.remote(tuple(names)), timeout=HEARD_WITHIN_S)
         return waiting
 

@@ -1,33 +1,38 @@
 """The teacher pool against a teacher in this process, and under fire."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 import torch
+from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, OutOfMemoryError
 
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
+from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.messages import GradientAnswer, checked
-from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
+from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply, checked
+from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy, TeacherObjective
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
 from hard_ray.orchestration.pool import client as pool_client
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
+from hard_ray.orchestration.pool.replica import JoiningReplica, Replica
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
 from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
@@ -294,35 +299,70 @@ def joining(saved: Path, cluster: None) -> Iterator[PoolServer]:
         yield server
 
 
-def batches_of(server: PoolServer) -> int:
-    return ray.get(server.actors[0].served_batches.remote())
+class Counting(Replica):
+    """A replica that counts the batches it computes."""
+
+    batches = 0
+
+    def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
+        self.batches += 1
+        return super().logits(images)
+
+    def loss_and_grad(
+        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+    ) -> Reply[GradientAnswer]:
+        self.batches += 1
+        return super().loss_and_grad(images, objective, context)
+
+
+def joined(saved: Path, requests: Callable[[JoiningReplica], list[Coroutine[Any, Any, Reply[Any]]]]) -> Any:
+    """The answers of a replica to requests that arrive together, and the number of batches that they took."""
+
+    async def ask() -> Any:
+        replica = JoiningReplica(spec_of(saved), max_batch=24, max_wait_ms=200)
+        replica.replica = Counting(spec_of(saved))
+        replies = await asyncio.gather(*requests(replica))
+        return [reply.answer for reply in replies], replica.replica.batches
+
+    return asyncio.run(ask())
+
+
+def test_waiting_requests_are_one_batch(saved: Path):
+    answers, batches = joined(saved, lambda replica: [replica.logits(IMAGES[:6]) for _ in range(4)])
+    expected = Teacher.build(spec_of(saved)).logits(IMAGES[:6])
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+    assert batches == 1
 
 
 def test_waiting_requests_of_several_workers_are_joined(saved: Path, joining: PoolServer):
-    teacher = Teacher.build(spec_of(saved))
-    workers, before = (RayPool(joining.address), RayPool(joining.address)), batches_of(joining)
+    teacher, workers = Teacher.build(spec_of(saved)), (RayPool(joining.address), RayPool(joining.address))
+    start = time.monotonic()
     tickets = [worker.logits(IMAGES[:6]) for _ in range(2) for worker in workers]
-    for ticket in tickets:
-        np.testing.assert_allclose(ticket.result(), teacher.logits(IMAGES[:6]), rtol=1e-4, atol=1e-5)
-    assert batches_of(joining) - before == 1
+    answers = [ticket.result() for ticket in tickets]
+    assert time.monotonic() - start < 1.2  # joined they fill a batch; alone each would wait for 1.5 s
+    for answer in answers:
+        np.testing.assert_allclose(answer, teacher.logits(IMAGES[:6]), rtol=1e-4, atol=1e-5)
 
 
-def test_only_requests_of_one_kind_are_joined(saved: Path, joining: PoolServer):
-    teacher, client, before = Teacher.build(spec_of(saved)), RayPool(joining.address), batches_of(joining)
+def test_only_requests_of_one_kind_are_joined(saved: Path):
+    teacher = Teacher.build(spec_of(saved))
     first, half = ({name: rows[part] for name, rows in CONTEXT.items()} for part in (slice(6), slice(6, 12)))
-    tickets = [
-        client.loss_and_grad(IMAGES[:6], Drift(4.0), first),
-        client.logits(IMAGES[:3]),
-        client.loss_and_grad(IMAGES[6:], Drift(4.0), half),
-        client.loss_and_grad(IMAGES[:6], Drift(2.0), first),
-    ]
+    answers, batches = joined(
+        saved,
+        lambda replica: [
+            replica.loss_and_grad(IMAGES[:6], Drift(4.0), first),
+            replica.logits(IMAGES[:3]),
+            replica.loss_and_grad(IMAGES[6:], Drift(4.0), half),
+            replica.loss_and_grad(IMAGES[:6], Drift(2.0), first),
+        ],
+    )
     expected = teacher.loss_and_grad(IMAGES, Drift(4.0), CONTEXT)
     scale = np.abs(expected.grad).max()
-    found = [tickets[0].result(), tickets[2].result()]
+    found = [answers[0], answers[2]]
     assert np.abs(np.concatenate([f.grad for f in found]) - expected.grad).max() <= 1e-5 * scale
-    np.testing.assert_allclose(tickets[1].result(), teacher.logits(IMAGES[:3]), rtol=1e-4, atol=1e-5)
-    tickets[3].result()
-    assert batches_of(joining) - before == 3
+    np.testing.assert_allclose(answers[1], teacher.logits(IMAGES[:3]), rtol=1e-4, atol=1e-5)
+    assert batches == 3
 
 
 def test_a_batch_that_is_full_does_not_wait(joining: PoolServer):

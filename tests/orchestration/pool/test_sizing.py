@@ -127,7 +127,7 @@ def test_a_replica_that_finds_no_place_is_given_up_once_there_is_little_to_do(mo
     ray.get(board.exchange.remote("worker", 0))
     for _ in range(3):
         sizer.look()
-    assert said[-1] == "teacher pool: little to do; teacher-1, which has not come up, is not wanted any more"
+    assert said[-1] == "teacher pool: little to do; teacher-1, which has not started, is cancelled"
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(begun[0].identity.remote(), timeout=20)
     assert list(sizer.replicas) == ["teacher-0"]
