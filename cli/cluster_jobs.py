@@ -39,7 +39,7 @@ def connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
 
 def follow_job(jobs: Jobs, job: str) -> None:
     """Print a job's output until it ends, and exit with its exit code."""
-    from hard_ray.orchestration.jobs.client import exit_code, said
+    from hard_ray.orchestration.jobs.client import exit_code, problem_of
 
     try:
         done = jobs.follow(job, _write)
@@ -47,7 +47,7 @@ def follow_job(jobs: Jobs, job: str) -> None:
         console.print(f"\nthe job {job} goes on", highlight=False)
         print_handles(job, jobs.shown)
         raise typer.Exit(130) from None
-    problem = said(done)
+    problem = problem_of(done)
     if problem:
         print_error(problem)
     raise typer.Exit(exit_code(done))

@@ -14,7 +14,7 @@ from ..cluster_jobs import Address, address_of, connect, follow_job
 from ..terminal import console, print_lines, readable_errors, say, usage_error
 
 if TYPE_CHECKING:
-    from hard_ray.orchestration.jobs.client import Job
+    from hard_ray.orchestration.jobs.client import RayJob
 
 
 def jobs(
@@ -46,7 +46,7 @@ def jobs(
             sys.stdout.write(cluster.logs(job))
 
 
-def _table(found: Sequence[Job]) -> Table:
+def _table(found: Sequence[RayJob]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("job", "status", "started", "command"):
         table.add_column(name, no_wrap=name != "command")
@@ -56,7 +56,7 @@ def _table(found: Sequence[Job]) -> Table:
     return table
 
 
-def _status_lines(job: Job) -> list[str]:
+def _status_lines(job: RayJob) -> list[str]:
     lines = [f"job      {escape(job.id)}", f"status   {job.status}", f"command  {escape(job.command)}"]
     lines += [f"started  {job.started:%Y-%m-%d %H:%M:%S}"] if job.started else []
     lines += [f"ended    {job.ended:%Y-%m-%d %H:%M:%S}"] if job.ended else []

@@ -17,7 +17,7 @@ from hard_ray_cli.cluster_jobs import follow_job
 
 from hard_ray.errors import ClusterError
 from hard_ray.orchestration.jobs import client as module
-from hard_ray.orchestration.jobs.client import Job, Jobs, exit_code, said
+from hard_ray.orchestration.jobs.client import Jobs, RayJob, exit_code, problem_of
 from tests.cli.commands import SECRET, invoke
 
 
@@ -94,18 +94,18 @@ def test_an_error_of_the_server_is_shown_without_the_variables(server: str, plac
     assert SECRET not in done.output
 
 
-def job(status: str, code: int | None = None, message: str = "") -> Job:
-    return Job("j", status, "hardray show", message, datetime(2026, 1, 1), None, code)
+def job(status: str, code: int | None = None, message: str = "") -> RayJob:
+    return RayJob("j", status, "hardray show", message, datetime(2026, 1, 1), None, code)
 
 
 def test_the_exit_code_is_the_jobs():
     assert [exit_code(item) for item in (job("SUCCEEDED", 0), job("FAILED", 2), job("FAILED"), job("STOPPED"))] == [
         0, 2, 1, 1,
     ]  # fmt: skip
-    assert said(job("SUCCEEDED", 0)) == ""
-    assert said(job("FAILED", 2)) == "the job j failed with exit code 2"
-    assert "no `hardray` on its PATH" in said(job("FAILED", 127))
-    assert said(job("FAILED", message="no node")) == "the job j failed: no node"
+    assert problem_of(job("SUCCEEDED", 0)) == ""
+    assert problem_of(job("FAILED", 2)) == "the job j failed with exit code 2"
+    assert "no `hardray` on its PATH" in problem_of(job("FAILED", 127))
+    assert problem_of(job("FAILED", message="no node")) == "the job j failed: no node"
 
 
 class Client:
@@ -216,7 +216,7 @@ def test_a_dashboard_that_takes_connections_and_never_answers_is_lost_after_a_wh
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(broken: Jobs, monkeypatch: pytest.MonkeyPatch, capsys):
 
-    def interrupted(name: str, write: object) -> Job:
+    def interrupted(name: str, write: object) -> RayJob:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(broken, "follow", interrupted)

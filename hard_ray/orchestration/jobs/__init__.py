@@ -1,1 +1,1 @@
-"""Commands as jobs of a cluster: checked, packaged, sent, followed."""
+"""Commands as jobs of a cluster: checking, packaging, sending and following them."""

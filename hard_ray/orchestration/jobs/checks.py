@@ -1,4 +1,4 @@
-"""What has to be true of a command before it is sent to a cluster, as far as it can be known here."""
+"""Checks of a command before it is sent to a cluster, as far as this machine can make them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ STAYS = "a relative path starts at a copy of the working directory on the cluste
 
 
 def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of a job. No message holds a value.
+    """The environment variables of a job. No message shows a value.
 
     Args:
-        given: `KEY=VALUE` texts, or `KEY` for what the variable is here.
+        given: `KEY=VALUE`, or `KEY` for the value in this environment.
         here: this process's environment.
 
     Raises:
-        SubmissionError: no name of a variable, or one that is not set here.
+        SubmissionError: a name is invalid, or the variable is not set here.
     """
     made: dict[str, str] = {}
     for item in given:
         key, mark, value = item.partition("=")
         if not _VARIABLE.fullmatch(key):
-            raise SubmissionError("--env wants KEY=VALUE, or KEY for what the variable is here; a name is no such KEY")
+            raise SubmissionError("--env wants KEY=VALUE, or KEY for its value here; a name given is not a valid KEY")
         if not mark and key not in here:
             raise SubmissionError(f"--env {key}: the variable is not set here; set it, or give {key}=VALUE")
         made[key] = value if mark else here[key]
@@ -44,35 +44,35 @@ def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> d
 
 
 def check_words(words: Sequence[str]) -> None:
-    """The words of a command are kept by Ray and shown by its dashboard.
+    """Check a command for secrets: Ray keeps its words, and the dashboard shows them.
 
     Raises:
-        SubmissionError: a word holds a secret.
+        SubmissionError: a word contains a secret.
     """
     for number, word in enumerate(words, start=1):
         found = secret_in(word)
         if found is not None:
             raise SubmissionError(
-                f"word {number} of the command holds {found}, and Ray shows commands to whoever sees the dashboard; "
-                "give it by --env, such as --env MLFLOW_TRACKING_URI"
+                f"word {number} of the command contains {found}, and Ray's dashboard shows commands; "
+                "pass it by --env, such as --env MLFLOW_TRACKING_URI"
             )
 
 
 def check_config(config: RunConfig) -> None:
-    """What a job's configuration names has to be on the cluster.
+    """Check that the paths of a job's configuration can exist on the cluster.
 
     Raises:
         SubmissionError: a path is relative, or the configuration names a cluster of its own.
     """
     problems = [f"{key} {value}: data and weights are not sent; {STAYS}" for key, value in _relative(config)]
     if config.runtime.address not in (None, "auto"):
-        problems.append("runtime.address: a job runs on the cluster that it is sent to; take the key out")
+        problems.append("runtime.address: a job runs on the cluster that it is sent to; remove the key")
     if problems:
         raise SubmissionError("\n".join([*problems, "give absolute paths that every node reaches"]))
 
 
 def _relative(config: Config) -> Iterator[tuple[str, str]]:
-    """Keys whose paths start at the working directory, with their values."""
+    """Keys with relative paths, and their values."""
     before = dotted_values(config.model_dump(mode="json"))
     after = dotted_values(absolute(config).model_dump(mode="json"))
     for key, value in before.items():
@@ -81,10 +81,10 @@ def _relative(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def space_files(name: str, overrides: Sequence[str]) -> list[Path]:
-    """Files of the working directory that a search reads, after it was checked as `tune` checks it.
+    """Check a search as `tune` does, and return the files of the working directory that it reads.
 
     Raises:
-        ConfigError: every mistake of the space.
+        ConfigError: lists every mistake of the space.
         SubmissionError: as `check_config`.
     """
     search = load_space(name, overrides)

@@ -1,4 +1,4 @@
-"""Commands as jobs of a Ray cluster: sent, followed, listed and stopped through its Jobs API."""
+"""A client of Ray's Jobs API that sends commands as jobs, and follows, lists and stops them."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-"""Variables that Ray's client obeys above the address it is given."""
+"""Variables that override the address given to Ray's client."""
 
 STOP_WAIT_S = 120
-"""How long Ray waits for a stopped job, which writes a checkpoint, before it kills it; 3 s by Ray's default."""
+"""Seconds before Ray kills a stopped job, which writes a checkpoint first (Ray's default: 3)."""
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 0.5
 LOST_S = 120.0
-"""How long the connection may be gone while a job is followed."""
+"""Seconds that the connection may be lost while a job is followed."""
 
 SILENT_S = 60.0
-"""How long a followed job may print nothing before the connection, which may be gone unnoticed, is made again."""
+"""Seconds without output after which the client reconnects, since a lost connection may go unnoticed."""
 
 SHORTEST_SECRET = 8
-"""In the output of a job, shorter values are not hidden: a 1 stands everywhere."""
+"""Shorter values are not hidden in the output of a job, where a value such as 1 occurs everywhere."""
 
 NO_SUCH_COMMAND = 127
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What Ray says of a job; its variables are not part of it."""
+class RayJob:
+    """A job as Ray reports it, without its environment variables."""
 
     id: str
     status: str
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether the job has ended, with success or without."""
         return self.status in ENDED
 
 
@@ -73,11 +73,11 @@ class Jobs:
 
         Args:
             address: of the dashboard, `http://HOST:8265`.
-            secrets: texts that no message and no output may show.
+            secrets: texts to hide in messages and output.
 
         Raises:
-            SubmissionError: the address is none of a dashboard.
-            ClusterError: nothing listens there, it has no Jobs API, or it refuses the token.
+            SubmissionError: the address is not valid.
+            ClusterError: nothing listens there, there is no Jobs API, or the token is refused.
         """
         self.secrets = tuple(secrets)
         self.shown = without_password(address)
@@ -89,15 +89,15 @@ class Jobs:
             self._client: JobSubmissionClient = JobSubmissionClient(address)
 
     def submit(self, words: Sequence[str], package: Package, variables: Mapping[str, str]) -> str:
-        """Send a command and the files that it reads; the job's id.
+        """Send a command with the files that it reads, and return the job's id.
 
         Args:
-            words: `hardray` and what follows it.
-            package: what the command finds where it runs.
-            variables: of its environment.
+            words: `hardray` and its arguments.
+            package: files of the command's working directory.
+            variables: environment variables of the job.
 
         Raises:
-            ClusterError: the cluster did not take it.
+            ClusterError: the cluster did not accept the job.
         """
         given = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1", **variables}
         with TemporaryDirectory(prefix="hardray-") as place, self._readable("sent a job"):
@@ -108,36 +108,36 @@ class Jobs:
                 runtime_env["working_dir"] = str(path)
             return str(self._client.submit_job(entrypoint=shlex.join(words), runtime_env=runtime_env))
 
-    def all(self) -> list[Job]:
-        """The jobs that were submitted, the newest first."""
+    def all(self) -> list[RayJob]:
+        """All submitted jobs, the newest first."""
         with self._readable("asked for its jobs"):
             details = [job for job in self._client.list_jobs() if job.submission_id is not None]
         return [_job(item) for item in sorted(details, key=lambda job: job.start_time or 0, reverse=True)]
 
-    def job(self, name: str) -> Job:
-        """One job."""
+    def job(self, name: str) -> RayJob:
+        """The job with this id."""
         with self._readable("asked for the job", name):
             return _job(self._client.get_job_info(name))
 
     def logs(self, name: str) -> str:
-        """All that a job has printed so far."""
+        """The output of a job so far."""
         with self._readable("asked for the output of the job", name):
             return self._hidden(str(self._client.get_job_logs(name)))
 
     def stop(self, name: str) -> bool:
-        """Ask a job to end; whether it was going on."""
+        """Ask a job to end, and return whether it was running."""
         with self._readable("asked to stop the job", name):
             return bool(self._client.stop_job(name))
 
-    def follow(self, name: str, write: Callable[[str], None]) -> Job:
-        """Hand over what a job prints until it has ended; how it ended.
+    def follow(self, name: str, write: Callable[[str], None]) -> RayJob:
+        """Write the output of a job until it has ended, and return how it ended.
 
-        A broken connection is made again; what was shown is not shown twice.
+        A lost connection is made again, without repeating output.
 
         Raises:
-            ClusterError: the connection was gone for too long.
+            ClusterError: the connection was lost for longer than `LOST_S`.
         """
-        self.job(name)  # where there is none, this says so
+        self.job(name)  # raises if there is no such job
         shown = 0
         lost: float | None = None
         while True:
@@ -156,9 +156,9 @@ class Jobs:
             time.sleep(POLL_S)
 
     async def _tail(self, name: str, skip: int, write: Callable[[str], None]) -> int:
-        """Write what comes beyond the first `skip` characters; how many have been written in all."""
+        """Write the output after the first `skip` characters, and return how many have been written in all."""
         came, texts = 0, self._client.tail_job_logs(name)
-        # the end, silence, the websocket's errors and Ray's own: the job's status says what is wrong
+        # the end, silence, errors of the websocket and of Ray: the caller asks for the job's status
         with contextlib.suppress(Exception):
             while True:
                 async with asyncio.timeout(SILENT_S):
@@ -170,7 +170,7 @@ class Jobs:
         return max(came, skip)
 
     def logs_from(self, name: str, start: int) -> str:
-        """What a job has printed beyond its first `start` characters."""
+        """The output of a job after its first `start` characters."""
         with self._readable("asked for the output of the job", name):
             return self._hidden(str(self._client.get_job_logs(name))[start:])
 
@@ -179,7 +179,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def _readable(self, asked: str, name: str | None = None) -> Iterator[None]:
-        """Ray's client raises what `requests` does, its own, and RuntimeError with a server's traceback."""
+        """Turn the various errors of Ray's client, some with a traceback of the server, into a ClusterError."""
         try:
             yield
         except ClusterError:
@@ -201,8 +201,8 @@ class Jobs:
             raise ClusterError(f"the cluster at {self.shown}, {subject}, answered: {text}") from None
 
 
-def said(job: Job) -> str:
-    """How a job ended, in a line; empty where it ended well."""
+def problem_of(job: RayJob) -> str:
+    """One line about a job that failed or was stopped; empty after success."""
     if job.status == "SUCCEEDED":
         return ""
     if job.status == "STOPPED":
@@ -214,15 +214,15 @@ def said(job: Job) -> str:
     return f"the job {job.id} failed{code}{reason}"
 
 
-def exit_code(job: Job) -> int:
+def exit_code(job: RayJob) -> int:
     """The exit code of a command that waited for a job."""
     if job.status == "SUCCEEDED":
         return 0
     return job.exit_code or 1
 
 
-def _job(details: Any) -> Job:
-    return Job(
+def _job(details: Any) -> RayJob:
+    return RayJob(
         id=str(details.submission_id or details.job_id),
         status=str(getattr(details.status, "value", details.status)),
         command=str(details.entrypoint),
@@ -238,11 +238,11 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 
 def _knock(address: str, shown: str) -> None:
-    """Ray's client waits for ever for a server that does not answer; this waits for seconds.
+    """Check within seconds that a dashboard answers; Ray's client would wait forever.
 
     Raises:
-        SubmissionError: no address of a dashboard.
-        ClusterError: nothing listens there, or something else than a dashboard.
+        SubmissionError: the address is not valid.
+        ClusterError: nothing listens there, or it is not a dashboard.
     """
     try:
         parts = urlsplit(address)
@@ -255,7 +255,7 @@ def _knock(address: str, shown: str) -> None:
         with urlopen(f"{address.rstrip('/')}/api/version", timeout=CONNECT_TIMEOUT_S) as answer:  # noqa: S310
             json.load(answer)["ray_version"]
     except HTTPError as error:
-        if error.code not in (401, 403):  # the token is the client's business
+        if error.code not in (401, 403):  # Ray's client reports a missing token
             raise ClusterError(_no_api(shown)) from None
     except (ValueError, KeyError, TypeError, HTTPException):
         raise ClusterError(_no_api(shown)) from None

@@ -39,15 +39,15 @@ IMAGE = "hardray"
 """The image's name in the shipped manifests."""
 
 NODES_TIMEOUT_S = 1800
-"""How long a job waits for the nodes that the autoscaler is asked for: a GPU node takes minutes to start."""
+"""Seconds that a job waits for nodes from the autoscaler; a GPU node takes minutes to start."""
 
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 40
-"""KubeRay makes longer names of it, which have to fit into 63 characters."""
+"""KubeRay appends to the name, and the result has to fit into 63 characters."""
 
 
 class DeploymentError(HardrayError):
-    """Manifests cannot be made as they were asked for."""
+    """The manifests cannot be made with these options."""
 
     exit_code = 2
 
@@ -58,10 +58,10 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
     Args:
         overlay: one of `OVERLAYS`.
         settings: some of `SETTINGS`.
-        command: what the job runs, without `hardray`; nothing for a cluster that stays.
+        command: the job's command without `hardray`; empty for a cluster that stays.
 
     Raises:
-        DeploymentError: an overlay, setting or command that there is not, or kustomize is missing.
+        DeploymentError: the overlay, a setting or the command is unknown, or kustomize is missing.
     """
     _check(overlay, settings, command)
     manifests = [each for each in yaml.safe_load_all(_kustomize(overlay)) if each]
@@ -75,10 +75,10 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
 
 
 def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
-    """The shell's line that a job runs: a retried job goes on with the same folder of the shared volume.
+    """The shell line that a job runs; a retried job goes on with the same folder of the shared volume.
 
     Args:
-        command: what was given, without `hardray`.
+        command: the command, without `hardray`.
         name: of the folder.
         slots: whether nodes offer `student_slot` and `teacher_slot`.
     """
@@ -96,7 +96,7 @@ def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
 
 def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> None:
     if overlay not in OVERLAYS:
-        raise DeploymentError(f"--overlay {overlay}: there is none of that name; {suggestion(overlay, list(OVERLAYS))}")
+        raise DeploymentError(f"--overlay {overlay}: there is no such overlay; {suggestion(overlay, list(OVERLAYS))}")
     for key, value in settings.items():
         _check_setting(overlay, key, value)
     if overlay == "cluster" and command:
@@ -104,7 +104,7 @@ def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) ->
     if overlay != "cluster" and not command:
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
     if command and command[0] not in VERBS:
-        raise DeploymentError(f"{command[0]!r} is no job of hardray; {suggestion(command[0], list(VERBS))}")
+        raise DeploymentError(f"{command[0]!r} is not a command of a job; {suggestion(command[0], list(VERBS))}")
 
 
 def _check_setting(overlay: str, key: str, value: str) -> None:
@@ -137,7 +137,7 @@ def _kustomize(overlay: str) -> str:
 
 
 def _set(manifest: Manifest, settings: Mapping[str, str]) -> None:
-    """Put the settings into one object."""
+    """Apply the settings to one manifest."""
     if "namespace" in settings:
         manifest["metadata"]["namespace"] = settings["namespace"]
     if manifest["kind"] in ("RayJob", "RayCluster"):

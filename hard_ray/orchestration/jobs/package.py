@@ -1,7 +1,7 @@
-"""What of a working directory goes to a cluster with a command: small text files, and nothing that is secret.
+"""The files of a working directory that go to a cluster with a command: small text files without secrets.
 
-A file is sent because it is allowed, never because nothing forbids it. What is left out has a reason that can be
-shown, and no message holds a secret: it names the file, the line and the key.
+Only allowed kinds of files are sent. Each file left out has a reason that can be shown, and no message contains a
+secret: it names the file, the line and the key.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from hard_ray.errors import ConfigError, SubmissionError
 from hard_ray.redaction import is_secret_name, secret_of_file
 
 TEXTS = (".yaml", ".yml", ".json", ".txt", ".toml")
-"""Suffixes of what a command reads: configurations, spaces, class names, losses."""
+"""Suffixes of files that a command reads: configurations, spaces, class names, losses."""
 
 LARGEST_FILE = 256 * 1024
 LARGEST_PACKAGE = 8 * 1024 * 1024
 MOST_FILES = 1000
-"""In one folder; more are data."""
+"""The most entries of a folder; one with more holds data."""
 
 
 FOLDERS = {
@@ -41,45 +41,45 @@ FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What is not sent."""
+    """A file, or several of a kind, that is not sent."""
 
     path: str
-    """Below the working directory; a pattern where it stands for several files."""
+    """Relative to the working directory; a pattern if it stands for several files."""
     reason: str
     count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """What is sent of a working directory, and what is not."""
+    """The files of a working directory that are sent, and those that are not."""
 
     folder: Path
     files: tuple[Path, ...]
-    """Below the folder, in order."""
+    """Relative to the folder, sorted."""
     left_out: tuple[LeftOut, ...] = ()
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The total size of the files in bytes."""
         return sum((self.folder / path).stat().st_size for path in self.files)
 
     def write(self, path: Path) -> None:
-        """As a zip file whose bytes are a function of names and contents alone."""
+        """Write a zip file whose bytes depend only on names and contents."""
         with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED) as made:
             for name in self.files:
                 made.writestr(zipfile.ZipInfo(name.as_posix()), (self.folder / name).read_bytes())
 
 
 def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
-    """Decide what is sent.
+    """Choose the files to send.
 
     Args:
         folder: the working directory.
-        named: files of it that the command reads, relative to it.
-        whole: whether its other small text files are sent as well.
+        named: files that the command reads, relative to the folder.
+        whole: whether other small text files are sent as well.
 
     Raises:
-        SubmissionError: a file that the command needs is not there, or must not be sent.
+        SubmissionError: a needed file is missing or must not be sent, or the files are too large.
     """
     folder = folder.resolve()
     files, left_out = set(named), list[LeftOut]()
@@ -103,7 +103,7 @@ def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
 
 
 def _check_needed(folder: Path, path: Path) -> None:
-    """Raises: a file that the command names cannot be sent."""
+    """Raise a SubmissionError if a file that the command reads is missing or must not be sent."""
     whole = folder / path
     if not whole.is_file():
         raise SubmissionError(
@@ -123,7 +123,7 @@ def _advice(reason: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Everything of a folder with the reason why it is not sent; None: it is. Folders left out are not entered."""
+    """Yield each path of a folder with the reason why it is not sent, or None; folders left out are not entered."""
     for place, inner, names in os.walk(folder):
         here = Path(place)
         for name in sorted(inner):
@@ -138,7 +138,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _closed(folder: Path) -> str | None:
-    """Why nothing of a folder is sent."""
+    """The reason why nothing of a folder is sent, if any."""
     known = {
         "a link": folder.is_symlink(),
         "hidden": folder.name.startswith("."),
@@ -159,7 +159,7 @@ def _too_full(folder: Path) -> str | None:
 
 
 def _refused(path: Path) -> str | None:
-    """Why a file is not sent."""
+    """The reason why a file is not sent, if any."""
     if is_secret_name(path.name):
         return "its name is that of a secret"
     if path.name.startswith("."):
@@ -170,7 +170,7 @@ def _refused(path: Path) -> str | None:
 
 
 def _unfit(path: Path) -> str | None:
-    """Why a text file is not sent for what it holds."""
+    """The reason in its size or content why a text file is not sent, if any."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             return f"its size is above {LARGEST_FILE // 1024} KiB"
@@ -190,7 +190,7 @@ def _parsed(text: str) -> Any:
 
 
 def _joined(left_out: Sequence[LeftOut]) -> Iterator[LeftOut]:
-    """Many files of a kind in one folder become one line."""
+    """Join many files of a kind in one folder into one entry."""
     groups: dict[tuple[str, str, str], list[LeftOut]] = defaultdict(list)
     for item in left_out:
         path = Path(item.path)
@@ -200,6 +200,3 @@ def _joined(left_out: Sequence[LeftOut]) -> Iterator[LeftOut]:
             yield from items
         else:
             yield LeftOut((Path(parent) / f"*{suffix}").as_posix(), reason, len(items))
-
-
-# ------------------------------------------------------------------------- secrets
