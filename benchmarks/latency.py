@@ -26,7 +26,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import Ticket
 from hard_ray.files import read_json
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 from hard_ray.orchestration.run.builder import Builder
 from hard_ray.orchestration.run.plan import RunPlan
@@ -91,7 +91,7 @@ def updates_per_s(place: Place, pool: Any) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = RunPlan("latency", "main", config, folder)
-    parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+    parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShare(1, 1e8), folder / "stop")
     Alone(*parts, pool).train()
     return STEPS / float(read_json(folder / "outcome.json")["seconds"]["total"])
 

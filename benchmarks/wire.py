@@ -23,7 +23,7 @@ from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Ticket
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.networks.network import build_student
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 
@@ -80,7 +80,7 @@ def measure(place: Place, rounds: int) -> Measured:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         plan = RunPlan("wire", "main", config, folder)
-        parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+        parts = (plan, build_index(config.data), Ranks(), torch.device("cpu"), DataShare(1, 1e8), folder / "stop")
         Alone(*parts, pool).train()
         found[f"wire_messages_{name}"] = pool.messages / UPDATES
         found[f"wire_bytes_{name}"] = (pool.sent + pool.received) / (UPDATES * BATCH)

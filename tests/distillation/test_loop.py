@@ -18,7 +18,7 @@ from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import LocalPool, Teacher
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
@@ -129,7 +129,7 @@ class SeesAnotherCheckpoint(Ranks):
 def test_ranks_that_find_different_checkpoints_do_not_train_as_one(tmp_path: Path):
     config = tiny_config()
     plan = RunPlan("test", "main", config, tmp_path)
-    parts = (plan, build_index(config.data), SeesAnotherCheckpoint(), torch.device("cpu"), DataShares(1, 1e8))
+    parts = (plan, build_index(config.data), SeesAnotherCheckpoint(), torch.device("cpu"), DataShare(1, 1e8))
     with pytest.raises(AgreedError, match=r"different newest checkpoints in .* \(of updates 0, 10\)"):
         LocalBuilder(*parts, tmp_path / "stop", None).train()
 

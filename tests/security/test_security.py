@@ -169,7 +169,8 @@ def test_an_array_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path):
 def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tokens of the environment and a password in an address: searched in every byte of the run and of MLflow."""
     from hard_ray.orchestration.run.driver import Driver
-    from hard_ray.runs.folder import create_run
+    from hard_ray.orchestration.run.plan import write_configs
+    from hard_ray.runs.folder import create
     from hard_ray.runs.tracking import tracking_uri
 
     secret = plant_secret(monkeypatch)
@@ -177,7 +178,7 @@ def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytes
     folder = create_run(tmp_path / "run")
     driver = Driver(config, build_index(config.data), folder, reporter=None)  # type: ignore[arg-type]
     plans = driver.plans(train_teacher=False)
-    driver.write_configs(plans)
+    write_configs(folder, driver.index, plans)
     tracking = driver._tracking(plans)
     assert tracking is not None
     tracking.start()

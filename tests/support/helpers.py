@@ -25,7 +25,7 @@ from hard_ray.distillation.loop import Status
 from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.orchestration.cluster.demand import DataShare, DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.builder import Builder
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
@@ -128,7 +128,7 @@ def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -
         pool = LocalPool(untrained_teacher(config, index))
     folder.mkdir(parents=True, exist_ok=True)
     plan = RunPlan("test", "main", config, folder)
-    return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop", pool).train()
+    return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShare(1, 1e8), folder / "stop", pool).train()
 
 
 def finished_run(config: RunConfig, folder: Path) -> RunFolder:

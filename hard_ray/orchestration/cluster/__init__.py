@@ -1,1 +1,1 @@
-"""Joining or starting a cluster, and what a job needs of it."""
+"""Joining or starting a Ray cluster, and the resources that a run reserves there."""

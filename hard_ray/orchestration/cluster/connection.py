@@ -1,4 +1,4 @@
-"""The Ray session of a run: joining or starting a cluster, and whether it has what the run needs."""
+"""The Ray session of a run: joining a cluster or starting one."""
 
 from __future__ import annotations
 
@@ -15,31 +15,28 @@ import ray
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.cluster.demand import (
-    Demand,
-    demand,
-)
+from hard_ray.orchestration.cluster.demand import Demand, demand
 from hard_ray.orchestration.cluster.hardware import usable_cores
-from hard_ray.orchestration.cluster.processes import _end, _started_by_ray
-from hard_ray.orchestration.cluster.resources import Cluster, _await_nodes, slots_of
+from hard_ray.orchestration.cluster.processes import end_processes, started_by_ray
+from hard_ray.orchestration.cluster.resources import Cluster, await_nodes, slots_of
 from hard_ray.redaction import masked, without_password
 
 logger = logging.getLogger(__name__)
 
 MOST_TOKENS_PER_CORE = 4
-"""How many processes may share a core of this machine; beyond that a run is refused."""
+"""The most CPU tokens per core of this machine; a run that reserves more is refused."""
 
 CONNECT_TIMEOUT_S = 5.0
 
 START_TRIES, SLOW_START = 4, "timed out during startup"
-"""Ray gives a node 30 s to start, which a busy machine may not keep; then it is asked again."""
+"""Ray allows a node 30 s to start, which may be too short on a busy machine; then the start is repeated."""
 
 
 REPORT_INTERVAL_S = "0.2"
-"""How often Train's controller looks at its workers; each report waits for a look, 2 s by Ray's default."""
+"""Seconds between the looks of Ray Train's controller at its workers (Ray's default: 2). Each report waits for one."""
 
 GROUP_START_TIMEOUT_S = "30"
-"""How long Ray Train waits for lost nodes before it goes on with fewer workers, 60 s by Ray's default."""
+"""Seconds that Ray Train waits for lost nodes before it goes on with fewer workers (Ray's default: 60)."""
 
 OWN_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -48,11 +45,12 @@ OWN_CLUSTER = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_worker_niceness": "0",
 }
-"""How a cluster of this machine differs from Ray's own settings, unless the environment says otherwise.
+"""Settings of Ray for a cluster of this machine alone, unless the environment sets them.
 
-Nobody takes the machine away. No dashboard shows each task and gauge, of which Ray's controller would hold 9 MiB more
-after every thousand updates. The only node is not given up for being slow to answer. And the student computes first;
-see `give_way`.
+- The machine is not preempted, so there is no watcher for that.
+- There is no dashboard to show task events and metrics, which cost Ray's controller 9 MiB per thousand updates.
+- A slow health check does not remove the only node.
+- Workers start at normal priority, so that `give_way` can put others behind the student.
 """
 
 
@@ -60,17 +58,17 @@ see `give_way`.
 def connected(
     runtime: RuntimeConfig, *, namespace: str, trials: int | None = None, say: Callable[[str], None] = logger.info
 ) -> Iterator[Cluster]:
-    """A connection to Ray for as long as the block lasts.
+    """Connect to Ray for as long as the block lasts.
 
-    With an address (or RAY_ADDRESS) that cluster is joined and left; otherwise one is started on this machine
-    and stopped. A session that this process has already is used and kept. A cluster that is joined, and lacks some
-    of what is reserved, is given `runtime.nodes_timeout_s` for its autoscaler to add nodes.
+    With an address (or RAY_ADDRESS), that cluster is joined and left; otherwise one is started on this machine and
+    stopped. An existing session of this process is used and kept. If a joined cluster lacks reserved resources, its
+    autoscaler has `runtime.nodes_timeout_s` to add nodes.
 
     Args:
-        runtime: what is reserved, and where.
+        runtime: the resources to reserve, and the address.
         namespace: of named actors.
         trials: as in `demand`.
-        say: told that nodes are waited for.
+        say: callback for a message while it waits for nodes.
 
     Raises:
         ClusterError: the address does not answer.
@@ -87,19 +85,19 @@ def connected(
         try:
             if address:
                 _join(address, namespace)
-                _await_nodes(runtime, trials, say)
+                await_nodes(runtime, trials, say)
             else:
                 _start(demand(runtime, trials=trials), namespace)
             yield Cluster(is_own=not address, resources=ray.cluster_resources())
         finally:
-            processes = [] if address else _started_by_ray()
+            processes = [] if address else started_by_ray()
             ray.shutdown()
-            _end(processes)
+            end_processes(processes)
 
 
 @contextlib.contextmanager
 def _defaults(environment: Mapping[str, str]) -> Iterator[None]:
-    """These variables, unless they are set, for as long as the block lasts: the next cluster may be another's."""
+    """Set those variables that are unset for as long as the block lasts; the next cluster may need others."""
     added = {name: value for name, value in environment.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -124,10 +122,10 @@ def _join(address: str, namespace: str) -> None:
 
 
 def _take_token_along() -> None:
-    """Offer the token that lies in the environment or the home folder, unless RAY_AUTH_MODE decides.
+    """Use the token from the environment or the home folder, unless RAY_AUTH_MODE is set.
 
-    `ray start --head` asks for it where there is one, and there is after the first run on a cluster of one's own; but
-    `ray.init` of a cluster that is there already leaves it out, and is refused.
+    A cluster of `ray start --head` requires the token if the home folder has one, as it has after the first local run.
+    But `ray.init` does not send it to an existing cluster, and is refused.
     """
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private.authentication import authentication_token_setup  # Ray has no public way
@@ -136,7 +134,7 @@ def _take_token_along() -> None:
 
 
 def _knock(address: str) -> None:
-    """Ray waits for minutes for a host that does not answer; this waits for seconds.
+    """Check within seconds that something listens at the address; Ray would wait for minutes.
 
     Raises:
         ClusterError: nothing listens at the address.
@@ -160,7 +158,7 @@ def _knock(address: str) -> None:
 
 
 def _start(reserved: Demand, namespace: str) -> None:
-    """A cluster of this machine. CPUs are tokens: a small machine gives as many as the run asks for."""
+    """Start a cluster on this machine. CPUs are tokens: a small machine offers as many as the run reserves."""
     if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one to the home folder
     cores, wanted = usable_cores(), -(-reserved.total["CPU"] // 1)
@@ -192,7 +190,7 @@ def _start(reserved: Demand, namespace: str) -> None:
 
 
 def quiet_ray() -> None:
-    """Leave the terminal to the run; Ray's own words are in its log folder."""
+    """Keep Ray's messages out of the terminal; they are in Ray's log folder."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
@@ -201,6 +199,6 @@ def quiet_ray() -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = (str(error).strip() or "no reason given").splitlines()
-    if "mismatch" in lines[0]:  # Ray's and Python's versions, here and there, stand below it
+    if "mismatch" in lines[0]:  # the versions of Ray and Python on both sides follow below
         return " ".join(" ".join(lines).split())
     return lines[0]

@@ -1,4 +1,4 @@
-"""What a run or a search reserves of a cluster: known from its configuration, before Ray is imported."""
+"""The resources that a run or a search reserves, computed from its configuration before Ray is imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from hard_ray.config.runtime import RuntimeConfig
 
 DATA_CPUS = 1.0
-"""Whole CPUs that Ray Data needs beyond all that is reserved; without one it waits for ever."""
+"""Whole CPUs that Ray Data needs beside all that is reserved; without one it waits forever."""
 
 STUDENT_SLOT, TEACHER_SLOT = "student_slot", "teacher_slot"
-"""Custom resources by which a cluster says which nodes are for whom. Labels would not do: Ray Train's elastic workers
-count the whole cluster as theirs."""
+"""Custom resources that mark nodes for students or for teachers. Labels would not do: Ray Train's elastic workers count
+the whole cluster as theirs."""
 
 TRIAL_CPUS = 0.1
 """CPUs reserved for the driver of each trial of a search; it waits most of the time."""
@@ -20,39 +20,39 @@ TRIAL_CPUS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one run reserves, or a search with its trials."""
+    """The resources of one run, or of a search with its trials."""
 
     needs: dict[str, tuple[int, dict[str, float]]]
-    """How many there are, and what each of them needs, by who they are."""
+    """For each kind of process: how many there are, and the resources of each."""
     trials: int | None = None
-    """Runs at the same time, trials of a search; None: one run."""
+    """The number of simultaneous trials of a search; None: one run."""
 
     @property
     def whose(self) -> str:
-        """Who reserves it."""
+        """The subject of messages: the run or the search."""
         return "the run" if self.trials is None else "the search"
 
     @property
     def knobs(self) -> str:
-        """What can be lowered."""
+        """The settings that lower the demand, for messages."""
         fewer = "runtime.num_workers or runtime.teacher.replicas"
         return fewer if self.trials is None else f"concurrency, {fewer}"
 
     @property
     def parts(self) -> dict[str, dict[str, float]]:
-        """Resources by who needs them."""
+        """The total resources of each kind of process."""
         return {
             who: {name: number * amount for name, amount in each.items()} for who, (number, each) in self.needs.items()
         }
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """Resources that have to be on one node, for each that needs some."""
+        """The resources of every single process, which have to be on one node."""
         return [dict(each) for number, each in self.needs.values() for _ in range(number)]
 
     @property
     def total(self) -> dict[str, float]:
-        """Resources of all parts together."""
+        """The resources of all processes together."""
         total: dict[str, float] = {}
         for part in self.parts.values():
             for name, amount in part.items():
@@ -61,17 +61,17 @@ class Demand:
 
 
 def amounts(resources: Mapping[str, float]) -> str:
-    """Resources for a message: `1 CPU + 2 GPU`, without those of which nothing is reserved."""
+    """Resources for a message, such as `1 CPU + 2 GPU`, without zeros."""
     return " + ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
 
 
 def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = False) -> Demand:
-    """What a run with this runtime reserves, and the CPU that Ray Data needs beside it.
+    """The resources of a run with this runtime, including the CPU that Ray Data needs.
 
     Args:
         runtime: of the run.
-        trials: so many runs at the same time, trials of a search, which share the teacher pool; None: one run.
-        least: what it cannot begin without, where workers or replicas may be fewer.
+        trials: the number of simultaneous trials of a search, which share the teacher pool; None: one run.
+        least: count the fewest workers and replicas with which the run can begin.
     """
     runs = trials or 1
     workers = runs * (runtime.least_workers if least else runtime.num_workers)
@@ -88,12 +88,12 @@ def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = F
 
 
 def worker_resources(runtime: RuntimeConfig) -> dict[str, float]:
-    """What Ray reserves for each student worker."""
+    """The resources of each student worker."""
     return _reserved(runtime.cpus_per_worker, runtime.gpus_per_worker, STUDENT_SLOT if runtime.slots else None)
 
 
 def replica_resources(runtime: RuntimeConfig) -> dict[str, float]:
-    """What Ray reserves for each teacher replica of a pool."""
+    """The resources of each teacher replica of a pool."""
     return _reserved(runtime.teacher.num_cpus, runtime.teacher.num_gpus, TEACHER_SLOT if runtime.slots else None)
 
 
@@ -102,16 +102,8 @@ def _reserved(cpus: float, gpus: float | None, slot: str | None) -> dict[str, fl
 
 
 @dataclass(frozen=True, slots=True)
-class DataShares:
-    """What the Ray Data executions of all workers may use together."""
-
-    cpus: float
-    object_store_bytes: float
-
-
-@dataclass(frozen=True, slots=True)
 class DataShare:
-    """What one rank's Ray Data executions may use."""
+    """Resources for Ray Data executions: those of one rank, or of all workers of a run together."""
 
     cpus: float
     object_store_bytes: float

@@ -1,4 +1,4 @@
-"""What a machine can do, read from its capabilities and never from a stopwatch."""
+"""The capabilities of a machine, as it reports them; nothing is timed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Hardware:
     cpu: str
     cores: int
     bf16_unit: str | None
-    """What the CPU multiplies bfloat16 with, AMX or AVX-512; without one bfloat16 is slower than float32."""
+    """The CPU's unit for bfloat16, AMX or AVX-512; None: bfloat16 is slower than float32."""
     has_avx512: bool
     gpus: tuple[str, ...]
     gpu_has_bf16: bool
@@ -24,16 +24,16 @@ class Hardware:
     shared_memory_gib: float
 
     def fast_dtype(self, *, on_gpu: bool) -> Dtype:
-        """bfloat16 where the hardware computes in it, else float32."""
+        """bfloat16 if the hardware computes in it, else float32."""
         return "bfloat16" if (self.gpu_has_bf16 if on_gpu else self.bf16_unit) else "float32"
 
     def prefers_channels_last(self, dtype: Dtype, *, on_gpu: bool) -> bool:
-        """Whether convolutions are faster in that layout: in bfloat16, and in float32 with AVX-512."""
+        """Whether convolutions are faster with channels last: in bfloat16, and in float32 with AVX-512."""
         return dtype == "bfloat16" or (not on_gpu and self.has_avx512)
 
 
 def probe() -> Hardware:
-    """Look at this machine."""
+    """Read the capabilities of this machine."""
     import torch
 
     flags, cpu = _cpu_info()
@@ -52,12 +52,12 @@ def probe() -> Hardware:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_disk_gib(path: Path) -> float:
-    """Free space where `path` is, or will be."""
+    """Free space of the disk that `path` is on, or will be."""
     while not path.exists():
         path = path.parent
     return _free_gib(path)

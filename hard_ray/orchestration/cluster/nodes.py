@@ -1,4 +1,4 @@
-"""What the nodes of a cluster are: their versions, and whether they see a folder of this machine."""
+"""The nodes of a cluster: their versions, and whether they see a folder of this machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PACKAGES = ("ray", "torch", "timm", "hardray")
-"""What has to be equal: bits and pickles hang on them."""
+"""Packages whose versions must be equal, since results and pickles depend on them."""
 
 PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node, as it was found."""
+    """The answer of one node."""
 
     name: str
     versions: dict[str, str | None]
-    """Python's and each package's; None: it is not installed there."""
+    """The version of Python and of each package; None: it is not installed there."""
     sees: bool
-    """Whether it reads in a folder what was written there here."""
+    """Whether the node sees a file that this machine wrote."""
 
 
 def versions_here() -> dict[str, str | None]:
-    """As of a node."""
+    """The versions of this process, in the form of `Node.versions`."""
     versions, _ = _sent_as_code()
     found: dict[str, str | None] = versions(PACKAGES)
     return found
@@ -39,7 +39,7 @@ def look(folder: Path | None) -> tuple[list[Node], list[str]]:
     """Ask every node that is alive.
 
     Args:
-        folder: a file is written into it, looked for on every node, and removed; None: nothing is written.
+        folder: where a file is written, read by every node, and removed; None: nothing is written.
 
     Returns:
         The nodes, and the names of those that did not answer.
@@ -78,7 +78,10 @@ def _ask(mark: Path | None, text: str) -> tuple[list[Node], list[str]]:
 
 
 def _sent_as_code() -> tuple[Any, Any]:
-    """What a node is asked: its versions, and those with whether it sees a file. A node may lack hardray."""
+    """Two functions that nodes run: one for the versions, and one that also reads a file.
+
+    They are local so that Ray sends their code: a node may lack hardray.
+    """
 
     def versions(packages: Sequence[str]) -> dict[str, str | None]:
         import importlib.metadata
@@ -105,7 +108,7 @@ def _sent_as_code() -> tuple[Any, Any]:
 
 
 def differences(here: Mapping[str, str | None], nodes: Sequence[Node]) -> Iterator[str]:
-    """Which versions differ between this process and nodes."""
+    """Describe each version that differs between this process and a node."""
     for name, version in here.items():
         for node in nodes:
             there = node.versions[name]

@@ -9,11 +9,11 @@ import time
 import psutil
 
 WORKERS_END_S = 10.0
-"""How long Ray's workers may take to end after their cluster; usually it is less than a second."""
+"""Seconds that Ray's workers have to end after their cluster; they usually need less than one."""
 
 
-def _started_by_ray() -> list[psutil.Process]:
-    """What runs below the raylet that this process started."""
+def started_by_ray() -> list[psutil.Process]:
+    """The descendants of the raylet that this process started."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -21,10 +21,10 @@ def _started_by_ray() -> list[psutil.Process]:
     return found
 
 
-def _end(processes: list[psutil.Process]) -> None:
-    """End what does not end by itself: of Ray's workers now and then one hangs in its own destructors.
+def end_processes(processes: list[psutil.Process]) -> None:
+    """Wait for processes to end, and kill the rest: sometimes a worker of Ray hangs in its destructors.
 
-    Source: ray-project/ray#52322, which is open: Ray takes such an actor for dead and leaves its process.
+    Source: ray-project/ray#52322 (open): Ray considers such an actor dead and leaves its process.
     """
     last = time.monotonic() + WORKERS_END_S
     while (running := [process for process in processes if _runs(process)]) and time.monotonic() < last:
@@ -35,7 +35,7 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """A zombie does not: in a container nobody may ask for its end."""
+    """Whether a process runs. Zombies do not count as running: in a container nothing may reap them."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -43,14 +43,14 @@ def _runs(process: psutil.Process) -> bool:
 
 
 BACKGROUND = 15
-"""What Ray gives to each of its workers unless told otherwise (`RAY_worker_niceness`)."""
+"""The niceness of Ray's workers by default (`RAY_worker_niceness`)."""
 
 
 def give_way() -> None:
-    """Let this thread, and those that it starts, compute when the student does not.
+    """Lower the priority of this thread, and of those that it starts, below the student's.
 
-    Every update waits for the student. While all are alike, the system lets it queue behind a teacher that is a
-    batch ahead, or behind data that nobody waits for. Without effect where Ray's workers are at `BACKGROUND` already.
+    Every update waits for the student. At equal priority it would queue behind a teacher that is a batch ahead, or
+    behind data that is not needed yet. No effect if Ray's workers have the niceness `BACKGROUND` already.
     """
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, 0, max(BACKGROUND, os.getpriority(os.PRIO_PROCESS, 0)))

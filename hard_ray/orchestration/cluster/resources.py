@@ -1,4 +1,4 @@
-"""What a cluster has, and whether that is enough."""
+"""The resources of a cluster, whether they suffice, and settings that follow from its hardware."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hard_ray.orchestration.cluster.demand import (
     DATA_CPUS,
     STUDENT_SLOT,
     TEACHER_SLOT,
-    DataShares,
+    DataShare,
     Demand,
     amounts,
     demand,
@@ -25,7 +25,7 @@ from hard_ray.orchestration.cluster.demand import (
 from hard_ray.orchestration.cluster.hardware import Hardware, probe
 
 NODES_LOOK_S = 1.0
-"""How often a run that waits for nodes looks whether they are there."""
+"""Seconds between looks of a run that waits for nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Cluster:
 
 
 def slots_of(reserved: Demand) -> dict[str, float]:
-    """The slots of a cluster that is made for one run: all that it asks for."""
+    """The student and teacher slots of a cluster started for one run: as many as it reserves."""
     return {name: amount for name, amount in reserved.total.items() if name in (STUDENT_SLOT, TEACHER_SLOT)}
 
 
 def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> None:
-    """Compare what is reserved with what the cluster has, before anything waits for it.
+    """Check that the cluster has the reserved resources, before anything waits for them.
 
     Raises:
-        ClusterError: says what is missing.
+        ClusterError: some are missing.
     """
     wanted = demand(runtime, trials=trials, least=True)
     if missing := _missing(wanted, cluster.resources):
@@ -59,7 +59,7 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
 
 
 def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:
-    """What a cluster with these resources lacks, in words; nothing where it has all."""
+    """The resources that are missing, for a message; empty if there are enough."""
     return " and ".join(
         f"{amount:g} {name} (the cluster has {resources.get(name, 0.0):g})"
         for name, amount in wanted.total.items()
@@ -67,11 +67,11 @@ def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:
     )
 
 
-def _await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str], None]) -> None:
-    """Have the autoscaler of a joined cluster add what the run reserves, until it can begin or the time is over.
+def await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str], None]) -> None:
+    """Request the reserved resources from the autoscaler of a joined cluster; wait until the run can begin.
 
-    Ray Train and the pool ask for it again as they start, so the request goes no further than this: it would outlive
-    a driver that is killed.
+    The request ends with this function, because it would outlive a driver that is killed. Ray Train and the pool
+    request the same resources again when they start.
     """
     if not runtime.nodes_timeout_s:
         return
@@ -89,18 +89,18 @@ def _await_nodes(runtime: RuntimeConfig, trials: int | None, say: Callable[[str]
         request_resources(bundles=[])
 
 
-def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> DataShares:
-    """What is left for Ray Data of one run once workers and teachers have theirs; see `demand` for `trials`."""
+def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> DataShare:
+    """The resources that workers and teachers leave for Ray Data of one run; see `demand` for `trials`."""
     runs = trials or 1
     reserved = demand(runtime, trials=trials).total["CPU"] - runs * DATA_CPUS
-    return DataShares(
+    return DataShare(
         cpus=max(DATA_CPUS, (cluster.resources.get("CPU", 0.0) - reserved) / runs),
         object_store_bytes=0.5 * cluster.resources.get("object_store_memory", 2**30) / runs,
     )
 
 
 def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None = None) -> RunConfig:
-    """Fill in what is chosen from the hardware; what the user or an earlier start chose stays.
+    """Fill in settings that follow from the hardware; values of the user or of an earlier start stay.
 
     Args:
         config: of the run.
@@ -108,7 +108,7 @@ def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None =
         trials: as in `demand`.
 
     Raises:
-        ClusterError: the cluster lacks what the run reserves.
+        ClusterError: the cluster lacks resources that the run reserves.
     """
     runs = trials or 1
     reserved = _resolve_gpus(config.runtime, cluster, runs)
@@ -117,12 +117,12 @@ def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None =
 
 
 def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> RuntimeConfig:
-    """GPUs are used where the cluster has them; where they are few, a worker and a teacher share one."""
+    """Use GPUs if the cluster has them; if they are few, a worker and a teacher share one."""
     there, workers = cluster.resources.get("GPU", 0.0), runs * runtime.num_workers
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0
     shared = replicas > 0 and not runtime.slots and workers <= there < workers + replicas  # slots: nodes of their own
     gpus = _chosen(runtime.gpus_per_worker, 0.0 if not there else 0.5 if shared else 1.0)
-    left = there - workers * gpus  # none, where a worker was told to take a whole one
+    left = there - workers * gpus  # none if a worker is set to take a whole one
     per_replica = min(1.0, int(100 * left / replicas) / 100) if shared and left > 0 else 1.0
     for_teacher = _chosen(runtime.teacher.num_gpus, per_replica if gpus and replicas else 0.0)
     teacher = runtime.teacher.model_copy(update={"num_gpus": for_teacher})
@@ -130,7 +130,7 @@ def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> Ru
 
 
 def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> RuntimeConfig:
-    """Precision, memory layout and threads follow from the machine that student workers run on."""
+    """Choose precision, memory layout and threads for the machine of the student workers."""
     gpus = runtime.gpus_per_worker or 0.0
     hardware = probe() if cluster.is_own and not gpus else remote_probe(gpus)
     dtype = hardware.fast_dtype(on_gpu=bool(gpus))
@@ -155,12 +155,12 @@ def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> Run
 
 
 def remote_probe(num_gpus: float) -> Hardware:
-    """Look at a machine that student workers will run on."""
+    """Read the capabilities of a machine that student workers will run on."""
     return ray.get(ray.remote(probe).options(num_cpus=0, num_gpus=num_gpus).remote())
 
 
 def _threads(runtime: RuntimeConfig, hardware: Hardware, runs: int, *, is_own: bool) -> int:
-    """On a cluster what is reserved; on one machine an equal part for every process that computes."""
+    """The threads of a process: on a cluster its reserved CPUs, on one machine an equal part of the cores."""
     if not is_own:
         return max(1, int(runtime.cpus_per_worker))
     replicas = runtime.teacher.replicas if runtime.teacher.placement == "pool" else 0

@@ -48,7 +48,7 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.orchestration.cluster.demand import DataShare, DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
@@ -69,7 +69,7 @@ class Builder:
     index: ImageIndex
     ranks: Ranks
     device: torch.device
-    data: DataShares
+    data: DataShare
     stop: Path
     """A file whose presence asks for a checkpoint and the end."""
     pool: TeacherPool | None

@@ -1,7 +1,8 @@
-"""The driver of a search: one teacher, one pool, trials by Ray Tune, and what came of them."""
+"""The driver of a search: one teacher, one pool, trials by Ray Tune, and the results."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from typing_extensions import override
 
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import validate
@@ -28,12 +30,14 @@ from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import PoolServer
-from hard_ray.orchestration.run.driver import TRACKING_PATIENCE_S, Driver
-from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.orchestration.run.follow import end_tracking, follow
+from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
+from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
+from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
 from hard_ray.orchestration.search.left_groups import LeftGroups, this_job
-from hard_ray.orchestration.search.listener import Say, TeacherTraining, TrialListener
-from hard_ray.orchestration.search.ray_tune import LISTENERS, build_tuner, goals
+from hard_ray.orchestration.search.listener import Say, TrialListener
+from hard_ray.orchestration.search.ray_tune import goals, run_trials
 from hard_ray.orchestration.search.trial import TrialOrder, without_extras
 from hard_ray.preparation.checks import examine
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
@@ -55,19 +59,19 @@ class SearchResult:
     importance: dict[str, dict[str, float]]
     """The share of each metric's variance that each setting explains."""
     tracking_problem: str | None
-    """Why MLflow has not been told everything; None where it has."""
+    """Why MLflow lacks part of the search; None: it has all."""
 
 
 def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> SearchResult:
-    """Search, from nothing to a best configuration.
+    """Run a new search.
 
     Args:
-        search: what is searched.
+        search: the space and its base configuration.
         output: the search's folder, which must be new.
-        say: hears of progress.
+        say: callback for messages.
 
     Raises:
-        HardrayError: something the user can mend.
+        HardrayError: something the user can fix.
         StoppedError: Ctrl-C; the search can be resumed.
     """
     check_new_search(output)
@@ -82,10 +86,10 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
 
 
 def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
-    """Go on with a search: trials that have ended are kept, those that were running go on from their checkpoints.
+    """Resume a search: ended trials are kept, and running ones go on from their checkpoints.
 
     Raises:
-        HardrayError: there is no search, or something the user can mend.
+        HardrayError: there is no search, or something the user can fix.
         StoppedError: Ctrl-C; the search can be resumed.
     """
     folder = open_search(output)
@@ -96,7 +100,7 @@ def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
 
 
 class SearchDriver:
-    """One start of a search."""
+    """One start of a search, new or resumed."""
 
     def __init__(self, search: Search, index: ImageIndex, folder: SearchFolder, say: Say) -> None:
         self.search = search
@@ -109,11 +113,11 @@ class SearchDriver:
 
     @property
     def trials_at_once(self) -> int:
-        """Trials at the same time."""
+        """The number of trials that run at the same time."""
         return min(self.search.space.concurrency, self.search.space.count)
 
     def run(self) -> SearchResult:
-        """Start what is needed, let Tune run the trials, and write what came out."""
+        """Start the cluster, the teacher and the trials, and write the results."""
         self.folder.stop_request.unlink(missing_ok=True)
         namespace = f"hardray-tune-{self.folder.path.name}-{os.getpid()}"
         tracking = self._tracking()
@@ -138,8 +142,7 @@ class SearchDriver:
         base = self._resolved(cluster)
         if tracking is not None:
             tracking.start()
-        driver = Driver(base, self.index, self.folder, TeacherTraining(self.say))
-        teacher, pool = self._teacher(driver, namespace)
+        teacher, pool = self._teacher(base, namespace)
         try:
             self.identity = self._check_teacher(pool)
             order = TrialOrder(
@@ -157,7 +160,7 @@ class SearchDriver:
                 pool.stop()
 
     def _resolved(self, cluster: Cluster) -> RunConfig:
-        """The base configuration as trials have it; what an earlier start chose from the hardware stays."""
+        """The base configuration of trials; what an earlier start chose from the hardware stays."""
         base = without_extras(self.search.base)
         if self.folder.trial_base.exists():
             base = validate([read_layer(self.folder.trial_base)], source=str(self.folder.trial_base))
@@ -165,22 +168,25 @@ class SearchDriver:
         write_text(self.folder.trial_base, dump_yaml(base))
         return base
 
-    def _teacher(self, driver: Driver, namespace: str) -> tuple[TeacherSpec | None, PoolServer | None]:
-        """The teacher that all trials learn from, trained first where it has no weights, and its pool."""
-        spec, trained = driver.teacher(self.index)
-        own = self.folder.part("teacher")
-        if spec is not None and not trained and not own.is_finished:
-            runs = driver.plans(train_teacher=True)[:1]
-            driver.write_configs(runs)
-            shares = data_shares(driver.config.runtime, Cluster(is_own=False, resources=ray.cluster_resources()))
-            try:
-                driver.fit(WorkerPlan(runs, None, None, shares, self.folder.stop_request))
-            except StoppedError:
-                raise self._stopped() from None
-        return spec, driver.start_pool(spec, namespace)
+    def _teacher(self, base: RunConfig, namespace: str) -> tuple[TeacherSpec | None, PoolServer | None]:
+        """The teacher of all trials, which is trained first where it has no weights, and its pool."""
+        spec, trained = prepare_teacher(base, self.index, self.folder, self.say)
+        if spec is not None and not trained and not self.folder.part("teacher").is_finished:
+            self._train_teacher(base)
+        return spec, start_teacher_pool(base, spec, namespace, self.say)
+
+    def _train_teacher(self, base: RunConfig) -> None:
+        runs = (teacher_plan(base, self.folder),)
+        write_configs(self.folder, self.index, runs)
+        share = data_shares(base.runtime, Cluster(is_own=False, resources=ray.cluster_resources()))
+        plan = WorkerPlan(runs, None, None, share, self.folder.stop_request)
+        try:
+            follow(plan, base, self.index, self.folder, TeacherReporter(self.say))
+        except StoppedError:
+            raise self._stopped() from None
 
     def _check_teacher(self, pool: PoolServer | None) -> str | None:
-        """Whom trials learn from: known before the first one, and the same after a resume."""
+        """The identity of the teacher, which is known before the first trial and stays the same after a resume."""
         return self.identity if pool is None else check_identity(RayPool(pool.address), self.identity)
 
     def _run_trials(self, order: TrialOrder, tracking: Tracking | None) -> None:
@@ -189,17 +195,14 @@ class SearchDriver:
         schedule = train_schedule(self.index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
         epochs = config.optim.total_updates(schedule.batches_per_epoch) / schedule.batches_per_epoch
         left = LeftGroups([worker_resources(runtime)] * runtime.num_workers, this_job())
-        listener = TrialListener(self, left, tracking)
-        tuner = build_tuner(space, pickle.dumps(order), self.index, self.folder.tuner, epochs=epochs)
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it calls every trial that failed an error
-        LISTENERS.append(listener)
+        changed = functools.partial(self.changed, tracking)
+        listener = TrialListener(space, self.folder, self.ledger, left, self.say, changed)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it logs every failed trial as an error
         try:
             with stop_on_signal(self.folder, self.say):
-                tuner.fit()
+                run_trials(space, pickle.dumps(order), self.index, self.folder.tuner, listener, epochs=epochs)
         except tune.TuneError as error:
             raise HardrayError(f"the search failed: {str(error).strip()}; {self._go_on()}") from error
-        finally:
-            LISTENERS.remove(listener)
         self._judge(listener)
 
     def _judge(self, listener: TrialListener) -> None:
@@ -218,7 +221,7 @@ class SearchDriver:
     def _go_on(self) -> str:
         return f"continue with `hardray tune --resume {self.folder.path}`"
 
-    # ------------------------------------------------------------------ what it leaves
+    # ------------------------------------------------------------------ results
 
     def _results(self, status: str) -> dict[str, Any]:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began
@@ -230,9 +233,12 @@ class SearchDriver:
         self._results(status)
         return draw_plots(self.folder, self.ledger, self.search.space) if plots else {}
 
-    def trial_ended(self) -> None:
-        """Write what is known so far."""
-        self._write("running")
+    def changed(self, tracking: Tracking | None, trial: Trial) -> None:
+        """Send a trial that started or ended to MLflow; once it has ended, write the results so far."""
+        if tracking is not None:
+            self._track(tracking, trial)
+        if trial.status is not TrialStatus.RUNNING:
+            self._write("running")
 
     def _tracking(self) -> Tracking | None:
         config = self.search.base.tracking
@@ -241,11 +247,11 @@ class SearchDriver:
         main = Follower(self.folder, self.search.base, self.folder.path.name, tracking_uri(config, self.folder))
         tracking = Tracking([main], sample_system=config.system_metrics)
         for trial in self.ledger.trials.values():
-            self.follow(tracking, trial)
+            self._track(tracking, trial)
         return tracking
 
-    def follow(self, tracking: Tracking, trial: Trial) -> None:
-        """Send a trial's run to MLflow too, as a child of the search's."""
+    def _track(self, tracking: Tracking, trial: Trial) -> None:
+        """Send a trial's run to MLflow as a child of the search's."""
         main = tracking.followers[0]
         name = f"{main.name}/{trial.id}"
         found = next((follower for follower in tracking.followers if follower.name == name), None)
@@ -255,7 +261,7 @@ class SearchDriver:
         found.ended = MLFLOW_WORDS[trial.status]
 
     def _close(self, tracking: Tracking | None, status: str) -> str | None:
-        """End the MLflow runs; what could not be sent, if anything."""
+        """End the MLflow runs; return the reason where not all could be sent."""
         if tracking is None or not tracking.is_started:
             return None
         main, *children = tracking.followers
@@ -270,9 +276,18 @@ class SearchDriver:
             if self.folder.leader_board.is_file():
                 show_table(main.uri, main.run_id, self.folder.leader_board.name)
 
-        if tracking.stop(close, patience_s=TRACKING_PATIENCE_S[status]):
-            return None
-        return tracking.problem or f"it did not answer within {TRACKING_PATIENCE_S[status]:g} s"
+        return end_tracking(tracking, close, status)
+
+
+class TeacherReporter(Silent):
+    """Passes on the sentences of the teacher's training, and shows no progress."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    @override
+    def say(self, text: str) -> None:
+        self._say(text)
 
 
 MLFLOW_WORDS = {

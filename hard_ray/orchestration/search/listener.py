@@ -1,4 +1,4 @@
-"""Who follows the trials of a search."""
+"""Recording the trials of a search as Ray Tune reports them."""
 
 from __future__ import annotations
 
@@ -6,56 +6,53 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-from hard_ray.config.space import better
-from hard_ray.orchestration.run.reporter import Silent
+from hard_ray.config.space import SpaceConfig, better
 from hard_ray.orchestration.search.left_groups import LeftGroups
 from hard_ray.orchestration.search.trial import RESTING, STOP_PATIENCE_S, state_of
-from hard_ray.runs.background import Tracking
+from hard_ray.runs.search_folder import SearchFolder
 from hard_ray.runs.trials import Ledger, Trial, TrialStatus
-
-if TYPE_CHECKING:
-    from hard_ray.orchestration.search.driver import SearchDriver
 
 Say = Callable[[str], None]
 
 
+@dataclass(slots=True)
 class TrialListener:
-    """Writes down what Tune tells of trials, and says what is worth a line."""
+    """Records how each trial goes in the ledger, and reports its start and its end to the user."""
 
-    def __init__(self, driver: SearchDriver, left: LeftGroups, tracking: Tracking | None) -> None:
-        self.driver = driver
-        self.left = left
-        self.tracking = tracking
-        self.interrupted = False
-        self._ends: dict[str, str] = {}
-        self._asked: float | None = None
-
-    @property
-    def ledger(self) -> Ledger:
-        """The search's trials."""
-        return self.driver.ledger
+    space: SpaceConfig
+    folder: SearchFolder
+    ledger: Ledger
+    left: LeftGroups
+    say: Say
+    changed: Callable[[Trial], None]
+    """Called with a trial that has started, resumed or ended."""
+    interrupted: bool = False
+    """Whether the search was asked to stop and Tune ends."""
+    _ends: dict[str, str] = field(default_factory=dict)
+    _asked: float | None = None
 
     def began(self, name: str, config: dict[str, Any]) -> None:
-        """A trial starts or goes on."""
+        """Record that a trial starts or resumes."""
         trial = self.ledger.begin(name, config)
-        self.left.begin(name, self.driver.folder.trial(name).group, time.monotonic())
-        self._follow(trial)
-        self.driver.say(f"trial {self._number(name)} starts: {settings(config)}")
+        self.left.begin(name, self.folder.trial(name).group, time.monotonic())
+        self.changed(trial)
+        self.say(f"trial {self._number(name)} starts: {settings(config)}")
 
-    def heard(self, name: str, result: Mapping[str, Any]) -> None:
-        """A trial was evaluated."""
+    def evaluated(self, name: str, result: Mapping[str, Any]) -> None:
+        """Record an evaluation."""
         measured = {key: value for key, value in result.items() if key.startswith("val/") or key in ("epoch", "step")}
         if measured and not self.interrupted:
             self.ledger.report(name, measured)
 
     def ended(self, name: str) -> None:
-        """A trial ended by itself, or was ended early."""
+        """Record that a trial ended by itself, or was ended early."""
         self.left.end(name, time.monotonic())
         if self.interrupted:
             return
-        if self.driver.folder.trial(name).is_finished:
+        if self.folder.trial(name).is_finished:
             self._end(name, TrialStatus.FINISHED, None)
         else:
             epoch = self.ledger.trials[name].metrics.get("epoch", 0)
@@ -63,14 +60,14 @@ class TrialListener:
             self._end(name, TrialStatus.STOPPED, f"{reason}, at epoch {epoch:g}")
 
     def failed(self, name: str, error: str) -> None:
-        """A trial failed."""
+        """Record that a trial failed, with the reason in its folder or else this error."""
         self.left.end(name, time.monotonic())
-        _, said = state_of(self.driver.folder.trial(name))
-        self._end(name, TrialStatus.FAILED, said or error or "its process ended")
+        _, reason = state_of(self.folder.trial(name))
+        self._end(name, TrialStatus.FAILED, reason or error or "its process ended")
 
     def reached(self, name: str, result: Mapping[str, Any]) -> bool:
-        """Whether the trial ends here: the space's `stop`."""
-        for key, value in self.driver.search.space.stop.items():
+        """Whether the trial ends with this result, by the space's `stop`."""
+        for key, value in self.space.stop.items():
             if key in result and (result[key] <= value if better(key) == "min" else result[key] >= value):
                 self._ends[name] = f"{key} reached {value:g}"
                 return True
@@ -81,57 +78,40 @@ class TrialListener:
         return self.ledger.hopeless is not None
 
     def tick(self) -> None:
-        """Give back what early-stopped trials left, and end the search once it was asked to stop and trials rest."""
+        """Free what early-stopped trials left reserved; after a request to stop, end Tune once all trials rest."""
         self.left.sweep()
-        if not self.driver.folder.stop_request.exists() or self.interrupted:
+        if not self.folder.stop_request.exists() or self.interrupted:
             return
         now = time.monotonic()
         self._asked = self._asked or now
-        running = self.ledger.running
-        resting = all(state_of(self.driver.folder.trial(trial.id))[0] == RESTING for trial in running)
+        resting = all(state_of(self.folder.trial(trial.id))[0] == RESTING for trial in self.ledger.running)
         if resting or now - self._asked > STOP_PATIENCE_S:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """Have Tune save where it stands and end."""
+        """Make Tune save its state and end."""
         self.interrupted = True
         for trial in self.ledger.running:
             self.ledger.rest(trial.id)
-        self.driver.folder.stop_request.unlink(missing_ok=True)
+        self.folder.stop_request.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
-            signal.raise_signal(signal.SIGUSR1)  # Tune listens to it
+            signal.raise_signal(signal.SIGUSR1)  # Tune handles it
 
     def _end(self, name: str, status: TrialStatus, reason: str | None) -> None:
         self.ledger.end(name, status, reason)
         trial = self.ledger.trials[name]
-        self._follow(trial)
-        self.driver.trial_ended()
+        self.changed(trial)
         measured = "  ".join(
             f"{goal.metric} {trial.metrics[goal.metric]:.4g}"
             for goal in self.ledger.goals
             if goal.metric in trial.metrics
         )
         why = f": {reason.partition(chr(10))[0]}" if reason else ""
-        self.driver.say(f"trial {self._number(name)} {status}{why}  {measured}".rstrip())
-
-    def _follow(self, trial: Trial) -> None:
-        if self.tracking is not None:
-            self.driver.follow(self.tracking, trial)
+        self.say(f"trial {self._number(name)} {status}{why}  {measured}".rstrip())
 
     def _number(self, name: str) -> str:
         number = list(self.ledger.trials).index(name) + 1
-        return f"{number}/{self.driver.search.space.count} ({name})"
-
-
-class TeacherTraining(Silent):
-    """Tells of the training of a search's teacher what it says, and shows no progress."""
-
-    def __init__(self, say: Say) -> None:
-        self.tell = say
-
-    def say(self, text: str) -> None:
-        """A sentence for the user."""
-        self.tell(text)
+        return f"{number}/{self.space.count} ({name})"
 
 
 def settings(config: Mapping[str, Any]) -> str:

@@ -1,12 +1,13 @@
-"""A space in Ray Tune's words, and Tune's events as calls."""
+"""Running a search by Ray Tune: a space as Tune's domains, and Tune's events as calls of a listener."""
 
 from __future__ import annotations
 
 import math
+import operator
 import os
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
@@ -14,11 +15,15 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.stopper import NoopStopper
+from typing_extensions import override
 
 from hard_ray.config.distribution import Choice, Distribution, LogRandInt, LogUniform, QUniform, RandInt, Uniform
 from hard_ray.config.space import SpaceConfig
 from hard_ray.data.index import ImageIndex
+from hard_ray.files import read_json, write_json
 from hard_ray.orchestration.cluster.demand import TRIAL_CPUS
+from hard_ray.orchestration.search.listener import TrialListener
 from hard_ray.orchestration.search.trial import TrialActor, plain
 from hard_ray.runs.trials import Goal
 
@@ -30,135 +35,114 @@ TUNE_SETTINGS = {
 }
 
 
-class Listener(Protocol):
-    """Hears of trials, in the search's driver."""
-
-    def began(self, name: str, config: dict[str, Any]) -> None:
-        """A trial starts or goes on."""
-        ...
-
-    def heard(self, name: str, result: Mapping[str, Any]) -> None:
-        """A trial was evaluated."""
-        ...
-
-    def ended(self, name: str) -> None:
-        """A trial ended by itself, or was ended early."""
-        ...
-
-    def failed(self, name: str, error: str) -> None:
-        """A trial failed."""
-        ...
-
-    def tick(self) -> None:
-        """Called several times a second."""
-        ...
-
-    def reached(self, name: str, result: Mapping[str, Any]) -> bool:
-        """Whether the trial ends here."""
-        ...
-
-    def is_hopeless(self) -> bool:
-        """Whether the search ends here."""
-        ...
-
-
-LISTENERS: list[Listener] = []
-"""The last one is told: Tune pickles what it calls, and a resumed search calls what the first one pickled."""
-
-
 class Events(tune.Callback):
-    """Tune's events, passed on to the listener of this process."""
+    """Tune's events as calls of a listener."""
 
-    @property
-    def listener(self) -> Listener:
-        """The search that is under way."""
-        return LISTENERS[-1]
+    def __init__(self, listener: TrialListener) -> None:
+        self.listener = listener
 
+    @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Passed on."""
         self.listener.began(trial.trial_id, {key: plain(value) for key, value in trial.config.items()})
 
+    @override
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Passed on."""
-        self.listener.heard(trial.trial_id, result)
+        self.listener.evaluated(trial.trial_id, result)
 
+    @override
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Passed on."""
         self.listener.ended(trial.trial_id)
 
+    @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Passed on, with what the trial's process left."""
         path = trial.error_file
         text = Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else ""
         self.listener.failed(trial.trial_id, next(reversed(text.strip().splitlines()), ""))
 
+    @override
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        """Passed on."""
         self.listener.tick()
 
 
 class Ends(tune.Stopper):
     """When a trial, and when the whole search, ends early."""
 
+    def __init__(self, listener: TrialListener) -> None:
+        self.listener = listener
+
+    @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the trial ends here."""
-        return LISTENERS[-1].reached(trial_id, result)
+        return self.listener.reached(trial_id, result)
 
+    @override
     def stop_all(self) -> bool:
-        """Whether the search ends here."""
-        return LISTENERS[-1].is_hopeless()
+        return self.listener.is_hopeless()
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoopStopper, ()  # Tune saves its stopper; a resumed search has its own
 
 
-def build_tuner(space: SpaceConfig, order: bytes, index: ImageIndex, path: Path, *, epochs: float) -> tune.Tuner:
-    """A new search, or one that goes on where Tune's files say.
+def run_trials(
+    space: SpaceConfig, order: bytes, index: ImageIndex, path: Path, listener: TrialListener, *, epochs: float
+) -> None:
+    """Run a new search, or resume the one whose state Tune saved.
 
     Args:
-        space: what is searched.
+        space: the settings to search and how.
         order: a pickled `TrialOrder`.
         index: the data.
         path: the folder of Tune's files, in the search's.
+        listener: records the trials.
         epochs: length of a trial that runs to its end.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in TUNE_SETTINGS.items()})
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, told=order, index=index), {"CPU": TRIAL_CPUS})
-    domains = {key: domain(drawn, grid=space.search == "grid") for key, drawn in space.parameters.items()}
-    if tune.Tuner.can_restore(str(path)):
-        return tune.Tuner.restore(
-            str(path), trainable=trainable, resume_unfinished=True, resume_errored=False, param_space=domains
-        )
     single = space.metrics[0] if len(space.metrics) == 1 else None
-    return tune.Tuner(
-        trainable,
-        param_space=domains,
-        tune_config=tune.TuneConfig(
-            metric=single,
-            mode=space.modes[0] if single else None,
-            search_alg=searcher(space),
-            scheduler=scheduler(space, epochs),
-            num_samples=1 if space.search == "grid" else space.count,
-            max_concurrent_trials=space.concurrency,
-            trial_dirname_creator=_name_of,
-        ),
-        run_config=tune.RunConfig(
-            name=path.name,
-            storage_path=str(path.parent),
-            callbacks=[Events()],
-            stop=Ends(),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folders have them
-        ),
+    tune.run(
+        tune.with_resources(tune.with_parameters(TrialActor, order=order, index=index), {"CPU": TRIAL_CPUS}),
+        name=path.name,
+        storage_path=str(path.parent),
+        resume_config=tune.ResumeConfig() if forget_stopper(path) else None,
+        config={key: domain(drawn, grid=space.search == "grid") for key, drawn in space.parameters.items()},
+        metric=single,
+        mode=space.modes[0] if single else None,
+        search_alg=searcher(space),
+        scheduler=scheduler(space, epochs),
+        num_samples=1 if space.search == "grid" else space.count,
+        max_concurrent_trials=space.concurrency,
+        trial_dirname_creator=_name_of,
+        callbacks=[Events(listener)],
+        stop=Ends(listener),
+        verbose=0,
+        raise_on_failed_trial=False,
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folders have them
     )
 
 
-def _name_of(trial: TuneTrial) -> str:
-    return str(trial.trial_id)
+def forget_stopper(path: Path) -> bool:
+    """Remove the stopper from the state that Tune saved, and return whether there is a state.
+
+    Tune would put the saved stopper in the place of this search's, which has the listener.
+    """
+    states = sorted(path.glob("experiment_state-*.json"))
+    if states:
+        state = read_json(states[-1])  # Tune reads the newest
+        state["runner_data"].pop("_stopper", None)
+        write_json(states[-1], state)
+    return bool(states)
+
+
+_name_of = operator.attrgetter("trial_id")
+"""The name of a trial's folder. Tune saves this function; one of hardray would be found by its module's path."""
+
+sys.modules.setdefault("hard_ray.orchestration.tuner", sys.modules[__name__])
+"""Searches of hardray 0.1 saved `_name_of` by this path."""
 
 
 def domain(drawn: Distribution, *, grid: bool) -> Any:
-    """A distribution in Tune's words; a grid takes every choice."""
+    """A distribution as a domain of Tune; a grid takes every choice."""
     match drawn:
         case Uniform(uniform=(low, high)):
             return tune.uniform(low, high)
@@ -175,7 +159,7 @@ def domain(drawn: Distribution, *, grid: bool) -> Any:
 
 
 def searcher(space: SpaceConfig) -> SearchAlgorithm | Searcher:
-    """How settings are chosen."""
+    """The algorithm that chooses settings."""
     if space.search != "optuna":
         return BasicVariantGenerator(max_concurrent=space.concurrency, random_state=space.seed)
     if len(space.metrics) == 1:
@@ -184,7 +168,7 @@ def searcher(space: SpaceConfig) -> SearchAlgorithm | Searcher:
 
 
 def scheduler(space: SpaceConfig, epochs: float) -> TrialScheduler | None:
-    """What ends trials early; None: nothing does."""
+    """The scheduler that ends trials early, or None."""
     if space.scheduler != "asha":
         return None
     longest = math.ceil(space.stop.get("epoch", epochs))
@@ -198,5 +182,5 @@ def scheduler(space: SpaceConfig, epochs: float) -> TrialScheduler | None:
 
 
 def goals(space: SpaceConfig) -> tuple[Goal, ...]:
-    """What is optimised."""
+    """The metrics to optimise, each with its direction."""
     return tuple(Goal(metric, mode) for metric, mode in zip(space.metrics, space.modes, strict=True))

@@ -1,11 +1,12 @@
-"""One trial of a search: a run like `hardray distill` makes, which tells of each evaluation and can be ended.
+"""One trial of a search: a run as `hardray distill` makes it, which reports each evaluation and can be ended early.
 
-A trial's run goes on in a thread. Whoever asks for the next evaluation waits for it; whoever ends the trial early has
-it write a checkpoint and take its workers down itself, so that nothing stays reserved.
+The run goes on in a thread, and `TrialRun.next` waits for its next evaluation. A trial that is ended early writes a
+checkpoint and takes its workers down itself, so that nothing stays reserved.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import queue
@@ -28,17 +29,17 @@ from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import make_folder, read_json, write_json
 from hard_ray.orchestration.cluster.connection import REPORT_INTERVAL_S, quiet_ray
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.run.driver import Driver
-from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
+from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Reporter
 from hard_ray.runs.log import LogTail
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 
 POLL_S = 0.5
 STOP_PATIENCE_S = 90.0
-"""How long a trial that is ended early may take to write a checkpoint and take its workers down."""
+"""Seconds that a trial ended early has to write a checkpoint and take its workers down."""
 
 RESTING, FAILED = "resting", "failed"
 
@@ -46,38 +47,38 @@ Metrics = dict[str, float]
 
 
 class TrialFailedError(HardrayError):
-    """A trial cannot go on; Tune records it and goes on with others."""
+    """A trial failed. Tune records it and goes on with the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOrder:
-    """What every trial of a search is told."""
+    """Facts that all trials of a search share."""
 
     base: RunConfig
-    """Resolved for the cluster."""
+    """The base configuration, resolved for the cluster."""
     source: str
-    """The space, for messages."""
+    """The name of the space, for messages."""
     folder: Path
-    """The search's."""
+    """The search's folder."""
     teacher: TeacherSpec | None
     pool: PoolAddress | None
     """The pool that all trials share; None: every student worker holds the teacher itself."""
     identity: str | None
-    """Whom all trials learn from."""
-    data: DataShares
-    """What the Ray Data executions of one trial may use."""
+    """The teacher's identity, checked by every trial."""
+    data: DataShare
+    """The resources for Ray Data of one trial."""
 
     def config(self, values: Mapping[str, Any]) -> RunConfig:
         """The base configuration with a trial's settings.
 
         Raises:
-            ConfigError: they cannot be used together.
+            ConfigError: the settings cannot be used together.
         """
         return with_values(self.base, values, self.source)
 
 
 def without_extras(config: RunConfig) -> RunConfig:
-    """What a trial leaves out: controls, and what is measured on the final split beside the validation suites."""
+    """The configuration without what trials leave out: controls, and suites that are measured only at the end."""
     return config.model_copy(
         update={
             "experiment": config.experiment.model_copy(update={"controls": ()}),
@@ -86,20 +87,30 @@ def without_extras(config: RunConfig) -> RunConfig:
     )
 
 
-CarryOut = Callable[[RunConfig, TrialFolder, Reporter], None]
+Runner = Callable[[RunConfig, TrialFolder, Reporter], None]
 
 
 class TrialRun:
     """A trial's run in a thread of this process."""
 
-    def __init__(self, order: TrialOrder, name: str, values: Mapping[str, Any], index: ImageIndex) -> None:
-        """Nothing is started before the first call of `next`."""
+    def __init__(
+        self, order: TrialOrder, name: str, values: Mapping[str, Any], index: ImageIndex, runner: Runner
+    ) -> None:
+        """Prepare a trial, which starts with the first call of `next`.
+
+        Args:
+            order: what all trials of the search share.
+            name: the trial's.
+            values: its settings.
+            index: the data.
+            runner: carries out the trial's run.
+        """
         self.order = order
         self.index = index
         self.search = SearchFolder(order.folder)
         self.folder = self.search.trial(name)
         self.values = {key: plain(value) for key, value in values.items()}
-        self.carry_out: CarryOut = self._distill
+        self._runner = runner
         self.last: Metrics = {}
         self._events: queue.Queue[Metrics | BaseException | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
@@ -107,7 +118,7 @@ class TrialRun:
         self._is_last: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     def next(self) -> dict[str, Any]:
-        """Wait for the next evaluation; the one at the end comes with `done`, once the run has ended.
+        """Wait for the next evaluation. The last one comes with `done` after the run has ended.
 
         Raises:
             TrialFailedError: the run failed.
@@ -129,7 +140,7 @@ class TrialRun:
                 return dict(self.last)
 
     def stop(self, patience_s: float = STOP_PATIENCE_S) -> bool:
-        """End the run with a checkpoint; whether it ended in time."""
+        """End the run with a checkpoint; return whether it ended in time."""
         end = time.monotonic() + patience_s
         while self._thread.is_alive() and time.monotonic() < end:
             self.folder.stop_request.touch()
@@ -149,35 +160,17 @@ class TrialRun:
             total = config.optim.total_updates(per_epoch)
             self._is_last = lambda point: point["student_step"] >= total
             reporter = Evaluations(self.search, self.folder, per_epoch, self._events.put)
-            self.carry_out(config, self.folder, reporter)
+            self._runner(config, self.folder, reporter)
         except BaseException as error:  # handed to the thread that waits
             self._events.put(error)
         else:
             self._events.put(None)
 
     def _config(self) -> RunConfig:
-        """What the trial began with, or begins with."""
+        """The configuration that the trial began with, or begins with."""
         if self.folder.config.exists():
             return validate([read_layer(self.folder.config)], source=str(self.folder.config))
         return without_extras(self.order.config(self.values))
-
-    def _distill(self, config: RunConfig, folder: TrialFolder, reporter: Reporter) -> None:
-        """As `hardray distill`, with the search's teacher."""
-        order = self.order
-        driver = Driver(config, self.index, folder, reporter)
-        driver.check()
-        plan = WorkerPlan(
-            driver.plans(train_teacher=False),
-            order.teacher,
-            order.pool,
-            order.data,
-            folder.stop_request,
-            teacher_identity=order.identity,
-            group_note=folder.group,
-        )
-        driver.write_configs(plan.runs)
-        with folder.locked():
-            driver.carry_out(plan)
 
     # ------------------------------------------------------------------ how it ends
 
@@ -188,46 +181,46 @@ class TrialRun:
         return TrialFailedError(reason)
 
     def _rest(self) -> None:
-        """The whole search was asked to stop: say that nothing is lost, and wait to be ended."""
+        """The whole search is asked to stop: note that the checkpoint is written, and wait to be ended."""
         write_json(self.folder.note, {"state": RESTING})
         while self.search.stop_request.exists():
             time.sleep(POLL_S)
 
 
 class Evaluations:
-    """Hears of a trial's evaluations from its log, and of a stop of the whole search."""
+    """Reads a trial's evaluations from its log, and passes a stop of the whole search on to the trial."""
 
     def __init__(
-        self, search: SearchFolder, folder: TrialFolder, per_epoch: int, tell: Callable[[Metrics], None]
+        self, search: SearchFolder, folder: TrialFolder, per_epoch: int, report: Callable[[Metrics], None]
     ) -> None:
-        """What an earlier start logged is told again: a scheduler forgets it at a resume."""
+        """Begin with what an earlier start logged: a scheduler forgets it at a resume."""
         self.search = search
         self.folder = folder
         self.per_epoch = per_epoch
-        self.tell = tell
-        self._told = -1
+        self.report = report
+        self._last_step = -1
         self._tail = LogTail()
 
     def say(self, text: str) -> None:
-        """Nothing: the search's driver speaks for its trials."""
+        """Ignore the run's messages: the search's driver reports on its trials."""
 
     def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Tell what is new."""
+        """Report the new evaluations."""
         if self.search.stop_request.exists():
             self.folder.stop_request.touch()
         for point in self._tail.read(self.folder.metrics):
-            if point["kind"] == "val" and point["step"] > self._told:
-                self._told = point["step"]
-                self.tell(evaluation(point, self.per_epoch))
+            if point["kind"] == "val" and point["step"] > self._last_step:
+                self._last_step = point["step"]
+                self.report(evaluation(point, self.per_epoch))
         self._tail.advance()
 
     def close(self) -> None:
-        """The run is over; what was logged last is told."""
+        """Report the last evaluations."""
         self.watch(())
 
 
 def evaluation(point: Mapping[str, Any], per_epoch: int) -> Metrics:
-    """What Tune is told of a logged evaluation: the validation split's numbers, and when."""
+    """A logged evaluation as Tune receives it: the metrics of the validation split, and when it was."""
     measured = {key: float(value) for key, value in point.items() if key.startswith("val/")}
     return {
         **measured,
@@ -238,31 +231,52 @@ def evaluation(point: Mapping[str, Any], per_epoch: int) -> Metrics:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy number as Python's."""
+    """A NumPy number as a Python number."""
     return value.item() if hasattr(value, "item") else value
 
 
 def state_of(folder: TrialFolder) -> tuple[str | None, str | None]:
-    """What a trial's process said of itself last: its state and a reason."""
+    """The state and the reason that a trial's process noted last."""
     note = read_json(folder.note, {})
     return note.get("state"), note.get("reason")
+
+
+def distill_trial(
+    order: TrialOrder, index: ImageIndex, config: RunConfig, folder: TrialFolder, reporter: Reporter
+) -> None:
+    """Run a trial as `hardray distill` would, with the search's teacher."""
+    driver = Driver(config, index, folder, reporter)
+    driver.check()
+    plan = WorkerPlan(
+        driver.plans(train_teacher=False),
+        order.teacher,
+        order.pool,
+        order.data,
+        folder.stop_request,
+        teacher_identity=order.identity,
+        group_note=folder.group,
+    )
+    write_configs(folder, index, plan.runs)
+    with folder.locked():
+        driver.carry_out(plan)
 
 
 class TrialActor(tune.Trainable):
     """A trial as Tune runs it: one step is one evaluation."""
 
-    def setup(self, config: dict[str, Any], told: bytes = b"", index: ImageIndex | None = None) -> None:
-        """Called by Tune in the trial's process."""
+    def setup(self, config: dict[str, Any], order: bytes = b"", index: ImageIndex | None = None) -> None:
+        """Prepare the trial; Tune calls this in the trial's process."""
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", REPORT_INTERVAL_S)
         quiet_ray()
         assert index is not None
-        order: TrialOrder = pickle.loads(told)  # noqa: S301  (made by this search's driver)
-        self.run = TrialRun(order, str(self.trial_id), config, index)
+        shared: TrialOrder = pickle.loads(order)  # noqa: S301  (made by this search's driver)
+        runner = functools.partial(distill_trial, shared, index)
+        self.run = TrialRun(shared, str(self.trial_id), config, index, runner)
 
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation."""
         return self.run.next()
 
     def cleanup(self) -> None:
-        """Called by Tune when the trial has ended, or is ended early."""
+        """End the run; Tune calls this when the trial has ended or is ended early."""
         self.run.stop()

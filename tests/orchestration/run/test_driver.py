@@ -9,8 +9,7 @@ from hard_ray.config.run import asks_teacher
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
-from hard_ray.orchestration.run.driver import Driver
-from hard_ray.orchestration.run.reporter import Silent
+from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder
 from tests.support.helpers import tiny_config
@@ -28,11 +27,10 @@ def test_a_teacher_is_needed_where_the_run_or_a_control_asks_one(controls: str, 
 
 def test_labels_alone_want_no_teacher_where_none_has_weights(tmp_path: Path):
     config = teacher_training(tiny_config())
-    driver = Driver(config, build_index(config.data), RunFolder(tmp_path), Silent())
-    assert driver.teacher(driver.index) == (None, True)
-    assert driver.start_pool(None, "none") is None
-    asking = Driver(tiny_config(), driver.index, RunFolder(tmp_path), Silent())
-    assert asking.teacher(driver.index)[0] is not None
+    index, folder = build_index(config.data), RunFolder(tmp_path)
+    assert prepare_teacher(config, index, folder, print) == (None, True)
+    assert start_teacher_pool(config, None, "none", print) is None
+    assert prepare_teacher(tiny_config(), index, folder, print)[0] is not None
 
 
 def test_a_suite_that_cannot_be_measured_is_found_before_the_start(monkeypatch: pytest.MonkeyPatch):

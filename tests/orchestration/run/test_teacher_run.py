@@ -19,7 +19,7 @@ from hard_ray.distillation.teacher_cache import cached_teacher
 from hard_ray.errors import ConfigError, HardrayError
 from hard_ray.files import read_json
 from hard_ray.networks.network import ImageSpec, build_teacher
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run import driver
 from hard_ray.orchestration.run.driver import RunResult
 from hard_ray.orchestration.run.plan import RunPlan
@@ -38,7 +38,7 @@ KWARGS = {"widths": [4, 8]}
 def train_here(run, folder: Path, role: str = "main") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plan = RunPlan("test", role, run, folder)
-    parts = (plan, build_index(run.data), Ranks(), torch.device("cpu"), DataShares(1, 1e8), folder / "stop")
+    parts = (plan, build_index(run.data), Ranks(), torch.device("cpu"), DataShare(1, 1e8), folder / "stop")
     LocalBuilder(*parts, None).train()
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import pickle
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.utils.serialization import TuneFunctionEncoder
 
+from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, load_space
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
-from hard_ray.orchestration.cluster.demand import DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.run.reporter import Reporter
+from hard_ray.orchestration.search import ray_tune
 from hard_ray.orchestration.search.driver import SearchDriver, resume, tune_space
 from hard_ray.orchestration.search.left_groups import LeftGroups
 from hard_ray.orchestration.search.listener import TrialListener
-from hard_ray.orchestration.search.ray_tune import domain, scheduler, searcher
+from hard_ray.orchestration.search.ray_tune import Ends, domain, forget_stopper, scheduler, searcher
 from hard_ray.orchestration.search.trial import (
+    Runner,
     TrialFailedError,
     TrialOrder,
     TrialRun,
@@ -49,17 +58,17 @@ def make_search(folder: Path, text: str = SPACE, *overrides: str) -> Search:
     return load_space(str(folder / "mine.yaml"))
 
 
-def make_trial(folder: Path, name: str = "t0", *overrides: str, **values: object) -> TrialRun:
-    base = without_extras(tiny_config("validate.every=0.25", *overrides))
-    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShares(1, 1e8))
-    return TrialRun(order, name, {"optim.lr": 0.02, **values}, build_index(base.data))
-
-
-def in_process(config, folder: TrialFolder, reporter) -> None:
-    """Carries a trial out here, with a local teacher, as its run on Ray would."""
+def in_process(config: RunConfig, folder: TrialFolder, reporter: Reporter) -> None:
+    """Run a trial here, with a local teacher, as its run on Ray would."""
     folder.config.write_text(dump_yaml(config))
     run_here(config, folder.path)
     reporter.close()
+
+
+def make_trial(folder: Path, runner: Runner = in_process, **values: object) -> TrialRun:
+    base = without_extras(tiny_config("validate.every=0.25"))
+    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShare(1, 1e8))
+    return TrialRun(order, "t0", {"optim.lr": 0.02, **values}, build_index(base.data), runner)
 
 
 # -------------------------------------------------------------------------- a trial
@@ -67,7 +76,6 @@ def in_process(config, folder: TrialFolder, reporter) -> None:
 
 def test_a_trial_tells_of_each_evaluation_and_the_last_comes_with_its_end(tmp_path: Path):
     trial = make_trial(tmp_path)
-    trial.carry_out = in_process
     told = []
     while not told or not told[-1].get("done"):
         told.append(trial.next())
@@ -104,12 +112,10 @@ def test_controls_and_final_suites_are_left_out_of_trials():
     ("error", "reason"), [(HardrayError("no GPU"), "no GPU"), (ValueError("bad shape"), "ValueError: bad shape")]
 )
 def test_a_trial_that_fails_says_why(tmp_path: Path, error: Exception, reason: str):
-    trial = make_trial(tmp_path)
-
     def fail(*_: object) -> None:
         raise error
 
-    trial.carry_out = fail
+    trial = make_trial(tmp_path, fail)
     with pytest.raises(TrialFailedError, match=reason):
         trial.next()
     assert state_of(trial.folder) == ("failed", reason)
@@ -132,16 +138,14 @@ def until_asked_to_stop(config, folder: TrialFolder, reporter) -> None:
 
 
 def test_a_trial_that_is_ended_early_is_asked_to_write_a_checkpoint(tmp_path: Path):
-    trial = make_trial(tmp_path)
-    trial.carry_out = until_asked_to_stop
+    trial = make_trial(tmp_path, until_asked_to_stop)
     assert trial.next()["val/top1"] == 50.0
     assert trial.stop(patience_s=20)
     assert trial.folder.stop_request.exists()
 
 
 def test_a_trial_rests_when_the_search_is_asked_to_stop(tmp_path: Path):
-    trial = make_trial(tmp_path)
-    trial.carry_out = until_asked_to_stop
+    trial = make_trial(tmp_path, until_asked_to_stop)
     trial.next()
     trial.search.stop_request.touch()
     waiting = threading.Thread(target=trial.next, daemon=True)
@@ -163,14 +167,15 @@ class FakeTune:
     """Drives a listener as Tune would: trials one after the other, by a table of what each does."""
 
     def __init__(self, driver: SearchDriver) -> None:
-        self.listener = TrialListener(driver, LeftGroups([], "none"), None)
+        left, changed = LeftGroups([], "none"), functools.partial(driver.changed, None)
+        self.listener = TrialListener(driver.search.space, driver.folder, driver.ledger, left, driver.say, changed)
         self.folder = driver.folder
 
     def run(self, name: str, *evaluations: dict[str, float], error: str | None = None, ends: bool = True) -> bool:
         """A trial; whether the search goes on after it."""
         self.listener.began(name, {"optim.lr": 0.02, "optim.batch_size": 32})
         for result in evaluations:
-            self.listener.heard(name, {**result, "training_iteration": 1, "trial_id": name})
+            self.listener.evaluated(name, {**result, "training_iteration": 1, "trial_id": name})
             if self.listener.reached(name, result):
                 break
         else:
@@ -339,3 +344,26 @@ def test_each_search_is_tunes(tmp_path: Path):
     several = space.model_copy(update={"metric": ("val/top1", "val/loss")})
     assert (searcher(several).metric, searcher(several)._mode) == (["val/top1", "val/loss"], ["max", "min"])
     assert isinstance(searcher(space.model_copy(update={"search": "random"})), BasicVariantGenerator)
+
+
+# -------------------------------------------------------------------- Tune's saved state
+
+
+def test_tune_saves_no_code_of_hardray():
+    state = {"_stopper": Ends(None), "trial_dirname_creator": ray_tune._name_of}  # type: ignore[arg-type]
+    saved = json.loads(json.dumps(state, cls=TuneFunctionEncoder))
+    for pickled in (bytes.fromhex(part["value"]) for part in saved.values()):
+        assert b"hard_ray" not in pickled
+
+
+def test_what_hardray_0_1_saved_is_found():
+    name_of = pickle.loads(b"\x80\x04chard_ray.orchestration.tuner\n_name_of\n.")
+    assert name_of(SimpleNamespace(trial_id="5cdd0ca1")) == "5cdd0ca1"
+
+
+def test_a_saved_stopper_gives_way_to_that_of_the_resumed_search(tmp_path: Path):
+    assert not forget_stopper(tmp_path)
+    for day in (1, 2):
+        write_json(tmp_path / f"experiment_state-2026-01-0{day}.json", {"runner_data": {"_stopper": "old", "a": day}})
+    assert forget_stopper(tmp_path)
+    assert read_json(tmp_path / "experiment_state-2026-01-02.json") == {"runner_data": {"a": 2}}

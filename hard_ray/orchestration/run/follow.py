@@ -1,0 +1,110 @@
+"""Following the workers of a plan until they end, and ending the MLflow runs with them."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
+from hard_ray.errors import HardrayError, StoppedError
+from hard_ray.orchestration.cluster.demand import worker_resources
+from hard_ray.orchestration.run.entry import train_worker
+from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.orchestration.run.reporter import Reporter
+from hard_ray.orchestration.run.signals import stop_on_signal
+from hard_ray.orchestration.run.teacher import keep_teacher
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.tracking import Tracking
+
+WATCH_EVERY_S = 0.5
+TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
+"""How long the end of a run waits for MLflow; `hardray sync` sends the rest later."""
+
+
+def follow(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
+    """Start the workers of a plan and report on them until they end.
+
+    Ray Train blocks its caller, so it runs in a thread; this thread reports and handles Ctrl-C.
+
+    Raises:
+        HardrayError: training failed.
+        StoppedError: it was asked to stop, and wrote a checkpoint.
+    """
+    trainer, outcome = _trainer(plan, config, index, folder), dict[str, Any]()
+    thread = threading.Thread(target=_fit_into, args=(trainer, outcome), name="train", daemon=True)
+    with stop_on_signal(folder, reporter.say):
+        thread.start()
+        while thread.is_alive():
+            thread.join(WATCH_EVERY_S)
+            reporter.watch(plan.runs)
+    keep_teacher(config, index, folder)
+    _judge(outcome, folder)
+
+
+def _trainer(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder) -> TorchTrainer:
+    runtime = config.runtime
+    workers: Any = (runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers
+    shipped = ray.put(index)
+    return TorchTrainer(
+        cast(Any, train_worker),
+        train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=bool(runtime.gpus_per_worker),
+            resources_per_worker=worker_resources(runtime),
+            placement_strategy=runtime.placement_strategy.upper(),
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=str(folder.path),
+            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
+        ),
+    )
+
+
+def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:
+    try:
+        result: Any = trainer.fit()
+        outcome["value"] = result.return_value
+    except Exception as error:  # handed to the thread that waits
+        outcome["error"] = error
+
+
+def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
+    """Raise the error that the workers returned or failed with, if any."""
+    if "error" in outcome:
+        raise _readable(outcome["error"], folder) from outcome["error"]
+    returned = outcome["value"] or {}
+    if returned.get("status") == "failed":
+        raise HardrayError(returned["error"])
+    if returned.get("status") == "stopped":
+        raise StoppedError(f"stopped, with a checkpoint; continue with `hardray distill --resume {folder.path}`")
+
+
+def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
+    """A training failure as one message: a worker's own HardrayError where there is one."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, HardrayError):
+            return cause
+    text = str(error).strip()
+    return HardrayError(
+        f"training failed; the run can go on from its last checkpoint with "
+        f"`hardray distill --resume {folder.path}`\n{text}"
+    )
+
+
+def end_tracking(tracking: Tracking, close: Callable[[], None], status: str) -> str | None:
+    """Send what is left to MLflow and end its runs by `close`; the reason where not all could be sent."""
+    patience = TRACKING_PATIENCE_S[status]
+    if tracking.stop(close, patience_s=patience):
+        return None
+    return tracking.problem or f"it did not answer within {patience:g} s"
