@@ -37,7 +37,7 @@ EXCHANGE_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PoolAddress:
-    """How a worker finds the pool."""
+    """The names and limits by which a worker uses the pool."""
 
     namespace: str
     names: tuple[str, ...]

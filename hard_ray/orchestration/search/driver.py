@@ -53,7 +53,7 @@ class SearchResult:
 
     folder: Path
     results: dict[str, Any]
-    """What `results.json` holds."""
+    """The content of `results.json`."""
     board: dict[str, list[Any]]
     """The trials as a table: `columns` and `data`, the best on top."""
     importance: dict[str, dict[str, float]]

@@ -99,9 +99,9 @@ class TrialRun:
         """Prepare a trial, which starts with the first call of `next`.
 
         Args:
-            order: what all trials of the search share.
-            name: the trial's.
-            values: its settings.
+            order: facts that all trials of the search share.
+            name: the trial's name.
+            values: the trial's settings.
             index: the data.
             runner: carries out the trial's run.
         """

@@ -1,4 +1,4 @@
-"""A joined cluster that lacks nodes: its autoscaler is asked for them, and the run waits as long as it was told."""
+"""A joined cluster that lacks nodes: the run requests them from the autoscaler and waits for the configured time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def autoscaling(gcs: int) -> dict:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A head without CPUs, whose autoscaler is of version 2, as on Kubernetes."""
+    """A head node without CPUs and with version 2 of the autoscaler, as on Kubernetes."""
     gcs, client, metrics = free_ports(3)
     place = Path(tempfile.mkdtemp(prefix="ha", dir="/tmp"))  # sockets lie in it, and their paths have to be short
     (place / "scale.json").write_text(json.dumps(autoscaling(gcs)))

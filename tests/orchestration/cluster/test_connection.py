@@ -64,7 +64,7 @@ def test_an_elastic_run_begins_with_what_it_cannot_do_without():
         check_demand(elastic, Cluster(is_own=False, resources={"CPU": 3.0}))
 
 
-def test_what_is_missing_is_said_before_anything_waits():
+def test_missing_resources_are_reported_before_anything_waits():
     with pytest.raises(ClusterError) as caught:
         check_demand(runtime("runtime.num_workers=8", "runtime.gpus_per_worker=1"), cluster())
     text = str(caught.value)
@@ -103,7 +103,7 @@ def test_what_the_user_chose_stays():
     assert again.runtime == resolved
 
 
-def test_a_worker_that_is_told_to_take_a_whole_gpu_shares_none():
+def test_a_worker_set_to_a_whole_gpu_shares_none():
     for share in (1, 2):
         given = _resolve_gpus(runtime(f"runtime.gpus_per_worker={share}"), cluster(GPU=1))
         assert given.teacher.num_gpus == 1.0
@@ -166,7 +166,7 @@ def test_trials_share_the_cores_and_gpus_of_a_machine():
     assert _resolve_gpus(config.runtime, cluster(GPU=3), 2).gpus_per_worker == 1.0
 
 
-def test_what_is_set_for_a_cluster_of_ones_own_does_not_stay(monkeypatch: pytest.MonkeyPatch):
+def test_settings_of_a_local_cluster_do_not_stay(monkeypatch: pytest.MonkeyPatch):
     seen = []
     first, second, *_ = OWN_CLUSTER
     monkeypatch.delenv(first, raising=False)

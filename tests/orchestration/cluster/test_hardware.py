@@ -1,4 +1,4 @@
-"""What follows from a processor's flags."""
+"""The choices that follow from a processor's flags."""
 
 from __future__ import annotations
 

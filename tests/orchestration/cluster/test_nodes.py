@@ -72,7 +72,7 @@ def test_what_a_cluster_lacks_for_a_configuration_is_a_finding():
     assert (found.state, found.text) == ("ok", "h:1 has 8 CPU, 2 student_slot; the run reserves 3 CPU")
 
 
-def test_a_mismatch_of_versions_is_told_in_full(monkeypatch: pytest.MonkeyPatch):
+def test_a_mismatch_of_versions_is_reported_in_full(monkeypatch: pytest.MonkeyPatch):
     def init(**arguments: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.61.0\n    Python: 3.12.1")
 

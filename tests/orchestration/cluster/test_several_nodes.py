@@ -1,4 +1,4 @@
-"""Runs on a cluster of several nodes on this machine: who is placed where, and what a lost node costs."""
+"""Runs on a cluster of several nodes on this machine: the placement of processes, and the loss of a node."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Nodes:
 
 
 def raylet_started(node: Any) -> list[str]:
-    """Command lines of what a node's raylet started."""
+    """The command lines of the processes that a node's raylet started."""
     return list(command_lines(node.all_processes["raylet"][0].process.pid).values())
 
 
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on(nodes: Nodes, name: str, *overrides: str) -> tuple[str, ...]:
-    """A run on the cluster; the way to give up on a teacher is long, because other tests may load the machine."""
+    """A run on the cluster; it waits long for a teacher, because other tests may load the machine."""
     return ("distill", "-c", "config.yaml", "--output", name, f"runtime.address={nodes.cluster.address}", *overrides)
 
 

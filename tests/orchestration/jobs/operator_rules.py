@@ -1,11 +1,11 @@
-"""What KubeRay 1.7's operator refuses beyond its schema, from its controllers/ray/utils/validation.go."""
+"""Rules of KubeRay 1.7's operator beyond its schema, from its controllers/ray/utils/validation.go."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def refusals(manifest: dict[str, Any]) -> Iterator[str]:
-    """Why the operator would refuse a RayJob or a RayCluster."""
+    """The reasons why the operator would refuse a RayJob or a RayCluster."""
     spec = manifest["spec"]
     if len(manifest["metadata"]["name"]) > 47:
         yield "name is too long"

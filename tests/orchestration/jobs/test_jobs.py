@@ -49,7 +49,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """`--block` keeps the node in one session of processes, which ends as a whole and with no other's Ray."""
+    """`--block` keeps the node in one process session, so that it can be ended without other Ray clusters."""
     gcs, dashboard, agent, client, metrics = free_ports(5)
     place = tempfile.mkdtemp(prefix="hj", dir="/tmp")  # sockets lie in it, and their paths have to be short
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
@@ -94,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cluster_is_joined_with_the_token_at_hand_whatever_the_mode(head: Head, place: Path):
-    """Ray's own mode, unset, is to join without one."""
+    """With RAY_AUTH_MODE unset, Ray itself would join without the token."""
     environment = {key: value for key, value in head.environment.items() if key != "RAY_AUTH_MODE"}
     whole = Head(head.address, head.gcs, environment)
     done = whole.hardray("doctor", "--address", head.gcs, cwd=place)
@@ -167,7 +167,7 @@ def test_a_wrong_token_is_one_message(head: Head, place: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_another_port_of_the_cluster_is_told_from_the_dashboard(head: Head, place: Path):
+def test_another_port_of_the_cluster_is_not_taken_for_the_dashboard(head: Head, place: Path):
     done = head.hardray("jobs", "list", "--address", f"http://{head.gcs}", cwd=place)
     assert done.returncode == 1
     assert "has no Jobs API of Ray" in done.stderr, done.stderr

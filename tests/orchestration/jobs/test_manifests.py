@@ -240,7 +240,7 @@ def test_the_command_prints_manifests_with_the_users_settings():
     assert claim["spec"]["resources"]["requests"]["storage"] == "2Ti"
 
 
-def test_a_folder_that_was_given_stays_and_only_what_goes_on_is_told_to():
+def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option():
     def of(*command: str) -> list[str]:
         ray = of_ray(list(yaml.safe_load_all(invoke("--overlay", "cpu", "--", *command).stdout)))
         return shlex.split(ray["spec"]["entrypoint"])

@@ -1,4 +1,4 @@
-"""What goes to a cluster: nothing secret, nothing large, nothing that was not asked for."""
+"""The files that go to a cluster: no secrets, nothing large, nothing unrequested."""
 
 import zipfile
 from importlib import resources
@@ -71,8 +71,8 @@ def test_of_a_folder_the_small_texts_are_sent_and_no_secret_is_in_the_package(tm
         assert sorted(made.namelist()) == sorted(GOOD)
         assert all(SECRET.encode() not in made.read(name) for name in made.namelist())
     reasons = {item.path: item.reason for item in package.left_out}
-    told = {name for name in PLANTED if "/" not in name} | {"link.txt", "linked/"}
-    assert told <= set(reasons)
+    expected = {name for name in PLANTED if "/" not in name} | {"link.txt", "linked/"}
+    assert expected <= set(reasons)
     assert {".git/", ".venv/", "env/", "runs/", "mine/", "data/"} <= set(reasons)
     assert reasons["notes.txt"] == "line 1 holds what looks like a secret (password)"
     assert reasons["server.yaml"] == "line 1 holds an address with a password"
@@ -143,7 +143,7 @@ def test_shipped_configurations_and_spaces_may_be_sent():
                 assert secret_of_file(text, yaml.safe_load(text)) is None, entry.name
 
 
-def test_a_secret_in_a_line_is_told_without_its_value():
+def test_a_secret_in_a_line_is_reported_without_its_value():
     for text in PLANTED.values():
         assert SECRET not in str(secret_in(text))
 

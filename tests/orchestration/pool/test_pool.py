@@ -75,7 +75,7 @@ def pool_of(spec: TeacherSpec, **runtime: object) -> Iterator[tuple[RayPool, Poo
 
 @pytest.fixture(scope="module")
 def server(saved: Path, cluster: None) -> Iterator[PoolServer]:
-    """One replica for all tests that leave it as it was, or as Ray restarts it."""
+    """One replica for all tests that leave it unchanged, or restarted by Ray."""
     with pool_of(spec_of(saved)) as (_, server):
         yield server
 
@@ -125,7 +125,7 @@ def test_a_ticket_can_be_asked_twice(pool: TeacherPool):
 
 
 def pid_of(server: PoolServer, replica: int = 0) -> int:
-    """Process of a replica; asked through Ray, which knows."""
+    """The process id of a replica, from Ray."""
     return ray.get(server.actors[replica].__ray_call__.remote(lambda self: os.getpid()), timeout=60)
 
 
@@ -190,7 +190,7 @@ def test_what_the_teacher_raises_reaches_the_worker_readable(tmp_path: Path):
         client.identity()
 
 
-def test_a_wrong_question_is_an_error_and_the_replica_lives_on(server: PoolServer):
+def test_a_wrong_request_is_an_error_and_the_replica_lives_on(server: PoolServer):
     client = RayPool(server.address)
     client.identity()
     with pytest.raises(TeacherError, match="the teacher failed"):
@@ -217,19 +217,19 @@ def test_an_answer_of_a_wrong_shape_is_refused(wrong: str):
     good = {"logits": (12, 4), "losses": (12,), "gradients": IMAGES.shape}
     shapes = {**good, wrong: (11, *good[wrong][1:])}
     parts = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
-    told = pytest.raises(
+    refused = pytest.raises(
         TeacherError, match=rf"answered with {wrong} of shape \(11,.*\) for images of \(12, 3, 32, 32\)"
     )
-    with told:
+    with refused:
         checked(GradientAnswer(loss=parts["losses"], grad=parts["gradients"], logits=parts["logits"]), IMAGES)
     if wrong == "logits":
-        with told:
+        with refused:
             checked(parts["logits"], IMAGES)
 
 
 @pytest.mark.chaos
-def test_an_answer_to_what_is_no_number_need_be_none(server: PoolServer):
-    """The student diverged, not the teacher: the loss will say so."""
+def test_an_answer_to_non_finite_images_may_be_non_finite(server: PoolServer):
+    """The student diverged, not the teacher: the check of the loss finds it."""
     client = RayPool(server.address)
     assert np.isnan(client.logits(np.full((2, 3, 32, 32), np.nan, dtype=np.float32)).result()).all()
     broken = {**CONTEXT, "student": np.full((12, 4), np.nan, dtype=np.float32)}
@@ -255,10 +255,10 @@ def test_an_answer_that_was_lost_with_its_node_is_asked_for_again(server: PoolSe
 
 
 class Hanging:
-    """A replica that answers nothing, and lives."""
+    """A replica that lives and never answers."""
 
     def logits(self, images: object) -> None:
-        """Sleeps."""
+        """Sleep instead of answering."""
         time.sleep(600)
 
 
@@ -372,7 +372,7 @@ def test_a_batch_that_is_full_does_not_wait(joining: PoolServer):
     assert time.monotonic() - start < 1.2
 
 
-def test_what_fails_in_a_joined_batch_fails_for_those_who_asked(joining: PoolServer):
+def test_an_error_in_a_joined_batch_reaches_all_its_requests(joining: PoolServer):
     client = RayPool(joining.address)
     with pytest.raises(TeacherError, match="the teacher failed"):
         client.logits(IMAGES[:, :1]).result()
@@ -414,6 +414,6 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
 
 
 def test_asking_needs_no_torch() -> None:
-    """A process that only carries requests starts without it."""
+    """A process that only sends requests starts without torch."""
     asked = "import sys, hard_ray.orchestration.pool.client; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""A pool that follows its load: the decision alone, and replicas that come and go."""
+"""A pool that follows its load: the decision alone, and a pool that grows and shrinks."""
 
 import time
 import uuid
@@ -43,7 +43,7 @@ def test_the_bounds_hold():
     assert decisions(LoadFollower(2, 3), 0, 3 * SHRINK_AFTER) == [2] * 3 * SHRINK_AFTER
 
 
-def test_a_request_for_each_replica_is_the_size_that_is_right():
+def test_one_request_for_each_replica_changes_nothing():
     assert decisions(LoadFollower(1, 4), 2, 3 * SHRINK_AFTER) == [2] * 3 * SHRINK_AFTER
 
 

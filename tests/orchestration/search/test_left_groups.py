@@ -1,4 +1,4 @@
-"""Which placement groups are left over, from tables as Ray gives them."""
+"""Finding left-over placement groups in tables as Ray returns them."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_a_trial_whose_workers_are_started_again_keeps_its_new_group(tmp_path: P
     assert left.find({B: group()}, 60.0 + GRACE_S + 1) == [B]
 
 
-def test_groups_of_others_and_of_tune_are_not_looked_at(tmp_path: Path):
+def test_groups_of_other_programs_and_of_tune_are_ignored(tmp_path: Path):
     left = left_groups()
     table = {
         "aa02000000": group(),  # of another program

@@ -74,17 +74,17 @@ def make_trial(folder: Path, runner: Runner = in_process, **values: object) -> T
 # -------------------------------------------------------------------------- a trial
 
 
-def test_a_trial_tells_of_each_evaluation_and_the_last_comes_with_its_end(tmp_path: Path):
+def test_a_trial_reports_each_evaluation_and_the_last_comes_with_its_end(tmp_path: Path):
     trial = make_trial(tmp_path)
-    told = []
-    while not told or not told[-1].get("done"):
-        told.append(trial.next())
-    assert [set(result) >= {"val/top1", "val/loss", "step", "epoch"} for result in told] == [True] * len(told)
-    assert [result["step"] for result in told] == sorted(result["step"] for result in told)
-    assert len(told) >= 2
-    assert not any(result.get("done") for result in told[:-1])
+    results = []
+    while not results or not results[-1].get("done"):
+        results.append(trial.next())
+    assert [set(result) >= {"val/top1", "val/loss", "step", "epoch"} for result in results] == [True] * len(results)
+    assert [result["step"] for result in results] == sorted(result["step"] for result in results)
+    assert len(results) >= 2
+    assert not any(result.get("done") for result in results[:-1])
     assert trial.folder.is_finished
-    assert not [key for result in told for key in result if key.startswith(("test/", "ood/"))]
+    assert not [key for result in results for key in result if key.startswith(("test/", "ood/"))]
 
 
 def test_the_epoch_of_an_evaluation_is_counted_in_updates():
