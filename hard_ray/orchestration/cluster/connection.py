@@ -145,7 +145,7 @@ def _knock(address: str) -> None:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         reason = masked(str(error))
-        raise ClusterError(f"runtime.address {shown!r} is no address ({reason}); want HOST:PORT") from None
+        raise ClusterError(f"runtime.address {shown!r} is not an address ({reason}); want HOST:PORT") from None
     if host is None or port is None:
         return  # a word such as `auto`: Ray looks it up by itself
     try:
