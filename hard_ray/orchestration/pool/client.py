@@ -206,28 +206,22 @@ class RayTicket(Generic[Answer]):
     def result(self) -> Answer:
         """Wait for the answer, and resend while replicas die.
 
-        1. Wait in short turns, and exchange with the board between them: the pool may grow meanwhile.
-        2. On an error of the teacher itself, raise it: every replica would fail alike.
-        3. On the death of the replica, or of the node with its answer, send the same arguments to the next replica;
-           a request to one given replica goes to that one again, which Ray restarts.
-        4. Give up at the deadline, which resending does not extend.
-
         Raises:
             TeacherError: no replica answered within `runtime.teacher.timeout_s`, or an answer was wrong.
         """
-        deadline = time.monotonic() + self.pool.address.timeout_s
+        deadline = time.monotonic() + self.pool.address.timeout_s  # resending does not extend it
         while self._ref is not None:
             self.pool.exchange()
             try:
                 reply = ray.get(self._ref, timeout=POLL_S)
-            except GetTimeoutError:
+            except GetTimeoutError:  # 1. no answer yet: exchange again, since the pool may have grown
                 self._give_up_after(deadline, "has not answered")
-            except RayTaskError as error:
+            except RayTaskError as error:  # 2. the teacher failed, as it would on every replica
                 raise _cause(error) from None
-            except RayError as error:  # the replica died, or the node that kept its answer
+            except RayError as error:  # 3. the replica died, or the node with its answer: ask another
                 self._give_up_after(deadline, f"died ({type(error).__name__})")
                 self._resend()
-            else:
+            else:  # 4. answered: the arguments are not needed any more
                 self.pool.close(self._ref)
                 self._answer = self.pool.unwrap(reply, self.arguments)
                 self._ref, self.arguments = None, ()
@@ -239,7 +233,7 @@ class RayTicket(Generic[Answer]):
         self.pool.resent += 1
         logger.warning("teacher-%d died; the request is sent again", self.replica)
         time.sleep(RESEND_PAUSE_S)
-        self.replica = self.replica if self._pinned else self.pool.next_replica()
+        self.replica = self.replica if self._pinned else self.pool.next_replica()  # Ray restarts a pinned one
         self._ref = self.pool.send(self.verb, self.arguments, self.replica)
 
     def _give_up_after(self, deadline: float, problem: str) -> None:

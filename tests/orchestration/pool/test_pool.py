@@ -327,14 +327,6 @@ def joined(saved: Path, requests: Callable[[JoiningReplica], list[Coroutine[Any,
     return asyncio.run(ask())
 
 
-def test_waiting_requests_are_one_batch(saved: Path):
-    answers, batches = joined(saved, lambda replica: [replica.logits(IMAGES[:6]) for _ in range(4)])
-    expected = Teacher.build(spec_of(saved)).logits(IMAGES[:6])
-    for answer in answers:
-        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
-    assert batches == 1
-
-
 def test_waiting_requests_of_several_workers_are_joined(saved: Path, joining: PoolServer):
     teacher, workers = Teacher.build(spec_of(saved)), (RayPool(joining.address), RayPool(joining.address))
     start = time.monotonic()
