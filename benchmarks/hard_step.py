@@ -31,9 +31,10 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import HardObjective
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
-from hard_ray.distillation.step import Learner, Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.phases import Learner
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.networks.network import build_student
 from hard_ray.ranks import Ranks
 
@@ -57,7 +58,7 @@ class Step:
         assert augmentor is not None
         self.augmentor = augmentor
         objective = HardObjective()
-        pool = LocalPool(Teacher(teacher, dtype=fast_dtype(), channels_last=self.precision.channels_last))
+        pool = LocalPool(FrozenNetwork(teacher, dtype=fast_dtype(), channels_last=self.precision.channels_last))
         learner = Learner(
             student=self.student,
             network=self.student,
@@ -72,7 +73,9 @@ class Step:
             precision=self.precision,
             ranks=Ranks(),
             seed=0,
-            augmentation=HardAugmentation(objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap),
+            augmentation=AugmentorObjective(
+                objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap
+            ),
         )
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
         self.batch = Batch(pixels, np.arange(BATCH) % 10, np.arange(BATCH), np.zeros(BATCH, dtype=np.int64))

@@ -22,8 +22,9 @@ from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import KdObjective
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.objectives import StudentObjective
-from hard_ray.distillation.step import Learner, Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.phases import Learner
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.networks.network import build_student
 from hard_ray.networks.precision import Precision
 from hard_ray.ranks import Ranks
@@ -56,7 +57,7 @@ class Step:
         self.updater = Updater(
             learner,
             StudentObjective(KdObjective()),
-            pool=LocalPool(Teacher(big, channels_last=True)),
+            pool=LocalPool(FrozenNetwork(big, channels_last=True)),
             precision=precision,
             ranks=Ranks(),
             seed=0,

@@ -21,7 +21,7 @@ from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Ticket
 from hard_ray.distillation.objectives import TeacherObjective
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.networks.network import build_student
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.plan import RunPlan
@@ -68,7 +68,7 @@ def measure(place: Place, rounds: int) -> Measured:
     """`wire_messages_...` per student update and `wire_bytes_...` per image, of three kinds of run."""
     del rounds
     torch.manual_seed(0)
-    teacher = Teacher(build_student(StudentConfig(model=TEACHER), SPEC))
+    teacher = FrozenNetwork(build_student(StudentConfig(model=TEACHER), SPEC))
     found: Measured = {}
     for name, changed in RUNS.items():
         given: dict[str, Any] = {

@@ -32,7 +32,7 @@ def plan_lines(config: RunConfig, *, role: str = "student") -> list[tuple[str, s
     from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.preparation.checks import examine
 
-    index, student, teacher = examine(config, learner=role)
+    index, student, teacher = examine(config, role=role)
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     per_epoch = schedule.batches_per_epoch
     updates = config.optim.total_updates(per_epoch)

@@ -1,4 +1,4 @@
-"""All that a resume needs, in a folder that is complete or not there."""
+"""Checkpoints: folders with everything that a resume needs, complete or absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import save as safetensors_of
 from torch import nn
 from torch.optim import Optimizer
 
-from hard_ray.distillation.controller import ControllerState, Measurement
+from hard_ray.distillation.controller import ControllerState, PhaseSignals
 from hard_ray.errors import RunFolderError, readable
 from hard_ray.files import read_json, replacing_folder, write_bytes, write_json
 
@@ -24,7 +24,7 @@ STATE_FILE = "state.json"
 
 
 @dataclass(slots=True)
-class Progress:
+class Counters:
     """The counters of a run."""
 
     step: int = 0
@@ -32,47 +32,47 @@ class Progress:
     student_steps: int = 0
     augmentor_steps: int = 0
     controller: ControllerState = field(default_factory=ControllerState)
-    pending: Measurement | None = None
-    """What the last update measured and the controller was not told yet."""
+    pending: PhaseSignals | None = None
+    """Signals of the last update, which the controller has not seen yet."""
     best_top1: float | None = None
     teacher_identity: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    """Where the time went."""
+    """Seconds spent on each kind of work."""
     meter: dict[str, list[float]] = field(default_factory=dict)
     """Sum and count of each metric since the last logged point."""
     bad_images: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Progress:
+    def from_json(cls, values: dict[str, Any]) -> Counters:
         """The inverse of `to_json`."""
         pending = values["pending"]
         return cls(
             **{
                 **values,
                 "controller": ControllerState.from_json(values["controller"]),
-                "pending": Measurement(**pending) if pending else None,
+                "pending": PhaseSignals(**pending) if pending else None,
             }
         )
 
 
 @dataclass(slots=True)
 class Weights:
-    """Every tensor that training changes, by the file it is kept in."""
+    """Every tensor that training changes, by the name of its file."""
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
 
     def write(self, folder: Path) -> None:
-        """Safetensors for weights; torch's format, tensors only, for optimisers.
+        """Write weights as safetensors, and optimisers in torch's format with tensors only.
 
-        Both are made in memory: their own writers have each an error of its own for a full disk.
+        Both are serialised in memory first: on a full disk the two libraries' writers raise errors of their own.
 
         Raises:
-            OSError: the disk is full, or cannot be written.
+            OSError: the disk is full or not writable.
         """
         for name, module in self.modules.items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
@@ -81,12 +81,12 @@ class Weights:
         torch.save({name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}, stream)
         write_bytes(folder / "optimizers.pt", stream.getvalue())
 
-    def are_numbers(self) -> bool:
+    def are_finite(self) -> bool:
         """Whether every parameter is finite."""
         return all(bool(tensor.isfinite().all()) for module in self.modules.values() for tensor in module.parameters())
 
     def read(self, folder: Path) -> None:
-        """Load what `write` wrote."""
+        """Load files that `write` wrote."""
         for name, module in self.modules.items():
             module.load_state_dict(load_file(folder / f"{name}.safetensors"))
         states = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
@@ -101,23 +101,23 @@ class CheckpointStore:
     folder: Path
     keep: int = 2
 
-    def save(self, weights: Weights, progress: Progress) -> Path:
-        """Write under a temporary name, rename, and drop the oldest.
+    def save(self, weights: Weights, counters: Counters) -> Path:
+        """Write under a temporary name, rename, and delete the oldest.
 
         Raises:
-            RunFolderError: the disk is full, or cannot be written; earlier checkpoints are untouched.
+            RunFolderError: the disk is full or not writable; earlier checkpoints are untouched.
         """
-        path = self.folder / f"step-{progress.step:08d}"
-        for left in self.folder.glob(".step-*.tmp"):  # by a process that was killed: of a run, one alone saves
+        path = self.folder / f"step-{counters.step:08d}"
+        for left in self.folder.glob(".step-*.tmp"):  # of a killed process: only one saves a run
             shutil.rmtree(left, ignore_errors=True)
         try:
             with replacing_folder(path) as temporary:
                 weights.write(temporary)
                 digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
-                write_json(temporary / STATE_FILE, {"progress": progress.to_json(), "sha256": digests})
+                write_json(temporary / STATE_FILE, {"progress": counters.to_json(), "sha256": digests})
         except OSError as problem:
             raise RunFolderError(
-                f"the checkpoint of update {progress.step} cannot be written to {self.folder}: {problem.strerror}; "
+                f"the checkpoint of update {counters.step} cannot be written to {self.folder}: {problem.strerror}; "
                 "earlier checkpoints are whole: make room, then resume the run"
             ) from problem
         for old in self.list()[: -self.keep]:
@@ -125,15 +125,15 @@ class CheckpointStore:
         return path
 
     def list(self) -> list[Path]:
-        """Complete checkpoints, the oldest first."""
+        """List complete checkpoints, the oldest first."""
         return sorted(path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
 
-    def restore(self, weights: Weights, *, say: Callable[[str], None]) -> Progress | None:
-        """Load the newest checkpoint that is intact; None where there is none.
+    def restore(self, weights: Weights, *, say: Callable[[str], None]) -> Counters | None:
+        """Load the newest intact checkpoint into `weights`; None if there are no checkpoints.
 
         Args:
-            weights: what is loaded into.
-            say: hears of checkpoints that are damaged and passed over.
+            weights: overwritten.
+            say: receives a message about each damaged checkpoint that is skipped.
 
         Raises:
             RunFolderError: there are checkpoints, and every one is damaged.
@@ -143,12 +143,12 @@ class CheckpointStore:
             reason = _damage(path)
             if reason is None:
                 try:
-                    progress = Progress.from_json(read_json(path / STATE_FILE)["progress"])
+                    counters = Counters.from_json(read_json(path / STATE_FILE)["progress"])
                     weights.read(path)
-                except Exception as error:  # a file that is not what was written makes readers raise anything
+                except Exception as error:  # on a changed file the readers may raise anything
                     reason = readable(error)
                 else:
-                    return progress
+                    return counters
             say(f"checkpoint {path.name} is damaged ({reason}); trying the one before")
         if paths:
             raise RunFolderError(f"{self.folder}: every checkpoint is damaged; start a new run")
@@ -156,7 +156,7 @@ class CheckpointStore:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be used; None where it can."""
+    """Say why a checkpoint cannot be used; None if it can."""
     if not (path / STATE_FILE).is_file():
         return f"{STATE_FILE} is not there"
     try:

@@ -1,7 +1,7 @@
 """Whose turn it is: the student's or the augmentor's.
 
-The rule is pure and holds no tensors: every rank that is told the same numbers takes the same decision. The
-phase of update n+1 is decided from what was measured up to update n-1, so that nobody waits for update n.
+The rule is pure and holds no tensors: ranks that pass the same numbers take the same decision. The phase of update
+n+1 is decided from the signals up to update n-1, so that no rank waits for update n.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from hard_ray.config.controller import ControllerConfig, FixedController, Phase,
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one update measured, as means over all ranks; None where it did not measure."""
+class PhaseSignals:
+    """Losses of one update that the controller follows, as means over all ranks; None if the update had none."""
 
     disagreement: float | None
     """L_st on augmented images."""
@@ -31,29 +31,29 @@ class Switch:
     to: Phase
     reason: str
     disagreement: float | None
-    """The moving average that decided."""
+    """m, the moving average, at the switch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerState:
-    """All that a resume needs."""
+    """Everything that a resume needs of the controller."""
 
     phase: Phase = Phase.STUDENT
     """Phase of the last update that was decided on."""
     decided: int = 1
-    """How many updates have a phase: two ahead of the last one measured."""
+    """Number of updates whose phase is decided: two more than updates whose signals are known."""
     steps_in_phase: int = 1
     disagreement: float | None = None
     """Moving average m of L_st."""
     clean_loss: float | None = None
     """Moving average of the KD loss on clean images."""
     at_switch: float | None = None
-    """m when the augmentor's turn began."""
+    """m when the last augmentor phase began."""
     switches: int = 0
-    """How often the phase changed."""
+    """Number of changes of phase."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and texts."""
+        """Return plain numbers and texts."""
         return asdict(self)
 
     @classmethod
@@ -63,10 +63,10 @@ class ControllerState:
 
 
 class Controller:
-    """Decides the phase of each update from the measurements of those before."""
+    """Decides the phase of each update from the signals of earlier ones."""
 
     def __init__(self, config: ControllerConfig, *, learned: bool, state: ControllerState | None = None) -> None:
-        """`learned` says whether the augmentor has anything to learn; otherwise every turn is the student's."""
+        """`learned` says whether the augmentor has anything to learn; if not, every update is the student's."""
         self.config = config
         self.learned = learned
         self.state = state or ControllerState()
@@ -76,26 +76,29 @@ class Controller:
         """Phase of the last update that was decided on."""
         return self.state.phase
 
-    def decide(self, measured: Measurement | None) -> Switch | None:
-        """Decide the next update's phase, and say whether it changes.
+    def decide(self, signals: PhaseSignals | None) -> Switch | None:
+        """Decide the phase of the next update and return the switch, if it is one.
 
         Args:
-            measured: by the update before the last decided one; None at the very start.
+            signals: of the update before the last decided one; None at the very start.
         """
-        state = self._averaged(measured) if measured else self.state
+        # 1. m <- decay m + (1 - decay) L_st, and likewise the clean loss.
+        state = self._averaged(signals) if signals else self.state
+        # 2. Compare m with l_min or l_max, within the shortest and longest phase. A fixed augmentor never has a phase.
         reason = self._reason_to_switch(state) if self.learned else None
+        # 3. Count one more update of this phase, or begin the other one.
         if reason is None:
             self.state = replace(state, decided=state.decided + 1, steps_in_phase=state.steps_in_phase + 1)
             return None
         self.state, switch = self._switch(state, reason)
         return switch
 
-    def _averaged(self, measured: Measurement) -> ControllerState:
+    def _averaged(self, signals: PhaseSignals) -> ControllerState:
         decay = self.config.ema if isinstance(self.config, ThresholdsController) else 0.9
         return replace(
             self.state,
-            disagreement=_ema(self.state.disagreement, measured.disagreement, decay),
-            clean_loss=_ema(self.state.clean_loss, measured.clean_loss, decay),
+            disagreement=_ema(self.state.disagreement, signals.disagreement, decay),
+            clean_loss=_ema(self.state.clean_loss, signals.clean_loss, decay),
         )
 
     def _reason_to_switch(self, state: ControllerState) -> str | None:
@@ -117,10 +120,12 @@ class Controller:
         student = state.phase is Phase.STUDENT
         shortest = config.min_student_steps if student else config.min_augmentor_steps
         longest = config.max_student_steps if student else config.max_augmentor_steps
+        # The bounds on a phase's length come before m: neither a noisy m nor a stuck one decides alone.
         if state.steps_in_phase < shortest:
             return None
         if state.steps_in_phase >= longest:
             return f"max_{state.phase}_steps {longest}"
+        # Student -> augmentor when m < l_min; augmentor -> student when m > l_max.
         bound = (_lower if student else _upper)(config, state)
         m = state.disagreement
         if m is None or bound is None:
@@ -144,12 +149,14 @@ class Controller:
 
 
 def _lower(config: ThresholdsController, state: ControllerState) -> float | None:
+    """l_min: absolute, or relative to the moving average of the KD loss on clean images."""
     if config.thresholds == "absolute":
         return config.l_min
     return None if state.clean_loss is None else config.l_min * state.clean_loss
 
 
 def _upper(config: ThresholdsController, state: ControllerState) -> float | None:
+    """l_max: absolute, or relative to m at the switch to the augmentor."""
     if config.thresholds == "absolute":
         return config.l_max
     return None if state.at_switch is None else config.l_max * state.at_switch

@@ -1,24 +1,76 @@
-"""Signals of a training, added up over ranks between two lines of the log."""
+"""Numbers of a training: seconds, signals of each update, and sums between two lines of the log."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from hard_ray.distillation.controller import Measurement
-from hard_ray.distillation.step import Metrics
+from hard_ray.distillation.controller import PhaseSignals
+from hard_ray.distillation.messages import Answer, Ticket
 from hard_ray.ranks import Ranks
+
+Scalars = dict[str, Tensor]
+"""Scalars on the training device, by the names they are logged under."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds spent on each kind of work since the start of the run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, since: float) -> None:
+        """Count the time from `since` (of time.perf_counter) to now."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - since
+
+    def wait(self, ticket: Ticket[Answer]) -> Answer:
+        """Wait for the teacher's answer and count the time as `teacher_wait`."""
+        start = time.perf_counter()
+        answer = ticket.result()
+        self.add("teacher_wait", start)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What all ranks know of an update once its numbers have been added up."""
+    """Summary of one update that is the same on every rank."""
 
-    measurement: Measurement
-    stop: bool
-    new_bad: bool
-    diverged: bool
+    phase: PhaseSignals
+    stop: bool = False
+    new_bad: bool = False
+    diverged: bool = False
+
+
+class SignalSum:
+    """Sums the signals of an update over ranks; they are read when the next update begins."""
+
+    def __init__(self, ranks: Ranks, device: torch.device, pending: PhaseSignals | None) -> None:
+        """`pending` are signals from before a resume, which the controller has not seen."""
+        self.ranks = ranks
+        self.device = device
+        self.pending = pending
+        self._sums: Tensor | None = None
+
+    def send(self, metrics: Mapping[str, Tensor], *, stop: bool, new_bad: int, diverged: Tensor) -> None:
+        """Start the sum over ranks; every rank calls this after each update."""
+        absent = torch.tensor(float("nan"))
+        values = [metrics.get(name, absent) for name in ("train/disagreement", "train/kd_loss")]
+        flags = [torch.tensor(float(stop)), torch.tensor(float(new_bad)), diverged]
+        self._sums = self.ranks.sum(torch.stack([value.to(self.device).float() for value in (*values, *flags)]))
+
+    def read(self) -> Signals | None:
+        """Signals of the last update; None before the first one."""
+        if self._sums is None:
+            return Signals(self.pending) if self.pending else None
+        disagreement, clean, stop, bad, diverged = self._sums.tolist()
+        size = self.ranks.size
+        phase = PhaseSignals(_known(disagreement / size), _known(clean / size))
+        return Signals(phase, stop=stop > 0, new_bad=bad > 0, diverged=diverged > 0)
 
 
 class Meter:
@@ -29,7 +81,7 @@ class Meter:
         self.sums = {name: torch.tensor(total) for name, (total, _) in sums.items()}
         self.counts = {name: int(count) for name, (_, count) in sums.items()}
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, metrics: Scalars) -> None:
         """Count one update."""
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
@@ -45,5 +97,9 @@ class Meter:
         return {name: [mean, self.counts[name]] for name, mean in zip(names, means, strict=True)}
 
     def clear(self) -> None:
-        """Start anew."""
+        """Reset all sums and counts."""
         self.sums, self.counts = {}, {}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -78,7 +78,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
-class HardAugmentation:
+class AugmentorObjective:
     r"""What HARD's augmentor minimises.
 
     .. math:: -\lambda_s \min(D_\tau(t(\tilde x) \| s(\tilde x)), cap) + \lambda_t D_\tau(t(x) \| t(\tilde x))

@@ -1,86 +1,28 @@
-"""One alternating update as named phases.
-
-prepare  images to the device; the teacher is asked about them, and about their augmentation where the
-         augmentor will not change before they are used
-student  wait for the teacher, one forward pass over both views, one optimiser step
-augmentor  one round trip to the teacher for loss and gradient, the student's path added, one optimiser step
-"""
+"""One update: prepare a batch, ask the teacher about it, and run the phase whose turn it is."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
 from hard_ray.data.batch import Batch, Pixels
-from hard_ray.distillation.messages import Answer, Ticket
-from hard_ray.distillation.objectives import Drift, HardAugmentation, StudentObjective, Views, answer_to_keep
+from hard_ray.distillation.messages import Ticket
+from hard_ray.distillation.meter import Clock, Scalars
+from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective, Views
+from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Prepared, StudentPhase
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
-from hard_ray.maths import losses
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
 from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.ranks import Ranks
-
-Metrics = dict[str, Tensor]
-"""Scalars on the training device, by the names they are logged under."""
-
-
-@dataclass(slots=True)
-class Augmented:
-    """A second view, as pixels that both networks see."""
-
-    images: Tensor
-    teacher: Ticket[NDArray[np.float32]] | None
-    """None where images are still to be chosen, before the teacher is asked about them."""
-    sources: Tensor | None = None
-    rows: Tensor | None = None
-    """The image of the batch that each was made from; None: in the batch's order."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A batch on the device, whose teacher answers were asked for."""
-
-    images: Tensor
-    labels: Tensor
-    given: AugmentationInput
-    sample_ids: NDArray[np.int64]
-    teacher: Ticket[NDArray[np.float32]] | None
-    augmented: Augmented | None = None
-
-
-@dataclass(slots=True)
-class Clock:
-    """Where the time went, in seconds since the start of the run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, since: float) -> None:
-        """Count the time from `since` (of time.perf_counter) to now."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - since
-
-
-@dataclass(slots=True)
-class Learner:
-    """A student, an augmentor and what moves their weights: everything that an update changes."""
-
-    student: nn.Module
-    """As it is called: wrapped for several ranks where there are several."""
-    network: nn.Module
-    """The student itself, which the augmentor phase calls."""
-    optimizer: Optimizer
-    augmentor: Augmentor | None = None
-    augmentor_optimizer: Optimizer | None = None
 
 
 class Updater:
@@ -95,7 +37,7 @@ class Updater:
         precision: Precision,
         ranks: Ranks,
         seed: int,
-        augmentation: HardAugmentation | None = None,
+        augmentation: AugmentorObjective | None = None,
         clip_grad: float | None = None,
         round_pixels: bool = True,
         share: float = 1.0,
@@ -198,8 +140,8 @@ class Updater:
 
     # ------------------------------------------------------------------- update
 
-    def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Metrics:
-        """One update. `step` seeds dropout; `epoch` counts epochs of student updates."""
+    def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Scalars:
+        """Make one update. `step` seeds dropout; `epoch` counts epochs of student updates."""
         torch.manual_seed(seed_of("dropout", self.seed, step, self.ranks.rank))
         match phase:
             case Phase.STUDENT:
@@ -209,31 +151,36 @@ class Updater:
             case _:
                 assert_never(phase)
 
-    def _student_phase(self, prepared: Prepared, epoch: float) -> Metrics:
-        """The student learns the teacher's answers on both views; the augmentor rests."""
+    def _student_phase(self, prepared: Prepared, epoch: float) -> Scalars:
         augmented = prepared.augmented or self._augment(prepared)
-        teacher = self._wait(prepared.teacher)
-        teacher_augmented = self._wait(augmented.teacher) if augmented else None
+        teacher = self.wait(prepared.teacher)
+        teacher_augmented = self.wait(augmented.teacher) if augmented else None
         if augmented is not None and self._chooses(augmented):
-            augmented, teacher_augmented = self._choose(augmented, teacher_augmented, len(prepared.images))
-        start = time.perf_counter()
-        student, student_augmented = self._both_views(prepared.images, augmented)
-        views = Views(prepared.labels, student, teacher, student_augmented, teacher_augmented)
-        if augmented is not None:
-            views = replace(views, rows=augmented.rows, sources=augmented.sources)
-        found = self.objective(views, epoch=epoch)
-        loss = found.total.mean()
-        weighted = loss if self.share == 1.0 else self.share * loss
-        self.learner.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(weighted)
-        if self.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
-        self.learner.optimizer.step()
-        self.clock.add("student", start)
-        parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
-        return {"train/loss": loss.detach(), "train/top1": _top1(views), **parts, **self._spread(views)}
+            augmented, teacher_augmented = self.choose(augmented, teacher_augmented, len(prepared.images))
+        phase = StudentPhase(self.learner, self.objective, self.precision, self.clock, self.clip_grad, self.share)
+        views, metrics = phase.update(prepared, augmented, teacher, teacher_augmented, epoch=epoch)
+        return {**metrics, **self._spread(views)}
 
-    def _spread(self, views: Views) -> Metrics:
+    def _augmentor_phase(self, prepared: Prepared) -> Scalars:
+        augmentor, optimizer = self.learner.augmentor, self.learner.augmentor_optimizer
+        if augmentor is None or optimizer is None or self.pool is None:
+            raise RuntimeError("an augmentor phase needs an augmentor that learns, and a teacher")
+        if self.augmentation is None:
+            raise RuntimeError("an augmentor phase needs an objective of the augmentor")
+        phase = AugmentorPhase(
+            augmentor,
+            optimizer,
+            self.learner.network,
+            self.augmentation,
+            self.pool,
+            self.precision,
+            self.ranks,
+            self.clock,
+            self.share,
+        )
+        return phase.update(prepared)
+
+    def _spread(self, views: Views) -> Scalars:
         """How much the teacher's mean answer varies from update to update, where it answers on two views."""
         if views.teacher is None or views.teacher_augmented is None:
             return {}
@@ -244,7 +191,7 @@ class Updater:
         augmentor = self.learner.augmentor
         return augmentor is not None and augmentor.selection is not None and augmented.rows is not None
 
-    def _choose(self, candidates: Augmented, teacher: Tensor | None, count: int) -> tuple[Augmented, Tensor]:
+    def choose(self, candidates: Augmented, teacher: Tensor | None, count: int) -> tuple[Augmented, Tensor]:
         """The `count` candidates with the largest scores, and the teacher's answers on them.
 
         Where the teacher scores, its scores are its answers; where it does not, it is asked about the chosen alone.
@@ -265,7 +212,7 @@ class Updater:
         self.clock.add("choice", start)
         if teacher is not None:
             return kept, teacher[chosen]
-        answer = self._wait(pool.logits(self._as_sent(kept.images)[0]))
+        answer = self.wait(pool.logits(self._as_sent(kept.images)[0]))
         assert answer is not None
         return kept, answer
 
@@ -276,93 +223,8 @@ class Updater:
         with resting(network), self.precision.autocast():
             return widen(network(images))
 
-    def _both_views(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor | None, Tensor | None]:
-        """The student's logits on the clean and the augmented view, from one forward pass."""
-        with self.precision.autocast():
-            if augmented is None:
-                return widen(self.learner.student(images)), None
-            if not self.objective.learns_clean:
-                return None, widen(self.learner.student(augmented.images))
-            if augmented.images is images:
-                logits = widen(self.learner.student(images))
-                return logits, logits
-            logits = widen(self.learner.student(torch.cat([images, augmented.images])))
-        return logits[: len(images)], logits[len(images) :]
-
-    def _augmentor_phase(self, prepared: Prepared) -> Metrics:
-        """The augmentor seeks images on which the student errs and the teacher does not; the student rests.
-
-        The gradient reaches the augmented images along two paths. The teacher returns its own; the student's
-        is added here, with the same objective and the teacher's logits held constant.
-        """
-        learner, pool = self.learner, self.pool
-        if learner.augmentor is None or learner.augmentor_optimizer is None or pool is None:
-            raise RuntimeError("an augmentor phase needs an augmentor that learns, and a teacher")
-        if self.augmentation is None:
-            raise RuntimeError("an augmentor phase needs what the augmentor minimises")
-        view = learner.augmentor.augment(prepared.given)
-        pixels = view.images.detach().requires_grad_()
-        with resting(learner.network), self.precision.autocast():
-            student = widen(learner.network(pixels))
-        clean = self._wait(prepared.teacher)
-        if clean is None:
-            raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
-        sources = None if view.sources is None else view.sources.detach().requires_grad_()
-        context = {"student": student, **answer_to_keep(clean, sources, self.augmentation.temperature)}
-        ticket = pool.loss_and_grad(_arrays(pixels), self.augmentation, {k: _arrays(v) for k, v in context.items()})
-        answer = self._timed(ticket)
-        start = time.perf_counter()
-        teacher = torch.tensor(answer.logits).to(self.precision.device)
-        along_student = self.augmentation(teacher, context)
-        grads = torch.autograd.grad(along_student.sum(), [pixels] if sources is None else [pixels, sources])
-        through_teacher = torch.tensor(answer.grad).to(self.precision.device)
-        reached = [(view.images, grads[0] + through_teacher), *zip(_present(view.sources), grads[1:], strict=True)]
-        learner.augmentor_optimizer.zero_grad(set_to_none=True)
-        weighted = [self.share * grad / len(pixels) for _, grad in reached]
-        torch.autograd.backward([made for made, _ in reached], weighted)
-        self.ranks.average_gradients(learner.augmentor.parameters())
-        learner.augmentor_optimizer.step()
-        learner.augmentor.remember()
-        self.clock.add("augmentor", start)
-        temperature = self.augmentation.temperature
-        with torch.no_grad():
-            disagreement = losses.divergence(teacher, student, temperature=temperature).mean()
-            drift = Drift(temperature)(teacher, context).mean()
-        statistics = {
-            f"augmentor/{name}": value for name, value in learner.augmentor.statistics(prepared.given).items()
-        }
-        return {
-            "augmentor/loss": along_student.detach().mean(),
-            "train/disagreement": disagreement,
-            "train/drift": drift,
-            **statistics,
-        }
-
-    def _wait(self, ticket: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
+    def wait(self, ticket: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
+        """The teacher's logits on the device, once they are there."""
         if ticket is None:
             return None
-        return torch.tensor(self._timed(ticket)).to(self.precision.device)
-
-    def _timed(self, ticket: Ticket[Answer]) -> Answer:
-        start = time.perf_counter()
-        answer = ticket.result()
-        self.clock.add("teacher_wait", start)
-        return answer
-
-
-def _top1(views: Views) -> Tensor:
-    """The share of the images that the student names rightly, in percent: of clean ones where it sees them."""
-    logits, labels = views.student, views.labels
-    if logits is None:
-        logits, labels = views.student_augmented, views.augmented_labels()
-    assert logits is not None
-    return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
-
-
-def _present(tensor: Tensor | None) -> list[Tensor]:
-    return [] if tensor is None else [tensor]
-
-
-def _arrays(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
-    return array
+        return torch.tensor(self.clock.wait(ticket)).to(self.precision.device)

@@ -1,6 +1,6 @@
 """The frozen teacher: logits, and losses with their gradient to the images.
 
-`Teacher` is one network in one process. `TeacherPool` is how the training step asks for answers, wherever the
+`FrozenNetwork` is one network in one process. `TeacherPool` is how the training step asks for answers, wherever the
 teacher lives; `LocalPool` answers in the calling process, `hard_ray.orchestration.pool.server` from actors. Requests
 carry everything that they need, so any replica can answer any of them, and asking again changes nothing.
 """
@@ -55,7 +55,7 @@ class TeacherPool(Protocol):
         ...
 
 
-class Teacher:
+class FrozenNetwork:
     """One frozen network in one process."""
 
     def __init__(self, network: Network, *, dtype: str = "float32", channels_last: bool = False) -> None:
@@ -68,7 +68,7 @@ class Teacher:
         self.network = network.freeze().to(device).to(memory_format=self.precision.memory_format)
 
     @classmethod
-    def build(cls, spec: TeacherSpec) -> Teacher:
+    def build(cls, spec: TeacherSpec) -> FrozenNetwork:
         """Load the network that `spec` names.
 
         Raises:
@@ -135,7 +135,7 @@ class Answered(Generic[Answer]):
 class LocalPool:
     """Answers in the calling process: `placement: colocated`, and tests."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: FrozenNetwork) -> None:
         """Serve `teacher`."""
         self.teacher = teacher
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.data.batch import Pixels
-from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, label_gradient
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.mce import mce, mce_vs_teacher
@@ -46,8 +46,8 @@ class Part:
 class Measuring:
     """The networks that are measured; each is frozen, as a teacher is."""
 
-    student: Teacher
-    teacher: Teacher | None
+    student: FrozenNetwork
+    teacher: FrozenNetwork | None
     batch_size: int
 
     def counts(
@@ -87,7 +87,7 @@ class Measuring:
 
     def _pixels(
         self,
-        network: Teacher,
+        network: FrozenNetwork,
         part: Part,
         images: NDArray[np.uint8],
         labels: NDArray[np.int64],

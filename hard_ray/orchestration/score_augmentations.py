@@ -25,7 +25,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import StoppedError, TeacherError
 from hard_ray.files import make_folder, write_json, write_text
@@ -164,7 +164,7 @@ def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
 @contextmanager
 def _pool(spec: TeacherSpec, runtime: RuntimeConfig, namespace: str) -> Iterator[TeacherPool]:
     if runtime.teacher.placement == "colocated":
-        yield LocalPool(Teacher.build(spec))
+        yield LocalPool(FrozenNetwork.build(spec))
         return
     server = start_pool(spec, runtime, namespace=namespace)
     try:

@@ -19,7 +19,7 @@ from torch.optim import AdamW, Optimizer
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
+from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError
 from hard_ray.maths.noise import seed_of
@@ -165,7 +165,7 @@ class AutoencoderLoop:
     say: Callable[[str], None]
     bad_images: BadImages = field(default_factory=lambda: BadImages(0))
     """Unreadable images that are put up with."""
-    progress: Progress = field(init=False)
+    progress: Counters = field(init=False)
     _optimizer: Optimizer = field(init=False)
     _weights: Weights = field(init=False)
     _sums: dict[str, Tensor] = field(init=False, default_factory=dict)
@@ -176,7 +176,7 @@ class AutoencoderLoop:
         trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self._optimizer = AdamW(trained, lr=self.config.lr, weight_decay=0.0, betas=(0.9, 0.99))
         self._weights = Weights({"objective": self.objective}, {"autoencoder": self._optimizer})
-        self.progress = self.checkpoints.restore(self._weights, say=self.say) or Progress()
+        self.progress = self.checkpoints.restore(self._weights, say=self.say) or Counters()
         self._sums = {name: torch.tensor(total) for name, (total, _) in self.progress.meter.items()}
         self.log.cut(self.progress.step)
 

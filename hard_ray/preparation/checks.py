@@ -13,19 +13,19 @@ from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
 
 
-def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex, Network, Network]:
+def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Network, Network]:
     """Look at suites and data and build student and teacher, before anything is started or written.
 
     Args:
         config: the run.
-        learner: what messages call the network that is trained.
+        role: what messages call the network that is trained.
 
     Raises:
         HardrayError: something about suites, data or networks that the user can mend.
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config.data, index.classes), learner=learner)
+    student, teacher = check_networks(config, image_spec(config.data, index.classes), role=role)
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     generated_for(config.augmentor, index)
@@ -33,13 +33,13 @@ def examine(config: RunConfig, *, learner: str = "student") -> tuple[ImageIndex,
     return index, student, teacher
 
 
-def check_networks(config: RunConfig, images: ImageSpec, *, learner: str = "student") -> tuple[Network, Network]:
+def check_networks(config: RunConfig, images: ImageSpec, *, role: str = "student") -> tuple[Network, Network]:
     """Build student and teacher once, where an error costs nothing yet.
 
     Raises:
         ModelError: one of them cannot be made, or does not fit the data.
     """
-    student = build_student(config.student, images, role=learner)
+    student = build_student(config.student, images, role=role)
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)
     return student, build_student(config.teacher, images, role="teacher")

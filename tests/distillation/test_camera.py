@@ -11,7 +11,7 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.camera import Camera, to_pixels
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.networks.precision import Precision
@@ -28,7 +28,7 @@ def camera(kind: str) -> Camera:
     torch.manual_seed(3)
     teacher, student = build_student(MLP, SPEC, role="teacher"), build_student(MLP, SPEC)
     precision = Precision(torch.device("cpu"), torch.float32, channels_last=False)
-    return Camera(make(kind), student, LocalPool(Teacher(teacher)), precision, seed=5)
+    return Camera(make(kind), student, LocalPool(FrozenNetwork(teacher)), precision, seed=5)
 
 
 def batch(count: int = 6) -> Batch:

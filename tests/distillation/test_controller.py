@@ -3,10 +3,10 @@ import json
 import pytest
 
 from hard_ray.config.controller import FixedController, Phase, ThresholdsController
-from hard_ray.distillation.controller import Controller, ControllerState, Measurement
+from hard_ray.distillation.controller import Controller, ControllerState, PhaseSignals
 
 
-def phases(controller: Controller, measurements: list[Measurement | None]) -> str:
+def phases(controller: Controller, measurements: list[PhaseSignals | None]) -> str:
     """S and A, one letter an update, from the second one on."""
     letters = []
     for measured in measurements:
@@ -15,8 +15,8 @@ def phases(controller: Controller, measurements: list[Measurement | None]) -> st
     return "".join(letters)
 
 
-def flat(disagreement: float, clean: float | None, count: int) -> list[Measurement | None]:
-    return [Measurement(disagreement, clean)] * count
+def flat(disagreement: float, clean: float | None, count: int) -> list[PhaseSignals | None]:
+    return [PhaseSignals(disagreement, clean)] * count
 
 
 def test_the_first_phase_is_the_students():
@@ -39,7 +39,7 @@ def test_absolute_thresholds_switch_where_they_say():
     )
     controller = Controller(config, learned=True)
     values = [1.5, 1.5, 1.5, 0.9, 1.9, 1.9, 1.9, 2.1, 1.5, 1.5]
-    measured = [None, *(Measurement(value, 0.1) for value in values)]
+    measured = [None, *(PhaseSignals(value, 0.1) for value in values)]
     assert phases(controller, measured) == "SSSSAAAASSS"
     assert controller.state.switches == 2
 
@@ -47,13 +47,13 @@ def test_absolute_thresholds_switch_where_they_say():
 def test_relative_thresholds_compare_with_the_clean_loss_and_with_the_switch():
     config = ThresholdsController(l_min=1.1, l_max=2.0, ema=0.0, min_student_steps=1)
     controller = Controller(config, learned=True)
-    assert controller.decide(Measurement(1.2, 1.0)) is None  # 1.2 >= 1.1 x 1.0
-    to_augmentor = controller.decide(Measurement(1.0, 1.0))
+    assert controller.decide(PhaseSignals(1.2, 1.0)) is None  # 1.2 >= 1.1 x 1.0
+    to_augmentor = controller.decide(PhaseSignals(1.0, 1.0))
     assert to_augmentor is not None
     assert to_augmentor.to is Phase.AUGMENTOR
     assert to_augmentor.reason == "disagreement 1 < l_min 1.1"
-    assert controller.decide(Measurement(1.9, None)) is None  # 1.9 <= 2 x 1.0
-    to_student = controller.decide(Measurement(2.1, None))
+    assert controller.decide(PhaseSignals(1.9, None)) is None  # 1.9 <= 2 x 1.0
+    to_student = controller.decide(PhaseSignals(2.1, None))
     assert to_student is not None
     assert to_student.reason == "disagreement 2.1 > l_max 2"
 
@@ -71,15 +71,15 @@ def test_guards_end_a_phase_that_is_stuck_and_hold_one_that_is_young():
 def test_the_average_is_exponential():
     controller = Controller(ThresholdsController(ema=0.9), learned=True)
     for value in (1.0, 2.0, 3.0):
-        controller.decide(Measurement(value, 10 * value))
+        controller.decide(PhaseSignals(value, 10 * value))
     assert controller.state.disagreement == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
     assert controller.state.clean_loss == pytest.approx(10 * (0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3))
 
 
 def test_an_augmentor_phase_measures_no_clean_loss_and_keeps_the_last():
     controller = Controller(ThresholdsController(ema=0.5), learned=True)
-    controller.decide(Measurement(1.0, 4.0))
-    controller.decide(Measurement(1.0, None))
+    controller.decide(PhaseSignals(1.0, 4.0))
+    controller.decide(PhaseSignals(1.0, None))
     assert controller.state.clean_loss == 4.0
 
 
@@ -96,7 +96,7 @@ def test_a_switch_names_the_first_update_of_the_new_phase():
 
 def test_the_state_survives_json_and_continues_alike():
     config = ThresholdsController(min_student_steps=2, max_student_steps=6, max_augmentor_steps=3)
-    measurements = [Measurement(1 + 0.3 * (i % 5), 1.0) for i in range(40)]
+    measurements = [PhaseSignals(1 + 0.3 * (i % 5), 1.0) for i in range(40)]
     straight = Controller(config, learned=True)
     expected = phases(straight, list(measurements))
     first = Controller(config, learned=True)

@@ -15,7 +15,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Run, Status
 from hard_ray.distillation.step import Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.demand import DataShare
@@ -204,7 +204,7 @@ def test_a_resume_with_another_teacher_is_refused(tmp_path: Path):
     with torch.no_grad():
         teacher.network.model.head.bias.add_(1.0)
     with pytest.raises(TeacherError, match="the run began with"):
-        run_here(config, tmp_path, LocalPool(Teacher(teacher.network)))
+        run_here(config, tmp_path, LocalPool(FrozenNetwork(teacher.network)))
 
 
 def test_the_moving_average_is_what_is_evaluated_and_exported(tmp_path: Path):

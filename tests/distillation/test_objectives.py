@@ -10,9 +10,9 @@ from hard_ray.config.objective import (
     KdObjective,
 )
 from hard_ray.distillation.objectives import (
+    AugmentorObjective,
     Disagreement,
     Drift,
-    HardAugmentation,
     LabelCrossEntropy,
     StudentObjective,
     Views,
@@ -147,14 +147,14 @@ def test_teacher_objectives_are_what_they_say():
     torch.testing.assert_close(LabelCrossEntropy()(T, {"labels": LABELS}), losses.cross_entropy(T, LABELS))
     context = {"clean": T, "student": S2}
     expected = 0.3 * d(T, T2) - 1.0 * d(T2, S2)
-    torch.testing.assert_close(HardAugmentation(4.0, 1.0, 0.3)(T2, context), expected)
+    torch.testing.assert_close(AugmentorObjective(4.0, 1.0, 0.3)(T2, context), expected)
 
 
 def test_beyond_the_cap_disagreement_gives_no_gradient_along_either_path():
     values = d(T2, S2)
     cap = float(values.median()) + 1e-9
     teacher, student = T2.clone().requires_grad_(), S2.clone().requires_grad_()
-    loss = HardAugmentation(4.0, 1.0, 0.0, cap=cap)(teacher, {"clean": T, "student": student})
+    loss = AugmentorObjective(4.0, 1.0, 0.0, cap=cap)(teacher, {"clean": T, "student": student})
     loss.sum().backward()
     beyond = values > cap
     assert beyond.any()
@@ -167,7 +167,7 @@ def test_beyond_the_cap_disagreement_gives_no_gradient_along_either_path():
 
 def test_the_two_paths_add_up_to_the_whole_gradient():
     """The teacher holds the student constant, the worker the teacher: the sum is the total derivative."""
-    objective = HardAugmentation(4.0, 1.0, 0.3)
+    objective = AugmentorObjective(4.0, 1.0, 0.3)
     images = torch.randn(6, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64).requires_grad_()
     to_t, to_s = (torch.randn(8, 5, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2))
     whole = objective(images.tanh() @ to_t, {"clean": T, "student": images.sin() @ to_s}).sum()
@@ -180,7 +180,7 @@ def test_the_two_paths_add_up_to_the_whole_gradient():
 
 def test_teacher_objectives_pass_gradcheck():
     teacher, student = T2.clone().requires_grad_(), S2.clone().requires_grad_()
-    objective = HardAugmentation(4.0, 1.0, 0.3)
+    objective = AugmentorObjective(4.0, 1.0, 0.3)
     assert torch.autograd.gradcheck(lambda t, s: objective(t, {"clean": T, "student": s}), (teacher, student))
 
 

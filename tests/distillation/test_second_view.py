@@ -20,8 +20,9 @@ from hard_ray.config.augmentor import (
 from hard_ray.config.controller import Phase
 from hard_ray.config.objective import DadObjective, KdObjective
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.step import Augmented, Prepared, Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.phases import Augmented, Prepared
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.maths import losses
 from hard_ray.maths.t_stddev import ITERATIONS, WATCHED_GROUPS, t_stddev
 from tests.distillation.test_step import batch, nets, updater
@@ -31,7 +32,7 @@ class Counting(LocalPool):
     """Remembers how many images each request had."""
 
     def __init__(self, teacher: nn.Module) -> None:
-        super().__init__(Teacher(teacher))
+        super().__init__(FrozenNetwork(teacher))
         self.asked: list[tuple[str, int]] = []
 
     def logits(self, images):
@@ -81,8 +82,8 @@ def test_the_pick_is_the_better_half_of_all_candidates_by_a_longhand_score(score
         "student_entropy": -(q * q.log()).sum(dim=1),
     }[score]
     best = set(np.argsort(-longhand.numpy(), kind="stable")[:16].tolist())
-    answers = found._wait(pooled.teacher)
-    kept, labels = found._choose(pooled, answers, len(prepared.images))
+    answers = found.wait(pooled.teacher)
+    kept, labels = found.choose(pooled, answers, len(prepared.images))
     chosen = sorted(best)
     assert torch.equal(kept.images, pooled.images[chosen])
     assert torch.equal(kept.sources, pooled.sources[chosen])
@@ -108,7 +109,7 @@ def test_scoring_moves_no_buffer_of_the_student_and_leaves_it_in_training(score:
     found, _ = made(PickAugmentor(score=score), student=student)
     _, pooled = candidates(found, batch())
     before = copy.deepcopy(student.state_dict())
-    found._choose(pooled, found._wait(pooled.teacher), 16)
+    found.choose(pooled, found.wait(pooled.teacher), 16)
     assert student.training
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
 

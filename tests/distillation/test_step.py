@@ -19,9 +19,10 @@ from hard_ray.config.objective import HardObjective, KdObjective
 from hard_ray.config.runtime import Dtype
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.loop import Status
-from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
-from hard_ray.distillation.step import Learner, Updater
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.phases import Learner
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.files import read_json
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import ImageSpec, build_student
@@ -32,7 +33,7 @@ from tests.networks.saved import save
 from tests.support.helpers import TINY, assert_equal_bits, run_here, student_weights, tiny_config
 
 SPEC = ImageSpec(28, 1, tuple("0123456789"))
-HARD = HardAugmentation(4.0, 1.0, 0.3)
+HARD = AugmentorObjective(4.0, 1.0, 0.3)
 
 
 def batch(rows: int = 16) -> Batch:
@@ -75,7 +76,7 @@ def updater(
     return Updater(
         learner,
         StudentObjective(objective),
-        pool=LocalPool(Teacher(teacher)),
+        pool=LocalPool(FrozenNetwork(teacher)),
         precision=Precision(torch.device("cpu")),
         ranks=Ranks(),
         seed=0,
@@ -212,7 +213,7 @@ def test_the_student_trains_on_the_pixels_that_the_teacher_saw():
             return super().logits(images)
 
     made = updater(teacher, student, augmentor=affine())
-    made.pool = Watching(Teacher(teacher))
+    made.pool = Watching(FrozenNetwork(teacher))
     prepared = made.prepare(batch(), second_view=True)
     assert torch.equal(prepared.augmented.images, seen["last"])
     assert not torch.equal(prepared.augmented.images, prepared.images)
@@ -228,7 +229,7 @@ def test_strength_zero_asks_the_teacher_once_and_weighs_the_clean_view_twice():
             return super().logits(images)
 
     made = updater(teacher, student, augmentor=affine(strength=0.0))
-    made.pool = Counting(Teacher(teacher))
+    made.pool = Counting(FrozenNetwork(teacher))
     prepared = made.prepare(batch(), second_view=True)
     assert prepared.augmented.images is prepared.images
     metrics = made.update(prepared, Phase.STUDENT, step=0, epoch=0.0)

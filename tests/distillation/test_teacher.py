@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from hard_ray.config.networks import StudentConfig
-from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy
-from hard_ray.distillation.teacher import LocalPool, Teacher, check_identity
+from hard_ray.distillation.objectives import AugmentorObjective, Disagreement, Drift, LabelCrossEntropy
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, check_identity
 from hard_ray.errors import TeacherError
 from hard_ray.maths import losses
 from hard_ray.networks.network import ImageSpec, build_student
@@ -28,18 +28,18 @@ def context(dtype: type = np.float32) -> dict[str, np.ndarray]:
     }
 
 
-OBJECTIVES = [Drift(4.0), Disagreement(4.0), LabelCrossEntropy(), HardAugmentation(4.0, 1.0, 0.3, cap=2.0)]
+OBJECTIVES = [Drift(4.0), Disagreement(4.0), LabelCrossEntropy(), AugmentorObjective(4.0, 1.0, 0.3, cap=2.0)]
 
 
 def test_uint8_pixels_mean_the_same_as_their_float_values():
-    teacher = Teacher(network())
+    teacher = FrozenNetwork(network())
     as_float = UINT8.astype(np.float32) / 255
     assert np.array_equal(teacher.logits(UINT8), teacher.logits(as_float))
 
 
 def test_the_teacher_is_frozen_and_in_evaluation_mode():
     net = network().train()
-    teacher = Teacher(net)
+    teacher = FrozenNetwork(net)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     for _ in range(3):
         teacher.logits(UINT8)
@@ -55,7 +55,7 @@ def test_the_gradient_equals_plain_autograd_in_float64(objective: object):
     net = network().double()
     given = context(np.float64)
     images = UINT8.astype(np.float64) / 255
-    answer = Teacher(net).loss_and_grad(images, objective, given)
+    answer = FrozenNetwork(net).loss_and_grad(images, objective, given)
     pixels = torch.tensor(images, requires_grad=True)
     tensors = {key: torch.tensor(value) for key, value in given.items()}
     logits = net(pixels)
@@ -67,17 +67,17 @@ def test_the_gradient_equals_plain_autograd_in_float64(objective: object):
 
 
 def test_each_images_gradient_is_its_own():
-    teacher, given = Teacher(network().double()), context(np.float64)
+    teacher, given = FrozenNetwork(network().double()), context(np.float64)
     images = UINT8.astype(np.float64) / 255
-    together = teacher.loss_and_grad(images, HardAugmentation(4.0, 1.0, 0.3), given)
+    together = teacher.loss_and_grad(images, AugmentorObjective(4.0, 1.0, 0.3), given)
     alone = teacher.loss_and_grad(
-        images[2:3], HardAugmentation(4.0, 1.0, 0.3), {key: value[2:3] for key, value in given.items()}
+        images[2:3], AugmentorObjective(4.0, 1.0, 0.3), {key: value[2:3] for key, value in given.items()}
     )
     np.testing.assert_allclose(alone.grad[0], together.grad[2], rtol=0, atol=1e-12)
 
 
 def test_the_objective_is_evaluated_on_float32_logits_under_bfloat16():
-    teacher = Teacher(network(), dtype="bfloat16")
+    teacher = FrozenNetwork(network(), dtype="bfloat16")
     answer = teacher.loss_and_grad(UINT8, LabelCrossEntropy(), context())
     assert answer.logits.dtype == answer.loss.dtype == answer.grad.dtype == np.float32
     labels = torch.tensor(context()["labels"])
@@ -88,18 +88,18 @@ def test_the_objective_is_evaluated_on_float32_logits_under_bfloat16():
 def test_read_only_arrays_are_taken():
     images = UINT8.copy()
     images.setflags(write=False)
-    Teacher(network()).logits(images)
+    FrozenNetwork(network()).logits(images)
 
 
 def test_precision_is_part_of_the_identity():
     net = network()
-    assert Teacher(net).identity() != Teacher(net, dtype="bfloat16").identity()
+    assert FrozenNetwork(net).identity() != FrozenNetwork(net, dtype="bfloat16").identity()
     with pytest.raises(ValueError, match="want a dtype of float32, bfloat16"):
-        Teacher(net, dtype="float16")
+        FrozenNetwork(net, dtype="float16")
 
 
 def test_another_teacher_is_refused_on_a_resume():
-    first, second = LocalPool(Teacher(network(0))), LocalPool(Teacher(network(1)))
+    first, second = LocalPool(FrozenNetwork(network(0))), LocalPool(FrozenNetwork(network(1)))
     identity = check_identity(first, None)
     assert check_identity(first, identity) == identity
     with pytest.raises(TeacherError, match="the run began with"):

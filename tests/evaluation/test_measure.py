@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hard_ray.config.evaluation import EvaluationAttack
-from hard_ray.distillation.teacher import Teacher
+from hard_ray.distillation.teacher import FrozenNetwork
 from hard_ray.evaluation.changes import Shift
 from hard_ray.evaluation.measure import Measuring, Part, suite_results
 from hard_ray.maths.metrics import Counts
@@ -25,8 +25,8 @@ class Linear(nn.Module):
         return images.flatten(1) @ self.weight.T
 
 
-def teacher(seed: int) -> Teacher:
-    return Teacher(Network(Linear(seed), InputContract((0.0,), (1.0,), None, "bicubic")))
+def teacher(seed: int) -> FrozenNetwork:
+    return FrozenNetwork(Network(Linear(seed), InputContract((0.0,), (1.0,), None, "bicubic")))
 
 
 def images(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 from hard_ray.config.loader import load_config
 from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.errors import ConfigError, RunFolderError, StoppedError, TeacherError
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import build_student, image_spec
@@ -57,7 +57,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         monkeypatch.setattr(type(pipeline), "train_batches", lambda self, first: counted(first))
         try:
             yield (
-                LocalPool(Teacher.build(TeacherSpec(config.teacher, image_spec(config.data, index.classes)))),
+                LocalPool(FrozenNetwork.build(TeacherSpec(config.teacher, image_spec(config.data, index.classes)))),
                 pipeline,
             )
         finally:

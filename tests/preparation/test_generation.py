@@ -21,7 +21,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures, TrainPictures
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, label_gradient
 from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
 from hard_ray.maths.attacks import START_DRAWS, attack
@@ -45,7 +45,7 @@ def folder_config(root: Path, img_size: int, *overrides: str) -> RunConfig:
     return load_config(overrides=[*given, *overrides])
 
 
-def dad(config: RunConfig, index: ImageIndex, teacher: Teacher | None = None, **settings: object) -> Dad:
+def dad(config: RunConfig, index: ImageIndex, teacher: FrozenNetwork | None = None, **settings: object) -> Dad:
     torch.set_num_threads(1)
     given = {"batch_size": 16, "shard_size": 50, "eps": 2.0, "step_size": 1.0, **settings}
     generation = GenerationConfig(autoencoder={"model": "none"}, **given)
@@ -287,7 +287,7 @@ def test_the_attack_is_told_the_label_that_is_stored(eleven: tuple):
     network = build_student(
         StudentConfig(model="cifar_resnet8"), image_spec(config.data, index.classes), role="teacher"
     )
-    method = dad(config, index, Teacher(network))
+    method = dad(config, index, FrozenNetwork(network))
     told = []
     inner = method.pool.loss_and_grad
 

@@ -11,7 +11,7 @@ from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import CutmixAugmentor, CutoutAugmentor, FlipAugmentor, PickAugmentor
 from hard_ray.config.scoring import CLEAN
-from hard_ray.distillation.teacher import LocalPool, Teacher
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.preparation.scoring import (
@@ -112,7 +112,7 @@ def test_adding_an_augmentor_changes_no_number_of_the_others(pool: LocalPool):
 class Counting(LocalPool):
     """Counts what it is asked, and what is asked before the first answer is awaited."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: FrozenNetwork) -> None:
         super().__init__(teacher)
         self.asked, self.unanswered, self.most = [], 0, 0
 

@@ -25,7 +25,7 @@ from hard_ray.data.generated_set import open_generated
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
-from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore, Progress, Weights
+from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore, Counters, Weights
 from hard_ray.errors import HardrayError
 from hard_ray.networks.weights import read_weights
 
@@ -150,7 +150,7 @@ def checkpoint(name: str, folder: Path) -> tuple[bytes, Read]:
     module = nn.Linear(3, 2)
     parts = Weights({"student": module}, {"student": torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)})
     store = CheckpointStore(folder)
-    path = store.save(parts, Progress(step=5, student_steps=5))
+    path = store.save(parts, Counters(step=5, student_steps=5))
     state = json.loads((path / STATE_FILE).read_text())
 
     def read(data: bytes) -> None:

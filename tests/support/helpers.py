@@ -22,7 +22,7 @@ from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.loop import Status
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.cluster.demand import DataShare
@@ -114,10 +114,10 @@ class LocalBuilder(Builder):
         pass
 
 
-def untrained_teacher(config: RunConfig, index: ImageIndex) -> Teacher:
+def untrained_teacher(config: RunConfig, index: ImageIndex) -> FrozenNetwork:
     """A teacher whose weights are a function of the seed alone."""
     torch.manual_seed(0)
-    return Teacher(build_student(config.teacher, image_spec(config.data, index.classes), role="teacher"))
+    return FrozenNetwork(build_student(config.teacher, image_spec(config.data, index.classes), role="teacher"))
 
 
 def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -> Status:

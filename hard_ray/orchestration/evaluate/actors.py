@@ -11,7 +11,7 @@ import ray
 
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pictures import Columns
-from hard_ray.distillation.teacher import Teacher, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
 from hard_ray.evaluation.measure import Measuring, Part
 from hard_ray.evaluation.plan import UNREADABLE, SuitePlan
 from hard_ray.maths.metrics import Counts
@@ -39,8 +39,8 @@ class NetworksSpec:
         """
         prepare_kernels(self.threads)
         network = build_student(self.student, self.images, role="the model")
-        student = Teacher(network, dtype=self.dtype, channels_last=self.channels_last)
-        teacher = None if self.teacher is None else Teacher.build(self.teacher)
+        student = FrozenNetwork(network, dtype=self.dtype, channels_last=self.channels_last)
+        teacher = None if self.teacher is None else FrozenNetwork.build(self.teacher)
         return Measuring(student, teacher, self.batch_size)
 
 

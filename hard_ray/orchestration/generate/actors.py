@@ -16,7 +16,7 @@ import torch
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.data.generated_shard import ShardHeader
 from hard_ray.data.pictures import Columns, EvalPictures
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec, check_identity
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, ModelError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
@@ -81,7 +81,7 @@ class ShardMaker:
                 "the command was given; every node must load the same weights"
             )
         pool: TeacherPool
-        pool = LocalPool(Teacher.build(plan.teacher)) if plan.pool is None else RayPool(plan.pool, first=first)
+        pool = LocalPool(FrozenNetwork.build(plan.teacher)) if plan.pool is None else RayPool(plan.pool, first=first)
         check_identity(pool, plan.teacher_identity)
         pictures: EvalPictures = ray.get(self.shipped[0])
         return Dad(coder.to(precision.device), pool, plan.config, plan.seed, precision), pictures

@@ -26,7 +26,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
 from hard_ray.files import is_vacant, make_folder, read_json, write_json
@@ -167,7 +167,7 @@ def prepare(
         ModelError: they cannot be used.
     """
     spec = teacher_spec(config, trained_teacher(config, index), index)
-    teacher = Teacher.build(spec)
+    teacher = FrozenNetwork.build(spec)
     settings = {
         "format": FORMAT,
         "data_fingerprint": index.fingerprint(),
@@ -190,7 +190,7 @@ class Generation:
     folder: SetFolder
     coder: Autoencoder
     spec: TeacherSpec
-    teacher: Teacher
+    teacher: FrozenNetwork
     settings: dict[str, Any]
     say: Callable[[str], None] = field(init=False)
 

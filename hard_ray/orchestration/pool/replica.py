@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply
 from hard_ray.distillation.objectives import TeacherObjective
-from hard_ray.distillation.teacher import Teacher, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
 from hard_ray.orchestration.cluster.processes import give_way
 
 
@@ -26,14 +26,14 @@ class Replica:
     def __init__(self, spec: TeacherSpec) -> None:
         """Keep the specification; the weights may not have been trained yet."""
         self.spec = spec
-        self._teacher: Teacher | None = None
+        self._teacher: FrozenNetwork | None = None
 
     @property
-    def teacher(self) -> Teacher:
+    def teacher(self) -> FrozenNetwork:
         """The teacher, loaded on first use."""
         if self._teacher is None:
             give_way()
-            self._teacher = Teacher.build(self.spec)
+            self._teacher = FrozenNetwork.build(self.spec)
         return self._teacher
 
     def identity(self) -> str:

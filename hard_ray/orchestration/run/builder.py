@@ -1,18 +1,15 @@
-"""What runs in each Ray Train worker: builds the parts of every training and makes it."""
+"""Builds the parts of one training in a Ray Train worker, and trains."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,17 +21,17 @@ from hard_ray.config.data import describe
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
-from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.schedule import Schedule, train_schedule
-from hard_ray.distillation.camera import Camera
-from hard_ray.distillation.checkpoints import CheckpointStore, Progress, Weights
+from hard_ray.distillation.bad_images import SharedBadImages
+from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
-from hard_ray.distillation.loop import Rhythm, Run, Status
-from hard_ray.distillation.objectives import HardAugmentation, StudentObjective
-from hard_ray.distillation.optimisers import build_optimizer
-from hard_ray.distillation.step import Learner, Updater
+from hard_ray.distillation.loop import Rhythm, Run, Status, StopRequest
+from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
+from hard_ray.distillation.phases import Learner
+from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import TeacherPool, check_identity
 from hard_ray.errors import AgreedError, DivergedError
 from hard_ray.evaluation import corruptions
@@ -48,22 +45,20 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.demand import DataShare, DataShares
+from hard_ray.orchestration.run.first_rank import FirstRank
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
-from hard_ray.reports.figures import save_png
-from hard_ray.reports.gallery import draw_gallery
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
-from hard_ray.runs.snapshots import write_snapshot
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Builder:
-    """Builds the parts of one training on one rank, and makes it."""
+    """Builds the parts of one training on one rank, and trains."""
 
     plan: RunPlan
     index: ImageIndex
@@ -74,7 +69,7 @@ class Builder:
     """A file whose presence asks for a checkpoint and the end."""
     pool: TeacherPool | None
     teacher_identity: str | None = None
-    """Whom a new training must learn from; None: whoever answers first."""
+    """Identity of the teacher that a new training must have; None: of whichever answers first."""
 
     @property
     def config(self) -> RunConfig:
@@ -83,14 +78,14 @@ class Builder:
 
     @property
     def images(self) -> ImageSpec:
-        """What the data gives to networks."""
+        """Size, channels and classes of the images."""
         return image_spec(self.config.data, self.index.classes)
 
     def train(self) -> Status:
-        """Train to the end; after a loss that is no number again from the newest checkpoint.
+        """Train to the end; after a non-finite loss, go back to the newest checkpoint.
 
         Raises:
-            DivergedError: it was no number once more than `runtime.max_divergences`, without a checkpoint between.
+            DivergedError: this happened more than `runtime.max_divergences` times without a new checkpoint.
             RunFolderError: the disk is full.
         """
         tries, newest = 0, None
@@ -108,7 +103,7 @@ class Builder:
                 logger.warning("%s; going back to the newest checkpoint", error)
 
     def _train(self) -> Status:
-        """Train from the newest checkpoint, evaluate, export, and write how it ended."""
+        """Train from the newest checkpoint, evaluate, export, and write the outcome."""
         config, folder = self.config, RunFolder(self.plan.folder)
         prepare_kernels(config.runtime.threads)
         check_suites(config.validation.at_the_end)
@@ -117,26 +112,37 @@ class Builder:
         rhythm = self._rhythm(pipeline.schedule.batches_per_epoch)
         weights = self._weights(learner, ema)
         checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
-        progress = checkpoints.restore(weights, say=logger.warning) or Progress()
-        self._refuse_other_checkpoints(progress.step)
+        counters = checkpoints.restore(weights, say=logger.warning) or Counters()
+        self._refuse_other_checkpoints(counters.step)
         if self.pool is not None:
-            expected = progress.teacher_identity or self.teacher_identity
-            progress.teacher_identity = check_identity(self.pool, expected)
+            expected = counters.teacher_identity or self.teacher_identity
+            counters.teacher_identity = check_identity(self.pool, expected)
         updater = self._updater(learner, pipeline.schedule)
         evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
         network: nn.Module = ema.module if ema is not None else learner.network
-        observer = FirstRank(self, network, learner, pipeline, updater.precision, progress)
+        observer = FirstRank(
+            folder=folder,
+            config=config,
+            index=self.index,
+            images=self.images,
+            network=network,
+            augmentor=learner.augmentor,
+            pool=self.pool,
+            pipeline=pipeline,
+            precision=updater.precision,
+            card=lambda: self.card(counters),
+        )
         run = Run(
             folder=folder,
-            stop=self.stop,
+            stop=StopRequest(self.stop),
             rhythm=rhythm,
             updater=updater,
             controller=Controller(
                 config.controller,
                 learned=learner.augmentor_optimizer is not None,
-                state=progress.controller,
+                state=counters.controller,
             ),
-            progress=progress,
+            counters=counters,
             weights=weights,
             checkpoints=checkpoints,
             batches=pipeline.train_batches,
@@ -145,22 +151,24 @@ class Builder:
             observer=observer,
             batch_size=config.optim.batch_size,
             ahead=config.runtime.teacher.prefetch if self.pool is not None else 1,
-            bad_images=BadImages.allowed_by(config.data, len(self.index.labels)),
-            scheduler=self._scheduler(learner.optimizer, rhythm),
+            bad_images=SharedBadImages(
+                BadImages.allowed_by(config.data, len(self.index.labels)), self.ranks, folder.bad_images
+            ),
+            scheduler=build_scheduler(learner.optimizer, config.optim, total=rhythm.total, per_epoch=rhythm.per_epoch),
             ema=ema,
             report=self._report,
         )
-        evaluator.on_bad = run.note_bad
+        evaluator.on_bad = run.bad_images.note
         status = run.train()
         if status is Status.FINISHED:
             self._finish(run, pipeline, network)
         return status
 
     def _refuse_other_checkpoints(self, step: int) -> None:
-        """Every rank reads the checkpoints itself.
+        """Check that every rank, which reads the checkpoints itself, found the same one.
 
         Raises:
-            AgreedError: they did not find the same one, and would train different students as one.
+            AgreedError: the ranks would train different students as one.
         """
         steps = self.ranks.gather(step)
         if len(set(steps)) > 1:
@@ -231,7 +239,7 @@ class Builder:
         objective = config.objective
         augmentation = None
         if isinstance(objective, HardObjective):
-            augmentation = HardAugmentation(
+            augmentation = AugmentorObjective(
                 objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap
             )
         return Updater(
@@ -265,26 +273,6 @@ class Builder:
             checkpoint_every=max(1, round(config.checkpoints.every * per_epoch)),
         )
 
-    def _scheduler(self, optimizer: Optimizer, rhythm: Rhythm) -> Scheduler | None:
-        """Timm's schedule, counted in updates."""
-        optim = self.config.optim
-        scale = rhythm.per_epoch * optim.stretch
-        scheduler: Scheduler | None
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=optim.sched,
-            num_epochs=rhythm.total,
-            decay_epochs=max(1, round(optim.decay_epochs * scale)),
-            decay_milestones=[round(epoch * scale) for epoch in optim.decay_milestones],
-            decay_rate=optim.decay_rate,
-            min_lr=optim.min_lr,
-            warmup_lr=optim.warmup_lr,
-            warmup_epochs=round(optim.warmup_epochs * scale),
-            step_on_epochs=False,
-            updates_per_epoch=1,
-        )
-        return scheduler
-
     def _evaluator(
         self, pipeline: Pipeline, split: SplitName, suites: Sequence[Suite], precision: Precision
     ) -> Evaluator:
@@ -304,7 +292,7 @@ class Builder:
         )
 
     def _kept(self, suites: Sequence[Suite], split: SplitName) -> Kept | None:
-        """Where an evaluation is kept for the next run, unless that would take too much room."""
+        """The cache that later runs read this evaluation's images from, unless it would be too large."""
         data, images = self.config.data, len(self.index.rows(split))
         slow = min(images, self.config.validation.corruption_images or images)
         made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
@@ -321,33 +309,33 @@ class Builder:
     # ---------------------------------------------------------------------- end
 
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
-        """Measure on the final split, export, and say how it ended."""
+        """Evaluate on the final split, export, and write the outcome."""
         split = self.index.final_split
         evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision)
-        evaluator.on_bad = run.note_bad
+        evaluator.on_bad = run.bad_images.note
         student, teacher = evaluator.evaluate(network)
-        run.merge_bad()
+        run.bad_images.merge()
         if not self.ranks.is_first:
             return
-        folder, progress = run.folder, run.progress
+        folder, counters = run.folder, run.counters
         assert isinstance(network, Network)
-        export_network(network, folder.student, images=self.images, facts=self.training_facts(progress))
+        export_network(network, folder.student, images=self.images, facts=self.training_facts(counters))
         run.log_final(student, split=split)
         write_json(folder.evaluation, {"split": split, "suites": _to_json(student), "teacher": _to_json(teacher)})
-        images = progress.step * self.config.optim.batch_size
+        images = counters.step * self.config.optim.batch_size
         outcome = {
             "status": str(Status.FINISHED),
-            "steps": {"student": progress.student_steps, "augmentor": progress.augmentor_steps},
+            "steps": {"student": counters.student_steps, "augmentor": counters.augmentor_steps},
             "switches": run.controller.state.switches,
             "seconds": run.updater.clock.seconds,
             "images_per_s": images / max(run.updater.clock.seconds["total"], 1e-9),
-            "teacher_identity": progress.teacher_identity,
-            "best_top1": progress.best_top1,
-            "bad_images": len(progress.bad_images),
+            "teacher_identity": counters.teacher_identity,
+            "best_top1": counters.best_top1,
+            "bad_images": len(run.bad_images.known.names),
         }
         write_json(folder.outcome, outcome)
 
-    def training_facts(self, progress: Progress) -> TrainingFacts:
+    def training_facts(self, counters: Counters) -> TrainingFacts:
         """Facts about the training, for the model card."""
         config = self.config
         return TrainingFacts(
@@ -356,55 +344,9 @@ class Builder:
             teacher="none" if config.objective.kind == "cross_entropy" else config.teacher.model,
             objective=config.objective.kind,
             augmentor=config.augmentor.kind,
-            updates=progress.student_steps,
+            updates=counters.student_steps,
             view=timm_view(config.data),
         )
-
-
-class FirstRank:
-    """What the first rank makes of a student now and then: the gallery and the best weights."""
-
-    def __init__(
-        self,
-        builder: Builder,
-        network: nn.Module,
-        learner: Learner,
-        pipeline: Pipeline,
-        precision: Precision,
-        progress: Progress,
-    ) -> None:
-        """Nothing is read before the first picture."""
-        self.builder = builder
-        self.network = network
-        self.learner = learner
-        self.pipeline = pipeline
-        self.precision = precision
-        self.progress = progress
-        self._sample: Batch | None = None
-
-    def keep_best(self) -> None:
-        """Export the present weights to `best/`."""
-        assert isinstance(self.network, Network)
-        folder = RunFolder(self.builder.plan.folder)
-        facts = self.builder.training_facts(self.progress)
-        export_network(self.network, folder.best, images=self.builder.images, facts=facts)
-
-    def picture(self, step: int) -> None:
-        """Draw the same images at every call, and keep what is drawn for later."""
-        count = self.builder.config.tracking.gallery_images
-        if not count or self.builder.pool is None or self.learner.augmentor is None:
-            return
-        if self._sample is None:
-            split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
-            with closing(self.pipeline.eval_batches(split, count)) as batches:
-                self._sample = next(batches)
-        camera = Camera(
-            self.learner.augmentor, self.network, self.builder.pool, self.precision, self.builder.config.seed
-        )
-        snapshot = camera.take(step, self._sample)
-        path = RunFolder(self.builder.plan.folder).gallery / f"step-{step:08d}.png"
-        write_snapshot(path.with_suffix(".npz"), snapshot)
-        save_png(draw_gallery(snapshot, self.builder.index.classes), path)
 
 
 def _to_json(results: dict[str, SuiteResult]) -> dict[str, Any]:

@@ -41,16 +41,14 @@ class RunResult:
     """Why MLflow has not been told everything; None where it has."""
 
 
-def distill(
-    config: RunConfig, output: Path, reporter: Reporter | None = None, *, learner: str = "student"
-) -> RunResult:
+def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *, role: str = "student") -> RunResult:
     """Train a student, from nothing to a summary.
 
     Args:
         config: what to do.
         output: the run's folder, which must be new.
         reporter: hears of progress.
-        learner: what messages call the network that is trained.
+        role: what messages call the network that is trained.
 
     Raises:
         HardrayError: something the user can mend.
@@ -58,7 +56,7 @@ def distill(
     """
     check_new_run(output)
     config = absolute(config)
-    index, _, _ = examine(config, learner=learner)
+    index, _, _ = examine(config, role=role)
     folder = create_run(output)
     with folder.locked():
         return Driver(config, index, folder, reporter or Silent()).run()
@@ -71,7 +69,7 @@ def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = N
         HardrayError: something the user can mend.
         StoppedError: Ctrl-C; the run can be resumed.
     """
-    return distill(teacher_run(config), output, reporter, learner="teacher")
+    return distill(teacher_run(config), output, reporter, role="teacher")
 
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:

@@ -9,7 +9,7 @@ from ray.util.placement_group import get_current_placement_group
 
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.loop import Status
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec
 from hard_ray.errors import AgreedError, HardrayError
 from hard_ray.files import write_text
 from hard_ray.orchestration.pool.client import RayPool
@@ -60,7 +60,7 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
 def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool:
     """The teacher, wherever it lives."""
     if plan.pool is None:
-        return LocalPool(Teacher.build(teacher))
+        return LocalPool(FrozenNetwork.build(teacher))
     return RayPool(plan.pool, first=ranks.rank)
 
 

@@ -24,9 +24,9 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply, checked
-from hard_ray.distillation.objectives import Disagreement, Drift, HardAugmentation, LabelCrossEntropy, TeacherObjective
-from hard_ray.distillation.teacher import LocalPool, Teacher, TeacherPool, TeacherSpec
+from hard_ray.distillation.messages import GradientAnswer, checked
+from hard_ray.distillation.objectives import AugmentorObjective, Disagreement, Drift, LabelCrossEntropy
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, build_student, image_spec
@@ -46,7 +46,7 @@ CONTEXT = {
     "student": RANDOM.normal(size=(12, 4)).astype(np.float32),
     "labels": np.arange(12) % 4,
 }
-OBJECTIVES = [Drift(4.0), Disagreement(4.0), LabelCrossEntropy(), HardAugmentation(4.0, 1.0, 0.3, cap=2.0)]
+OBJECTIVES = [Drift(4.0), Disagreement(4.0), LabelCrossEntropy(), AugmentorObjective(4.0, 1.0, 0.3, cap=2.0)]
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ def server(saved: Path, cluster: None) -> Iterator[PoolServer]:
 def pool(request: pytest.FixtureRequest, saved: Path, server: PoolServer) -> TeacherPool:
     """The two ways of placing a teacher: one Protocol, one set of tests."""
     torch.set_num_threads(1)
-    return LocalPool(Teacher.build(spec_of(saved))) if request.param == "colocated" else RayPool(server.address)
+    return LocalPool(FrozenNetwork.build(spec_of(saved))) if request.param == "colocated" else RayPool(server.address)
 
 
 def test_answers_equal_a_teacher_in_this_process_bit_for_bit(pool: TeacherPool, saved: Path):
     """The gradient check: the pool's gradient is the in-process one, at equal threads and float32."""
-    teacher = Teacher.build(spec_of(saved))
+    teacher = FrozenNetwork.build(spec_of(saved))
     assert pool.identity() == teacher.identity()
     assert np.array_equal(pool.logits(IMAGES).result(), teacher.logits(IMAGES))
     for objective in OBJECTIVES:
@@ -101,18 +101,18 @@ def test_answers_equal_a_teacher_in_this_process_bit_for_bit(pool: TeacherPool, 
 
 
 def test_the_gradient_is_that_of_plain_autograd(pool: TeacherPool, saved: Path):
-    teacher = Teacher.build(spec_of(saved))
+    teacher = FrozenNetwork.build(spec_of(saved))
     pixels = torch.tensor(IMAGES).float().div(255).requires_grad_()
     context = {name: torch.tensor(rows) for name, rows in CONTEXT.items()}
-    loss = HardAugmentation(4.0, 1.0, 0.3)(teacher.network(pixels), context)
+    loss = AugmentorObjective(4.0, 1.0, 0.3)(teacher.network(pixels), context)
     (expected,) = torch.autograd.grad(loss.sum(), pixels)
-    found = pool.loss_and_grad(IMAGES, HardAugmentation(4.0, 1.0, 0.3), CONTEXT).result()
+    found = pool.loss_and_grad(IMAGES, AugmentorObjective(4.0, 1.0, 0.3), CONTEXT).result()
     scale = expected.abs().max().item()
     assert np.abs(found.grad - expected.numpy()).max() <= 1e-5 * scale
 
 
 def test_many_requests_are_answered_each_its_own(pool: TeacherPool, saved: Path):
-    teacher = Teacher.build(spec_of(saved))
+    teacher = FrozenNetwork.build(spec_of(saved))
     tickets = [pool.logits(IMAGES[i : i + 2]) for i in range(11)]
     for i in reversed(range(11)):
         assert np.array_equal(tickets[i].result(), teacher.logits(IMAGES[i : i + 2]))
@@ -134,13 +134,13 @@ def test_float64_through_an_actor_is_exact(saved: Path):
 
     class Double:
         def __init__(self, spec: TeacherSpec) -> None:
-            self.teacher = Teacher(Teacher.build(spec).network.double())
+            self.teacher = FrozenNetwork(FrozenNetwork.build(spec).network.double())
 
         def ask(self, *arguments: object) -> GradientAnswer:
             return self.teacher.loss_and_grad(*arguments)
 
     context = {name: rows.astype(np.float64) if name != "labels" else rows for name, rows in CONTEXT.items()}
-    arguments = (IMAGES.astype(np.float64) / 255, HardAugmentation(4.0, 1.0, 0.3), context)
+    arguments = (IMAGES.astype(np.float64) / 255, AugmentorObjective(4.0, 1.0, 0.3), context)
     remote = ray.get(ray.remote(Double).options(num_cpus=0.1).remote(spec_of(saved)).ask.remote(*arguments))
     local = Double(spec_of(saved)).ask(*arguments)
     assert local.grad.dtype == np.float64
@@ -149,7 +149,7 @@ def test_float64_through_an_actor_is_exact(saved: Path):
 
 @pytest.mark.chaos
 def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server: PoolServer):
-    teacher, client = Teacher.build(spec_of(saved)), RayPool(server.address)
+    teacher, client = FrozenNetwork.build(spec_of(saved)), RayPool(server.address)
     client.identity()
     tickets = [client.logits(IMAGES) for _ in range(4)]
     os.kill(pid_of(server), signal.SIGKILL)
@@ -328,7 +328,7 @@ def joined(saved: Path, requests: Callable[[JoiningReplica], list[Coroutine[Any,
 
 
 def test_waiting_requests_of_several_workers_are_joined(saved: Path, joining: PoolServer):
-    teacher, workers = Teacher.build(spec_of(saved)), (RayPool(joining.address), RayPool(joining.address))
+    teacher, workers = FrozenNetwork.build(spec_of(saved)), (RayPool(joining.address), RayPool(joining.address))
     start = time.monotonic()
     tickets = [worker.logits(IMAGES[:6]) for _ in range(2) for worker in workers]
     answers = [ticket.result() for ticket in tickets]
@@ -338,7 +338,7 @@ def test_waiting_requests_of_several_workers_are_joined(saved: Path, joining: Po
 
 
 def test_only_requests_of_one_kind_are_joined(saved: Path):
-    teacher = Teacher.build(spec_of(saved))
+    teacher = FrozenNetwork.build(spec_of(saved))
     first, half = ({name: rows[part] for name, rows in CONTEXT.items()} for part in (slice(6), slice(6, 12)))
     answers, batches = joined(
         saved,
@@ -383,7 +383,7 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
     facts = TrainingFacts("", 0, "", "", "", 0, EvalView())
     export_network(teacher.network, folder, images=image_spec(config.data, index.classes), facts=facts)
     spec = TeacherSpec(config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config.data, index.classes), threads=1)
-    run_here(config, tmp_path / "local", LocalPool(Teacher.build(spec)))
+    run_here(config, tmp_path / "local", LocalPool(FrozenNetwork.build(spec)))
 
     with pool_of(spec) as (client, server):
         update = Updater.update

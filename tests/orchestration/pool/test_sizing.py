@@ -10,7 +10,7 @@ import ray
 
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
-from hard_ray.distillation.teacher import Teacher, TeacherSpec
+from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
 from hard_ray.orchestration.pool import client as pool_client
 from hard_ray.orchestration.pool import sizing as pool_size
 from hard_ray.orchestration.pool.client import RayPool
@@ -70,10 +70,10 @@ def test_a_pool_grows_while_requests_wait_and_shrinks_when_none_do(saved: Path, 
     namespace = f"pool-{uuid.uuid4().hex}"
     server = start_pool(spec, RuntimeConfig(teacher=teacher), namespace=namespace, say=said.append)
     assert server.sizer is not None
-    expected = Teacher.build(spec).logits(IMAGES)
+    expected = FrozenNetwork.build(spec).logits(IMAGES)
     try:
         client = RayPool(server.address)
-        assert client.identity() == Teacher.build(spec).identity()
+        assert client.identity() == FrozenNetwork.build(spec).identity()
         many = np.concatenate([IMAGES] * 40)  # an answer takes tenths of a second
         end = time.monotonic() + 60
         while len(server.sizer.replicas) < 2 and time.monotonic() < end:

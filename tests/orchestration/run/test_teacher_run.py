@@ -84,7 +84,7 @@ def test_weights_for_seven_classes_are_fine_tuned_to_ten(tmp_path: Path):
     with pytest.raises(HardrayError, match="has 7 outputs, the data has 10 classes; fine-tune the teacher"):
         examine(config)
     run = teacher_run(config)
-    _, network, _ = examine(run, learner="teacher")
+    _, network, _ = examine(run, role="teacher")
     assert network.has_new_head
     train_here(run, tmp_path / "run")
     before, after = (

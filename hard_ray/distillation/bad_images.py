@@ -1,0 +1,43 @@
+"""Unreadable images that the ranks of a run met, exchanged between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hard_ray.ranks import Ranks
+from hard_ray.runs.bad_images import BadImages
+
+
+@dataclass(slots=True)
+class SharedBadImages:
+    """The budget of unreadable images over all ranks."""
+
+    known: BadImages
+    """Images that every rank knows of."""
+    ranks: Ranks
+    listed_in: Path
+    """The file that the first rank lists them in."""
+    new: set[str] = field(default_factory=set)
+    """Images that only this rank knows of."""
+
+    def note(self, names: Sequence[str]) -> None:
+        """Collect unreadable images until the ranks exchange them."""
+        self.new |= set(names) - self.known.names
+
+    def merge(self) -> None:
+        """Exchange unreadable images between the ranks; every rank calls this.
+
+        Raises:
+            AgreedError: there are more than `data.max_bad_fraction` allows.
+        """
+        found = {name for names in self.ranks.gather(sorted(self.new)) for name in names}
+        self.new = set()
+        if found <= self.known.names:
+            return
+        self.known.names |= found
+        if self.ranks.is_first:
+            self.known.write(self.listed_in)
+        if problem := self.known.problem(listed_in=self.listed_in):
+            self.ranks.agree(problem)

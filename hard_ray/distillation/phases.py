@@ -1,0 +1,237 @@
+"""The two phases of an update: the student learns, or the augmentor does.
+
+Symbols as in HARD (arXiv:2305.14890): images x, their augmentation x~ = g_phi(x, noise), logits t and s of teacher
+and student, and D(a || b) = T^2 KL(softmax(a / T) || softmax(b / T)), one value per image.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.distillation.messages import GradientAnswer, Ticket
+from hard_ray.distillation.meter import Clock, Scalars
+from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentObjective, Views, answer_to_keep
+from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.maths import losses
+from hard_ray.networks.precision import Precision, resting, widen
+from hard_ray.ranks import Ranks
+
+
+@dataclass(slots=True)
+class Learner:
+    """Everything that an update changes: a student, an augmentor and their optimisers."""
+
+    student: nn.Module
+    """Called for a student update: wrapped for several ranks where there are several."""
+    network: nn.Module
+    """The student itself, called for an augmentor update."""
+    optimizer: Optimizer
+    augmentor: Augmentor | None = None
+    augmentor_optimizer: Optimizer | None = None
+
+
+@dataclass(slots=True)
+class Augmented:
+    """An augmented view x~, as pixels that both networks see."""
+
+    images: Tensor
+    teacher: Ticket[NDArray[np.float32]] | None
+    """None where images are still to be chosen, before the teacher is asked about them."""
+    sources: Tensor | None = None
+    rows: Tensor | None = None
+    """The image of the batch that each was made from; None: in the batch's order."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A batch on the device, whose teacher answers were asked for."""
+
+    images: Tensor
+    labels: Tensor
+    given: AugmentationInput
+    sample_ids: NDArray[np.int64]
+    teacher: Ticket[NDArray[np.float32]] | None
+    augmented: Augmented | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudentPhase:
+    """The student learns the teacher's answers on both views; the augmentor rests."""
+
+    learner: Learner
+    objective: StudentObjective
+    precision: Precision
+    clock: Clock
+    clip_grad: float | None
+    share: float
+
+    def update(
+        self,
+        prepared: Prepared,
+        augmented: Augmented | None,
+        teacher: Tensor | None,
+        teacher_augmented: Tensor | None,
+        *,
+        epoch: float,
+    ) -> tuple[Views, Scalars]:
+        """Make one update from t(x) and t(x~)."""
+        start = time.perf_counter()
+        student, student_augmented = self.logits(prepared.images, augmented)
+        rows, sources = (augmented.rows, augmented.sources) if augmented is not None else (None, None)
+        views = Views(prepared.labels, student, teacher, student_augmented, teacher_augmented, rows, sources)
+        found = self.objective(views, epoch=epoch)
+        loss = found.total.mean()
+        self.descend(loss)
+        self.clock.add("student", start)
+        parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
+        return views, {"train/loss": loss.detach(), "train/top1": _top1(views), **parts}
+
+    def logits(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor | None, Tensor | None]:
+        """s(x) and s(x~), from one forward pass."""
+        student = self.learner.student
+        with self.precision.autocast():
+            if augmented is None:
+                return widen(student(images)), None
+            if not self.objective.learns_clean:
+                return None, widen(student(augmented.images))
+            if augmented.images is images:
+                logits = widen(student(images))
+                return logits, logits
+            logits = widen(student(torch.cat([images, augmented.images])))
+        return logits[: len(images)], logits[len(images) :]
+
+    def descend(self, loss: Tensor) -> None:
+        """Make one step of the student's optimiser."""
+        weighted = loss if self.share == 1.0 else self.share * loss
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(weighted)
+        if self.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
+        self.learner.optimizer.step()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Images that the augmentor proposes, and what a loss on them needs."""
+
+    view: AugmentedView
+    """As the augmentor made it: gradients flow from here to phi."""
+    images: Tensor
+    """x~ as a leaf of the graph: gradients of the loss end here."""
+    sources: Tensor | None
+    """`view.sources` as a leaf."""
+    context: dict[str, Tensor]
+    """`student`, the logits s(x~), and what `Drift` wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentorPhase:
+    r"""The augmentor seeks images on which the student errs and the teacher does not; the student rests.
+
+    .. math:: \min_\phi\; L = -\lambda_s \min(D(t(\tilde x) \| s(\tilde x)), cap) + \lambda_t D(t(x) \| t(\tilde x))
+
+    L depends on x~ along two paths, through t and through s, and the teacher may live in another process:
+
+    .. math:: dL/d\tilde x = \partial L/\partial t \cdot dt/d\tilde x + \partial L/\partial s \cdot ds/d\tilde x
+
+    Source: HARD, arXiv:2305.14890, section 3. The split of the gradient is ours, and exact.
+    """
+
+    augmentor: Augmentor
+    optimizer: Optimizer
+    network: nn.Module
+    """The student."""
+    objective: AugmentorObjective
+    pool: TeacherPool
+    precision: Precision
+    ranks: Ranks
+    clock: Clock
+    share: float
+
+    def update(self, prepared: Prepared) -> Scalars:
+        """Make one update of phi."""
+        attempt, through_teacher = self.attempt(prepared)
+        start = time.perf_counter()
+        teacher = torch.tensor(through_teacher.logits).to(self.precision.device)
+        loss, grads = self.join_paths(attempt, teacher, through_teacher)
+        self.descend(attempt, grads)
+        self.clock.add("augmentor", start)
+        measured = {"augmentor/loss": loss.mean(), **self.measured(attempt, teacher)}
+        statistics = self.augmentor.statistics(prepared.given)
+        return measured | {f"augmentor/{name}": value for name, value in statistics.items()}
+
+    def attempt(self, prepared: Prepared) -> tuple[Attempt, GradientAnswer]:
+        """Step 1: augment, and get the path through the teacher."""
+        # 1a. x~ = g_phi(x, noise), cut off from phi: the gradient of L ends at x~ until step 3.
+        view = self.augmentor.augment(prepared.given)
+        images = view.images.detach().requires_grad_()
+        # 1b. s(x~) with BatchNorm at rest.
+        with resting(self.network), self.precision.autocast():
+            student = widen(self.network(images))
+        # 1c. The answer to keep: t(x), or m t(x_i) + (1 - m) t(x_j) in probabilities where x~ is a mix with shares m.
+        if prepared.teacher is None:
+            raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
+        clean = torch.tensor(self.clock.wait(prepared.teacher)).to(self.precision.device)
+        sources = None if view.sources is None else view.sources.detach().requires_grad_()
+        context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
+        # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.
+        sent = {name: _arrays(value) for name, value in context.items()}
+        answer = self.clock.wait(self.pool.loss_and_grad(_arrays(images), self.objective, sent))
+        return Attempt(view, images, sources, context), answer
+
+    def join_paths(
+        self, attempt: Attempt, teacher: Tensor, through_teacher: GradientAnswer
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Step 2: the loss of each image, and pairs of what the augmentor made and dL of it."""
+        # 2a. dL/ds ds/dx~ with t(x~) held constant; dL/dm reaches the shares m only here.
+        loss = self.objective(teacher, attempt.context)
+        leaves = [attempt.images, *_present(attempt.sources)]
+        grads = torch.autograd.grad(loss.sum(), leaves)
+        # 2b. The sum of both paths.
+        images = grads[0] + torch.tensor(through_teacher.grad).to(self.precision.device)
+        made = [attempt.view.images, *_present(attempt.view.sources)]
+        return loss.detach(), list(zip(made, [images, *grads[1:]], strict=True))
+
+    def descend(self, attempt: Attempt, grads: list[tuple[Tensor, Tensor]]) -> None:
+        """Step 3: dL/dphi by the chain rule, as the mean over all ranks' images, and one step of the optimiser."""
+        self.optimizer.zero_grad(set_to_none=True)
+        weighted = [self.share * grad / len(attempt.images) for _, grad in grads]
+        torch.autograd.backward([made for made, _ in grads], weighted)
+        self.ranks.average_gradients(self.augmentor.parameters())
+        self.optimizer.step()
+        self.augmentor.remember()
+
+    @torch.no_grad()
+    def measured(self, attempt: Attempt, teacher: Tensor) -> Scalars:
+        """L_st without its cap, which the controller decides by, and L_tt."""
+        temperature, student = self.objective.temperature, attempt.context["student"]
+        return {
+            "train/disagreement": losses.divergence(teacher, student, temperature=temperature).mean(),
+            "train/drift": Drift(temperature)(teacher, attempt.context).mean(),
+        }
+
+
+def _top1(views: Views) -> Tensor:
+    """Accuracy of the student in percent: on clean images where it learns from them, else on augmented ones."""
+    logits, labels = views.student, views.labels
+    if logits is None:
+        logits, labels = views.student_augmented, views.augmented_labels()
+    assert logits is not None
+    return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
+
+
+def _present(tensor: Tensor | None) -> list[Tensor]:
+    return [] if tensor is None else [tensor]
+
+
+def _arrays(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
+    return array

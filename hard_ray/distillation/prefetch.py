@@ -1,0 +1,51 @@
+"""Batches in the order of their use, about which the teacher is asked ahead of time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hard_ray.data.batch import Batch
+from hard_ray.distillation.phases import Prepared
+from hard_ray.distillation.step import Updater
+
+
+@dataclass(slots=True)
+class Prefetch:
+    """Prepares batches while earlier ones are still trained on."""
+
+    batches: Iterator[Batch]
+    updater: Updater
+    note_bad: Callable[[Sequence[str]], None]
+    """Receives the names of a batch's unreadable images."""
+    learned: bool
+    """Whether the augmentor has anything to learn."""
+    ahead: int = 1
+    """Batches that the teacher is asked about before they are used."""
+    _asked: deque[Prepared] = field(init=False, default_factory=deque)
+
+    def next(self, *, student_next: bool, left: int) -> Prepared:
+        """Prepare the next batch.
+
+        Args:
+            student_next: the batch is for a student update, and no augmentor update comes before it.
+            left: student updates that are sure to come; nothing is asked beyond them.
+        """
+        # 1. Ask for t(x): clean images stay the same whatever is updated before they are used. So does an
+        #    augmented view that is not learned, and `prepare` asks about it at once.
+        while len(self._asked) < max(1, min(self.ahead, left)):
+            self._asked.append(self._ask())
+        prepared = self._asked.popleft()
+        # 2. Ask for t(x~) where x~ = g_phi(x) is learned: only if phi rests until the batch is used.
+        if self.learned and student_next:
+            self.updater.second_view(prepared)
+        return prepared
+
+    def _ask(self) -> Prepared:
+        start = time.perf_counter()
+        batch = next(self.batches)
+        self.updater.clock.add("data_wait", start)
+        self.note_bad(batch.bad)
+        return self.updater.prepare(batch, second_view=not self.learned)

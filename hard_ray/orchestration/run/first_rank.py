@@ -1,0 +1,64 @@
+"""Pictures and the best weights of a student, which the first rank writes during a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from hard_ray.augmentors.base import Augmentor
+from hard_ray.config.run import RunConfig
+from hard_ray.data.batch import Batch
+from hard_ray.data.index import ImageIndex
+from hard_ray.distillation.camera import Camera
+from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.export.timm_folder import ModelCard, export_network
+from hard_ray.networks.network import ImageSpec, Network
+from hard_ray.networks.precision import Precision
+from hard_ray.orchestration.stream import Pipeline
+from hard_ray.reports.figures import save_png
+from hard_ray.reports.gallery import draw_gallery
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.snapshots import write_snapshot
+
+
+@dataclass(slots=True)
+class FirstRank:
+    """Draws the gallery and exports the best weights."""
+
+    folder: RunFolder
+    config: RunConfig
+    index: ImageIndex
+    images: ImageSpec
+    network: nn.Module
+    """The student, as it is evaluated."""
+    augmentor: Augmentor | None
+    pool: TeacherPool | None
+    pipeline: Pipeline
+    precision: Precision
+    card: Callable[[], ModelCard]
+    """Facts about the training so far."""
+    _sample: Batch | None = field(init=False, default=None)
+
+    def keep_best(self) -> None:
+        """Export the present weights to `best/`."""
+        assert isinstance(self.network, Network)
+        card = self.card()
+        export_network(self.network, self.folder.best, images=self.images, card=card)
+
+    def picture(self, step: int) -> None:
+        """Draw the same images at every call, and save the arrays that are drawn."""
+        count = self.config.tracking.gallery_images
+        if not count or self.pool is None or self.augmentor is None:
+            return
+        if self._sample is None:
+            split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
+            with closing(self.pipeline.eval_batches(split, count)) as batches:
+                self._sample = next(batches)
+        camera = Camera(self.augmentor, self.network, self.pool, self.precision, self.config.seed)
+        snapshot = camera.take(step, self._sample)
+        path = self.folder.gallery / f"step-{step:08d}.png"
+        write_snapshot(path.with_suffix(".npz"), snapshot)
+        save_png(draw_gallery(snapshot, self.index.classes), path)
