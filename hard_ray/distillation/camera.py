@@ -1,4 +1,4 @@
-"""Takes snapshots of what the augmentor does."""
+"""Snapshots of augmented images, with both networks' guesses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DRAWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Shows the same images to both networks at every call, with the noise that belongs to them."""
+    """Shows the same images, with the same noise, to both networks at every call."""
 
     augmentor: Augmentor
     student: nn.Module
@@ -32,7 +32,7 @@ class Camera:
     seed: int
 
     def take(self, step: int, sample: Batch) -> Snapshot:
-        """A snapshot of the present augmentor and student."""
+        """Take a snapshot of the present augmentor and student."""
         images = self.precision.images(sample.images)
         given = self._given(images, sample, self._noise("gallery", sample, sample.epochs))
         with torch.inference_mode():
@@ -64,7 +64,7 @@ class Camera:
 
     @torch.inference_mode()
     def _samples(self, images: Tensor, sample: Batch) -> dict[str, NDArray[np.float32]]:
-        """The images again and again with further noise, the same at every call: what differs, the augmentor does."""
+        """Draw parameters with more noise, the same at every call: only the augmentor changes from call to call."""
         rounds: list[dict[str, Tensor]] = []
         for number in range(math.ceil(DRAWS / len(images))):
             noise = self._noise("gallery samples", sample, np.full(len(images), number))

@@ -37,7 +37,7 @@ STOP_POLL_S = 0.5
 
 
 class Status(StrEnum):
-    """How training ended."""
+    """How a training ended."""
 
     FINISHED = "finished"
     STOPPED = "stopped"

@@ -1,6 +1,6 @@
-"""What is asked of a teacher and what it answers, as arrays.
+"""Requests to a teacher and its answers, as arrays.
 
-Nothing here imports torch: those who only carry requests and answers start without it.
+Nothing here imports torch: processes that only pass requests and answers on start without it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hard_ray.data.batch import Pixels
 from hard_ray.errors import TeacherError
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
-"""What an objective wants beside the images: one row per image under each name."""
+"""Inputs of an objective beside the images: one row per image under each name."""
 
 Answer = TypeVar("Answer", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class GradientAnswer:
-    """What `loss_and_grad` gives back, one row per image."""
+    """The answer of `loss_and_grad`, one row per image."""
 
     loss: NDArray[np.float32]
     """Shape (batch,): the objective's value."""
@@ -35,7 +35,7 @@ class GradientAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[Answer]):
-    """An answer, and who gave it."""
+    """An answer, and the identity of the teacher that gave it."""
 
     identity: str
     answer: Answer
@@ -53,12 +53,12 @@ Checked = TypeVar("Checked", NDArray[np.float32], GradientAnswer)
 
 
 def checked(answer: Checked, images: Pixels, context: ContextArrays | None = None) -> Checked:
-    """The answer, which is one to these images.
+    """Return the answer if it fits these images.
 
-    Where what was asked is no number, neither need the answer be: the loss will say so.
+    If the request contains NaNs, the reply may too; the loss check catches them.
 
     Raises:
-        TeacherError: it is of a wrong shape, or not finite.
+        TeacherError: the answer has a wrong shape or is not finite.
     """
     parts: dict[str, NDArray[np.float32]]
     if isinstance(answer, GradientAnswer):

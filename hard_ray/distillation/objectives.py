@@ -1,9 +1,9 @@
-"""What the student minimises, and what is asked of the teacher together with a gradient.
+"""Objectives of the student, and objectives whose gradient the teacher returns.
 
-Teacher objectives are small frozen facts that travel to the teacher and are evaluated there. A loss that mixes
-both networks' outputs needs one round trip: the teacher holds the student's logits constant and returns the
-gradient along its own path; the worker then holds the teacher's logits constant, evaluates the same objective
-and adds the gradient along the student's.
+Teacher objectives are small frozen dataclasses that are sent to the teacher and evaluated there. A loss of both
+networks' outputs needs one round trip: the teacher holds the student's logits constant and returns the gradient
+along its own path; the worker then holds the teacher's logits constant, evaluates the same objective and adds the
+gradient along the student's path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Context = Mapping[str, Tensor]
 
 
 class TeacherObjective(Protocol):
-    """A loss per image of the teacher's logits and of tensors that came with the request."""
+    """A loss per image, of the teacher's logits and of tensors in the request."""
 
     def __call__(self, teacher: Float[Tensor, "batch classes"], context: Context) -> Float[Tensor, " batch"]:
         """`context` holds one row per image under each name."""
@@ -42,7 +42,7 @@ class TeacherObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelCrossEntropy:
-    """Cross-entropy of the teacher to labels: what DAD's attack ascends. Context: `labels`."""
+    """Cross-entropy of the teacher to labels, which DAD's attack maximises. Context: `labels`."""
 
     def __call__(self, teacher: Tensor, context: Context) -> Tensor:
         """One value per image, in nats."""
@@ -51,10 +51,10 @@ class LabelCrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    r"""How far the teacher's answer moved: D_T(t(x) || t(x~)).
+    r"""Change of the teacher's answer: D_T(t(x) || t(x~)).
 
-    Context: `clean`, the logits t(x); or `anchor`, probabilities at this temperature, where an augmented image is
-    made of several and its answer should be theirs together.
+    Context: `clean`, the logits t(x); or, for an image mixed from several, `anchor`: the mixture of the teacher's
+    probabilities on them, at this temperature.
     """
 
     temperature: float
@@ -68,7 +68,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """How far the student is from the teacher: D_T(t(x~) || s(x~)). Context: `student`, the logits s(x~)."""
+    """Distance of the student from the teacher: D_T(t(x~) || s(x~)). Context: `student`, the logits s(x~)."""
 
     temperature: float
 
@@ -79,12 +79,12 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class AugmentorObjective:
-    r"""What HARD's augmentor minimises.
+    r"""The loss of HARD's augmentor.
 
     .. math:: -\lambda_s \min(D_\tau(t(\tilde x) \| s(\tilde x)), cap) + \lambda_t D_\tau(t(x) \| t(\tilde x))
 
-    Context: `student`, the logits s(x~), and what `Drift` wants. An image beyond the cap gives no gradient along
-    either path.
+    Context: `student`, the logits s(x~), and the context of `Drift`. The disagreement of an image beyond the cap has
+    no gradient along either path.
 
     Source: HARD, arXiv:2305.14890, section 3. The cap and the defaults are ours.
     """
@@ -104,7 +104,7 @@ class AugmentorObjective:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What the networks said of one batch. A view that is not learned from is None."""
+    """Logits of both networks on one batch. A view that is not learned from is None."""
 
     labels: Int[Tensor, " batch"]
     student: Float[Tensor, "batch classes"] | None
@@ -121,7 +121,7 @@ class Views:
         return self.labels if self.rows is None else self.labels[self.rows]
 
     def label_shares(self, classes: int) -> Int[Tensor, " views"] | Float[Tensor, "views classes"]:
-        """The hard labels of the augmented images, in shares where they are mixed."""
+        """Hard labels of the augmented images, or shares of the classes if images are mixed."""
         if self.sources is None:
             return self.augmented_labels()
         return self.sources @ F.one_hot(self.labels, classes).to(self.sources.dtype)
@@ -129,7 +129,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class StudentLosses:
-    """One value per image: what is minimised, and its parts by the names they are logged under."""
+    """The total loss and its parts, by the names they are logged under; one value per image."""
 
     total: Float[Tensor, " batch"]
     parts: dict[str, Float[Tensor, " batch"]]
@@ -151,10 +151,10 @@ class Terms:
 
 
 class StudentObjective:
-    """What the student minimises: one sum of weighted terms for every kind of objective."""
+    """The student's loss: one sum of weighted terms for every kind of objective."""
 
     def __init__(self, config: ObjectiveConfig, *, smoothing: float = 0.0, has_second_view: bool = True) -> None:
-        """What one run learns from.
+        """Objective of one run.
 
         Args:
             config: the kind of objective, and its weights.
@@ -237,10 +237,10 @@ class StudentObjective:
 
 
 def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
-    """How far the teacher's answer moved from the one on the image itself: watched, not minimised."""
+    """Change of the teacher's answer by the augmentation: logged, not minimised."""
     if views.teacher is None or views.teacher_augmented is None:
         return {}
-    in_order = views.sources is not None or views.rows is None  # sources say themselves which images they are of
+    in_order = views.sources is not None or views.rows is None  # `sources` refer to the batch itself
     clean = views.teacher if in_order else views.teacher[views.rows]
     return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
 
@@ -248,15 +248,12 @@ def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
 def answer_to_keep(
     clean: Float[Tensor, "batch classes"], sources: Float[Tensor, "views batch"] | None, temperature: float
 ) -> dict[str, Tensor]:
-    """What drift is measured from: the clean answer, or the mixture of the answers that an image is made of.
+    """Build the context of `Drift`: the answer on the clean image, or a mixture of answers for a mixed image.
 
     Args:
         clean: the teacher's logits on the images themselves.
         sources: as in `Views`.
         temperature: of the drift.
-
-    Returns:
-        The context that `Drift` wants.
     """
     if sources is None:
         return {"clean": clean}

@@ -26,7 +26,7 @@ from hard_ray.ranks import Ranks
 
 
 class Updater:
-    """Makes one update at a time, of whichever phase."""
+    """Makes one update at a time, of either phase."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class Updater:
         round_pixels: bool = True,
         share: float = 1.0,
     ) -> None:
-        """What an update is made with.
+        """Take the parts that every update uses.
 
         Args:
-            learner: what changes.
-            objective: what the student minimises.
+            learner: networks and optimisers, which updates change.
+            objective: the student's loss.
             pool: the teacher.
             precision: of the student's kernels.
-            ranks: who trains together.
+            ranks: processes that train together.
             seed: of noise and dropout.
-            augmentation: what the augmentor minimises.
+            augmentation: the augmentor's loss.
             clip_grad: largest norm of the student's gradient.
             round_pixels: send augmented images as uint8, and train the student on the rounded pixels.
             share: this rank's images over the mean of all ranks, so that every image of an update counts alike.
@@ -108,9 +108,9 @@ class Updater:
         return torch.from_numpy(draws).to(self.precision.device)
 
     def _teacher_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """What an attack climbs, with the time that it waits."""
+        """Gradient for an attack; the wait is timed."""
         if self.pool is None:
-            raise RuntimeError("a gradient was asked of a teacher that is not there")
+            raise RuntimeError("an attack needs the gradient of a teacher, but the run has none")
         start = time.perf_counter()
         found = label_gradient(self.pool, self.precision)(images, labels)
         self.clock.add("teacher_wait", start)
@@ -118,7 +118,7 @@ class Updater:
 
     @torch.no_grad()
     def _augment(self, prepared: Prepared) -> Augmented | None:
-        """The second view, and the teacher asked about it. An augmentor that does nothing costs nothing."""
+        """Make the augmented view and ask the teacher about it; an unchanged image reuses the clean answer."""
         augmentor, pool = self.learner.augmentor, self.pool
         if augmentor is None or pool is None or not self.objective.asks_teacher:
             return None
@@ -132,7 +132,7 @@ class Updater:
         return Augmented(images, pool.logits(pixels) if asks else None, view.sources, rows)
 
     def _as_sent(self, images: Tensor) -> tuple[Pixels, Tensor]:
-        """Pixels as they travel to the teacher, and the same for the student."""
+        """Convert images to the pixels that the teacher receives, and the same pixels for the student."""
         if not self.round_pixels:
             return images.cpu().numpy(), images
         rounded = (images * 255.0).round().to(torch.uint8)
@@ -181,7 +181,7 @@ class Updater:
         return phase.update(prepared)
 
     def _spread(self, views: Views) -> Scalars:
-        """How much the teacher's mean answer varies from update to update, where it answers on two views."""
+        """T. stddev: variation of the teacher's mean answer between updates, if it answers on two views."""
         if views.teacher is None or views.teacher_augmented is None:
             return {}
         found = self.stddev.add(views.teacher, views.teacher_augmented, self.ranks)
@@ -192,9 +192,9 @@ class Updater:
         return augmentor is not None and augmentor.selection is not None and augmented.rows is not None
 
     def choose(self, candidates: Augmented, teacher: Tensor | None, count: int) -> tuple[Augmented, Tensor]:
-        """The `count` candidates with the largest scores, and the teacher's answers on them.
+        """Choose the `count` candidates with the largest scores, and return the teacher's answers on them.
 
-        Where the teacher scores, its scores are its answers; where it does not, it is asked about the chosen alone.
+        If the score uses the teacher, its answers are there already; if not, it is asked about the chosen images alone.
         """
         augmentor, pool = self.learner.augmentor, self.pool
         assert augmentor is not None
@@ -218,13 +218,13 @@ class Updater:
 
     @torch.no_grad()
     def _scored(self, images: Tensor) -> Tensor:
-        """The student's logits in evaluation mode: its BatchNorm averages stay as they are."""
+        """The student's logits in evaluation mode, which leaves its BatchNorm averages unchanged."""
         network = self.learner.network
         with resting(network), self.precision.autocast():
             return widen(network(images))
 
     def wait(self, ticket: Ticket[NDArray[np.float32]] | None) -> Tensor | None:
-        """The teacher's logits on the device, once they are there."""
+        """Wait for the teacher's logits and move them to the device."""
         if ticket is None:
             return None
         return torch.tensor(self.clock.wait(ticket)).to(self.precision.device)

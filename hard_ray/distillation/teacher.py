@@ -1,8 +1,8 @@
 """The frozen teacher: logits, and losses with their gradient to the images.
 
-`FrozenNetwork` is one network in one process. `TeacherPool` is how the training step asks for answers, wherever the
-teacher lives; `LocalPool` answers in the calling process, `hard_ray.orchestration.pool.server` from actors. Requests
-carry everything that they need, so any replica can answer any of them, and asking again changes nothing.
+`FrozenNetwork` is one network in one process. The training step asks a `TeacherPool`, wherever the teacher lives:
+`LocalPool` answers in the calling process, `hard_ray.orchestration.pool.server` from actors. A request carries
+everything that its answer needs, so any replica can answer it, and sending it again changes nothing.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_a
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """All that a process needs to become a replica."""
+    """Everything that a process needs to become a replica of the teacher."""
 
     config: TeacherConfig
     images: ImageSpec
     dtype: str = "float32"
     channels_last: bool = False
     threads: int | None = None
-    """Threads of the kernels; None leaves the process as it is."""
+    """Threads of torch's kernels; None keeps the default of the process."""
 
 
 class TeacherPool(Protocol):
-    """Where the training step asks. Answers may be awaited in any order; each belongs to its own request."""
+    """Answers the requests of the training step. Each ticket belongs to one request; await them in any order."""
 
     def identity(self) -> str:
-        """What the teacher is: a hash of its weights, input contract, class order and precision."""
+        """Hash of the teacher's weights, input contract, class order and precision."""
         ...
 
     def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
@@ -56,10 +56,10 @@ class TeacherPool(Protocol):
 
 
 class FrozenNetwork:
-    """One frozen network in one process."""
+    """A network in evaluation mode, without gradients to its parameters."""
 
     def __init__(self, network: Network, *, dtype: str = "float32", channels_last: bool = False) -> None:
-        """The network is frozen: evaluation mode, no gradient to its parameters."""
+        """Freeze `network` and move it to the GPU if there is one."""
         if dtype not in DTYPES:
             raise ValueError(f"want a dtype of {', '.join(DTYPES)}, got {dtype!r}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,7 +69,7 @@ class FrozenNetwork:
 
     @classmethod
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
-        """Load the network that `spec` names.
+        """Load the teacher that `spec` describes.
 
         Raises:
             ModelError: the network or its weights cannot be used.
@@ -95,11 +95,11 @@ class FrozenNetwork:
         gradient of each.
 
         Args:
-            images: what the teacher sees.
+            images: the teacher's inputs.
             objective: evaluated on the teacher's logits in float32, or wider where the network computes so.
-            context: one row per image under each name that the objective wants.
+            context: one row per image under each name that the objective needs.
         """
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes without gradients
+        with torch.inference_mode(False), torch.enable_grad():  # also inside a caller's no_grad or inference mode
             pixels = self.precision.images(images).requires_grad_()
             given = {name: torch.tensor(rows).to(self.precision.device) for name, rows in context.items()}
             with self.precision.autocast():
@@ -111,7 +111,7 @@ class FrozenNetwork:
 
 
 def label_gradient(pool: TeacherPool, precision: Precision) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of images and labels: the gradient of the teacher's cross-entropy, asked of the pool."""
+    """Make a function of images and labels: the gradient of the teacher's cross-entropy to the images."""
 
     def gradient(images: Tensor, labels: Tensor) -> Tensor:
         pixels: NDArray[np.float32] = images.detach().cpu().contiguous().numpy()
@@ -123,7 +123,7 @@ def label_gradient(pool: TeacherPool, precision: Precision) -> Callable[[Tensor,
 
 @dataclass(frozen=True, slots=True)
 class Answered(Generic[Answer]):
-    """A ticket whose answer is there already."""
+    """A ticket whose answer is already known."""
 
     answer: Answer
 
@@ -155,7 +155,7 @@ class LocalPool:
 
 
 def check_identity(pool: TeacherPool, expected: str | None) -> str:
-    """The pool's identity, which must be `expected` where something is.
+    """Return the pool's identity; it must equal `expected` unless that is None.
 
     Raises:
         TeacherError: another teacher answers than the one the run began with.

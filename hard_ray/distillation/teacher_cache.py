@@ -1,4 +1,4 @@
-"""The teacher of a configuration: where one of its recipe is kept, and what a replica of it is told."""
+"""The teacher of a configuration: the cache of trained teachers, and the spec of replicas."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hard_ray.networks.network import image_spec
 
 
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
-    """The teacher with its weights, for what does not train one.
+    """Find the teacher with its weights, for a command that does not train one.
 
     Args:
         config: resolved for the machine, with as many workers as the run that trained the teacher.
         index: the data.
 
     Raises:
-        TeacherError: it has no weights, and none of its recipe was trained before.
+        TeacherError: it has no weights, and none was trained by its recipe before.
     """
     teacher = config.teacher
     if teacher.has_weights:
@@ -40,10 +40,10 @@ def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
 
 
 def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
-    """Where a teacher of this recipe is kept: a hash of all that decides its weights."""
+    """Folder of a teacher trained by this recipe, named by a hash of everything that decides its weights."""
     training = teacher_training(config)
     keys = {"data", "student", "optim", "seed"}
-    without = {"student": {"new_head"}}  # says nothing where there are no weights to begin with
+    without = {"student": {"new_head"}}  # has no effect without initial weights
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
         "amp_dtype": config.runtime.amp_dtype,
         "num_workers": config.runtime.num_workers,
@@ -59,11 +59,11 @@ def is_there(cached: Path) -> bool:
 
 
 def teacher_spec(config: RunConfig, teacher: TeacherConfig, index: ImageIndex) -> TeacherSpec:
-    """What the pool's replicas become.
+    """Describe the teacher to the pool's replicas.
 
     Args:
         config: resolved for the machine.
-        teacher: the network, and where its weights are or will be.
+        teacher: the network, and the place of its weights, which may not exist yet.
         index: the data.
     """
     runtime = config.runtime

@@ -1,4 +1,4 @@
-"""A loss that is no number: the batch is kept, the run goes back, and stops when that does not help."""
+"""A non-finite loss: the batch is kept, the run goes back, and stops if that does not help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.chaos
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> list[int]:
-    """The weights become no numbers at update `at`, so often; the updates that were made."""
+    """Make the weights NaN at update `at`, `times` times; return the list of updates that were made."""
     update, made, left = Updater.update, [], [times]
 
     def poisoned(self: Updater, prepared: object, phase: object, *, step: int, epoch: float) -> object:
@@ -66,7 +66,7 @@ def test_it_stops_after_so_many_times_with_the_reason(tmp_path: Path, monkeypatc
         assert int(path.name[-8:]) <= 12
 
 
-def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path: Path, monkeypatch):
+def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path: Path, monkeypatch):
     """The last update before a checkpoint fails: it is noticed before the checkpoint, not one update later."""
     failing(monkeypatch, at=7, times=99)
     with pytest.raises(DivergedError, match="of update 8"):

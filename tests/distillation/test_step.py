@@ -97,9 +97,9 @@ def test_a_student_of_augmented_images_alone_has_an_augmentor_that_learns():
     learned = made.update(made.prepare(batch(), second_view=False), Phase.AUGMENTOR, step=0, epoch=0.0)
     assert float(learned["train/drift"]) > 0
     assert any(not torch.equal(*pair) for pair in zip(before, made.learner.augmentor.parameters(), strict=True))
-    told = made.update(made.prepare(batch(), second_view=True), Phase.STUDENT, step=1, epoch=0.0)
-    assert "train/kd_loss" not in told
-    torch.testing.assert_close(told["train/loss"], told["train/disagreement"])
+    metrics = made.update(made.prepare(batch(), second_view=True), Phase.STUDENT, step=1, epoch=0.0)
+    assert "train/kd_loss" not in metrics
+    torch.testing.assert_close(metrics["train/loss"], metrics["train/disagreement"])
 
 
 class Float64Updater(Updater):
@@ -113,7 +113,7 @@ class Float64Updater(Updater):
 
 
 def hard_loss(teacher: nn.Module, student: nn.Module, augmentor: Augmentor, given: AugmentationInput) -> torch.Tensor:
-    """What the augmentor minimises, longhand, in one process and with one autograd graph."""
+    """The augmentor's loss, longhand, in one process and with one autograd graph."""
     view = augmentor.augment(given)
     log_t, log_s = ((net(view.images) / 4).log_softmax(dim=1) for net in (teacher, student))
     disagreement = 16 * (log_t.exp() * (log_t - log_s)).sum(dim=1)

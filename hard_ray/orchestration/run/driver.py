@@ -1,4 +1,4 @@
-"""The driver of a run: checks everything, starts what is needed, watches, and says what came out."""
+"""The driver of a run: checks it, starts its actors, reports on it, and writes its summary."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class RunResult:
     summary: dict[str, Any]
     tracking_uri: str | None
     tracking_problem: str | None
-    """Why MLflow has not been told everything; None where it has."""
+    """Why MLflow did not receive everything; None if it did."""
 
 
 def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *, role: str = "student") -> RunResult:
-    """Train a student, from nothing to a summary.
+    """Train a student and write a summary.
 
     Args:
-        config: what to do.
+        config: the run.
         output: the run's folder, which must be new.
-        reporter: hears of progress.
+        reporter: receives progress.
         role: what messages call the network that is trained.
 
     Raises:
-        HardrayError: something the user can mend.
+        HardrayError: something that the user can fix.
         StoppedError: Ctrl-C; the run can be resumed.
     """
     check_new_run(output)
@@ -66,7 +66,7 @@ def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = N
     """Train or fine-tune the teacher of a configuration by its recipe, as a run of its own.
 
     Raises:
-        HardrayError: something the user can mend.
+        HardrayError: something that the user can fix.
         StoppedError: Ctrl-C; the run can be resumed.
     """
     return distill(teacher_run(config), output, reporter, role="teacher")
@@ -76,7 +76,7 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     """Continue a run from its newest checkpoint, with the configuration it began with.
 
     Raises:
-        HardrayError: there is no run, or something the user can mend.
+        HardrayError: there is no run, or something that the user can fix.
         StoppedError: Ctrl-C; the run can be resumed.
     """
     folder = open_run(output)
@@ -87,7 +87,7 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
 
 
 class Driver:
-    """One start of a run, or of a trial, which brings a teacher pool and Ray along."""
+    """One start of a run."""
 
     def __init__(self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
         self.config = config
@@ -96,7 +96,7 @@ class Driver:
         self.reporter = reporter
 
     def run(self) -> RunResult:
-        """From a connection to Ray to a summary."""
+        """Connect to Ray, train, and write the summary."""
         index = self.index
         self.check()
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"

@@ -1,6 +1,6 @@
-"""Where Ray Train enters a worker.
+"""Entry point of Ray Train in a worker.
 
-Train's controller and its helpers read the function and its configuration too. They are told bytes, and this
+Train's controller and its helpers load this function and its configuration too. The configuration is bytes, and this
 module imports nothing, so that none of them spends seconds on importing torch and timm.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 
-def train_worker(told: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's function: every training of the plan that is not finished yet.
+def train_worker(given: dict[str, Any]) -> dict[str, Any]:
+    """Run every training of the plan that is not finished yet.
 
     Args:
-        told: `plan`, a pickled WorkerPlan, and `index`, a list with a reference to the ImageIndex.
+        given: `plan`, a pickled WorkerPlan, and `index`, a list with a reference to the ImageIndex.
 
     Returns:
-        How it ended: `status`, and with `failed` the `error`.
+        The `status`, and the `error` if it is `failed`.
     """
     import pickle
 
@@ -24,5 +24,5 @@ def train_worker(told: dict[str, Any]) -> dict[str, Any]:
 
     from hard_ray.orchestration.run.worker import train_plan
 
-    plan = pickle.loads(told["plan"])  # noqa: S301  (made by this run's driver)
-    return train_plan(plan, ray.get(told["index"][0]))
+    plan = pickle.loads(given["plan"])  # noqa: S301  (made by this run's driver)
+    return train_plan(plan, ray.get(given["index"][0]))

@@ -1,4 +1,4 @@
-"""What the driver decides and the workers are told: plain facts that travel."""
+"""Plans: plain data that the driver sends to the workers."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class RunPlan:
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the objective needs the teacher, or its answers are compared with."""
+        """Whether the objective or an evaluation needs the teacher."""
         return self.role != "teacher"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """What every student worker is told: the trainings to make, one after the other."""
+    """Instructions to every student worker: trainings to run one after the other."""
 
     runs: tuple[RunPlan, ...]
     teacher: TeacherSpec | None
-    """None: nothing is asked of a teacher, and there is none to compare with."""
+    """None: neither training nor evaluation uses a teacher."""
     pool: PoolAddress | None
     """None: every worker holds the teacher itself."""
     data: DataShare
     stop: Path
-    """A file whose presence asks whichever training is going on to end, with a checkpoint."""
+    """A file whose presence asks the present training to write a checkpoint and end."""
     teacher_identity: str | None = None
-    """Whom a new training must learn from; None: whoever answers first."""
+    """Identity of the teacher that a new training must have; None: of whichever answers first."""
     group_note: Path | None = None
-    """Where the first worker writes which placement group it is in; None: nowhere."""
+    """File in which the first worker notes its placement group; None: no file."""
 
 
 def write_configs(folder: RunFolder, index: ImageIndex, runs: tuple[RunPlan, ...]) -> None:

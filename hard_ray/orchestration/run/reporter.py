@@ -1,36 +1,41 @@
-"""Who follows a run: the protocol, and one that stays silent."""
+"""Reporters of a run: the protocol, and one that prints nothing."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from typing_extensions import override
+
 from hard_ray.orchestration.run.plan import RunPlan
 
 
 class Reporter(Protocol):
-    """Hears what happens, while it happens."""
+    """Callbacks for the events of a run."""
 
     def say(self, text: str) -> None:
-        """A sentence for the user."""
+        """Show a sentence to the user."""
         ...
 
     def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Look at the trainings' folders; called about twice a second."""
+        """Show the state of the trainings' folders; called about twice a second."""
         ...
 
     def close(self) -> None:
-        """The trainings are over."""
+        """Finish: the trainings are over."""
         ...
 
 
-class Silent:
-    """Says nothing."""
+class Silent(Reporter):
+    """Reporter that prints nothing."""
 
+    @override
     def say(self, text: str) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def watch(self, plans: tuple[RunPlan, ...]) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def close(self) -> None:
-        """Nothing."""
+        pass

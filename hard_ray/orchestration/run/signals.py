@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop with a checkpoint."""
+"""Handling of Ctrl-C and SIGTERM: stop with a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hard_ray.runs.folder import RunFolder
 
 @contextlib.contextmanager
 def stop_on_signal(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end; the second ends at once."""
+    """At the first Ctrl-C (or SIGTERM), request a checkpoint and the end; at the second, end at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

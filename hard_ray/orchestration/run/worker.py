@@ -1,4 +1,4 @@
-"""One worker of Ray Train: connects to the teachers and trains what the plan lists."""
+"""One worker of Ray Train: connects to the teacher and runs the trainings of a plan."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hard_ray.runs.folder import RunFolder
 
 
 def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
-    """Every training of the plan that is not finished yet, in a Ray Train worker.
+    """Run every training of the plan that is not finished yet, in a Ray Train worker.
 
     Returns:
-        How it ended: `status`, and with `failed` the `error`.
+        The `status`, and the `error` if it is `failed`.
     """
     import ray.train
 
@@ -40,7 +40,7 @@ def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
 
 
 def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
-    """The trainings in order; a stop ends the list."""
+    """Run the trainings in order; a stop request ends the list."""
     import ray.train.torch
 
     device = ray.train.torch.get_device()
@@ -58,14 +58,14 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
 
 
 def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool:
-    """The teacher, wherever it lives."""
+    """Load the teacher into this process, or connect to the pool of its actors."""
     if plan.pool is None:
         return LocalPool(FrozenNetwork.build(teacher))
     return RayPool(plan.pool, first=ranks.rank)
 
 
 def note_group(path: Path) -> None:
-    """Write down the placement group that this worker is in."""
+    """Write the id of this worker's placement group to a file."""
     group = get_current_placement_group()
     if group is not None:
         write_text(path, f"{group.id.hex()}\n")
