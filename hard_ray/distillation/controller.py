@@ -1,4 +1,4 @@
-"""Whose turn it is: the student's or the augmentor's.
+"""The controller: decides which phase each update belongs to, the student's or the augmentor's.
 
 The rule is pure and holds no tensors: ranks that pass the same numbers take the same decision. The phase of update
 n+1 is decided from the signals up to update n-1, so that no rank waits for update n.
@@ -84,7 +84,8 @@ class Controller:
         """
         # 1. m <- decay m + (1 - decay) L_st, and likewise the clean loss.
         state = self._averaged(signals) if signals else self.state
-        # 2. Compare m with l_min or l_max, within the shortest and longest phase. A fixed augmentor never has a phase.
+        # 2. Compare m with l_min or l_max, within the shortest and longest phase. Without an augmentor that learns,
+        #    every update is the student's.
         reason = self._reason_to_switch(state) if self.learned else None
         # 3. Count one more update of this phase, or begin the other one.
         if reason is None:

@@ -75,7 +75,7 @@ class StopRequest:
     polled: float = 0.0
 
     def is_there(self) -> bool:
-        """Look for the file, but not at every update: it may be on slow storage."""
+        """Look for the file, at most once in STOP_POLL_S seconds."""
         if time.monotonic() - self.polled < STOP_POLL_S:
             return False
         self.polled = time.monotonic()

@@ -120,27 +120,13 @@ class Builder:
         updater = self._updater(learner, pipeline.schedule)
         evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
         network: nn.Module = ema.module if ema is not None else learner.network
-        observer = FirstRank(
-            folder=folder,
-            config=config,
-            index=self.index,
-            images=self.images,
-            network=network,
-            augmentor=learner.augmentor,
-            pool=self.pool,
-            pipeline=pipeline,
-            precision=updater.precision,
-            card=lambda: self.card(counters),
-        )
         run = Run(
             folder=folder,
             stop=StopRequest(self.stop),
             rhythm=rhythm,
             updater=updater,
             controller=Controller(
-                config.controller,
-                learned=learner.augmentor_optimizer is not None,
-                state=counters.controller,
+                config.controller, learned=learner.augmentor_optimizer is not None, state=counters.controller
             ),
             counters=counters,
             weights=weights,
@@ -148,7 +134,7 @@ class Builder:
             batches=pipeline.train_batches,
             evaluate=lambda: evaluator.evaluate(network)[0],
             ranks=self.ranks,
-            observer=observer,
+            observer=self._first_rank(network, learner, pipeline, counters),
             batch_size=config.optim.batch_size,
             ahead=config.runtime.teacher.prefetch if self.pool is not None else 1,
             bad_images=SharedBadImages(
@@ -263,6 +249,20 @@ class Builder:
         runtime = self.config.runtime
         return Precision(self.device, DTYPES[runtime.amp_dtype or "float32"], bool(runtime.channels_last))
 
+    def _first_rank(self, network: nn.Module, learner: Learner, pipeline: Pipeline, counters: Counters) -> FirstRank:
+        return FirstRank(
+            folder=RunFolder(self.plan.folder),
+            config=self.config,
+            index=self.index,
+            images=self.images,
+            network=network,
+            augmentor=learner.augmentor,
+            pool=self.pool,
+            pipeline=pipeline,
+            precision=self._precision(),
+            card=lambda: self.card(counters),
+        )
+
     def _rhythm(self, per_epoch: int) -> Rhythm:
         config = self.config
         return Rhythm(
@@ -292,7 +292,7 @@ class Builder:
         )
 
     def _kept(self, suites: Sequence[Suite], split: SplitName) -> Kept | None:
-        """The cache that later runs read this evaluation's images from, unless it would be too large."""
+        """Cache of this evaluation for later runs, unless it would be too large."""
         data, images = self.config.data, len(self.index.rows(split))
         slow = min(images, self.config.validation.corruption_images or images)
         made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
