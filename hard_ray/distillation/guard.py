@@ -31,7 +31,7 @@ class Guard:
     """Notices non-finite losses and weights."""
 
     folder: Path
-    """Where the batch of a diverged update is written."""
+    """Folder for the batch of a diverged update."""
     weights: Weights
     ranks: Ranks
     device: torch.device

@@ -57,7 +57,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How long and how often, in updates."""
+    """Length of the run and intervals between log points, evaluations and checkpoints, in updates."""
 
     total: int
     """Student updates of the whole run."""

@@ -1,4 +1,4 @@
-"""What a run keeps of its augmentor while it trains."""
+"""Snapshots of the augmentor during a training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is passed over, and nothing of a killed process stays."""
+"""Checkpoints: a damaged one is skipped, and files of a killed process are removed."""
 
 import json
 from pathlib import Path

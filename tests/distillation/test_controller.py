@@ -7,7 +7,7 @@ from hard_ray.distillation.controller import Controller, ControllerState, PhaseS
 
 
 def phases(controller: Controller, measurements: list[PhaseSignals | None]) -> str:
-    """S and A, one letter an update, from the second one on."""
+    """Phases as letters, S or A for each update from the second one on."""
     letters = []
     for measured in measurements:
         controller.decide(measured)

@@ -67,7 +67,7 @@ def test_it_stops_after_so_many_times_with_the_reason(tmp_path: Path, monkeypatc
 
 
 def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path: Path, monkeypatch):
-    """The last update before a checkpoint fails: it is noticed before the checkpoint, not one update later."""
+    """If the last update before a checkpoint fails, this is noticed before the checkpoint, not one update later."""
     failing(monkeypatch, at=7, times=99)
     with pytest.raises(DivergedError, match="of update 8"):
         run_here(tiny_config("runtime.max_divergences=0"), tmp_path)
@@ -75,7 +75,7 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path: Path, monkeyp
 
 
 def test_a_finite_loss_with_a_gradient_that_is_none_leaves_no_checkpoint_either(tmp_path: Path, monkeypatch):
-    """The update before a checkpoint breaks the weights and says nothing."""
+    """The update before a checkpoint breaks the weights, and its loss is finite."""
     run_here(tiny_config(), tmp_path / "straight")
     update, left = Updater.update, [1]
 

@@ -120,7 +120,7 @@ def test_a_stop_request_leaves_a_checkpoint_to_go_on_from(
 
 
 class SeesAnotherCheckpoint(Ranks):
-    """With another rank, whose newest checkpoint is of update 10."""
+    """One of two ranks; the other's newest checkpoint is of update 10."""
 
     def gather(self, item: object) -> list:
         return [item, 10] if isinstance(item, int) else [item]
@@ -403,6 +403,6 @@ def test_a_teacher_that_is_asked_further_ahead_costs_no_bit_and_no_update(tmp_pa
 
 
 def fixed(*overrides: str) -> RunConfig:
-    """A tiny run without what only HARD has."""
+    """A tiny run without the settings that only HARD has."""
     own = ("augmentor.", "controller.")
     return load_config(preset="digits", overrides=[*(item for item in TINY if not item.startswith(own)), *overrides])

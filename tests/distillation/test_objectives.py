@@ -166,7 +166,7 @@ def test_beyond_the_cap_disagreement_gives_no_gradient_along_either_path():
 
 
 def test_the_two_paths_add_up_to_the_whole_gradient():
-    """The teacher holds the student constant, the worker the teacher: the sum is the total derivative."""
+    """The sum of the gradients along both paths, each with the other network constant, is the total derivative."""
     objective = AugmentorObjective(4.0, 1.0, 0.3)
     images = torch.randn(6, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64).requires_grad_()
     to_t, to_s = (torch.randn(8, 5, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2))

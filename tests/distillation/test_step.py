@@ -1,4 +1,4 @@
-"""The two-phase step against one-process autograd, and what each phase must achieve."""
+"""The two-phase step against one-process autograd, and the effect of each phase."""
 
 import copy
 from pathlib import Path

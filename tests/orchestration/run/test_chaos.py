@@ -1,4 +1,4 @@
-"""Whatever part of a run is killed, it ends with the bits of an undisturbed one, and nothing is left behind."""
+"""A run of which any part was killed ends with the bits of an undisturbed one and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.processes import end, free_ports, lives, mlflow_server
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE_S = 100.0
-"""A raylet whose GCS is gone waits a minute for it by itself; hardray is not there any more to end it sooner."""
+"""A raylet without its GCS exits after a minute; the killed hardray cannot end it sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def straight(place: Path) -> Path:
 
 @contextmanager
 def nothing_left(folder: Path, started: list[psutil.Process]) -> Iterator[None]:
-    """No process of those started, no new shared-memory file, no lock and no half-written file stays."""
+    """Check that no started process, shared-memory file, lock or half-written file is left."""
     before = set(os.listdir(SHARED_MEMORY))
     yield
     last = time.monotonic() + PATIENCE_S
@@ -156,7 +156,7 @@ def test_a_tracking_server_that_is_killed_is_told_the_rest_later(place: Path, st
 
 
 class Slow(BaseHTTPRequestHandler):
-    """Answers everything after 10 seconds, and with nothing that helps."""
+    """Server that answers every request after 10 seconds, with an error."""
 
     def do_GET(self) -> None:
         time.sleep(10)
@@ -187,7 +187,7 @@ def train_seconds(folder: Path) -> float:
 
 
 def test_a_disk_that_fills_up_stops_the_run_with_the_checkpoints_before(place: Path, straight: Path):
-    """A limit on the size of files that the run may write stands for a full disk; then the limit goes."""
+    """A limit on the size of the run's files simulates a full disk; then the limit is lifted."""
     checkpoint = max(path.stat().st_size for path in (straight / "checkpoints").glob("*/*"))
     largest = checkpoint - 1
     done = subprocess.run(

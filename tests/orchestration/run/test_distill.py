@@ -1,4 +1,4 @@
-"""The main job through the command line: a run, a run that was killed and resumed, and what both leave behind."""
+"""`hardray distill` through the command line: a run, a killed and resumed run, and the files of both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(place: Path) -> Path:
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     own_teacher = "teacher.recipe.seed=5"  # that no other test has cached: this run has to train it
     config = write_config(place, "experiment.controls=[kd]", own_teacher)
     (place / "straight.txt").write_text(succeed("distill", "-c", config, "--output", "straight", cwd=place))
@@ -43,7 +43,7 @@ def straight(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def niceness() -> dict[str, int]:
-    """Of the processes of the run that `resumed` kills, by their names."""
+    """Niceness by name, of the processes of the run that `resumed` kills."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""What the driver decides before anything is started."""
+"""Decisions of the driver before anything is started."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Long end-to-end tests: what is killed, interrupted, unreachable or broken, and more than one worker."""
+"""Long end-to-end tests: killed, interrupted, unreachable and broken parts, and more than one worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted secrets are in nothing that a command leaves or says: its output, its run, MLflow's database, Ray's logs."""
+"""Planted secrets appear in no output: not the command's, nor the run folder, MLflow's database or Ray's logs."""
 
 from __future__ import annotations
 

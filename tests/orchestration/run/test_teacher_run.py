@@ -1,4 +1,4 @@
-"""`hardray train-teacher` without Ray: what it trains, and what it says before."""
+"""`hardray train-teacher` without Ray: its configuration and its messages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A teacher of one's own through the command line: killed, resumed, and given to a distillation."""
+"""`hardray train-teacher` through the command line: killed, resumed, and used in a distillation."""
 
 from __future__ import annotations
 
