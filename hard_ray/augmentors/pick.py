@@ -15,7 +15,7 @@ from hard_ray.maths import losses
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Criterion:
     """Score of a candidate; the larger, the more it is worth learning from.
 
     Source: arXiv:2012.02909: the entropies are those of softmax(t) and softmax(s), the divergence is
@@ -56,7 +56,7 @@ class Pick(Augmentor):
         self.config = config
         self.inner = inner
         self.noise_dim = config.pool * inner.noise_dim
-        self.selection = Score(config.score, config.temperature)
+        self.selection = Criterion(config.score, config.temperature)
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The images of one draw, before any are picked."""

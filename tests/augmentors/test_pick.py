@@ -6,7 +6,7 @@ import torch
 
 from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.augmentors.build import build_augmentor
-from hard_ray.augmentors.pick import Pick, Score, picked
+from hard_ray.augmentors.pick import Criterion, Pick, picked
 from hard_ray.config.augmentor import CutmixAugmentor, MixupAugmentor, PickAugmentor, SequenceAugmentor
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -32,18 +32,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def test_the_scores_equal_their_definitions_longhand():
     p, q = softmax(T.numpy()), softmax(S.numpy())
-    assert np.allclose(Score("teacher_entropy")(T, None), -(p * np.log(p)).sum(axis=1), atol=1e-12)
-    assert np.allclose(Score("student_entropy")(None, S), -(q * np.log(q)).sum(axis=1), atol=1e-12)
+    assert np.allclose(Criterion("teacher_entropy")(T, None), -(p * np.log(p)).sum(axis=1), atol=1e-12)
+    assert np.allclose(Criterion("student_entropy")(None, S), -(q * np.log(q)).sum(axis=1), atol=1e-12)
     p4, q4 = softmax(T.numpy() / 4), softmax(S.numpy() / 4)
-    assert np.allclose(Score("kl", 4.0)(T, S), (p4 * np.log(p4 / q4)).sum(axis=1), atol=1e-12)
+    assert np.allclose(Criterion("kl", 4.0)(T, S), (p4 * np.log(p4 / q4)).sum(axis=1), atol=1e-12)
 
 
 def test_each_score_says_whose_logits_it_wants():
-    wants = {kind: (Score(kind).needs_teacher, Score(kind).needs_student) for kind in ("kl", "teacher_entropy")}
+    wants = {kind: (Criterion(kind).needs_teacher, Criterion(kind).needs_student) for kind in ("kl", "teacher_entropy")}
     assert wants == {"kl": (True, True), "teacher_entropy": (True, False)}
-    assert (Score("student_entropy").needs_teacher, Score("student_entropy").needs_student) == (False, True)
+    assert (Criterion("student_entropy").needs_teacher, Criterion("student_entropy").needs_student) == (False, True)
     with pytest.raises(ValueError, match="wants logits"):
-        Score("kl")(T, None)
+        Criterion("kl")(T, None)
 
 
 def test_the_largest_scores_are_kept_and_of_equal_ones_the_earlier():
