@@ -20,7 +20,7 @@ from hard_ray.config.objective import CrossEntropyObjective, DadObjective, HardO
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.records import CheckpointsConfig, ExperimentConfig, TrackingConfig
 from hard_ray.config.runtime import RuntimeConfig
-from hard_ray.config.validation import ValidateConfig
+from hard_ray.config.validation import ValidationConfig
 
 
 class RunConfig(Config):
@@ -34,7 +34,7 @@ class RunConfig(Config):
     controller: ControllerConfig = ThresholdsController()
     optim: OptimConfig = OptimConfig(epochs=30)
     runtime: RuntimeConfig = RuntimeConfig()
-    validation: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
+    validation: ValidationConfig = Field(default=ValidationConfig(), alias="validate")
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     tracking: TrackingConfig = TrackingConfig()
     experiment: ExperimentConfig = ExperimentConfig()

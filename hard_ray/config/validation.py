@@ -12,7 +12,7 @@ Suite = Literal["clean", "shifted", "translate", "shifts", "rotations", "scales"
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
-class ValidateConfig(Config):
+class ValidationConfig(Config):
     """Evaluation during training and at its end."""
 
     every: Epochs = 1.0
