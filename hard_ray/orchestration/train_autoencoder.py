@@ -35,7 +35,7 @@ from hard_ray.orchestration.cluster.hardware import probe
 from hard_ray.orchestration.cluster.resources import data_shares
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
-from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, measure
+from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, reconstruction_quality
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_reconstructions
@@ -207,7 +207,7 @@ class Trainer:
         """Measure, export, draw, and say how it ended; `result.json` comes last."""
         precision = Precision(precision.device)
         began = time.perf_counter()
-        quality = measure(coder, self.pipeline.eval_batches("val", EVAL_BATCH), precision)
+        quality = reconstruction_quality(coder, self.pipeline.eval_batches("val", EVAL_BATCH), precision)
         path = self.folder.path
         coder.save(path)
         write_latents(path / LATENTS_FILE, mean=quality.latent_mean, std=quality.latent_std)

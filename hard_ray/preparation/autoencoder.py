@@ -274,7 +274,7 @@ class Quality:
 
 
 @torch.inference_mode()
-def measure(coder: Autoencoder, batches: Iterable[Batch], precision: Precision) -> Quality:
+def reconstruction_quality(coder: Autoencoder, batches: Iterable[Batch], precision: Precision) -> Quality:
     """Reconstruct images; errors and latents are summed in double precision.
 
     Raises:

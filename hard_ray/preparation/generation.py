@@ -43,7 +43,7 @@ class Originals:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class AttackStatistics:
     """What the attack did, added up over images."""
 
     images: int = 0
@@ -57,13 +57,13 @@ class Score:
     """As they are stored."""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Score:
+    def of(cls, told: Mapping[str, Any]) -> AttackStatistics:
         """From what a shard's header holds."""
         return cls(**told)
 
-    def __add__(self, other: Score) -> Score:
+    def __add__(self, other: AttackStatistics) -> AttackStatistics:
         """Over the images of both."""
-        return Score(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Score)))
+        return AttackStatistics(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def means(self) -> dict[str, Any]:
         """The mean distance, and top-1 in percent."""
@@ -83,11 +83,11 @@ class Made:
     reconstructed: Ticket[NDArray[np.float32]]
     logits: Ticket[NDArray[np.float32]]
 
-    def score(self) -> Score:
+    def score(self) -> AttackStatistics:
         """Waits for the teacher's answers."""
         asked = (self.clean, self.reconstructed, self.logits)
         right = ((ticket.result().argmax(axis=1) == self.originals.labels).sum() for ticket in asked)
-        return Score(len(self.images), self.distance, *map(int, right))
+        return AttackStatistics(len(self.images), self.distance, *map(int, right))
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ def make_shard(
     """
     bad: list[str] = []
     parts: list[ShardRows] = []
-    score = Score()
+    score = AttackStatistics()
     for made in _one_ahead(method.make(each) for each in _batches(pictures, span, method.config.batch_size, bad)):
         score += made.score()
         images = [encode_png(pixels) for pixels in made.images]

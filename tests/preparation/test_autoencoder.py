@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hard_ray.runs.bad_images import BadImages
+from hard_ray.runs.log import MetricsLog, read_points
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.data.batch import Batch
@@ -19,11 +21,9 @@ from hard_ray.preparation.autoencoder import (
     VqObjective,
     build_objective,
     learning_rate,
-    measure,
     psnr,
+    reconstruction_quality,
 )
-from hard_ray.runs.bad_images import BadImages
-from hard_ray.runs.log import MetricsLog, read_points
 from tests.support.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"steps": 12, "batch_size": 16, "widths": (4, 8), "warmup": 2, "latent_channels": 3}
@@ -198,7 +198,7 @@ def test_decibels():
 def test_the_measure_is_over_all_images_and_cells_whatever_the_batches():
     made = objective(TRAININGS["kl"])
     pipeline = digits_pipeline(16)
-    one, other = (measure(made.coder, pipeline.eval_batches("val", size), CPU) for size in (200, 37))
+    one, other = (reconstruction_quality(made.coder, pipeline.eval_batches("val", size), CPU) for size in (200, 37))
     assert one.images == other.images == 200
     assert one.psnr == pytest.approx(other.psnr, abs=1e-4)
     (batch,) = pipeline.eval_batches("val", 200)

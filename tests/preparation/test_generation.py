@@ -28,7 +28,7 @@ from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
-from hard_ray.preparation.generation import Dad, Originals, Score, encode_png, make_shard, spans
+from hard_ray.preparation.generation import AttackStatistics, Dad, Originals, encode_png, make_shard, spans
 from tests.augmentors.made import Halving
 from tests.support.helpers import make_image_folder, tiny_config, untrained_teacher
 
@@ -121,7 +121,7 @@ def test_an_image_is_the_longhand_of_the_method(digits: tuple):
 
 def test_the_score_says_how_far_images_moved_and_what_the_teacher_says_at_each_stage(digits: tuple):
     folder, config, method, index, headers = digits
-    total = sum((Score.of(header.score) for header in headers), Score())
+    total = sum((AttackStatistics.of(header.score) for header in headers), AttackStatistics())
     assert total.images == 120
     assert 0 < total.means()["distance"] <= method.config.eps
     labels = index.labels[index.rows("train")[:120]]
