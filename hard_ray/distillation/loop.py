@@ -267,7 +267,7 @@ class Run:
         self._evaluated_at = self.counters.step
         results = self.evaluate()
         values = _scores(results, clean="val", others="val")
-        top1 = next(iter(results.values())).score.top1
+        top1 = next(iter(results.values())).metrics.top1
         is_best = self.counters.best_top1 is None or top1 > self.counters.best_top1
         if is_best:
             self.counters.best_top1 = top1

@@ -20,7 +20,7 @@ LARGEST = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class EvaluationCache:
     """A folder of arrays under a hash of all that decides them.
 
     A file that cannot be read is made again, and a folder that cannot be written to is done without.

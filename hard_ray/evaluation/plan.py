@@ -15,9 +15,8 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.evaluation.corruptions import sample_of
-from hard_ray.evaluation.measure import Part
 from hard_ray.evaluation.published import PublishedImages, open_published
-from hard_ray.evaluation.suites import conditions
+from hard_ray.evaluation.suites import Condition, conditions
 
 UNREADABLE = -1
 """In place of a part: an image that is not measured, and carries the names of a piece of which none can be read."""
@@ -31,14 +30,14 @@ class SuitePlan:
 
     suite: str
     sources: tuple[EvalPictures, ...]
-    parts: tuple[Part, ...]
+    conditions: tuple[Condition, ...]
     piece: int
     """Images that are read together."""
 
     @property
     def images(self) -> int:
         """Images that the networks see, counted once per part."""
-        return sum(len(self.sources[part.source].rows) for part in self.parts)
+        return sum(len(self.sources[condition.source].rows) for condition in self.conditions)
 
     def pieces(self) -> list[tuple[int, int, int]]:
         """The work: a source, and the positions in it from a first to a last."""
@@ -56,14 +55,14 @@ class SuitePlan:
         if is_lost := not good.any():
             good[0] = True
         images, labels, rows = columns["image"][good], columns["label"][good], columns["sample_id"][good]
-        for number, part in enumerate(self.parts):
-            if part.source == source:
+        for number, condition in enumerate(self.conditions):
+            if condition.source == source:
                 named = np.array([bad, *[""] * (len(rows) - 1)], dtype=object)
                 yield {
-                    "image": part.change(images, rows),
+                    "image": condition.change(images, rows),
                     "label": labels,
                     "sample_id": rows,
-                    "part": np.full(len(rows), UNREADABLE if is_lost else number),
+                    "condition": np.full(len(rows), UNREADABLE if is_lost else number),
                     "bad": named,
                 }
 
@@ -87,8 +86,7 @@ def plan_suite(
     row_bytes = data.in_chans * data.img_size**2
     piece = max(1, min(LARGEST_PIECE, int(block_bytes // row_bytes)))
     if name in get_args(Published):
-        sources, parts = _published(cast(Published, name), evaluation, index, data, split)
-        return SuitePlan(name, sources, parts, piece)
+        return SuitePlan(name, *_published(cast(Published, name), evaluation, index, data, split), piece)
     rows = index.rows(split)
     if name != "clean":
         rows = np.sort(sample_of(rows, evaluation.images, seed=data.split_seed))
@@ -96,32 +94,32 @@ def plan_suite(
     return SuitePlan(name, (pictures,), _changes(name, evaluation, data), piece)
 
 
-def _changes(name: str, evaluation: EvaluationConfig, data: DataConfig) -> tuple[Part, ...]:
+def _changes(name: str, evaluation: EvaluationConfig, data: DataConfig) -> tuple[Condition, ...]:
     if name == "adversarial":
         attack = evaluation.attack
-        return (Part(f"pgd_{attack.norm}", f"{attack.eps:.4g}", attack=attack),)
-    found = conditions(cast(Suite, name), img_size=data.img_size, sampled=True, severities=evaluation.severities)
-    return tuple(Part(each.name, each.severity, change=each.change) for each in found)
+        return (Condition(f"pgd_{attack.norm}", f"{attack.eps:.4g}", attack=attack),)
+    return conditions(cast(Suite, name), img_size=data.img_size, sampled=True, severities=evaluation.severities)
 
 
 def _published(
     name: Published, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, split: str
-) -> tuple[tuple[EvalPictures, ...], tuple[Part, ...]]:
+) -> tuple[tuple[EvalPictures, ...], tuple[Condition, ...]]:
     """A source for each condition; beside a subset of the classes, the clean images of the same."""
     if name == "imagenet-c":
         data = data.model_copy(update={"crop_pct": 1.0})  # its images were cropped when they were made
     found = open_published(name, evaluation.published[name], index.classes)
     sources = [EvalPictures(each.reader, each.labels, data, np.arange(len(each.labels))) for each in found]
-    parts = [
-        Part(each.condition, each.severity, source=number, outputs=each.outputs) for number, each in enumerate(found)
+    measured = [
+        Condition(each.condition, each.severity, source=number, outputs=each.outputs)
+        for number, each in enumerate(found)
     ]
     for each in found:
         rows = _rows_of(each, index, split)
         if each.outputs is not None and len(rows):
             labels = _positions(each.outputs, index.labels)
-            parts.append(Part("clean", "0", source=len(sources), outputs=each.outputs, is_aside=True))
+            measured.append(Condition("clean", "0", source=len(sources), outputs=each.outputs, is_aside=True))
             sources.append(EvalPictures(index.reader, labels, data, rows))
-    return tuple(sources), tuple(parts)
+    return tuple(sources), tuple(measured)
 
 
 def _rows_of(images: PublishedImages, index: ImageIndex, split: str) -> Rows:

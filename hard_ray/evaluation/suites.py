@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.config.validation import Suite
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Scale, Shift, Unchanged
@@ -24,13 +25,24 @@ SCALES = (0.5, 0.65, 0.8, 1, 1.25, 1.5, 2)
 """Factors by which `scales` enlarges images."""
 
 
+UNCHANGED = Unchanged()
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One change of the images, and the names that its result stands under."""
+    """What is done to the images, and the name and severity that the result is listed under."""
 
     name: str
     severity: str
-    change: Change
+    change: Change = UNCHANGED
+    source: int = 0
+    """Which of the suite's sets of images is changed."""
+    attack: EvaluationAttack | None = None
+    """An attack on each network by its own gradient; None: no attack."""
+    outputs: tuple[int, ...] | None = None
+    """The classes that are compared; None: all."""
+    is_aside: bool = False
+    """Whether the result is listed beside the suite's and is not part of its sum."""
 
 
 def conditions(

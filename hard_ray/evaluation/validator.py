@@ -14,10 +14,11 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.teacher import Answered, TeacherPool
-from hard_ray.evaluation.cache import Kept
+from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.suites import Condition, conditions
+from hard_ray.evaluation.results import suite_result
+from hard_ray.evaluation.suites import conditions
 from hard_ray.maths.metrics import Counts, SuiteResult
 from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.ranks import Ranks
@@ -27,7 +28,7 @@ CACHE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _LabelledImages:
     """Images of a split as they are, or as a change made them."""
 
     images: NDArray[np.uint8]
@@ -50,7 +51,7 @@ class Evaluator:
         sample: NDArray[np.int64] | None = None,
         slow_sample: NDArray[np.int64] | None = None,
         severities: Sequence[int] = (3,),
-        kept: Kept | None = None,
+        cache: EvaluationCache | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Put the parts together; nothing is read before the first evaluation.
@@ -65,8 +66,8 @@ class Evaluator:
             sample: sample ids that changed images are measured on; None: all.
             slow_sample: the same for changes that take long.
             severities: of the corruptions.
-            kept: where slowly changed images and the teacher's answers are kept between runs; None: nowhere.
-            on_bad: hears of unreadable images.
+            cache: holds slowly changed images and the teacher's answers between runs; None: no cache.
+            on_bad: callback for the names of unreadable images.
         """
         self.batches = batches
         self.conditions = {
@@ -79,12 +80,12 @@ class Evaluator:
         self.ranks = ranks
         self.sample = sample
         self.slow_sample = slow_sample
-        self.kept = kept
-        self._teacher = pool.identity() if pool is not None and kept is not None else ""
+        self.cache = cache
+        self._teacher = pool.identity() if pool is not None and cache is not None else ""
         self.on_bad = on_bad
-        self._kept: list[_Measured] | None = None
+        self._batches_in_memory: list[_LabelledImages] | None = None
         self._answers: dict[tuple[int, Change], Tensor] = {}
-        self._changed: dict[tuple[int, Change], _Measured] = {}
+        self._changed: dict[tuple[int, Change], _LabelledImages] = {}
         self._changed_bytes = 0
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
@@ -109,22 +110,22 @@ class Evaluator:
         results = self._results(students, with_teacher=with_teacher)
         return results, self._results(teachers, with_teacher=False) if with_teacher else {}
 
-    def _batches(self) -> Iterator[_Measured]:
-        if self._kept is not None:
-            yield from self._kept
+    def _batches(self) -> Iterator[_LabelledImages]:
+        if self._batches_in_memory is not None:
+            yield from self._batches_in_memory
             return
-        kept, size = [], 0
+        read, size = [], 0
         for batch in self.batches():
             self.on_bad(batch.bad)
             labels = torch.tensor(batch.labels).to(self.precision.device)
-            item = _Measured(np.array(batch.images), labels, np.array(batch.sample_ids))
+            item = _LabelledImages(np.array(batch.images), labels, np.array(batch.sample_ids))
             size += item.images.nbytes
             if size <= CACHE_BYTES:
-                kept.append(item)
+                read.append(item)
             yield item
-        self._kept = kept if size <= CACHE_BYTES else None
+        self._batches_in_memory = read if size <= CACHE_BYTES else None
 
-    def _under(self, number: int, batch: _Measured, change: Change) -> _Measured:
+    def _under(self, number: int, batch: _LabelledImages, change: Change) -> _LabelledImages:
         """A batch under a change: unchanged whole, else the images of the sample alone."""
         if isinstance(change, Unchanged) and change.whole:
             return batch
@@ -137,10 +138,10 @@ class Evaluator:
             self._changed[number, change] = made
         return made
 
-    def _change(self, change: Change, given: _Measured) -> NDArray[np.uint8]:
-        if self.kept is None or not change.slow:
+    def _change(self, change: Change, given: _LabelledImages) -> NDArray[np.uint8]:
+        if self.cache is None or not change.slow:
             return change(given.images, given.sample_ids)
-        return self.kept.changed(change, given.images, given.sample_ids, version=package_version())
+        return self.cache.changed(change, given.images, given.sample_ids, version=package_version())
 
     def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
         with self.precision.autocast():
@@ -151,7 +152,7 @@ class Evaluator:
         """Ask the teacher while the student computes, unless its answer is known."""
         if self.pool is None or (number, change) in self._answers:
             return None
-        found = self.kept.answer(self._teacher, pixels) if self.kept else None
+        found = self.cache.answer(self._teacher, pixels) if self.cache else None
         return self.pool.logits(pixels) if found is None else Answered(found)
 
     def _answer(
@@ -160,8 +161,8 @@ class Evaluator:
         if asked is None:
             return self._answers.get((number, change))
         logits = asked.result()
-        if self.kept:
-            self.kept.keep_answer(self._teacher, pixels, logits)
+        if self.cache:
+            self.cache.keep_answer(self._teacher, pixels, logits)
         answer = torch.tensor(logits).to(self.precision.device)
         if (len(self._answers) + 1) * answer.nbytes <= CACHE_BYTES:
             self._answers[number, change] = answer
@@ -172,29 +173,15 @@ class Evaluator:
 
     def _results(self, counts: dict[Change, Counts], *, with_teacher: bool) -> dict[str, SuiteResult]:
         return {
-            suite: _suite_result([(each, counts[each.change]) for each in group], with_teacher=with_teacher)
+            suite: suite_result(group, [counts[each.change] for each in group], with_teacher=with_teacher)
             for suite, group in self.conditions.items()
         }
 
 
-def _within(batch: _Measured, sample: NDArray[np.int64] | None) -> _Measured:
+def _within(batch: _LabelledImages, sample: NDArray[np.int64] | None) -> _LabelledImages:
     """The images of a batch that are in a sample of sample ids."""
     if sample is None:
         return batch
     rows = np.flatnonzero(np.isin(batch.sample_ids, sample))
     labels = batch.labels[torch.from_numpy(rows).to(batch.labels.device)]
-    return _Measured(batch.images[rows], labels, batch.sample_ids[rows])
-
-
-def _suite_result(counts: list[tuple[Condition, Counts]], *, with_teacher: bool) -> SuiteResult:
-    total = Counts()
-    by: dict[str, dict[str, Counts]] = {}
-    for condition, counted in counts:
-        part = by.setdefault(condition.name, {}).setdefault(condition.severity, Counts())
-        part.values += counted.values
-        total.values += counted.values
-    parts = {
-        name: {severity: part.score(with_teacher=False).top1 for severity, part in severities.items()}
-        for name, severities in by.items()
-    }
-    return SuiteResult(total.score(with_teacher=with_teacher), parts)
+    return _LabelledImages(batch.images[rows], labels, batch.sample_ids[rows])

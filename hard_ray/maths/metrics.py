@@ -14,7 +14,7 @@ ECE_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Metrics:
     """One network under one condition, or a mean over conditions; in percent, except the loss."""
 
     top1: float
@@ -26,6 +26,10 @@ class Score:
     """Share of images on which student and teacher predict the same class."""
     loss: float = float("nan")
     """Mean cross-entropy to the labels, in nats."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers that are known."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class Counts:
@@ -64,8 +68,8 @@ class Counts:
         bins = self.values[4:].view(3, ECE_BINS).T.tolist()
         return [[n, 100.0 * confidence / n, 100.0 * right / n] for n, right, confidence in bins if n]
 
-    def score(self, *, with_teacher: bool) -> Score:
-        """Compute the metrics.
+    def metrics(self, *, with_teacher: bool = False) -> Metrics:
+        """Accuracy, calibration and loss; agreement only `with_teacher`.
 
         The calibration error is the mean over 15 bins of equal width of |accuracy - confidence|, weighted by the
         images in each: Guo et al. 2017, arXiv:1706.04599, equation 3.
@@ -74,7 +78,7 @@ class Counts:
         _, right, confidence = self.values[4:].view(3, ECE_BINS)
         gap = float((right - confidence).abs().sum())
         total = max(n, 1.0)
-        return Score(
+        return Metrics(
             top1=100.0 * correct / total,
             ece=100.0 * gap / total,
             n=int(n),
@@ -85,15 +89,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
-    """A suite's score, and its parts by condition and severity."""
+    """A suite's metrics, and its top-1 in percent by condition and severity."""
 
-    score: Score
+    metrics: Metrics
     by: dict[str, dict[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as `evaluation.json` holds them."""
-        values = {key: value for key, value in asdict(self.score).items() if value is not None}
-        return values | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
+        return self.metrics.to_json() | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
 
     def _severities(self) -> int:
         return max((len(severities) for severities in self.by.values()), default=0)

@@ -1,34 +1,51 @@
-"""Progress of a long job, said every few seconds."""
+"""Progress of a long job, reported every few seconds."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from hard_ray.data.generated_shard import ShardHeader
-
 SAY_EVERY_S = 5.0
 
 
-class Progress:
-    """Says every few seconds how far it is; speed is measured from the first shard on, actors start before."""
+class ProgressLine:
+    """Counts finished images and says when a line is due.
 
-    def __init__(self, shards: int, say: Callable[[str], None]) -> None:
-        """`shards` are all of the set."""
-        self.shards = shards
-        self.say = say
-        self._images = 0
+    Speed is measured from the first result on, because actors start before it.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, measured_from_s: float = 0.0) -> None:
+        """Start the clock.
+
+        Args:
+            say: callback for a line.
+            measured_from_s: seconds after the first result from which the speed is known.
+        """
+        self._say = say
+        self._measured_from_s = measured_from_s
+        self.done = self._first = 0
         self._began: float | None = None
-        self._said = time.monotonic()
+        self.started = self._said = self._last = time.monotonic()
 
-    def note(self, done: dict[int, ShardHeader], header: ShardHeader) -> None:
-        """One more shard was made."""
-        now = time.monotonic()
+    @property
+    def images_per_s(self) -> float | None:
+        """Speed since the first result; None while it is not known."""
+        seconds = self._last - (self._began or self._last)
+        return (self.done - self._first) / seconds if seconds > self._measured_from_s else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last line was said some seconds before the last result."""
+        return self._last - self._said > SAY_EVERY_S
+
+    def add(self, images: int) -> None:
+        """Count finished images."""
+        self._last = time.monotonic()
+        self.done += images
         if self._began is None:
-            self._began = now
-        else:
-            self._images += header.rows
-        if now - self._said > SAY_EVERY_S or len(done) == self.shards:
-            self._said = now
-            speed = f"  {self._images / (now - self._began):,.0f} images/s" if self._images else ""
-            self.say(f"shard {len(done):>5} of {self.shards}{speed}")
+            self._began, self._first = self._last, self.done
+
+    def say(self, line: str) -> None:
+        """Report a line."""
+        self._said = self._last
+        self._say(line)

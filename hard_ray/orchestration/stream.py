@@ -6,12 +6,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import ray
+import ray.data
 from ray.data import DataContext, ExecutionResources
 
 from hard_ray.config.data import DataConfig
@@ -22,6 +22,7 @@ from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPicture
 from hard_ray.data.schedule import Schedule
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.processes import give_way
+from hard_ray.orchestration.shipped import Shipped
 
 _UPDATES_PER_EXECUTION = 1000
 _LARGEST_BLOCK_ROWS = 1024
@@ -41,7 +42,7 @@ class Pipeline:
     block_bytes: float
     generated: GeneratedImages | None = None
     """What stands beside the training images."""
-    _shipped: dict[str, Any] = field(default_factory=dict)
+    _shipped: dict[str, Shipped[Pictures]] = field(default_factory=dict)
 
     def train_batches(self, first: int) -> Generator[Batch]:
         """Batches of the schedule from number `first` on, without end.
@@ -70,11 +71,11 @@ class Pipeline:
         if stop <= start:
             return
         if name not in self._shipped:  # once per run: an index can be large
-            self._shipped[name] = ray.put(pictures)
+            self._shipped[name] = Shipped.put(pictures)
         configure_ray_data(DataShare(self.share.cpus, min(self.share.object_store_bytes, self._bytes_ahead())))
         blocks = max(1, -(-(stop - start) // self._rows_per_block()))
         stream = ray.data.range(stop - start, override_num_blocks=blocks).map_batches(
-            _make_columns(start), batch_size=None, fn_args=([self._shipped[name]],), zero_copy_batch=True
+            _make_columns(start), batch_size=None, fn_args=(self._shipped[name],), zero_copy_batch=True
         )
         for columns in stream.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=False):
             yield to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
@@ -92,10 +93,9 @@ class Pipeline:
 
 
 def _make_columns(start: int) -> Callable[..., Columns]:
-    def make(block: Columns, shipped: Sequence[Any]) -> Columns:
+    def make(block: Columns, pictures: Shipped[Pictures]) -> Columns:
         give_way()
-        pictures: Pictures = ray.get(shipped[0])
-        return pictures(block["id"] + start)
+        return pictures.get()(block["id"] + start)
 
     return make
 

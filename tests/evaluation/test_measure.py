@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from hard_ray.config.evaluation import EvaluationAttack
 from hard_ray.distillation.teacher import FrozenNetwork
 from hard_ray.evaluation.changes import Shift
-from hard_ray.evaluation.measure import Measuring, Part, suite_results
+from hard_ray.evaluation.measure import MeasuredNetworks
+from hard_ray.evaluation.results import evaluation_numbers
+from hard_ray.evaluation.suites import Condition
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import InputContract, Network
 
@@ -44,37 +46,41 @@ def test_counts_equal_longhand_ones_whatever_the_batch():
     pixels, labels, ids = images()
     student, beside = longhand(1, pixels), longhand(2, pixels)
     for batch_size in (7, 64):
-        own, other = Measuring(teacher(1), teacher(2), batch_size).counts(Part("clean", "0"), pixels, labels, ids)
-        score = own.score(with_teacher=True)
+        own, other = MeasuredNetworks(teacher(1), teacher(2), batch_size).counts(
+            Condition("clean", "0"), pixels, labels, ids
+        )
+        score = own.metrics(with_teacher=True)
         assert score.n == 40
         assert score.top1 == pytest.approx(100 * (student.argmax(1) == labels).mean())
         assert score.agreement == pytest.approx(100 * (student.argmax(1) == beside.argmax(1)).mean())
-        assert other.score(with_teacher=False).top1 == pytest.approx(100 * (beside.argmax(1) == labels).mean())
+        assert other.metrics().top1 == pytest.approx(100 * (beside.argmax(1) == labels).mean())
 
 
 def test_a_mask_compares_its_classes_alone():
     pixels, labels, ids = images()
-    part = Part("subset", "0", outputs=(2, 0))
+    part = Condition("subset", "0", outputs=(2, 0))
     rows = labels != 1
     places = np.where(labels[rows] == 2, 0, 1)
-    own, _ = Measuring(teacher(1), None, 16).counts(part, pixels[rows], places, ids[rows])
+    own, _ = MeasuredNetworks(teacher(1), None, 16).counts(part, pixels[rows], places, ids[rows])
     guesses = longhand(1, pixels[rows])[:, [2, 0]].argmax(1)
-    assert own.score(with_teacher=False).top1 == pytest.approx(100 * (guesses == places).mean())
+    assert own.metrics().top1 == pytest.approx(100 * (guesses == places).mean())
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_attack_equals_a_longhand_ascent_of_the_networks_own_loss(norm: str):
     pixels, labels, ids = images()
     config = EvaluationAttack(norm=norm, eps=0.2, step_size=0.07, steps=4, random_start=0.0)
-    own, other = Measuring(teacher(1), teacher(2), 16).counts(Part("pgd", "0.2", attack=config), pixels, labels, ids)
+    own, other = MeasuredNetworks(teacher(1), teacher(2), 16).counts(
+        Condition("pgd", "0.2", attack=config), pixels, labels, ids
+    )
     attacked = {seed: ascend(seed, pixels / 255.0, labels, norm) for seed in (1, 2)}
     guess = {seed: longhand(seed, 255.0 * found).argmax(1) for seed, found in attacked.items()}
-    assert own.score(with_teacher=True).top1 == pytest.approx(100 * (guess[1] == labels).mean())
-    assert other.score(with_teacher=False).top1 == pytest.approx(100 * (guess[2] == labels).mean())
+    assert own.metrics(with_teacher=True).top1 == pytest.approx(100 * (guess[1] == labels).mean())
+    assert other.metrics().top1 == pytest.approx(100 * (guess[2] == labels).mean())
     seen = longhand(2, 255.0 * attacked[1]).argmax(1)
-    assert own.score(with_teacher=True).agreement == pytest.approx(100 * (guess[1] == seen).mean())
+    assert own.metrics(with_teacher=True).agreement == pytest.approx(100 * (guess[1] == seen).mean())
     clean = 100 * (longhand(1, pixels).argmax(1) == labels).mean()
-    assert own.score(with_teacher=False).top1 < clean
+    assert own.metrics().top1 < clean
 
 
 def ascend(seed: int, centre: np.ndarray, labels: np.ndarray, norm: str) -> np.ndarray:
@@ -108,9 +114,9 @@ def counts(*outcomes: tuple[bool, float]) -> Counts:
 
 
 def test_a_suites_numbers_are_sums_over_its_parts_and_what_stands_aside_is_not_in_them():
-    parts = (Part("fog", "1"), Part("fog", "2"), Part("clean", "0", is_aside=True))
+    parts = (Condition("fog", "1"), Condition("fog", "2"), Condition("clean", "0", is_aside=True))
     students = [counts((True, 0.9), (False, 0.8)), counts((True, 0.7), (True, 0.7)), counts((False, 0.6))]
-    student, teacher_of = suite_results(parts, students, None, has_mce=False)
+    student, teacher_of = evaluation_numbers(parts, students, None, has_mce=False)
     assert teacher_of == {}
     assert student["top1"] == 75.0
     assert student["n"] == 4
@@ -121,20 +127,22 @@ def test_a_suites_numbers_are_sums_over_its_parts_and_what_stands_aside_is_not_i
 
 
 def test_corruptions_are_compared_with_the_teachers():
-    parts = (Part("fog", "1"), Part("snow", "1"))
+    parts = (Condition("fog", "1"), Condition("snow", "1"))
     students = [counts((True, 0.9), (False, 0.8)), counts((False, 0.7), (False, 0.7))]
     teachers = [counts((True, 0.9), (False, 0.8)), counts((True, 0.7), (False, 0.7))]
-    student, _ = suite_results(parts, students, teachers, has_mce=False)
+    student, _ = evaluation_numbers(parts, students, teachers, has_mce=False)
     assert student["mce_vs_teacher"] == pytest.approx(100 * (1 + 2) / 2)
-    shifts, _ = suite_results((Part("shift", "1", change=Shift(1, 1)),), students[:1], teachers[:1], has_mce=False)
+    shifts, _ = evaluation_numbers(
+        (Condition("shift", "1", change=Shift(1, 1)),), students[:1], teachers[:1], has_mce=False
+    )
     assert "mce_vs_teacher" not in shifts
 
 
 def test_one_corruption_at_one_severity_is_a_suite():
     pixels, labels, ids = images()
-    part = Part("fog", "3")
-    own, other = Measuring(teacher(1), teacher(2), 16).counts(part, pixels, labels, ids)
-    student, beside = suite_results([part], [own], [other], has_mce=True)
+    part = Condition("fog", "3")
+    own, other = MeasuredNetworks(teacher(1), teacher(2), 16).counts(part, pixels, labels, ids)
+    student, beside = evaluation_numbers([part], [own], [other], has_mce=True)
     assert student["by"] == {"fog": {"3": student["top1"]}}
     assert student["mce_vs_teacher"] == pytest.approx(100 * (100 - student["top1"]) / (100 - beside["top1"]))
     assert "mce" not in student

@@ -8,7 +8,7 @@ from torch import nn
 from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import Answered
-from hard_ray.evaluation.cache import Kept
+from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.maths.metrics import Counts
@@ -22,7 +22,7 @@ def test_counts_equal_a_longhand_example():
     counts = Counts()
     counts.add(probabilities[:3].log(), labels[:3], teacher[:3])
     counts.add(probabilities[3:].log(), labels[3:], teacher[3:])
-    score = counts.score(with_teacher=True)
+    score = counts.metrics(with_teacher=True)
     assert score.n == 4
     assert score.top1 == 50.0
     assert score.agreement == 75.0
@@ -37,7 +37,7 @@ def test_a_calibrated_network_has_no_calibration_error():
     labels = (torch.rand(200_000, generator=random, dtype=torch.float64) > confidence).long()
     counts = Counts()
     counts.add(torch.stack([confidence, 1 - confidence], dim=1).log(), labels)
-    assert counts.score(with_teacher=False).ece < 0.5
+    assert counts.metrics().ece < 0.5
 
 
 class Brightness(nn.Module):
@@ -86,16 +86,16 @@ def test_students_and_teachers_are_measured_per_suite_and_severity():
     student, teacher = evaluator(Pool(), on_bad=heard.extend).evaluate(Brightness())
     assert student["clean"].to_json() == {
         "top1": 100.0,
-        "ece": pytest.approx(student["clean"].score.ece),
+        "ece": pytest.approx(student["clean"].metrics.ece),
         "n": 12,
         "agreement": 100.0,
-        "loss": student["clean"].score.loss,
+        "loss": student["clean"].metrics.loss,
     }
-    assert student["shifted"].score.n == 96
+    assert student["shifted"].metrics.n == 96
     assert set(student["shifted"].to_json()["by"]["shift"]) == {"2", "4"}
     mean = np.mean(list(student["shifted"].by["shift"].values()))
-    assert student["shifted"].score.top1 == pytest.approx(mean)
-    assert teacher["shifted"].score.top1 == student["shifted"].score.top1
+    assert student["shifted"].metrics.top1 == pytest.approx(mean)
+    assert teacher["shifted"].metrics.top1 == student["shifted"].metrics.top1
     assert heard == ["b0", "b1", "b2"]
 
 
@@ -134,10 +134,10 @@ def test_what_two_suites_have_in_common_is_made_and_asked_once():
     suites = ("clean", "translate", "shifts", "rotations")
     student, _ = evaluator(pool, suites).evaluate(Brightness())
     assert pool.asked == 3 * (1 + 6 + 6)
-    assert student["shifts"].by["shift"]["0"] == student["clean"].score.top1
-    assert student["rotations"].by["rotation"]["0"] == student["clean"].score.top1
-    assert student["shifts"].by["shift"]["3"] == student["translate"].score.top1
-    assert {suite: student[suite].score.n for suite in suites} == {
+    assert student["shifts"].by["shift"]["0"] == student["clean"].metrics.top1
+    assert student["rotations"].by["rotation"]["0"] == student["clean"].metrics.top1
+    assert student["shifts"].by["shift"]["3"] == student["translate"].metrics.top1
+    assert {suite: student[suite].metrics.n for suite in suites} == {
         "clean": 12,
         "translate": 12,
         "shifts": 12 * 7,
@@ -176,7 +176,7 @@ def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
     sample = np.array([1, 2, 11])  # none of the second batch
     measured = evaluator(Pool(), ("clean", "corruptions"), slow_sample=sample)
     one, _ = measured.evaluate(Brightness())
-    assert (one["clean"].score.n, one["corruptions"].score.n) == (12, 15 * 3)
+    assert (one["clean"].metrics.n, one["corruptions"].metrics.n) == (12, 15 * 3)
     assert sorted(made) == sorted(15 * [1, 2, 11])
     assert measured.evaluate(Brightness())[0] == one
     assert len(made) == 15 * 3 * (1 if cache > 100 else 2)
@@ -186,14 +186,14 @@ def test_a_slow_suite_is_measured_on_the_sample_and_made_once_where_it_fits(
 
 def test_changed_images_are_a_sample_and_clean_ones_are_all():
     student, _ = evaluator(Pool(), ("clean", "shifts"), sample=np.array([0, 5, 11])).evaluate(Brightness())
-    assert (student["clean"].score.n, student["shifts"].score.n) == (12, 7 * 3)
+    assert (student["clean"].metrics.n, student["shifts"].metrics.n) == (12, 7 * 3)
     whole, _ = evaluator(Pool(), ("shifts",)).evaluate(Brightness())
-    assert whole["shifts"].score.n == 7 * 12
+    assert whole["shifts"].metrics.n == 7 * 12
 
 
 def test_a_teacher_is_asked_once_for_all_runs_whose_evaluation_is_kept(tmp_path: Path):
-    kept, first, second = Kept(tmp_path), Pool(), Pool()
-    one = evaluator(first, kept=kept).evaluate(Brightness())
+    cache, first, second = EvaluationCache(tmp_path), Pool(), Pool()
+    one = evaluator(first, cache=cache).evaluate(Brightness())
     assert first.asked > 0
-    assert evaluator(second, kept=kept).evaluate(Brightness()) == one
+    assert evaluator(second, cache=cache).evaluate(Brightness()) == one
     assert second.asked == 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
@@ -32,8 +31,8 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.measure import suite_results
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
+from hard_ray.evaluation.results import evaluation_numbers
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export.target import Target
 from hard_ray.files import is_vacant, make_folder, read_json, write_json
@@ -43,7 +42,9 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
-from hard_ray.orchestration.evaluate.actors import Measurer, NetworksSpec, make_views
+from hard_ray.orchestration.evaluate.actors import EvaluationActor, NetworksSpec, make_views
+from hard_ray.orchestration.progress import ProgressLine
+from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
@@ -56,7 +57,6 @@ IMAGENET_C_SIZE = 224
 MOST_ACTORS = 8
 """On one machine's cores, each with the networks in its memory; more cores give each more threads."""
 
-SAY_EVERY_S = 5.0
 MEASURED_FROM_S = 1.0
 
 
@@ -101,7 +101,7 @@ def evaluate(
         teacher = _teacher(target, config, index, say) if with_teacher else None
         actors = Actors.of(config.runtime, cluster)
         networks = _networks(target.model, config, index, teacher, evaluation.batch_size, actors.threads)
-        result = Job(config, evaluation, index, split, folder, networks, cluster, actors, say).run(plans)
+        result = Evaluation(config, evaluation, index, split, folder, networks, cluster, actors, say).run(plans)
     if target.run is not None and not target.is_outcome:
         say("MLflow keeps the run's own numbers: these are not of its finished student on its data")
     elif target.run is not None and config.tracking.enabled:
@@ -194,7 +194,7 @@ def _networks(
 
 
 @dataclass(slots=True)
-class Job:
+class Evaluation:
     """One start of an evaluation."""
 
     config: RunConfig
@@ -233,9 +233,9 @@ class Job:
 
     def _identities(self) -> dict[str, str]:
         """Who is measured; the networks themselves are not kept here, the actors have their own."""
-        measuring = self.networks.build()
-        teacher = {} if measuring.teacher is None else {"teacher": measuring.teacher.identity()}
-        return {"student": measuring.student.identity(), **teacher}
+        networks = self.networks.build()
+        teacher = {} if networks.teacher is None else {"teacher": networks.teacher.identity()}
+        return {"student": networks.student.identity(), **teacher}
 
     def _begun(self, identities: dict[str, str]) -> dict[str, Any]:
         """What an earlier start measured of the same networks and data.
@@ -279,15 +279,15 @@ class Job:
 
     def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
         """One suite: numbers of the student and of the teacher, and the seconds it took."""
-        students, teachers = ([Counts() for _ in plan.parts] for _ in range(2))
-        progress = Progress(plan, self.say)
+        students, teachers = ([Counts() for _ in plan.conditions] for _ in range(2))
+        progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
         try:
-            for told in self._dataset(plan).iter_batches(batch_size=None, prefetch_batches=0):
-                for row, part in enumerate(told["part"].tolist()):
-                    students[part].values += _tensor(told["student"][row])
-                    teachers[part].values += _tensor(told["teacher"][row])
-                    progress.note(int(told["student"][row][0]))
-                self.bad.add(name for names in map(str, told["bad"]) if names for name in names.split("\n"))
+            for rows in self._dataset(plan).iter_batches(batch_size=None, prefetch_batches=0):
+                for row, number in enumerate(rows["condition"].tolist()):
+                    students[number].values += _tensor(rows["student"][row])
+                    teachers[number].values += _tensor(rows["teacher"][row])
+                    _report(plan, progress, int(rows["student"][row][0]))
+                self.bad.add(name for names in map(str, rows["bad"]) if names for name in names.split("\n"))
         except KeyboardInterrupt:
             raise StoppedError(
                 f"stopped; what was measured is in {self.folder.evaluation}, and the same command goes on"
@@ -299,8 +299,9 @@ class Job:
             raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
         has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
         with_teacher = self.networks.teacher is not None
-        found = suite_results(plan.parts, students, teachers if with_teacher else None, has_mce=has_mce)
-        progress.close(found[0]["top1"])
+        found = evaluation_numbers(plan.conditions, students, teachers if with_teacher else None, has_mce=has_mce)
+        speed = f", {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
+        self.say(f"{plan.suite}: top-1 {found[0]['top1']:.2f} % of {progress.done:,} images{speed}")
         return *found, time.monotonic() - progress.started
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
@@ -310,16 +311,15 @@ class Job:
         configure_ray_data(
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
-        shipped = ray.put(plan)
         views = ray.data.range(pieces, override_num_blocks=pieces).map_batches(
             cast(Any, make_views),
             batch_size=None,
-            fn_args=([shipped],),
+            fn_args=(Shipped.put(plan),),
             scheduling_strategy="SPREAD",  # whatever differs from the actors' keeps Ray Data from making both in one
         )
         return views.map_batches(
-            Measurer,
-            fn_constructor_args=(self.networks, plan.parts),
+            EvaluationActor,
+            fn_constructor_args=(self.networks, plan.conditions),
             batch_size=None,
             zero_copy_batch=True,
             compute=ActorPoolStrategy(size=min(actors.number, pieces)),
@@ -338,37 +338,12 @@ class Job:
             save_png(figure, self.folder.path / f"{name}.png")
 
 
-class Progress:
-    """Says every few seconds how far a suite is; speed is measured from the first answer on, actors start before."""
-
-    def __init__(self, plan: SuitePlan, say: Callable[[str], None]) -> None:
-        """Nothing is answered yet."""
-        self.suite, self.images, self.say = plan.suite, plan.images, say
-        self.done = self._first = 0
-        self._began: float | None = None
-        self.started = self._said = self._last = time.monotonic()
-
-    @property
-    def images_per_s(self) -> float | None:
-        """From the first answer on; None before that says something."""
-        seconds = self._last - (self._began or self._last)
-        return (self.done - self._first) / seconds if seconds > MEASURED_FROM_S else None
-
-    def note(self, images: int) -> None:
-        """So many more were answered."""
-        self._last = now = time.monotonic()
-        self.done += images
-        if self._began is None:
-            self._began, self._first = now, self.done
-        elif now - self._said > SAY_EVERY_S and self.images_per_s:
-            self._said = now
-            left = (self.images - self.done) / self.images_per_s
-            self.say(f"{self.suite}: {self.done:,} of {self.images:,} images  about {left:.0f} s left")
-
-    def close(self, top1: float) -> None:
-        """The suite is measured."""
-        speed = f", {self.images_per_s:,.0f} images/s" if self.images_per_s else ""
-        self.say(f"{self.suite}: top-1 {top1:.2f} % of {self.done:,} images{speed}")
+def _report(plan: SuitePlan, progress: ProgressLine, images: int) -> None:
+    """Say now and then how far a suite is."""
+    progress.add(images)
+    if progress.is_due and progress.images_per_s:
+        left = (plan.images - progress.done) / progress.images_per_s
+        progress.say(f"{plan.suite}: {progress.done:,} of {plan.images:,} images  about {left:.0f} s left")
 
 
 def _tensor(values: NDArray[np.float64]) -> Tensor:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from hard_ray.config.generation import GenerationConfig
@@ -21,6 +19,7 @@ from hard_ray.errors import HardrayError, ModelError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
+from hard_ray.orchestration.shipped import Shipped
 from hard_ray.preparation.generation import Dad, make_shard
 
 
@@ -46,10 +45,10 @@ class MakerPlan:
 class ShardMaker:
     """Makes shards, one after the other; the autoencoder is loaded once, with the first."""
 
-    def __init__(self, plan: MakerPlan, shipped: Sequence[Any]) -> None:
-        """`shipped` holds a reference to the split's pictures."""
+    def __init__(self, plan: MakerPlan, pictures: Shipped[EvalPictures]) -> None:
+        """`pictures` are the split's."""
         self.plan = plan
-        self.shipped = shipped
+        self.pictures = pictures
         self._parts: tuple[Dad, EvalPictures] | None = None
 
     def __call__(self, block: Columns) -> Columns:
@@ -83,8 +82,7 @@ class ShardMaker:
         pool: TeacherPool
         pool = LocalPool(FrozenNetwork.build(plan.teacher)) if plan.pool is None else RayPool(plan.pool, first=first)
         check_identity(pool, plan.teacher_identity)
-        pictures: EvalPictures = ray.get(self.shipped[0])
-        return Dad(coder.to(precision.device), pool, plan.config, plan.seed, precision), pictures
+        return Dad(coder.to(precision.device), pool, plan.config, plan.seed, precision), self.pictures.get()
 
 
 def coder_precision() -> Precision:

@@ -39,10 +39,11 @@ from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resol
 from hard_ray.orchestration.generate.actors import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
-from hard_ray.orchestration.progress import Progress
+from hard_ray.orchestration.progress import ProgressLine
+from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
 from hard_ray.preparation.folders import SetFolder
-from hard_ray.preparation.generation import FORMAT, Dad, Score, spans
+from hard_ray.preparation.generation import FORMAT, AttackStatistics, Dad, spans
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_generated
 from hard_ray.runs.bad_images import BadImages
@@ -293,7 +294,7 @@ class Generation:
 
     def _stream(self, plan: MakerPlan, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
         """Add the headers of finished shards to `done`; what ended the job early, once nothing of it is left."""
-        progress = Progress(len(self.spans), self.say)
+        progress = ProgressLine(self.say)
         try:
             # nothing is fetched ahead: a shard would be told of when the next is there
             for told in self._dataset(plan, cluster).iter_batches(batch_size=1, prefetch_batches=0):
@@ -301,12 +302,18 @@ class Generation:
                     return HardrayError(error)
                 header = ShardHeader.of(json.loads(str(told["header"][0])))
                 done[header.shard] = header
-                progress.note(done, header)
+                self._report(progress, header, len(done))
                 if too_many := self._bad(done).problem():
                     return too_many
         except KeyboardInterrupt:
             return StoppedError(f"stopped; the same command goes on with {self.folder.path}")
         return None
+
+    def _report(self, progress: ProgressLine, header: ShardHeader, done: int) -> None:
+        progress.add(header.rows)
+        if progress.is_due or done == len(self.spans):
+            speed = f"  {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
+            progress.say(f"shard {done:>5} of {len(self.spans)}{speed}")
 
     def _dataset(self, plan: MakerPlan, cluster: Cluster) -> ray.data.Dataset:
         """A block for each shard, and actors that reserve what student workers would."""
@@ -317,13 +324,13 @@ class Generation:
             DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
         )
         index, data = self.index, self.config.data
-        pictures = ray.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
+        pictures = Shipped.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
         numbers = ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing))
         with warnings.catch_warnings():  # Ray 2.64 will have another way to say max_restarts; there is none yet
             warnings.simplefilter("ignore", DeprecationWarning)
             return numbers.map_batches(
                 ShardMaker,
-                fn_constructor_args=(plan, [pictures]),
+                fn_constructor_args=(plan, pictures),
                 batch_size=1,
                 compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
                 num_cpus=runtime.cpus_per_worker,
@@ -341,7 +348,7 @@ class Generation:
     def _manifest(self, done: dict[int, ShardHeader], *, complete: bool) -> dict[str, Any]:
         generation, runtime = self.generation, self.config.runtime
         headers = [done[number] for number in sorted(done)] if complete else []
-        score = sum((Score.of(header.score) for header in headers), Score())
+        score = sum((AttackStatistics.of(header.score) for header in headers), AttackStatistics())
         return {
             "complete": complete,
             "format": FORMAT,

@@ -35,7 +35,7 @@ from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import TeacherPool, check_identity
 from hard_ray.errors import AgreedError, DivergedError
 from hard_ray.evaluation import corruptions
-from hard_ray.evaluation.cache import LARGEST, Kept
+from hard_ray.evaluation.cache import LARGEST, EvaluationCache
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
@@ -288,10 +288,10 @@ class Builder:
             sample=choose(validation.changed_images),
             slow_sample=choose(validation.corruption_images),
             severities=validation.corruption_severities,
-            kept=self._kept(suites, split),
+            cache=self._cache(suites, split),
         )
 
-    def _kept(self, suites: Sequence[Suite], split: SplitName) -> Kept | None:
+    def _cache(self, suites: Sequence[Suite], split: SplitName) -> EvaluationCache | None:
         """Cache of this evaluation for later runs, unless it would be too large."""
         data, images = self.config.data, len(self.index.rows(split))
         slow = min(images, self.config.validation.corruption_images or images)
@@ -299,7 +299,7 @@ class Builder:
         kinds = sum(count for suite, count in made.items() if suite in suites)
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
         size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
-        return Kept(cache_folder() / "evaluations") if size <= LARGEST else None
+        return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
 
     def _report(self, metrics: dict[str, Any]) -> None:
         import ray.train

@@ -27,8 +27,8 @@ from hard_ray.networks.network import Network, build_student, image_spec
 from hard_ray.orchestration.cluster.demand import DATA_CPUS
 from hard_ray.orchestration.cluster.resources import Cluster
 from hard_ray.orchestration.evaluate import job as evaluate
-from hard_ray.orchestration.evaluate.actors import Measurer
-from hard_ray.orchestration.evaluate.job import Job
+from hard_ray.orchestration.evaluate.actors import EvaluationActor
+from hard_ray.orchestration.evaluate.job import Evaluation
 from hard_ray.runs.folder import RunFolder
 from tests.support.helpers import make_image_folder, tiny_config
 
@@ -59,20 +59,20 @@ class Here:
     measured: list[str] = []
 
     @staticmethod
-    def dataset(job: Job, plan: SuitePlan) -> Any:
+    def dataset(job: Evaluation, plan: SuitePlan) -> Any:
         Here.measured.append(plan.suite)
         return _Rows(job, plan)
 
 
 class _Rows:
-    def __init__(self, job: Job, plan: SuitePlan) -> None:
+    def __init__(self, job: Evaluation, plan: SuitePlan) -> None:
         self.job, self.plan = job, plan
 
     def iter_batches(self, **_: object) -> Iterator[dict]:
-        measurer = Measurer(self.job.networks, self.plan.parts)
+        actor = EvaluationActor(self.job.networks, self.plan.conditions)
         for piece in self.plan.pieces():
             views = list(self.plan.views(*piece))
-            yield measurer({key: np.concatenate([view[key] for view in views]) for key in views[0]})
+            yield actor({key: np.concatenate([view[key] for view in views]) for key in views[0]})
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     Here.measured = []
     monkeypatch.setattr(evaluate, "_networks_only", networks_only)
-    monkeypatch.setattr(Job, "_dataset", Here.dataset)
+    monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     return Here.measured
 
 
@@ -141,16 +141,16 @@ def test_a_stop_keeps_the_suites_before_it(networks, here, tmp_path: Path, monke
     config, student, _, _ = networks
     settings = evaluation_settings({"suites": ["clean", "rotations"], "images": 20})
 
-    def stop(job: Job, plan: SuitePlan) -> Any:
+    def stop(job: Evaluation, plan: SuitePlan) -> Any:
         if plan.suite == "rotations":
             raise SystemExit  # as sudden as it gets within a process
         return Here.dataset(job, plan)
 
-    monkeypatch.setattr(Job, "_dataset", stop)
+    monkeypatch.setattr(Evaluation, "_dataset", stop)
     with pytest.raises(SystemExit):
         evaluate.evaluate(target_of(str(student), config), settings, tmp_path / "e")
     assert list(read_json(tmp_path / "e" / "evaluation.json")["suites"]) == ["clean"]
-    monkeypatch.setattr(Job, "_dataset", Here.dataset)
+    monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     result = evaluate.evaluate(target_of(str(student), config), settings, tmp_path / "e")
     assert here == ["clean", "rotations"]
     assert list(result["suites"]) == ["clean", "rotations"]
@@ -256,7 +256,7 @@ def test_the_pieces_cover_every_row_of_every_source_once(networks):
     assert plan.piece == 37
     covered = [position for _, start, stop in plan.pieces() for position in range(start, stop)]
     assert covered == list(range(300))
-    assert plan.images == 300 * len(plan.parts)
+    assert plan.images == 300 * len(plan.conditions)
 
 
 def test_a_ray_job_finds_what_this_process_finds(networks, cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -264,7 +264,7 @@ def test_a_ray_job_finds_what_this_process_finds(networks, cluster, tmp_path: Pa
     settings = evaluation_settings({"suites": ["clean", "shifts", "adversarial"], "images": 60})
     target = target_of(str(student), config)
     remote = evaluate.evaluate(target, settings, tmp_path / "ray")
-    monkeypatch.setattr(Job, "_dataset", Here.dataset)
+    monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     local = evaluate.evaluate(target, settings, tmp_path / "here")
     for suite in settings.suites:
         for key in ("top1", "agreement", "n"):
@@ -312,7 +312,7 @@ def test_an_evaluation_finds_the_teacher_that_a_run_trained(networks, tmp_path: 
     monkeypatch.setattr(evaluate, "usable_cores", lambda: 8)
     monkeypatch.setattr(evaluate, "connected", machine)
     monkeypatch.setattr(evaluate, "trained_teacher", trained)
-    monkeypatch.setattr(Job, "_dataset", Here.dataset)
+    monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     evaluate.evaluate(target_of(str(student), config), evaluation_settings({"suites": ["clean"]}), tmp_path / "found")
     resolved = evaluate.resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 8.0}))
     assert found == [cached_teacher(resolved, build_index(config.data))]
