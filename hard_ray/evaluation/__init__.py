@@ -1,1 +1,1 @@
-"""How good, and how robust, a student is."""
+"""Accuracy, calibration and robustness of networks."""

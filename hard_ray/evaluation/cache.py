@@ -1,4 +1,4 @@
-"""What an evaluation needs again in every run: slowly changed images, and the teacher's answers."""
+"""A cache between runs for slowly changed images and the teacher's answers on them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hard_ray.evaluation.changes import Change
 from hard_ray.files import write_bytes
 
 LARGEST = 2**30
-"""Bytes of an evaluation that are kept at most; where it is more, nothing is."""
+"""Bytes of the largest evaluation that is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationCache:
-    """A folder of arrays under a hash of all that decides them.
+    """A folder of arrays, each named by a hash of everything that decides its content.
 
-    A file that cannot be read is made again, and a folder that cannot be written to is done without.
+    A file that cannot be read is made again; a folder that cannot be written to is ignored.
     """
 
     folder: Path
@@ -31,13 +31,13 @@ class EvaluationCache:
     def changed(
         self, change: Change, images: NDArray[np.uint8], sample_ids: NDArray[np.int64], *, version: str
     ) -> NDArray[np.uint8]:
-        """The changed images: from the folder, or made and put there.
+        """Read the changed images from the folder, or make and store them.
 
         Args:
-            change: what is done to them.
+            change: applied to the images.
             images: shape (batch, channels, height, width).
             sample_ids: of the images.
-            version: of what makes the change.
+            version: of the package that makes the change.
         """
         path = self._path(f"{change!r} {version}", images, sample_ids)
         found = self._read(path)
@@ -48,12 +48,12 @@ class EvaluationCache:
         return made
 
     def answer(self, teacher: str, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """The logits of the teacher of that identity on these images; None where they are not known."""
+        """Logits of the teacher with this identity on these images; None if they are not stored."""
         found = self._read(self._path(teacher, images))
         return found if found is not None and len(found) == len(images) and found.dtype == np.float32 else None
 
     def keep_answer(self, teacher: str, images: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-        """Put the teacher's logits there."""
+        """Store the teacher's logits."""
         path = self._path(teacher, images)
         if not path.exists():
             self._write(path, logits)

@@ -1,4 +1,4 @@
-"""What is done to images before a network is measured on them."""
+"""Shifts, rotations and scales of the images that a network is measured on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Change(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Whether it takes so long that a sample of the images has to do."""
+        """Whether the change takes so long that only a sample of the images is measured."""
         ...
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -35,32 +35,32 @@ class Unchanged:
     """The images as they are."""
 
     whole: bool = True
-    """Of all images; else, as a point of a curve, of those that its other points are measured on."""
+    """Whether all images are measured; a point of a curve uses the sample of the curve's other points."""
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images given."""
+        """Return the images as they are."""
         del sample_ids
         return images
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """All images moved by (right, down) pixels; zeros come in from outside."""
+    """Moves all images by (right, down) pixels and fills with zeros."""
 
     right: int
     down: int
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The moved images."""
+        """Move the images."""
         del sample_ids
         return shift(images, right=self.right, down=self.down)
 
 
 @dataclass(frozen=True, slots=True)
 class DiagonalShift:
-    """Each image moved by as many pixels on both axes, towards the corner that its sample id decides.
+    """Moves each image by the same distance on both axes, towards a corner chosen by its sample id.
 
     The four corners are equally likely, and an image goes to the same one at every distance.
     """
@@ -69,7 +69,7 @@ class DiagonalShift:
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The moved images; zeros come in from outside."""
+        """Move the images and fill with zeros."""
         moved, corners = np.empty_like(images), corners_of(sample_ids)
         for number, (right, down) in enumerate(CORNERS):
             rows = corners == number
@@ -79,13 +79,13 @@ class DiagonalShift:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """All images turned about their centre, anticlockwise; bilinear, zeros come in from outside."""
+    """Rotates all images about their centre, anticlockwise; bilinear, filled with zeros."""
 
     degrees: float
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The turned images."""
+        """Rotate the images."""
         del sample_ids
         turned: NDArray[np.uint8] = rotate(
             torch.tensor(images), self.degrees, interpolation=InterpolationMode.BILINEAR
@@ -95,13 +95,13 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """All images enlarged about their centre by a factor; bilinear, zeros come in from outside."""
+    """Enlarges all images about their centre by a factor; bilinear, filled with zeros."""
 
     factor: float
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The enlarged images; a factor below 1 makes them smaller."""
+        """Enlarge the images; a factor below 1 shrinks them."""
         del sample_ids
         scaled: NDArray[np.uint8] = affine(
             torch.tensor(images),
@@ -115,13 +115,13 @@ class Scale:
 
 
 def corners_of(sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which of `CORNERS` each image moves to."""
+    """Index into `CORNERS` of the corner that each image moves to."""
     draws = uniform("shift corner", seed=0, epochs=np.zeros_like(sample_ids), sample_ids=sample_ids, count=1)
     return (draws[:, 0] * len(CORNERS)).astype(np.int64)
 
 
 def shift(images: NDArray[np.uint8], *, right: int, down: int) -> NDArray[np.uint8]:
-    """Images moved by whole pixels, zeros from outside; shape (batch, channels, height, width)."""
+    """Move images by whole pixels and fill with zeros; shape (batch, channels, height, width)."""
     if right == 0 and down == 0:
         return images
     height, width = images.shape[-2:]
@@ -133,7 +133,7 @@ def shift(images: NDArray[np.uint8], *, right: int, down: int) -> NDArray[np.uin
 
 
 def _overlap(distance: int, length: int) -> tuple[slice, slice]:
-    """Where pixels go, and where they come from."""
+    """Target and source of a move along one axis."""
     kept = max(0, length - abs(distance))
     if distance >= 0:
         return slice(length - kept, length), slice(0, kept)

@@ -33,23 +33,23 @@ NAMES = (
     "jpeg_compression",
 )
 EXTRA_NAMES = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""Four more, which the paper holds out for choosing hyper-parameters; they are not part of mCE."""
+"""Four more, which the paper reserves for choosing hyper-parameters; they are not part of mCE."""
 SMALLEST_SIDE = 32
-"""Pixels that the package wants on either axis."""
+"""Smallest height and width that the package accepts, in pixels."""
 WITH_OWN_SEED = ("impulse_noise", "glass_blur")
-"""Corruptions that do not draw from NumPy's global state, and take a seed instead."""
+"""Corruptions that take a seed instead of drawing from NumPy's global state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
     """One common corruption at one severity, from 1 to 5.
 
-    What is drawn for an image depends on the corruption, the severity and the sample id, and on nothing else.
-    Smaller images than 32 pixels are padded with their edge and cut back. Grey images are repeated to three
-    channels, and the green one is kept: a mean over channels would weaken the noise.
+    The random draws for an image depend on the corruption, the severity and the sample id alone. Images smaller than
+    32 pixels are padded with their edge and cropped back. Grey images are repeated to three channels, and the green
+    one is taken: a mean over channels would weaken the noise.
 
-    Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, section 3. The strengths are those of ImageNet-C at every
-    size of image; CIFAR-10-C has weaker ones of its own, so numbers here are not numbers there.
+    Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, section 3. The strengths are those of ImageNet-C for every
+    image size; CIFAR-10-C uses weaker ones, so its published numbers do not compare with these.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Corruption:
     slow: ClassVar[bool] = True
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The corrupted images; shape (batch, channels, height, width)."""
+        """Corrupt the images; shape (batch, channels, height, width)."""
         with _numpy_state_kept():
             corrupted = [self._one(image, int(number)) for image, number in zip(images, sample_ids, strict=True)]
         return np.stack(corrupted) if corrupted else images
@@ -77,7 +77,7 @@ class Corruption:
 
 
 def check_installed() -> None:
-    """Import the package.
+    """Check that the package can be imported.
 
     Raises:
         HardrayError: it cannot be imported.
@@ -94,26 +94,26 @@ def check_installed() -> None:
 
 @functools.cache
 def package_version() -> str:
-    """The installed version of the package: another one may draw otherwise."""
+    """Installed version of the package; another version may draw differently."""
     return version("imagecorruptions-imaug")
 
 
 def sample_of(rows: NDArray[np.int64], count: int | None, *, seed: int) -> NDArray[np.int64]:
-    """At most `count` of a split's rows, the same ones at every call."""
+    """Choose at most `count` of a split's rows, the same ones for the same seed."""
     if count is None:
         return rows
     return rows[permutation("measured images", len(rows), seed=seed, epoch=0)[:count]]
 
 
 def _margins(side: int) -> tuple[int, int]:
-    """Pixels to add before and after, so that a side is long enough."""
+    """Pixels to add before and after a side that is too short."""
     missing = max(0, SMALLEST_SIDE - side)
     return missing // 2, missing - missing // 2
 
 
 @contextmanager
 def _numpy_state_kept() -> Iterator[None]:
-    """Give NumPy's global state back as it was."""
+    """Restore NumPy's global random state afterwards."""
     before = np.random.get_state()
     try:
         yield

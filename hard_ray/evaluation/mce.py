@@ -35,7 +35,7 @@ SEVERITIES = ("1", "2", "3", "4", "5")
 
 
 def mce(by: By) -> float | None:
-    """Mean corruption error against AlexNet, in percent; None unless the 15 corruptions at 5 severities are there.
+    """Mean corruption error against AlexNet, in percent; None unless all 15 corruptions have all 5 severities.
 
     Per corruption, the sum of errors over severities divided by AlexNet's; the mean of the quotients, times 100.
     """
@@ -48,8 +48,8 @@ def mce(by: By) -> float | None:
 def mce_vs_teacher(by: By, teacher: By) -> float | None:
     """Mean corruption error against the teacher, in percent: 100 is as robust as the teacher, and lower is better.
 
-    Of the corruptions of mCE where some were measured, else of the extra ones. None where one was not measured on both
-    at the same severities, or the teacher makes no error in it.
+    Covers the corruptions of mCE if any of them was measured, else the extra ones. None if the two networks were not
+    measured on the same corruptions and severities, or if the teacher makes no error on one of them.
     """
     if set(by) & set(NAMES):
         by, teacher = ({name: found for name, found in each.items() if name in NAMES} for each in (by, teacher))

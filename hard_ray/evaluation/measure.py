@@ -23,7 +23,7 @@ from hard_ray.maths.noise import normal
 
 @dataclass(frozen=True, slots=True)
 class MeasuredNetworks:
-    """The networks that are measured; each is frozen, as a teacher is."""
+    """A student and, beside it, a teacher; both are frozen."""
 
     student: FrozenNetwork
     teacher: FrozenNetwork | None
@@ -32,10 +32,10 @@ class MeasuredNetworks:
     def counts(
         self, condition: Condition, images: NDArray[np.uint8], labels: NDArray[np.int64], sample_ids: NDArray[np.int64]
     ) -> tuple[Counts, Counts]:
-        """What is counted of the student and of the teacher; the latter is empty where there is none.
+        """Counts of the student and of the teacher; the latter stay empty without a teacher.
 
-        The teacher answers to what the student sees. Under an attack each is attacked by its own gradient, and
-        agreement is measured on the student's images.
+        The teacher sees the same images as the student. Under an attack each network is attacked by its own gradient,
+        and agreement is measured on the student's images.
         """
         student, teacher = Counts(), Counts()
         for start in range(0, len(labels), self.batch_size):
@@ -72,7 +72,7 @@ class MeasuredNetworks:
         labels: NDArray[np.int64],
         sample_ids: NDArray[np.int64],
     ) -> Pixels:
-        """What the network sees: the images, or those that its own gradient makes of them."""
+        """The images as they are or, under an attack, as the network's own gradient changes them."""
         if condition.attack is None:
             return images
         precision = network.precision
@@ -85,6 +85,6 @@ class MeasuredNetworks:
 
 
 def _among(logits: NDArray[np.float32], condition: Condition) -> Tensor:
-    """The logits of the classes that are compared."""
+    """Logits of the classes that are compared."""
     found = torch.from_numpy(logits)
     return found if condition.outputs is None else found[:, list(condition.outputs)]

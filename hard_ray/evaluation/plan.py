@@ -1,4 +1,4 @@
-"""A suite as work for a Ray Data job: whose images are read, what is done to them, in which pieces."""
+"""The work of one suite: the images that are read, the conditions they are put under, and the pieces of both."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from hard_ray.evaluation.published import PublishedImages, open_published
 from hard_ray.evaluation.suites import Condition, conditions
 
 UNREADABLE = -1
-"""In place of a part: an image that is not measured, and carries the names of a piece of which none can be read."""
+"""Condition of an image that is not measured but carries the names of a piece without readable images."""
 LARGEST_PIECE = 1024
-"""Images that are read together: few enough that progress is seen, and that several processes have work."""
+"""Images read together: few enough to show progress and to occupy several processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """All that is measured for one suite."""
+    """Images and conditions of one suite."""
 
     suite: str
     sources: tuple[EvalPictures, ...]
     conditions: tuple[Condition, ...]
     piece: int
-    """Images that are read together."""
+    """Images read together."""
 
     @property
     def images(self) -> int:
-        """Images that the networks see, counted once per part."""
+        """Number of images that the networks see, counted once per condition."""
         return sum(len(self.sources[condition.source].rows) for condition in self.conditions)
 
     def pieces(self) -> list[tuple[int, int, int]]:
-        """The work: a source, and the positions in it from a first to a last."""
+        """List the pieces as (source, start, stop), where start and stop are positions in the source."""
         return [
             (number, start, min(start + self.piece, len(source.rows)))
             for number, source in enumerate(self.sources)
@@ -48,7 +48,7 @@ class SuitePlan:
         ]
 
     def views(self, source: int, start: int, stop: int) -> Iterator[Columns]:
-        """The readable images of a piece, decoded once, under each part of their source."""
+        """Yield the readable images of a piece, decoded once, under each condition of their source."""
         columns = self.sources[source](np.arange(start, stop))
         bad = "\n".join(name for name in columns["bad"] if name)
         good = np.array([not name for name in columns["bad"]], dtype=bool)
@@ -70,18 +70,18 @@ class SuitePlan:
 def plan_suite(
     name: str, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, *, split: str, block_bytes: float
 ) -> SuitePlan:
-    """What a suite reads and does.
+    """Plan a suite.
 
     Args:
         name: one of `evaluation.names`.
         evaluation: its settings.
         index: of the data set.
         data: the view of it.
-        split: whose images are changed.
-        block_bytes: images that are read together are smaller than this.
+        split: its images are changed.
+        block_bytes: upper limit of the images read together.
 
     Raises:
-        DataError: a published set is not what it should be.
+        DataError: a published set is incomplete or does not fit the data.
     """
     row_bytes = data.in_chans * data.img_size**2
     piece = max(1, min(LARGEST_PIECE, int(block_bytes // row_bytes)))
@@ -104,7 +104,7 @@ def _changes(name: str, evaluation: EvaluationConfig, data: DataConfig) -> tuple
 def _published(
     name: Published, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, split: str
 ) -> tuple[tuple[EvalPictures, ...], tuple[Condition, ...]]:
-    """A source for each condition; beside a subset of the classes, the clean images of the same."""
+    """Sources and conditions of a published set; beside a subset of classes, the clean images of the same."""
     if name == "imagenet-c":
         data = data.model_copy(update={"crop_pct": 1.0})  # its images were cropped when they were made
     found = open_published(name, evaluation.published[name], index.classes)
@@ -123,13 +123,13 @@ def _published(
 
 
 def _rows_of(images: PublishedImages, index: ImageIndex, split: str) -> Rows:
-    """The split's rows of the classes that a published set has."""
+    """Rows of the split whose class is in a published set."""
     rows = index.rows(split)
     return rows[np.isin(index.labels[rows], images.outputs or ())]
 
 
 def _positions(outputs: Sequence[int], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels as positions among the outputs that are compared; -1 for other classes."""
+    """Map labels to positions among the compared outputs; -1 for other classes."""
     place = np.full(max(int(labels.max()), *outputs) + 1, -1)
     place[list(outputs)] = np.arange(len(outputs))
     found: NDArray[np.int64] = place[labels]

@@ -1,4 +1,4 @@
-"""Published test sets in their usual folders: which images there are, of which classes, under which condition."""
+"""Published test sets in their usual folders: images, classes and conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hard_ray.errors import DataError
 from hard_ray.evaluation import corruptions
 
 SUBSETS = {"imagenet-a": "imagenet_a_synsets.txt", "imagenet-r": "imagenet_r_synsets.txt"}
-"""Sets of 200 of ImageNet's classes, and timm's lists of them."""
+"""Sets of 200 of ImageNet's classes, with timm's file of the class names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +31,28 @@ class PublishedImages:
     severity: str
     reader: FileReader
     labels: NDArray[np.int64]
-    """Positions in `outputs`, or without them among the data's classes."""
+    """Positions in `outputs`; without `outputs`, among the data's classes."""
     outputs: tuple[int, ...] | None = None
     """The data's classes that are compared; None: all."""
 
 
 def open_published(name: Published, folder: Path, classes: Sequence[str]) -> list[PublishedImages]:
-    """Look at a published set, before anything is measured.
+    """List the images of a published set and check its classes.
 
     `imagenet-c` is `corruption/severity/class`, with or without the archives' folders (`noise/`, `blur/`, ...) above;
     the others are `class/image`, with or without `val/` above. Classes are WordNet ids, and in `imagenet-v2` the
-    numbers 0 to 999 in the order of these. The 200 classes of `imagenet-a` and `imagenet-r` are timm's lists.
+    numbers 0 to 999 in the order of the ids. The 200 classes of `imagenet-a` and `imagenet-r` are timm's lists.
 
     Args:
         name: which set.
-        folder: where it lies.
+        folder: of the set.
         classes: of the data, in the order of the networks' outputs.
 
     Raises:
-        DataError: the folder is not there, lacks a class, or has one that the data has not.
+        DataError: the folder does not exist, lacks a class, or has a class that the data lacks.
     """
     if not folder.expanduser().is_dir():
-        raise DataError(f"{name}: {folder} is no folder")
+        raise DataError(f"{name}: {folder} is not a folder")
     root = folder.expanduser().resolve()
     match name:
         case "imagenet-c":
@@ -73,7 +73,7 @@ def imagenet_classes(file: str = "imagenet_synsets.txt") -> tuple[str, ...]:
 
 
 def _corrupted(root: Path, classes: Sequence[str]) -> list[PublishedImages]:
-    """Every corruption that is there, at every severity that is there."""
+    """All corruptions and severities in the folder."""
     known = (*corruptions.NAMES, *corruptions.EXTRA_NAMES)
     found = {path.name: path for path in (*root.glob("*"), *root.glob("*/*")) if path.name in known and path.is_dir()}
     if not found:
@@ -118,7 +118,7 @@ def _numbered(root: Path, classes: Sequence[str]) -> PublishedImages:
 def _open(
     name: Published, condition: str, severity: str, root: Path, folders: dict[str, str], classes: Sequence[str]
 ) -> PublishedImages:
-    """The images below a folder that has one folder for each class, no fewer and no more."""
+    """List the images below a folder that must have exactly one folder for each class."""
     there = class_folders(root)
     missing = [folder for folder in folders if folder not in set(there)]
     if missing:

@@ -1,4 +1,4 @@
-"""What a student is measured on: each suite is a list of conditions that images are put under."""
+"""Suites: each is a list of conditions that images are put under."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
-    `corruptions` has 15 at each of `severities`, `extra_corruptions` four more. Where changed images are `sampled`, the
-    unchanged point of a curve is measured on the sample, and else once for all. `shifted` moves all images diagonally,
-    by two distances, to each of the four corners. `translate` moves each image once, by 3 pixels of 28 on both axes, to
-    a corner of its own; `shifts` is the curve over such distances. `translate` is the corruption of that name of
-    MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of its released code: whole pixels, zeros from outside, a
-    random sign on either axis). MNIST-C drew its signs once, without a seed; here the sample id decides them, so single
-    images move elsewhere than in its files.
+    `corruptions` has 15 corruptions at each of `severities`, `extra_corruptions` four more. `shifted` moves all images
+    diagonally, by two distances, to each of the four corners. `translate` moves each image by 3 pixels of 28 on both
+    axes to a corner of its own, and `shifts` is the curve over such distances. If changed images are `sampled`, the
+    unchanged point of a curve is measured on the sample too; else it is the same as `clean` and measured once.
+
+    Source: `translate` is the corruption of that name of MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337; severity 3 of
+    its released code: whole pixels, filled with zeros, a random sign on each axis). MNIST-C drew its signs without a
+    seed; here the sample id decides them, so a single image may move to another corner than in MNIST-C's files.
     """
     match suite:
         case "clean":
@@ -82,7 +83,7 @@ def conditions(
 
 
 def _sweep(suite: Literal["shifts", "rotations", "scales"], img_size: int, sampled: bool) -> Iterator[Condition]:
-    """The points of a curve, among them the images as they are."""
+    """Yield the points of a curve, including the unchanged images."""
     still = Unchanged(whole=not sampled)
     match suite:
         case "shifts":
@@ -100,17 +101,17 @@ def _sweep(suite: Literal["shifts", "rotations", "scales"], img_size: int, sampl
 
 
 def check_suites(suites: Sequence[Suite]) -> None:
-    """Look, before anything is trained, whether every suite can be measured.
+    """Check that every suite can be measured.
 
     Raises:
-        HardrayError: one needs a package that is not installed.
+        HardrayError: a suite needs a package that is not installed.
     """
     if {"corruptions", "extra_corruptions"} & set(suites):
         corruptions.check_installed()
 
 
 def _pixels(step: int, img_size: int) -> int:
-    """A distance given for images of 28 pixels."""
+    """Scale a distance that is given for images of 28 pixels."""
     return round(step * img_size / 28)
 
 

@@ -1,4 +1,4 @@
-"""Measures networks on suites, on every rank together."""
+"""The validation of a run: measures networks on suites, on all ranks together."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from hard_ray.networks.precision import Precision, resting, widen
 from hard_ray.ranks import Ranks
 
 CACHE_BYTES = 256 * 2**20
-"""Images, slowly changed images and teacher answers up to this size each stay in memory between evaluations."""
+"""Limit for each of images, slowly changed images and teacher answers that stay in memory between evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
 class _LabelledImages:
-    """Images of a split as they are, or as a change made them."""
+    """A batch of a split, before or after a change."""
 
     images: NDArray[np.uint8]
     labels: Tensor
@@ -54,17 +54,17 @@ class Evaluator:
         cache: EvaluationCache | None = None,
         on_bad: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
-        """Put the parts together; nothing is read before the first evaluation.
+        """Plan the evaluations; nothing is read before the first one.
 
         Args:
-            batches: gives this rank's part of the split, from the start.
-            suites: what is measured.
+            batches: yields this rank's part of the split from the start.
+            suites: to measure.
             img_size: height and width of the images, in pixels.
-            pool: the teacher; None where there is none to compare with.
-            precision: of the student's kernels, and on which device.
-            ranks: the counts are added up over them.
-            sample: sample ids that changed images are measured on; None: all.
-            slow_sample: the same for changes that take long.
+            pool: the teacher to compare with, if there is one.
+            precision: device and number format of the student.
+            ranks: sum the counts.
+            sample: sample ids of the images that are changed; None: all.
+            slow_sample: sample ids of the images that get slow changes; None: all.
             severities: of the corruptions.
             cache: holds slowly changed images and the teacher's answers between runs; None: no cache.
             on_bad: callback for the names of unreadable images.
@@ -89,7 +89,7 @@ class Evaluator:
         self._changed_bytes = 0
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
-        """The network's results by suite, and the teacher's; the latter empty where there is no teacher."""
+        """Measure a network; return its results by suite, and the teacher's (empty without a teacher)."""
         students = {change: Counts() for change in self.changes}
         teachers = {change: Counts() for change in self.changes}
         with resting(network), torch.inference_mode():
@@ -126,7 +126,7 @@ class Evaluator:
         self._batches_in_memory = read if size <= CACHE_BYTES else None
 
     def _under(self, number: int, batch: _LabelledImages, change: Change) -> _LabelledImages:
-        """A batch under a change: unchanged whole, else the images of the sample alone."""
+        """Apply a change to a batch; a change other than the whole clean images sees the images of its sample alone."""
         if isinstance(change, Unchanged) and change.whole:
             return batch
         if (number, change) in self._changed:
@@ -149,7 +149,10 @@ class Evaluator:
         return widen(logits)
 
     def _ask(self, number: int, change: Change, pixels: NDArray[np.uint8]) -> Ticket[NDArray[np.float32]] | None:
-        """Ask the teacher while the student computes, unless its answer is known."""
+        """Ask the teacher while the student computes, unless its answer is known.
+
+        Its answers in memory come first, then those in the cache between runs.
+        """
         if self.pool is None or (number, change) in self._answers:
             return None
         found = self.cache.answer(self._teacher, pixels) if self.cache else None
@@ -179,7 +182,7 @@ class Evaluator:
 
 
 def _within(batch: _LabelledImages, sample: NDArray[np.int64] | None) -> _LabelledImages:
-    """The images of a batch that are in a sample of sample ids."""
+    """Select the images of a batch whose ids are in a sample."""
     if sample is None:
         return batch
     rows = np.flatnonzero(np.isin(batch.sample_ids, sample))

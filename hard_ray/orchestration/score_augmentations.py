@@ -28,7 +28,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import StoppedError, TeacherError
-from hard_ray.files import make_folder, write_json, write_text
+from hard_ray.files import write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.connection import connected
@@ -38,7 +38,7 @@ from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import start_pool
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
-from hard_ray.preparation.folders import Known, ScoreFolder, check_output
+from hard_ray.preparation.folders import KnownMeans, ScoreFolder, check_score_folder
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation, draw_scores
@@ -74,12 +74,11 @@ def score_augmentations(
     """
     folder = ScoreFolder(output.expanduser().resolve())
     config, run = absolute(config), absolute(run)
-    in_folder = check_output(folder, run)
+    in_folder = check_score_folder(folder, run)
     index, augmentors = examine(run)
-    known = Known.read(folder.means, index.fingerprint())
+    known = KnownMeans.read(folder.means, index.fingerprint())
     _check_weights(config, index, known)
-    make_folder(folder.path)
-    with folder.run.locked():
+    with folder.locked():
         folder.run.stop_request.unlink(missing_ok=True)
         if known.lacks((CLEAN, *augmentors), run.groups):
             with asking(config, run, index, say) as (pool, pipeline):
@@ -110,7 +109,7 @@ def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
     return index, {name: augmentor for name, augmentor in built.items() if augmentor is not None}
 
 
-def _check_weights(config: RunConfig, index: ImageIndex, known: Known) -> None:
+def _check_weights(config: RunConfig, index: ImageIndex, known: KnownMeans) -> None:
     """Load the teacher once, where an error costs nothing yet.
 
     Raises:
@@ -179,7 +178,7 @@ class Scorer:
 
     run: ScoreRun
     folder: ScoreFolder
-    known: Known
+    known: KnownMeans
     pool: TeacherPool
     pipeline: Pipeline
     say: Callable[[str], None]
@@ -228,7 +227,7 @@ class Scorer:
                 yield batch
 
 
-def finish(folder: ScoreFolder, run: ScoreRun, known: Known, losses: Mapping[str, float] | None) -> dict[str, Any]:
+def finish(folder: ScoreFolder, run: ScoreRun, known: KnownMeans, losses: Mapping[str, float] | None) -> dict[str, Any]:
     """Rank all that the folder knows in enough groups, draw and write; `scores.json` comes last."""
     still = {name for name, kind in run.augmentors.items() if isinstance(kind, IdentityAugmentor)}
     names = [name for name in run.augmentors if name in still or not known.lacks([name], run.groups)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Status
 from hard_ray.errors import RunFolderError, StoppedError
-from hard_ray.files import is_vacant, make_folder, read_json, write_json, write_text
+from hard_ray.files import is_vacant, read_json, write_json, write_text
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
@@ -68,7 +67,7 @@ def train_autoencoder(
     check_output(folder)
     index = build_index(run.data)
     train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
-    with _locked(folder):
+    with folder.locked():
         run = _settle(absolute(run), folder)
         folder.run.stop_request.unlink(missing_ok=True)
         alone = _without_workers(runtime)
@@ -95,13 +94,6 @@ def check_output(folder: AutoencoderFolder) -> None:
         )
     if not folder.training.exists() and not is_vacant(path):
         raise RunFolderError(f"{path} is there already and holds no autoencoder of hardray's; choose another --output")
-
-
-@contextlib.contextmanager
-def _locked(folder: AutoencoderFolder) -> Any:
-    make_folder(folder.path)
-    with folder.run.locked():
-        yield
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:

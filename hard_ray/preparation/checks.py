@@ -14,14 +14,14 @@ from hard_ray.networks.network import ImageSpec, Network, build_student, build_t
 
 
 def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Network, Network]:
-    """Look at suites and data and build student and teacher, before anything is started or written.
+    """Check suites, data and networks before anything is started or written.
 
     Args:
         config: the run.
-        role: what messages call the network that is trained.
+        role: name of the trained network in messages.
 
     Raises:
-        HardrayError: something about suites, data or networks that the user can mend.
+        HardrayError: suites, data or networks cannot be used as configured.
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
@@ -34,10 +34,10 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
 
 
 def check_networks(config: RunConfig, images: ImageSpec, *, role: str = "student") -> tuple[Network, Network]:
-    """Build student and teacher once, where an error costs nothing yet.
+    """Build student and teacher once, while an error costs nothing.
 
     Raises:
-        ModelError: one of them cannot be made, or does not fit the data.
+        ModelError: one of them cannot be built or does not fit the data.
     """
     student = build_student(config.student, images, role=role)
     if config.teacher.has_weights:

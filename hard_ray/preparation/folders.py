@@ -1,9 +1,10 @@
-"""A comparison's folder: its settings, what the teacher said so far, and the scores."""
+"""The output folders of this room: scores of augmentations, generated sets, autoencoders."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,47 @@ from hard_ray.config.scoring import ScoreRun
 from hard_ray.data.generated_set import MANIFEST
 from hard_ray.data.generated_shard import shard_name
 from hard_ray.errors import DataError, RunFolderError
-from hard_ray.files import is_vacant, read_npz, write_bytes
+from hard_ray.files import is_vacant, make_folder, read_npz, write_bytes
 from hard_ray.preparation.scoring import Means
 from hard_ray.runs.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreFolder:
-    """The paths of one comparison, and what it knows so far."""
+class OutputFolder:
+    """An output folder; lock, stop request, log and checkpoints lie where a run has them."""
 
     path: Path
 
     @property
+    def run(self) -> RunFolder:
+        """The paths that the folder shares with a run."""
+        return RunFolder(self.path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold its lock.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        make_folder(self.path)
+        with self.run.locked():
+            yield
+
+
+class ScoreFolder(OutputFolder):
+    """Settings, means and scores of one comparison of augmentations."""
+
+    __slots__ = ()
+
+    @property
     def settings(self) -> Path:
-        """What decides the scores, and all augmentors that were ever scored here."""
+        """Settings that decide the scores, with every augmentor that was ever scored here."""
         return self.path / "scoring.yaml"
 
     @property
     def means(self) -> Path:
-        """The teacher's mean answers by view and group, whose they are, and on what data."""
+        """The teacher's mean answers by view and group, with the identities of teacher and data."""
         return self.path / "groups.npz"
 
     @property
@@ -49,32 +72,27 @@ class ScoreFolder:
 
     @property
     def correlation(self) -> Path:
-        """Losses against scores, where losses were given."""
+        """Losses against scores, if losses were given."""
         return self.path / "correlation.png"
-
-    @property
-    def run(self) -> RunFolder:
-        """The paths that it shares with a run: lock and stop."""
-        return RunFolder(self.path)
 
 
 @dataclass(slots=True)
-class Known:
-    """What was asked already."""
+class KnownMeans:
+    """The teacher's mean answers so far, as the folder holds them."""
 
     means: Means
     fingerprint: str
-    """Of the data."""
+    """Fingerprint of the data."""
     identity: str | None = None
-    """Of the teacher; None before it is asked."""
+    """Identity of the teacher; None before its first answer."""
 
     @classmethod
-    def read(cls, path: Path, fingerprint: str) -> Known:
-        """What a file holds; nothing where there is none.
+    def read(cls, path: Path, fingerprint: str) -> KnownMeans:
+        """Read a file; the result is empty if there is none.
 
         Raises:
-            RunFolderError: it cannot be read.
-            DataError: it is of other data.
+            RunFolderError: the file is damaged.
+            DataError: its means are of other data.
         """
         if not path.exists():
             return cls({}, fingerprint)
@@ -89,7 +107,7 @@ class Known:
         return known
 
     def write(self, path: Path) -> None:
-        """Replace the file in one step."""
+        """Replace the file atomically."""
         stream = io.BytesIO()
         arrays: dict[str, Any] = {name: np.stack(rows) for name, rows in self.means.items() if rows}
         arrays |= {"of:data": np.array(self.fingerprint), "of:teacher": np.array(self.identity)}
@@ -97,18 +115,18 @@ class Known:
         write_bytes(path, stream.getvalue())
 
     def lacks(self, names: Iterable[str], groups: int) -> bool:
-        """Whether a view has fewer groups."""
+        """Whether one of these views has fewer groups."""
         return any(len(self.means.get(name, [])) < groups for name in names)
 
 
-def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
-    """Look whether a comparison may be made in a folder.
+def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
+    """Check that a comparison may be made in a folder.
 
     Returns:
-        The comparison with the augmentors that the folder knows beside its own.
+        The comparison with its own augmentors and those that the folder knows.
 
     Raises:
-        RunFolderError: it holds a comparison with other settings, or another version's, or something else.
+        RunFolderError: the folder holds a comparison with other settings or of another version, or something else.
     """
     path = folder.path
     if not folder.settings.exists():
@@ -130,59 +148,47 @@ def check_output(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     return run.model_copy(update={"augmentors": everything})
 
 
-@dataclass(frozen=True, slots=True)
-class SetFolder:
-    """The paths of a generated set."""
+class SetFolder(OutputFolder):
+    """Manifest, shards and gallery of a generated set."""
 
-    path: Path
+    __slots__ = ()
 
     @property
     def manifest(self) -> Path:
-        """What the set is, and whether it is complete."""
+        """Settings and contents of the set, and whether it is complete."""
         return self.path / MANIFEST
 
     @property
     def picture(self) -> Path:
-        """Some images at every stage."""
+        """A few images at every stage."""
         return self.path / "gallery.png"
-
-    @property
-    def run(self) -> RunFolder:
-        """The paths that it shares with a run: its lock, unreadable images."""
-        return RunFolder(self.path)
 
     def shard(self, number: int) -> Path:
         """The file of a shard."""
         return self.path / shard_name(number)
 
     def shards(self) -> dict[int, Path]:
-        """Those that are there, by number."""
+        """Files of the shards in the folder, by number."""
         found = (path for path in self.path.glob("shard-*.parquet"))
         return {int(number): path for path in sorted(found) if (number := path.stem.removeprefix("shard-")).isdigit()}
 
 
-@dataclass(frozen=True, slots=True)
-class AutoencoderFolder:
-    """The paths of one autoencoder: diffusers' own, and hardray's beside them."""
+class AutoencoderFolder(OutputFolder):
+    """Diffusers' files of an autoencoder, and hardray's beside them."""
 
-    path: Path
+    __slots__ = ()
 
     @property
     def training(self) -> Path:
-        """What decides the weights, resolved for the machine."""
+        """Settings that decide the weights, resolved for the machine."""
         return self.path / "training.yaml"
 
     @property
     def result(self) -> Path:
-        """What came out; it is there once the training is finished."""
+        """Quality and sizes; written when the training is finished."""
         return self.path / "result.json"
 
     @property
     def picture(self) -> Path:
-        """Validation images and what became of them."""
+        """Validation images and their reconstructions."""
         return self.path / "reconstructions.png"
-
-    @property
-    def run(self) -> RunFolder:
-        """The paths that it shares with a run: log, checkpoints, lock, stop."""
-        return RunFolder(self.path)

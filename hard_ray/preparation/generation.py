@@ -1,6 +1,6 @@
 """Generated sets: discrete adversarial images against the teacher, and the shards that they are stored in.
 
-Pictures, the autoencoder and the teacher are handed in, so it runs wherever they are.
+It has no cluster of its own: the images, the autoencoder and the teacher are arguments.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.precision import Precision, to_pixels
 
 FORMAT = 1
-"""Of the shards; another number means that shards of both do not belong together."""
+"""Format of the shards; shards of different formats do not belong to one set."""
 
 Pictures = Callable[[NDArray[np.int64]], dict[str, NDArray[Any]]]
-"""From positions in the split to columns: `image`, `label`, `sample_id`, and in `bad` the name of an unreadable one."""
+"""Maps positions in the split to columns: `image`, `label`, `sample_id`, and `bad` with names of unreadable images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """Readable images of a batch, in the evaluation view."""
+    """The readable images of a batch, in the evaluation view."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -44,29 +44,29 @@ class Originals:
 
 @dataclass(frozen=True, slots=True)
 class AttackStatistics:
-    """What the attack did, added up over images."""
+    """Sums over images: the distance of the attack, and the teacher's hits at each stage."""
 
     images: int = 0
     distance: float = 0.0
-    """In the ball's norm, from the reconstruction to where the ascent ended, before it was discretised again."""
+    """From x_rec to the end of the ascent, before the second Q, in the ball's norm."""
     clean: int = 0
-    """How many the teacher names rightly as they are."""
+    """Originals x that the teacher classifies correctly."""
     reconstructed: int = 0
-    """Once they were discretised."""
+    """Reconstructions x_rec that it classifies correctly."""
     generated: int = 0
-    """As they are stored."""
+    """Generated images x_dad that it classifies correctly."""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> AttackStatistics:
-        """From what a shard's header holds."""
-        return cls(**told)
+    def of(cls, stored: Mapping[str, Any]) -> AttackStatistics:
+        """Read the statistics in the header of a shard."""
+        return cls(**stored)
 
     def __add__(self, other: AttackStatistics) -> AttackStatistics:
-        """Over the images of both."""
+        """Add up the images of both."""
         return AttackStatistics(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def means(self) -> dict[str, Any]:
-        """The mean distance, and top-1 in percent."""
+        """Mean distance, and top-1 in percent."""
         count = max(1, self.images)
         names = ("clean", "reconstructed", "generated")
         return {"distance": self.distance / count, "top1": {n: 100.0 * getattr(self, n) / count for n in names}}
@@ -74,7 +74,7 @@ class AttackStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A batch of generated images, about which the teacher has been asked."""
+    """A batch of generated images, with the teacher's answers on their way."""
 
     originals: Originals
     images: NDArray[np.uint8]
@@ -83,8 +83,8 @@ class Made:
     reconstructed: Ticket[NDArray[np.float32]]
     logits: Ticket[NDArray[np.float32]]
 
-    def score(self) -> AttackStatistics:
-        """Waits for the teacher's answers."""
+    def statistics(self) -> AttackStatistics:
+        """Wait for the teacher's answers and count its hits."""
         asked = (self.clean, self.reconstructed, self.logits)
         right = ((ticket.result().argmax(axis=1) == self.originals.labels).sum() for ticket in asked)
         return AttackStatistics(len(self.images), self.distance, *map(int, right))
@@ -92,7 +92,7 @@ class Made:
 
 @dataclass(slots=True)
 class Dad:
-    """Makes discrete adversarial images: x_rec = Q(x), ascent around x_rec, Q again.
+    """Makes discrete adversarial images x_dad = Q(ascent around Q(x)), where Q encodes, quantises and decodes.
 
     Source: DAD, arXiv:2311.01441, section 3, and its released code: the teacher is attacked, not the student, and
     no gradient flows through Q.
@@ -106,20 +106,23 @@ class Dad:
 
     @torch.no_grad()
     def make(self, originals: Originals) -> Made:
-        """The generated images of a batch; returns while the teacher still labels them."""
+        """Generate the images of a batch; the teacher may still be labelling them on return."""
         clean = self.pool.logits(originals.images)
+        # 1. x_rec = Q(x): the centre of the ball, so that what Q loses does not count as a part of the attack.
         centre = self.discretised(originals.images)
         reconstructed = self.pool.logits(to_pixels(centre))
+        # 2., 3. Random start, then k steps up the gradient of CE(t(x), y), projected to the ball and to [0, 1].
         labels = torch.from_numpy(originals.labels)
         gradient = label_gradient(self.pool, self.precision)
         found = attack(centre, self._noise(originals), lambda images: gradient(images, labels), self.config)
         moved = float(distance(found, centre, norm=self.config.norm).double().sum())
+        # 4. x_dad = Q(x), and the teacher's logits of the very pixels that are stored.
         pixels = to_pixels(self._reconstruct(found))
         return Made(originals, pixels, moved, clean, reconstructed, self.pool.logits(pixels))
 
     @torch.no_grad()
     def discretised(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Q(x), in [0, 1]: what the attack starts from."""
+        """Q(x) in [0, 1], the centre of the attack."""
         return self._reconstruct(self.precision.images(pixels))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ class Dad:
 
 
 def spans(images: int, shard_size: int) -> list[range]:
-    """The positions that each shard of a split covers."""
+    """Positions of a split that each shard covers."""
     return [range(start, min(start + shard_size, images)) for start in range(0, images, shard_size)]
 
 
@@ -142,11 +145,11 @@ def make_shard(
     """Make and write the shard with this number.
 
     Args:
-        method: makes the images.
-        pictures: gives the split's images by position.
+        method: generates the images.
+        pictures: returns the split's images by position.
         number: of the shard.
-        span: the positions that it covers.
-        settings: all that decides the content.
+        span: positions that it covers.
+        settings: everything that decides its content.
         folder: of the set.
 
     Raises:
@@ -154,26 +157,26 @@ def make_shard(
     """
     bad: list[str] = []
     parts: list[ShardRows] = []
-    score = AttackStatistics()
+    statistics = AttackStatistics()
     for made in _one_ahead(method.make(each) for each in _batches(pictures, span, method.config.batch_size, bad)):
-        score += made.score()
+        statistics += made.statistics()
         images = [encode_png(pixels) for pixels in made.images]
         parts.append(ShardRows(made.originals.sample_ids, made.originals.labels, images, made.logits.result()))
     header = ShardHeader(
         shard=number,
         first=span[0],
         last=span[-1],
-        rows=score.images,
+        rows=statistics.images,
         settings=settings,
         digest=digest_of(settings),
         bad=tuple(bad),
-        score=asdict(score),
+        score=asdict(statistics),
     )
     return write_shard(folder / shard_name(number), header, _joined(parts))
 
 
 def _batches(pictures: Pictures, span: range, size: int, bad: list[str]) -> Iterator[Originals]:
-    """The readable images of a shard, batch by batch; names of unreadable ones are added to `bad`."""
+    """Yield the readable images of a shard in batches; add the names of unreadable ones to `bad`."""
     for start in range(span.start, span.stop, size):
         columns = pictures(np.arange(start, min(start + size, span.stop)))
         good = np.array([not name for name in columns["bad"]], dtype=bool)
@@ -183,7 +186,7 @@ def _batches(pictures: Pictures, span: range, size: int, bad: list[str]) -> Iter
 
 
 def _one_ahead(made: Iterable[Made]) -> Iterator[Made]:
-    """The same, each after the next one was made: the teacher labels it meanwhile."""
+    """Yield each batch after the next one is made, so that the teacher labels it meanwhile."""
     waiting: Made | None = None
     for each in made:
         if waiting is not None:
@@ -204,7 +207,7 @@ def _joined(parts: list[ShardRows]) -> ShardRows:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Pixels of shape (channels, height, width), without loss."""
+    """Encode pixels of shape (channels, height, width) without loss."""
     stream = io.BytesIO()
     array = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     Image.fromarray(array).save(stream, format="png")

@@ -1,4 +1,4 @@
-"""How good augmentations are for distillation, from a teacher alone: their T. stddev on the same batches."""
+"""Scores of augmentations for distillation from a teacher alone: T. stddev on the same batches."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.networks.precision import Precision, to_pixels
 
 AHEAD = 8
-"""Requests that are sent before the answer to the first of them is awaited."""
+"""Requests to the teacher that may wait for an answer."""
 FEWEST_LOSSES = 3
 """Two points always lie on a line."""
 
 Answer = Callable[[], Float[Tensor, " classes"]]
-"""Waits for the teacher's mean probabilities over a batch."""
+"""Waits for the teacher's mean probabilities over a batch and returns them."""
 Means = dict[str, list[NDArray[np.float64]]]
-"""For each view, by name, the teacher's mean probabilities over each group."""
+"""The teacher's mean probabilities over each group, by name of the view."""
 
 
 class Scoring:
-    """Walks over batches once, and asks the teacher about every view of each.
+    """Goes through the batches once and asks the teacher about every view of each.
 
-    The clean view is asked about once for all. A view depends on the batch, the seed and its augmentor, so that
-    what is scored beside it changes nothing.
+    All augmentors share the answers on the clean view. A view depends on the batch, the seed and its augmentor alone,
+    so the augmentors scored beside it make no difference.
     """
 
     def __init__(self, augmentors: Mapping[str, Augmentor], pool: TeacherPool, *, seed: int) -> None:
-        """`augmentors` by name, without the identity, whose second view is the clean one."""
+        """`augmentors` are by name and without the identity, whose second view is the clean one."""
         self.augmentors = augmentors
         self.pool = pool
         self.seed = seed
@@ -52,16 +52,17 @@ class Scoring:
         self._gradient = label_gradient(pool, self.precision)
 
     def run(self, batches: Iterable[Batch], means: Means, groups: int) -> Iterator[int]:
-        """Add to `means` up to `groups` groups of each view, and yield how many groups all of them have.
+        """Add groups to `means` until each view has `groups`; yield how many all of them have.
 
         Args:
-            batches: from the first group on that a view lacks.
-            means: what is known; views have different lengths where one was added later.
-            groups: how many each view will have.
+            batches: from the first group that a view lacks.
+            means: of earlier starts; a view that was added later is shorter.
+            groups: number of groups that each view gets.
         """
         known = {name: len(means.setdefault(name, [])) for name in (CLEAN, *self.augmentors)}
         sums: dict[str, Tensor] = {}
         for number, name, answer in self._answers(batches, known, groups):
+            # A group's mean over its iterations; the teacher's answers come in the order of the requests.
             group, place = divmod(number, ITERATIONS)
             sums[name] = answer / ITERATIONS + sums.get(name, 0.0)
             if place == ITERATIONS - 1:
@@ -72,7 +73,7 @@ class Scoring:
     def _answers(
         self, batches: Iterable[Batch], known: Mapping[str, int], groups: int
     ) -> Iterator[tuple[int, str, Tensor]]:
-        """The batch's number, the view's name and the mean answer, in the order in which they are asked for."""
+        """Yield batch number, name of the view and mean answer, in the order of the requests."""
         waiting: deque[tuple[int, str, Answer]] = deque()
         numbers = range(min(known.values()) * ITERATIONS, groups * ITERATIONS)
         for number, batch in zip(numbers, batches, strict=False):
@@ -95,7 +96,7 @@ class Scoring:
         return lambda: mean_probabilities(_kept(augmentor, torch.tensor(sent.result()), count))
 
     def _given(self, augmentor: Augmentor, batch: Batch) -> AugmentationInput:
-        """As a run with this seed would augment the batch."""
+        """Build the input with which a run of this seed augments the batch."""
         noise = normal(
             "augmentor",
             seed=self.seed,
@@ -114,14 +115,14 @@ def _awaited(number: int, name: str, answer: Answer) -> tuple[int, str, Tensor]:
 
 
 def _kept(augmentor: Augmentor, logits: Tensor, count: int) -> Tensor:
-    """The teacher's answers on the candidates that would be learned from."""
+    """The teacher's logits of the candidates that a student would learn from."""
     if augmentor.selection is None or len(logits) == count:
         return logits
     return logits[picked(augmentor.selection(logits, None), count)]
 
 
 def mean_probabilities(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " classes"]:
-    """The mean over a batch of the softmax at temperature 1, in double precision."""
+    """Mean over a batch of the softmax at temperature 1, in double precision."""
     return logits.double().softmax(dim=1).mean(dim=0)
 
 
@@ -130,16 +131,16 @@ def mean_probabilities(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One augmentation among those that it was compared with."""
+    """T. stddev of one augmentation, and its distance to the best one."""
 
     name: str
     t_stddev: float
     error: float
-    """Standard error of the value."""
+    """Standard error of `t_stddev`."""
     behind: float
-    """How far above the lowest value it lies."""
+    """Difference to the lowest value."""
     behind_error: float
-    """Standard error of that difference, on the same batches; smaller than those of the values would suggest."""
+    """Standard error of `behind`; the batches are the same, so it is smaller than two independent errors would give."""
 
     @property
     def is_tied(self) -> bool:
@@ -148,17 +149,20 @@ class Score:
 
 
 def ranking(means: Mapping[str, Iterable[NDArray[np.float64]]], names: Iterable[str], groups: int) -> list[Score]:
-    """The scores of `names` over the first `groups` groups, the lowest, which is the best, first.
+    """Rank `names` over their first `groups` groups, lowest T. stddev (the best) first.
 
     Args:
-        means: as `Scoring.run` leaves them; a name that is not there has the clean view for its second.
-        names: what is ranked.
-        groups: how many are taken of each.
+        means: from `Scoring.run`; a name that they lack has the clean view as its second view.
+        names: to rank.
+        groups: number of groups to use.
     """
     vectors = {name: torch.tensor(np.stack(list(rows)[:groups])) for name, rows in means.items()}
     clean = vectors[CLEAN]
+    # 1. One vector a group: the mean over both views, x and x'.
     both = {name: (clean + vectors.get(name, clean)) / 2 for name in names}
+    # 2. T. stddev: the standard deviation over groups by class, and its mean over classes.
     values = {name: float(t_stddev(found)) for name, found in both.items()}
+    # 3. Jackknife on paired differences: all augmentations saw the same images, so the noise of the batches cancels.
     without = {name: left_out(found) for name, found in both.items()}
     order = sorted(values, key=lambda name: values[name])
     best = order[0]
@@ -175,13 +179,13 @@ def ranking(means: Mapping[str, Iterable[NDArray[np.float64]]], names: Iterable[
 
 
 def left_out(groups: Float[Tensor, "groups classes"]) -> Float[Tensor, " groups"]:
-    """T. stddev without each of the groups."""
+    """T. stddev without each group in turn."""
     everyone = torch.arange(len(groups))
     return torch.stack([t_stddev(groups[everyone != one]) for one in everyone])
 
 
 def standard_error(without: Float[Tensor, " groups"]) -> float:
-    """The jackknife's standard error of a value, from what it is without each of the groups.
+    """Jackknife standard error of a value, from its values without each group.
 
     Source: Efron and Stein 1981, "The jackknife estimate of variance", equation 1.3.
     """
@@ -190,20 +194,20 @@ def standard_error(without: Float[Tensor, " groups"]) -> float:
 
 
 def pearson(first: Iterable[float], second: Iterable[float]) -> float:
-    """The correlation coefficient of pairs; nan where one side is constant."""
+    """Correlation coefficient of pairs; NaN if one side is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(list(first), list(second))[0, 1])
 
 
 def read_losses(path: Path, names: Collection[str]) -> dict[str, float]:
-    """Students' test losses by the name of the augmentation that they learned from, from a JSON file.
+    """Read students' test losses, by the name of their augmentation, from a JSON file.
 
     Args:
-        path: one object: names and numbers.
-        names: what is scored.
+        path: of the file, one object of names and numbers.
+        names: of the scored augmentations.
 
     Raises:
-        ConfigError: the file holds something else, or too little in common with what is scored.
+        ConfigError: the file holds something else, or too few losses of the scored augmentations.
     """
     try:
         losses = json.loads(path.read_text(encoding="utf-8"))

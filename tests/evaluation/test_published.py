@@ -101,5 +101,5 @@ def test_imagenet_v2_counts_classes_in_imagenets_order(tmp_path: Path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"stylized-imagenet: .*gone is no folder"):
+    with pytest.raises(DataError, match=r"stylized-imagenet: .*gone is not a folder"):
         open_published("stylized-imagenet", tmp_path / "gone", ("cat",))

@@ -99,7 +99,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_scores(
     teacher: Path, here: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     straight = scored(teacher, tmp_path / "straight")
-    written = score.Known.write
+    written = score.KnownMeans.write
 
     def write_and_stop(self, path: Path) -> None:
         written(self, path)
@@ -107,7 +107,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_scores(
             (path.parent / "stop").touch()
 
     with monkeypatch.context() as patch:
-        patch.setattr(score.Known, "write", write_and_stop)
+        patch.setattr(score.KnownMeans, "write", write_and_stop)
         with pytest.raises(StoppedError, match="stopped after 2 groups; the same command continues"):
             scored(teacher, tmp_path / "stopped")
     assert not (tmp_path / "stopped/scores.json").exists()

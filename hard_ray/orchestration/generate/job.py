@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
-from hard_ray.files import is_vacant, make_folder, read_json, write_json
+from hard_ray.files import is_vacant, read_json, write_json
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
@@ -81,7 +80,7 @@ def generate(
         known = suggestion(generation.split, list(index.splits))
         raise DataError(f"the data has no {generation.split} split; {known}")
     coder = build_autoencoder(generation.autoencoder, config.data.in_chans)
-    with _locked(folder):
+    with folder.locked():
         begun = _read_begun(folder)
         job = None
         if begun:
@@ -109,13 +108,6 @@ def check_output(folder: SetFolder) -> None:
         return
     if not is_vacant(path):
         raise RunFolderError(f"{path} is there already and holds no generated set; choose another --output")
-
-
-@contextlib.contextmanager
-def _locked(folder: SetFolder) -> Iterator[None]:
-    make_folder(folder.path)
-    with folder.run.locked():
-        yield
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:
