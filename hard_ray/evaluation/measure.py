@@ -11,10 +11,6 @@ from torch import Tensor
 
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, label_gradient
-from hard_ray.evaluation import corruptions
-from hard_ray.evaluation.changes import Change, Unchanged
-from hard_ray.evaluation.mce import mce, mce_vs_teacher
-from hard_ray.distillation.teacher import LocalPool, Teacher, label_gradient
 from hard_ray.evaluation.suites import Condition
 from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.metrics import Counts

@@ -1,4 +1,4 @@
-"""Scores augmentations by a teacher alone: Ray Data streams into this process, the teacher pool answers."""
+"""`hardray score-augmentations`: Ray Data streams images into this process, the teacher pool answers."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def score_augmentations(
     losses: Mapping[str, float] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Score augmentations, or go on in `output`; what is known there is not asked again.
+    """Score augmentations, or continue in `output`; answers that it holds are not asked for again.
 
     Args:
         config: gives `runtime`; its data and teacher are those of `run`.
-        run: what is scored.
-        output: the folder; one that knows other augmentors of the same comparison takes these beside them.
+        run: data, teacher and augmentors.
+        output: the folder; other augmentors of the same comparison may be there already.
         losses: students' test losses by augmentor, to correlate with the scores.
-        say: hears of progress.
+        say: callback for lines of progress.
 
     Returns:
-        What `scores.json` holds.
+        The content of `scores.json`.
 
     Raises:
-        HardrayError: something the user can mend.
-        StoppedError: Ctrl-C; the same call goes on.
+        HardrayError: a mistake that the message explains.
+        StoppedError: Ctrl-C; the same call continues.
     """
     folder = ScoreFolder(output.expanduser().resolve())
     config, run = absolute(config), absolute(run)
@@ -86,19 +86,19 @@ def score_augmentations(
                 write_text(folder.settings, dump_yaml(in_folder))
                 Scorer(run, folder, known, pool, pipeline, say).ask(augmentors)
         else:
-            say("all of it was scored before, and nothing is asked")
+            say("all of it was scored before: the teacher is not asked again")
             write_text(folder.settings, dump_yaml(in_folder))
         return finish(folder, in_folder, known, losses)
 
 
 def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
-    """Look at the data and the augmentors, before anything is started or written.
+    """Check the data and the augmentors before anything is started or written.
 
     Returns:
-        The index, and the augmentors that change images, by name.
+        The index, and by name the augmentors that change images.
 
     Raises:
-        HardrayError: something that the user can mend.
+        HardrayError: data or augmentors cannot be used as configured.
     """
     index = build_index(run.data)
     train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
@@ -110,11 +110,11 @@ def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
 
 
 def _check_weights(config: RunConfig, index: ImageIndex, known: KnownMeans) -> None:
-    """Load the teacher once, where an error costs nothing yet.
+    """Load the teacher once, while an error costs nothing.
 
     Raises:
-        ModelError: it cannot be made, or does not fit the data.
-        TeacherError: it is not the one that the folder's answers are from.
+        ModelError: it cannot be built or does not fit the data.
+        TeacherError: the folder's answers are of another teacher.
     """
     if config.teacher.has_weights:
         found = build_teacher(config.teacher, image_spec(config.data, index.classes)).identity()
@@ -129,10 +129,10 @@ def _check_weights(config: RunConfig, index: ImageIndex, known: KnownMeans) -> N
 def asking(
     config: RunConfig, run: ScoreRun, index: ImageIndex, say: Callable[[str], None]
 ) -> Iterator[tuple[TeacherPool, Pipeline]]:
-    """A teacher that answers and a stream of images, for as long as the block lasts.
+    """Start the teacher and the stream of images, and stop both afterwards.
 
     Raises:
-        ClusterError: the cluster lacks what is needed.
+        ClusterError: the cluster is too small.
         TeacherError: the teacher has no weights.
     """
     namespace = f"hardray-score-{os.getpid()}"
@@ -156,7 +156,7 @@ def asking(
 
 
 def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
-    """This process makes the views, in the place of a student worker."""
+    """Reserve one worker: this process makes the views."""
     return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0})
 
 
@@ -174,7 +174,7 @@ def _pool(spec: TeacherSpec, runtime: RuntimeConfig, namespace: str) -> Iterator
 
 @dataclass(slots=True)
 class Scorer:
-    """One start of a comparison, whoever answers."""
+    """One start of a comparison, with any kind of teacher pool."""
 
     run: ScoreRun
     folder: ScoreFolder
@@ -184,7 +184,7 @@ class Scorer:
     say: Callable[[str], None]
 
     def ask(self, augmentors: Mapping[str, Augmentor]) -> None:
-        """Ask about all groups that are not known yet, and keep each once it is complete.
+        """Ask about the groups that are missing, and write each when it is complete.
 
         Raises:
             StoppedError: a stop was asked for.
@@ -200,7 +200,7 @@ class Scorer:
                 if self.folder.run.stop_request.exists():
                     raise StoppedError(f"stopped after {done} groups; the same command continues {self.folder.path}")
                 now = time.monotonic()
-                began = began or now  # the first group waits for processes to start
+                began = began or now  # not earlier: the first group waits for processes to start
                 if now - said > SAY_EVERY_S and done > first + 1:
                     said = now
                     rest = (now - began) / (done - first - 1) * (run.groups - done)
@@ -215,7 +215,7 @@ class Scorer:
         )
 
     def _batches(self, first: int) -> Generator[Batch]:
-        """The schedule's batches, with an eye on images that cannot be read.
+        """Yield the schedule's batches and count unreadable images.
 
         Raises:
             DataError: more are unreadable than allowed.
@@ -228,7 +228,7 @@ class Scorer:
 
 
 def finish(folder: ScoreFolder, run: ScoreRun, known: KnownMeans, losses: Mapping[str, float] | None) -> dict[str, Any]:
-    """Rank all that the folder knows in enough groups, draw and write; `scores.json` comes last."""
+    """Rank the augmentors that have enough groups, draw and write; `scores.json` comes last."""
     still = {name for name, kind in run.augmentors.items() if isinstance(kind, IdentityAugmentor)}
     names = [name for name in run.augmentors if name in still or not known.lacks([name], run.groups)]
     scores = ranking(known.means, names, run.groups)

@@ -26,9 +26,9 @@ from hard_ray.orchestration.shipped import Shipped
 
 _UPDATES_PER_EXECUTION = 1000
 _LARGEST_BLOCK_ROWS = 1024
-"""A block is made before its first image is used: small ones begin sooner, and cost no more in all."""
+"""Limit of a block, which is made before its first image is used: small blocks start sooner at no extra cost."""
 _BLOCKS_AHEAD = 8
-"""Images that are made too early take CPUs from the networks that would use them, and room."""
+"""Limit of blocks in advance: images made too early take memory, and CPUs from the networks."""
 
 
 @dataclass(slots=True)
@@ -41,14 +41,14 @@ class Pipeline:
     share: DataShare
     block_bytes: float
     generated: GeneratedImages | None = None
-    """What stands beside the training images."""
+    """A generated set beside the training images."""
     _shipped: dict[str, Shipped[Pictures]] = field(default_factory=dict)
 
     def train_batches(self, first: int) -> Generator[Batch]:
-        """Batches of the schedule from number `first` on, without end.
+        """Yield the batches of the schedule from number `first` on, without end.
 
-        One Ray Data execution covers whole epochs, a thousand updates or more, so that starting it costs
-        nothing; the next begins where it ends.
+        One Ray Data execution covers whole epochs, at least a thousand updates, so that the cost of a start does not
+        matter; the next execution begins where it ends.
         """
         per_epoch = self.schedule.batches_per_epoch
         length = per_epoch * max(1, -(-_UPDATES_PER_EXECUTION // per_epoch))
@@ -60,14 +60,14 @@ class Pipeline:
             first = last
 
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
-        """This rank's part of a split, in order, once; unreadable images are dropped and named."""
+        """Yield this rank's part of a split once, in order; unreadable images are dropped and named."""
         rows = np.array_split(self.index.rows(split), self.schedule.world_size)[self.schedule.rank]
         generated = self.generated if split == "train" else None
         pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows, generated)
         yield from self._stream(split, pictures, 0, len(rows), batch_size)
 
     def _stream(self, name: str, pictures: Pictures, start: int, stop: int, batch_size: int) -> Generator[Batch]:
-        """`name` says which pictures: of updates, or of a split as it is evaluated; two never share one."""
+        """Stream pictures from `start` to `stop`; `name` identifies them in the object store."""
         if stop <= start:
             return
         if name not in self._shipped:  # once per run: an index can be large
@@ -87,7 +87,7 @@ class Pipeline:
         return self.config.in_chans * self.config.img_size**2 * (1 if self.generated is None else 2)
 
     def _bytes_ahead(self) -> float:
-        """What is being made, and what waits for its use."""
+        """Bytes of the blocks that are being made or wait for their use."""
         blocks = _BLOCKS_AHEAD + 2 * math.ceil(self.share.cpus)
         return float(blocks * self._rows_per_block() * self._row_bytes())
 
@@ -101,23 +101,23 @@ def _make_columns(start: int) -> Callable[..., Columns]:
 
 
 class Breath:
-    """A pause in turns of Ray Data's loop that waited for nothing: while its output is full it would take a core.
+    """Sleeps briefly when Ray Data's scheduler spins without work: with a full output it would occupy a core.
 
-    One of Ray Data's execution callbacks, which it makes itself, one for each execution.
+    An execution callback, of which Ray Data makes one for each execution.
     """
 
     SHORTEST, LONGEST = 0.01, 0.08
-    """Seconds: a pause is twice the one before it, as long as there is nothing to do."""
+    """Seconds; each pause is twice the one before it, as long as there is no work."""
 
     IDLE = 0.002
-    """A turn that took less waited for nothing."""
+    """Seconds; a shorter turn of the scheduler did no work."""
 
     def __init__(self) -> None:
-        """Before the first turn."""
+        """Start with the shortest pause."""
         self._turned, self._pause = 0.0, self.SHORTEST
 
     def on_execution_step(self, executor: object) -> None:
-        """Called once a turn."""
+        """Sleep if the last turn did no work; called once a turn."""
         if time.monotonic() - self._turned < self.IDLE:
             time.sleep(self._pause)
             self._pause = min(2 * self._pause, self.LONGEST)
@@ -126,17 +126,17 @@ class Breath:
         self._turned = time.monotonic()
 
     def before_execution_starts(self, executor: object) -> None:
-        """Nothing."""
+        """Do nothing; the interface requires the method."""
 
     def after_execution_succeeds(self, executor: object) -> None:
-        """Nothing."""
+        """Do nothing; the interface requires the method."""
 
     def after_execution_fails(self, executor: object, error: Exception) -> None:
-        """Nothing."""
+        """Do nothing; the interface requires the method."""
 
 
 def configure_ray_data(share: DataShare) -> None:
-    """Keep the order, print nothing, and stay within this rank's share of the cluster."""
+    """Set Ray Data to keep the order, print nothing, and stay within this rank's share of the cluster."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -149,19 +149,18 @@ def configure_ray_data(share: DataShare) -> None:
     options.resource_limits = ExecutionResources(cpu=share.cpus, object_store_memory=share.object_store_bytes)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns about missing progress bars
 
 
 STREAM_THREADS = ("iter_threaded", "Prefetcher", "StreamingExecutor")
-
-
+"""Beginnings of the names of Ray Data's threads."""
 STREAM_PATIENCE_S = 20.0
 
 
 def await_streams() -> None:
-    """Let Ray Data's threads end: Ray ends the process in which one of them calls it after its shutdown.
+    """Wait until Ray Data's threads have ended: one that calls Ray after its shutdown makes Ray end the process.
 
-    For a driver that reads images itself, before it leaves `connected`.
+    A driver that reads images itself calls this before it leaves `connected`.
     """
     end = time.monotonic() + STREAM_PATIENCE_S
     for thread in threading.enumerate():

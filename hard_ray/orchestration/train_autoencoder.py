@@ -1,4 +1,4 @@
-"""Trains an autoencoder on the user's images, with Ray Data beside the loop in this process."""
+"""`hardray train-autoencoder`: the loop runs in this process, Ray Data streams the images."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ EVAL_BATCH = 256
 def train_autoencoder(
     run: AutoencoderRun, output: Path, *, runtime: RuntimeConfig, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Train, or continue, the autoencoder in `output`.
+    """Train or continue the autoencoder in `output`.
 
     Args:
-        run: what to do; it must be what the folder began with.
+        run: settings; a folder continues only with those that it began with.
         output: the folder; `build_autoencoder` and diffusers load it once it is finished.
-        runtime: where Ray is, and how large its blocks are.
-        say: hears of progress.
+        runtime: gives Ray's address and the size of its blocks.
+        say: callback for lines of progress.
 
     Returns:
-        What `result.json` holds: `psnr` on the validation split, sizes and times.
+        The content of `result.json`: `psnr` on the validation split, sizes and times.
 
     Raises:
-        HardrayError: something the user can mend.
+        HardrayError: a mistake that the message explains.
         StoppedError: Ctrl-C; the same call continues.
     """
     folder = AutoencoderFolder(output.expanduser().resolve())
@@ -81,10 +81,10 @@ def train_autoencoder(
 
 
 def check_output(folder: AutoencoderFolder) -> None:
-    """Look whether an autoencoder may be trained in a folder.
+    """Check that an autoencoder may be trained in a folder.
 
     Raises:
-        RunFolderError: it holds a finished one, or something else.
+        RunFolderError: the folder holds a finished autoencoder, or something else.
     """
     path = folder.path
     if folder.result.exists():
@@ -97,10 +97,10 @@ def check_output(folder: AutoencoderFolder) -> None:
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
-    """Resolve what follows from the machine, or take it from where the folder began.
+    """Resolve the settings that depend on the machine, or take them from the folder.
 
     Raises:
-        RunFolderError: the folder began with other settings, or another version's.
+        RunFolderError: the folder began with other settings, or with those of another version.
     """
     if not folder.training.exists():
         run = _resolve(run)
@@ -125,7 +125,7 @@ def _differences(begun: AutoencoderRun, run: AutoencoderRun) -> list[str]:
 
 
 def _resolve(run: AutoencoderRun) -> AutoencoderRun:
-    """Precision, memory layout and threads follow from this machine, where the loop runs; Ray Data gets a core."""
+    """Choose precision, memory layout and threads for this machine, where the loop runs; Ray Data gets a core."""
     hardware = probe()
     on_gpu = bool(hardware.gpus)
     dtype = run.amp_dtype or hardware.fast_dtype(on_gpu=on_gpu)
@@ -136,7 +136,7 @@ def _resolve(run: AutoencoderRun) -> AutoencoderRun:
 
 
 def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
-    """The loop is this process and there is no teacher: Ray Data has the cluster for itself."""
+    """Give the cluster to Ray Data: the loop runs in this process and there is no teacher."""
     teacher = runtime.teacher.model_copy(update={"placement": "colocated"})
     return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0, "teacher": teacher})
 
@@ -156,7 +156,7 @@ class Trainer:
     say: Callable[[str], None]
 
     def run(self) -> dict[str, Any]:
-        """From the newest checkpoint to the finished folder.
+        """Train from the newest checkpoint, and finish the folder.
 
         Raises:
             StoppedError: a stop was asked for.
@@ -196,7 +196,7 @@ class Trainer:
         return coder.to(precision.device).to(memory_format=precision.memory_format)
 
     def _finish(self, coder: DiffusersAutoencoder, precision: Precision, seconds: float) -> dict[str, Any]:
-        """Measure, export, draw, and say how it ended; `result.json` comes last."""
+        """Measure, export and draw; `result.json` comes last."""
         precision = Precision(precision.device)
         began = time.perf_counter()
         quality = reconstruction_quality(coder, self.pipeline.eval_batches("val", EVAL_BATCH), precision)
@@ -221,7 +221,7 @@ class Trainer:
         save_png(draw_reconstructions(batch.images, to_pixels(decoded), heading=heading), self.folder.picture)
 
     def _spread(self) -> Pipeline:
-        """The pipeline with a split of a few validation images from beginning to end: of several classes."""
+        """The pipeline with a split of a few validation images, spread over all of them, so of several classes."""
         index = self.pipeline.index
         rows = index.rows("val")
         few = rows[np.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).astype(int)]

@@ -1,6 +1,6 @@
-"""Training an autoencoder on images: the two objectives, the loop, and the measure of what came out.
+"""Training of an autoencoder: two objectives, the loop, and the quality of the result.
 
-Batches and the question whether to stop are handed in, so it runs wherever images come from.
+The loop knows no Ray: the batches and the request to stop are arguments.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Losses = dict[str, Tensor]
 
 
 class KlObjective(nn.Module):
-    r"""Squared error of a decoded sample, and how far its distribution is from the standard normal.
+    r"""Squared error of a decoded sample, and the divergence of its distribution from the standard normal.
 
     .. math:: L = \| x - D(z) \|^2 / n_x + w \, \mathrm{KL}(q(z|x) \,\|\, N(0, 1)) / n_z, \quad z \sim q(z|x)
 
@@ -46,13 +46,13 @@ class KlObjective(nn.Module):
     """
 
     def __init__(self, coder: KlAutoencoder, config: KlTraining) -> None:
-        """`coder` is trained."""
+        """`coder` is the autoencoder to train."""
         super().__init__()
         self.coder = coder
         self.config = config
 
     def forward(self, images: Float[Tensor, "batch channels height width"], generator: torch.Generator) -> Losses:
-        """Means over the batch."""
+        """Return the losses as means over the batch."""
         mean, logvar = (moment.float() for moment in self.coder.posterior(images))
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = self.coder.decode(mean + (logvar / 2).exp() * noise, _size(images))
@@ -66,8 +66,8 @@ class VqObjective(nn.Module):
 
     .. math:: L = \| x - D(e) \|^2 / n_x + \beta \| z - \mathrm{sg}(e) \|^2 / n_z, \quad e = e_{k(z)}
 
-    A code is the moving average of the cells that chose it. One that hardly any cell chooses restarts at a cell
-    of the batch, so that the whole codebook is used; at the first update all do.
+    A code is the moving average of the cells that chose it. A code that hardly any cell chooses restarts at a cell of
+    the batch, so that the whole codebook is used; at the first update all codes do.
 
     Source: van den Oord et al. 2017, arXiv:1711.00937, equation 3 and appendix A.1; restarts as in Dhariwal et al.
     2020, arXiv:2005.00341, section 3.1.
@@ -77,7 +77,7 @@ class VqObjective(nn.Module):
     sums: Tensor
 
     def __init__(self, coder: VqAutoencoder, config: VqTraining) -> None:
-        """`coder` is trained; its codebook is moved here, not by the optimiser."""
+        """`coder` is the autoencoder to train; its codebook moves here, not in the optimiser."""
         super().__init__()
         self.coder = coder
         self.config = config
@@ -86,7 +86,7 @@ class VqObjective(nn.Module):
         self.register_buffer("sums", torch.zeros(config.codes, config.latent_channels))
 
     def forward(self, images: Float[Tensor, "batch channels height width"], generator: torch.Generator) -> Losses:
-        """Means over the batch; the codebook has moved afterwards."""
+        """Move the codebook and return the losses as means over the batch."""
         latent = self.coder.encode(images).float()
         cells = latent.detach().movedim(1, -1).flatten(0, -2)
         self._restart(cells, generator)
@@ -100,7 +100,7 @@ class VqObjective(nn.Module):
 
     @torch.no_grad()
     def _restart(self, cells: Float[Tensor, "cells latent"], generator: torch.Generator) -> None:
-        """Give codes that are not used a cell of the batch, and time to be chosen again."""
+        """Move unused codes to a cell of the batch, with a count that gives them time to be chosen."""
         mean = self.counts.mean()
         mean = torch.where(mean > 0, mean, torch.ones_like(mean))
         limit = self.config.dead_below * mean
@@ -122,7 +122,7 @@ class VqObjective(nn.Module):
 
     @torch.no_grad()
     def _perplexity(self, chosen: Tensor) -> Tensor:
-        """How many codes the batch uses, as the exponential of the entropy of their shares."""
+        """Perplexity of the codes in the batch: the exponential of the entropy of their shares."""
         shares = torch.bincount(chosen.flatten(), minlength=len(self.counts)) / chosen.numel()
         perplexity: Tensor = torch.special.entr(shares).sum().exp()
         return perplexity
@@ -132,7 +132,7 @@ Objective = KlObjective | VqObjective
 
 
 def build_objective(coder: Autoencoder, config: AutoencoderTraining) -> Objective:
-    """What the training of this kind minimises."""
+    """Build the objective of this kind of training."""
     if isinstance(config, VqTraining):
         assert isinstance(coder, VqAutoencoder)
         return VqObjective(coder, config)
@@ -150,21 +150,21 @@ def _squared_error(decoded: Tensor, images: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class AutoencoderLoop:
-    """One training in this process, from wherever its checkpoints stand."""
+    """One training in this process, continued from its newest checkpoint."""
 
     objective: Objective
     config: AutoencoderTraining
     seed: int
     precision: Precision
     batches: Callable[[int], Generator[Batch]]
-    """Batches from a number on, without end."""
+    """Yields batches from a number on, without end."""
     checkpoints: CheckpointStore
     log: MetricsLog
     stop: Callable[[], bool]
     """Whether to end after this update, with a checkpoint."""
     say: Callable[[str], None]
     bad_images: BadImages = field(default_factory=lambda: BadImages(0))
-    """Unreadable images that are put up with."""
+    """Unreadable images so far, and how many are allowed."""
     progress: Counters = field(init=False)
     _optimizer: Optimizer = field(init=False)
     _weights: Weights = field(init=False)
@@ -218,7 +218,7 @@ class AutoencoderLoop:
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
 
     def _watch(self, seconds: float) -> None:
-        """Log, speak and keep."""
+        """Log, report and write a checkpoint, each when it is due."""
         progress = self.progress
         progress.seconds["total"] = progress.seconds.get("total", 0.0) + seconds
         if progress.step % LOG_EVERY == 0 or progress.step == self.config.steps:
@@ -264,10 +264,10 @@ def psnr(squared_error: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What an autoencoder makes of images it was not trained on."""
+    """Quality of an autoencoder on images that it was not trained on."""
 
     psnr: float
-    """Of the mean squared error over all images, in decibels."""
+    """From the mean squared error over all images, in decibels."""
     images: int
     latent_mean: Float[Tensor, " latent"]
     latent_std: Float[Tensor, " latent"]
@@ -275,7 +275,7 @@ class Quality:
 
 @torch.inference_mode()
 def reconstruction_quality(coder: Autoencoder, batches: Iterable[Batch], precision: Precision) -> Quality:
-    """Reconstruct images; errors and latents are summed in double precision.
+    """Reconstruct images and sum errors and latents in double precision.
 
     Raises:
         DataError: there is no image.
@@ -294,7 +294,7 @@ def reconstruction_quality(coder: Autoencoder, batches: Iterable[Batch], precisi
         sums += torch.stack([values.sum(dim=1), values.square().sum(dim=1)])
     if not images:
         raise DataError(
-            "the validation split has no image that can be read; mend it, or name another in data.val_split"
+            "the validation split has no readable image; repair the data, or name another split in data.val_split"
         )
     mean, square = sums / cells
     return Quality(psnr(error / pixels), images, mean, (square - mean.square()).clamp_min(0).sqrt())

@@ -1,4 +1,4 @@
-"""Makes a teacher in timm's layout of a checkpoint that is not timm's."""
+"""Converts a checkpoint in another layout to a teacher in timm's layout."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from hard_ray.networks.network import ImageSpec, Network, build_student, check_k
 from hard_ray.networks.weights import Misfit, Weights, compare, read_weights, shapes, with_counters, without_prefixes
 
 LISTED = 12
-"""Keys that a message names of each kind."""
+"""Most keys of one kind that a message lists."""
 LARGE = 224
-"""Input size of an architecture that has none of its own, in pixels."""
+"""Input size, in pixels, for an architecture that defines none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedTeacher:
-    """A folder in timm's layout, and what is in it."""
+    """A folder in timm's layout and its contents."""
 
     folder: Path
     network: Network
     images: ImageSpec
     names: tuple[str, ...] | None
-    """The classes in the order of the outputs, where they are known."""
+    """Classes in the order of the outputs; None if unknown."""
 
 
 def network_config(model: str, **given: Any) -> NetworkConfig:
-    """The architecture and its input contract.
+    """Build the configuration of the architecture and its input.
 
     Raises:
-        ConfigError: every mistake in the options, in one message.
+        ConfigError: options are wrong; one message lists all mistakes.
     """
     values = {"model": model, **{name: value for name, value in given.items() if value is not None}}
     try:
@@ -62,11 +62,11 @@ def import_teacher(
         config: the architecture, and mean, standard deviation and size of its input.
         output: the folder, which must be new.
         classes: a text file with the names of the classes in the order of the outputs, one a line.
-        renames: `OLD=NEW`: what the regular expression OLD finds in a key becomes NEW, one after the other; a key of
-            which nothing is left is dropped.
+        renames: `OLD=NEW`, applied in order: matches of the regular expression OLD in a key become NEW, and a key
+            that becomes empty is dropped.
 
     Raises:
-        HardrayError: something the user can mend; its text says what to do.
+        HardrayError: the checkpoint cannot be imported as asked; the message says what to do.
     """
     output = output.expanduser()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -102,7 +102,7 @@ def _card(network: Network, images: ImageSpec, checkpoint: Path, names: Sequence
 
 
 def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] | None) -> ImageSpec:
-    """What the weights were made for: as many classes and channels as their last and first layers have.
+    """Read the number of classes and channels from the last and first layers of the weights.
 
     Raises:
         ModelError: the names or the input contract contradict them.
@@ -117,7 +117,7 @@ def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] 
             f"--classes names {len(names)} classes, the checkpoint has {outputs} outputs; one line for each"
         )
     if not outputs:
-        raise ModelError("the number of classes cannot be told from the checkpoint; name them with --classes")
+        raise ModelError("the checkpoint does not show the number of classes; name them with --classes")
     channels = default[0] if first is None or first.ndim != 4 else first.shape[1]
     for name, values in (("--mean", config.mean), ("--std", config.std)):
         if values is not None and len(values) not in (1, channels):
@@ -126,7 +126,7 @@ def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] 
 
 
 def _layer(weights: Weights, names: str | Sequence[str] | None) -> Tensor | None:
-    """The weight of a layer, whatever stands before its name; of several the first."""
+    """Find the weight of a layer by the end of its key; of several names the first."""
     if not names:
         return None
     wanted = f"{names if isinstance(names, str) else names[0]}.weight"
@@ -140,14 +140,14 @@ def _rule(rename: str) -> tuple[re.Pattern[str], str]:
     try:
         return re.compile(old), new
     except re.error as error:
-        raise ConfigError([f"{old!r} is no regular expression: {error}"], "--rename") from None
+        raise ConfigError([f"{old!r} is not a regular expression: {error}"], "--rename") from None
 
 
 def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> Weights:
-    """The weights under their new keys; those of which nothing is left are dropped.
+    """Rename the keys of weights; empty keys are dropped.
 
     Raises:
-        ModelError: two keys become one, or a rule finds nothing.
+        ModelError: two keys become the same, or a rule matches nothing.
     """
     found = {key: key for key in weights}
     for pattern, new in rules:
@@ -170,7 +170,7 @@ def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> W
 
 
 def _explained(misfit: Misfit, weights: Weights, wanted: Mapping[str, Tensor], checkpoint: Path, model: str) -> str:
-    """All that does not fit, and what can be done about it."""
+    """List everything that does not fit, with advice."""
     reshaped = [f"{key} ({shapes(key, weights, wanted)})" for key in misfit.reshaped]
     kinds = {"missing": misfit.missing, "unexpected": misfit.unexpected, "of another shape": reshaped}
     lines = [f"checkpoint {checkpoint} does not fit --model {model}:"]
@@ -185,7 +185,7 @@ def _explained(misfit: Misfit, weights: Weights, wanted: Mapping[str, Tensor], c
 def _advice(misfit: Misfit) -> str:
     prefix = _prefix_between(misfit)
     if prefix is not None:
-        return f"what to do: --rename '^{re.escape(prefix)}=' takes off what stands before every key"
+        return f"what to do: --rename '^{re.escape(prefix)}=' removes the prefix of every key"
     if misfit.missing and misfit.unexpected:
         return (
             "what to do: --rename 'OLD=NEW' turns unexpected keys into missing ones (OLD is a regular expression; give "
@@ -199,7 +199,7 @@ def _advice(misfit: Misfit) -> str:
 
 
 def _prefix_between(misfit: Misfit) -> str | None:
-    """What stands before every missing key in the unexpected ones; None where that is not so."""
+    """The prefix that turns every missing key into an unexpected one; None if there is none."""
     unexpected = set(misfit.unexpected)
     if not misfit.missing:
         return None

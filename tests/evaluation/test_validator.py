@@ -152,9 +152,9 @@ def test_a_curve_stands_under_by_and_its_mean_is_the_suites_accuracy():
         ("rotations", "rotation", ["-45", "-30", "-15", "0", "15", "30", "45"]),
     ):
         for results in (student, teacher):
-            told = results[suite].to_json()
-            assert list(told["by"][name]) == severities
-            assert told["top1"] == pytest.approx(np.mean(list(told["by"][name].values())))
+            numbers = results[suite].to_json()
+            assert list(numbers["by"][name]) == severities
+            assert numbers["top1"] == pytest.approx(np.mean(list(numbers["by"][name].values())))
     curve = list(student["shifts"].by["shift"].values())
     assert curve[:3] == [100.0, 100.0, 100.0]  # the bright square begins two pixels before the dot
     assert min(curve[3:]) < 100

@@ -104,9 +104,9 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_bits(tmp_path: Path)
     process = start(*command, "--output", "stopped", cwd=tmp_path)
     wait_for_step(tmp_path / "stopped", 40, process)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=100)
-    assert process.returncode == 130, told
-    assert "the same command continues" in " ".join(told.split())
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, printed
+    assert "the same command continues" in " ".join(printed.split())
     assert "continues after update" in succeed(*command, "--output", "stopped", cwd=tmp_path)
     straight, stopped = (
         load_file(tmp_path / name / "diffusion_pytorch_model.safetensors") for name in ("straight", "stopped")

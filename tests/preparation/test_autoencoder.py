@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hard_ray.runs.bad_images import BadImages
-from hard_ray.runs.log import MetricsLog, read_points
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
 from hard_ray.data.batch import Batch
@@ -24,6 +22,8 @@ from hard_ray.preparation.autoencoder import (
     psnr,
     reconstruction_quality,
 )
+from hard_ray.runs.bad_images import BadImages
+from hard_ray.runs.log import MetricsLog, read_points
 from tests.support.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"steps": 12, "batch_size": 16, "widths": (4, 8), "warmup": 2, "latent_channels": 3}

@@ -284,22 +284,20 @@ def test_eleven_classes_keep_their_labels_through_storage_and_into_a_batch(eleve
 def test_the_attack_is_told_the_label_that_is_stored(eleven: tuple):
     _, config, index = eleven
     torch.manual_seed(0)
-    network = build_student(
-        StudentConfig(model="cifar_resnet8"), image_spec(config.data, index.classes), role="teacher"
-    )
+    network = build_student(StudentConfig(model="cifar_resnet8"), image_spec(config.data, index.classes), role="teacher")
     method = dad(config, index, FrozenNetwork(network))
-    told = []
+    given = []
     inner = method.pool.loss_and_grad
 
     class Listening(LocalPool):
         def loss_and_grad(self, images, objective, context):
-            told.append(context["labels"])
+            given.append(context["labels"])
             return inner(images, objective, context)
 
     method.pool = Listening(method.pool.teacher)
     columns = EvalPictures(index.reader, index.labels, config.data, index.rows("train"))(np.arange(66))
     method.make(Originals(columns["image"], columns["label"], columns["sample_id"]))
-    assert np.array_equal(told[0], index.labels[index.rows("train")])
+    assert np.array_equal(given[0], index.labels[index.rows("train")])
 
 
 def test_a_set_of_other_data_or_an_unfinished_one_is_refused(digits: tuple, tmp_path: Path):

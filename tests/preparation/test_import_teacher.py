@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_listed_with_what_to_do(weights: dict, classes: Pat
     [
         ({"model": "cifar_resnet9"}, ModelError, "did you mean cifar_resnet"),
         ({"model": "cifar_resnet20"}, ModelError, "file is of a smaller model"),
-        ({"renames": ["(=x"]}, ConfigError, "is no regular expression"),
+        ({"renames": ["(=x"]}, ConfigError, "is not a regular expression"),
         ({"renames": ["x"]}, ConfigError, "want OLD=NEW"),
         ({"renames": ["nowhere=x"]}, ModelError, "finds nothing"),
         ({"renames": [".*=x"]}, ModelError, "makes one key"),

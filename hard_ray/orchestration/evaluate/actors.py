@@ -1,4 +1,4 @@
-"""The actors of an evaluation: each holds the student, and the teacher beside it, and counts."""
+"""Actors and tasks of an evaluation: actors hold the networks and count, tasks make the images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.data.pictures import Columns
 from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
-from hard_ray.evaluation.measure import Measuring, Part
-from hard_ray.distillation.teacher import Teacher, TeacherSpec
 from hard_ray.evaluation.measure import MeasuredNetworks
 from hard_ray.evaluation.plan import UNREADABLE, SuitePlan
 from hard_ray.evaluation.suites import Condition
@@ -23,7 +21,7 @@ from hard_ray.orchestration.shipped import Shipped
 
 @dataclass(frozen=True, slots=True)
 class NetworksSpec:
-    """The networks of an evaluation, as every actor is told of them."""
+    """The networks of an evaluation, as every actor builds them."""
 
     student: NetworkConfig
     images: ImageSpec
@@ -34,10 +32,10 @@ class NetworksSpec:
     batch_size: int
 
     def build(self) -> MeasuredNetworks:
-        """Load them.
+        """Load the networks.
 
         Raises:
-            ModelError: one of them cannot be used.
+            ModelError: a network cannot be used.
         """
         prepare_kernels(self.threads)
         network = build_student(self.student, self.images, role="the model")

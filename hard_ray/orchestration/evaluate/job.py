@@ -55,7 +55,7 @@ from hard_ray.runs.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
 MOST_ACTORS = 8
-"""On one machine's cores, each with the networks in its memory; more cores give each more threads."""
+"""Limit on one machine's cores, as each actor holds the networks; more cores give each more threads."""
 
 MEASURED_FROM_S = 1.0
 
@@ -68,21 +68,21 @@ def evaluate(
     with_teacher: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure a model on every suite that `output` has not, and write the results and their pictures.
+    """Measure a model on the suites that `output` lacks, and write results and plots.
 
     Args:
         target: model and data.
-        evaluation: what is measured.
-        output: the folder; suites that are there with the same settings are not measured again.
-        with_teacher: whether the teacher is measured beside it, where there is one.
-        say: hears of progress.
+        evaluation: suites and their settings.
+        output: the folder; its suites with the same settings are not measured again.
+        with_teacher: whether to measure the teacher too, if it has weights.
+        say: callback for lines of progress.
 
     Returns:
-        What `evaluation.json` holds.
+        The content of `evaluation.json`.
 
     Raises:
-        HardrayError: something the user can mend.
-        StoppedError: Ctrl-C; the same command goes on.
+        HardrayError: a mistake that the message explains.
+        StoppedError: Ctrl-C; the same command continues.
     """
     config = absolute(target.config)
     check_suites([name for name in evaluation.suites if name != "adversarial"])
@@ -107,7 +107,7 @@ def evaluate(
     elif target.run is not None and config.tracking.enabled:
         problem = log_evaluation(target.run, config, result, folder.path)
         if problem is not None:
-            say(f"MLflow has not been told ({problem}); nothing is lost: the same command tells it again")
+            say(f"MLflow did not get the results ({problem}); they are saved, and the same command logs them again")
     return result
 
 
@@ -115,7 +115,7 @@ def evaluate(
 def _networks_only(
     config: RunConfig, folder: RunFolder, say: Callable[[str], None]
 ) -> Iterator[tuple[RunConfig, Cluster]]:
-    """A cluster, and the configuration resolved for it: the actors hold the teacher, so no pool is wanted."""
+    """Connect to a cluster and resolve the configuration for it, without a pool: the actors hold the teacher."""
     teacher = config.runtime.teacher.model_copy(update={"placement": "colocated"})
     alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
     with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
@@ -127,7 +127,7 @@ def _networks_only(
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """How many actors hold the networks, and what each reserves and uses."""
+    """Number of actors that hold the networks, with the CPUs, GPUs and threads of each."""
 
     number: int
     cpus: float
@@ -136,9 +136,9 @@ class Actors:
 
     @classmethod
     def of(cls, runtime: RuntimeConfig, cluster: Cluster) -> Actors:
-        """What student workers would take; on one machine without GPUs all of its cores.
+        """Reserve as much as student workers would; on one machine without GPUs, all cores.
 
-        No student waits there for a teacher, and several processes of one thread answer more than one of several.
+        No student competes for these cores, and several processes with one thread are faster than one with several.
         """
         gpus = runtime.gpus_per_worker or 0.0
         if gpus or not cluster.is_own:
@@ -146,22 +146,22 @@ class Actors:
         cores = usable_cores()
         number = max(runtime.num_workers, min(MOST_ACTORS, int(cores // runtime.cpus_per_worker)))
         share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
-        whole = int(share) or int(100 * share) / 100  # Ray gives parts of one CPU, and whole ones
+        whole = int(share) or int(100 * share) / 100  # Ray accepts whole CPUs, or a fraction of one
         return cls(number, whole, gpus, max(1, cores // number))
 
 
 def _check_output(folder: RunFolder) -> None:
-    """Look whether an evaluation may be written to a folder.
+    """Check that an evaluation may be written to a folder.
 
     Raises:
-        RunFolderError: it holds something else.
+        RunFolderError: the folder holds something else.
     """
     if not folder.evaluation.exists() and not is_vacant(folder.path):
         raise RunFolderError(f"{folder.path} is there already and holds no evaluation; choose another --output")
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:
-    """The teacher with its weights, where there are any."""
+    """The teacher with its weights; None if it has none."""
     own = target.run.part("teacher") if target.run is not None else None
     if own is not None and own.is_finished and not config.teacher.has_weights:
         return config.teacher.model_copy(update={"checkpoint": own.student})
@@ -209,11 +209,11 @@ class Evaluation:
     bad: BadImages = field(init=False)
 
     def __post_init__(self) -> None:
-        """No image was read yet."""
+        """Start with no unreadable images."""
         self.bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
 
     def run(self, plans: Mapping[str, SuitePlan]) -> dict[str, Any]:
-        """Every suite that is not there yet, each written as soon as it is measured."""
+        """Measure the suites that are missing, and write each as soon as it is measured."""
         identities = self._identities()
         self.say(f"{self.networks.student.model} on {describe(self.config.data)}, {self.split} split")
         result = self._begun(identities)
@@ -232,16 +232,16 @@ class Evaluation:
         return result
 
     def _identities(self) -> dict[str, str]:
-        """Who is measured; the networks themselves are not kept here, the actors have their own."""
+        """Identities of the networks, which are loaded here for that alone: the actors load their own."""
         networks = self.networks.build()
         teacher = {} if networks.teacher is None else {"teacher": networks.teacher.identity()}
         return {"student": networks.student.identity(), **teacher}
 
     def _begun(self, identities: dict[str, str]) -> dict[str, Any]:
-        """What an earlier start measured of the same networks and data.
+        """Read the results of an earlier start on the same networks and data.
 
         Raises:
-            RunFolderError: it measured others.
+            RunFolderError: they are of other networks or data.
         """
         head = {
             "split": self.split,
@@ -262,7 +262,7 @@ class Evaluation:
         return {**head, **(found or empty)}
 
     def _digest(self, name: str) -> str:
-        """A hash of all that decides a suite's numbers beside networks and data."""
+        """Hash everything but networks and data that decides a suite's numbers."""
         evaluation = self.evaluation
         settings: dict[str, Any] = {"suite": name, "view": eval_view_settings(self.config.data)}
         if name != "clean" and name in evaluation.suites:
@@ -278,7 +278,7 @@ class Evaluation:
     # ---------------------------------------------------------------------- job
 
     def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
-        """One suite: numbers of the student and of the teacher, and the seconds it took."""
+        """Measure one suite; return the student's numbers, the teacher's, and the seconds it took."""
         students, teachers = ([Counts() for _ in plan.conditions] for _ in range(2))
         progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
         try:
@@ -290,11 +290,11 @@ class Evaluation:
                 self.bad.add(name for names in map(str, rows["bad"]) if names for name in names.split("\n"))
         except KeyboardInterrupt:
             raise StoppedError(
-                f"stopped; what was measured is in {self.folder.evaluation}, and the same command goes on"
+                f"stopped; what was measured is in {self.folder.evaluation}, and the same command continues"
             ) from None
         except RayError as failure:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            raise HardrayError(f"{plan.suite}: the same command goes on, but this one failed: {reason}") from failure
+            raise HardrayError(f"{plan.suite}: the same command continues, but this one failed: {reason}") from failure
         if not any(counts.values[0] for counts in students):
             raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
         has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
@@ -305,7 +305,7 @@ class Evaluation:
         return *found, time.monotonic() - progress.started
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
-        """Tasks read, decode and change images; actors, which reserve what student workers would, answer."""
+        """Stream counts: tasks read, decode and change images, actors evaluate the networks."""
         runtime, actors, pieces = self.config.runtime, self.actors, len(plan.pieces())
         left = data_shares(runtime, self.cluster)
         configure_ray_data(
@@ -315,7 +315,7 @@ class Evaluation:
             cast(Any, make_views),
             batch_size=None,
             fn_args=(Shipped.put(plan),),
-            scheduling_strategy="SPREAD",  # whatever differs from the actors' keeps Ray Data from making both in one
+            scheduling_strategy="SPREAD",  # other than the actors', so that Ray Data does not fuse the two
         )
         return views.map_batches(
             EvaluationActor,
@@ -330,7 +330,7 @@ class Evaluation:
     # ---------------------------------------------------------------------- end
 
     def _finish(self, result: dict[str, Any]) -> None:
-        """Write what was met on the way, and draw."""
+        """Write unreadable images and results, and draw."""
         if self.bad.names:
             self.bad.write(self.folder.bad_images)
         write_json(self.folder.evaluation, result)
@@ -339,7 +339,7 @@ class Evaluation:
 
 
 def _report(plan: SuitePlan, progress: ProgressLine, images: int) -> None:
-    """Say now and then how far a suite is."""
+    """Count images and report how far the suite is, if a line is due."""
     progress.add(images)
     if progress.is_due and progress.images_per_s:
         left = (plan.images - progress.done) / progress.images_per_s

@@ -1,1 +1,1 @@
-"""`hardray generate` on actors."""
+"""`hardray generate` as a Ray Data job."""

@@ -1,4 +1,4 @@
-"""The actors that make a generated set: each holds the autoencoder and asks the teacher, and makes whole shards."""
+"""Actors of a generation: each holds the autoencoder, asks the teacher, and makes whole shards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hard_ray.preparation.generation import Dad, make_shard
 
 @dataclass(frozen=True, slots=True)
 class MakerPlan:
-    """What every actor is told."""
+    """Settings that every actor receives."""
 
     config: GenerationConfig
     seed: int
@@ -34,7 +34,7 @@ class MakerPlan:
     folder: Path
     settings: dict[str, Any]
     missing: tuple[tuple[int, range], ...]
-    """Number and positions of each shard to make."""
+    """Number and positions of each missing shard."""
     coder_identity: str
     teacher: TeacherSpec
     teacher_identity: str
@@ -43,7 +43,7 @@ class MakerPlan:
 
 
 class ShardMaker:
-    """Makes shards, one after the other; the autoencoder is loaded once, with the first."""
+    """Makes shards one after the other; loads the networks with the first."""
 
     def __init__(self, plan: MakerPlan, pictures: Shipped[EvalPictures]) -> None:
         """`pictures` are the split's."""
@@ -52,13 +52,13 @@ class ShardMaker:
         self._parts: tuple[Dad, EvalPictures] | None = None
 
     def __call__(self, block: Columns) -> Columns:
-        """The headers of the shards that a block of numbers asks for, or what the user can mend."""
+        """Make the shards of a block of numbers; return their headers, and the messages of errors."""
         headers, errors = [], []
         for position in block["id"]:
             try:
                 headers.append(json.dumps(asdict(self._make(*self.plan.missing[int(position)]))))
                 errors.append("")
-            except HardrayError as error:  # as a value: Ray Data would wrap it in its own
+            except HardrayError as error:  # as a value: Ray Data would wrap an exception in its own
                 headers.append("")
                 errors.append(str(error))
         return {"header": np.array(headers, dtype=object), "error": np.array(errors, dtype=object)}
@@ -76,8 +76,8 @@ class ShardMaker:
         coder = build_autoencoder(plan.config.autoencoder, plan.in_chans)
         if coder.identity() != plan.coder_identity:
             raise ModelError(
-                f"autoencoder.model {plan.config.autoencoder.model} is another on {os.uname().nodename} than where "
-                "the command was given; every node must load the same weights"
+                f"autoencoder.model {plan.config.autoencoder.model} has other weights on {os.uname().nodename} than "
+                "where the command was started; every node must load the same weights"
             )
         pool: TeacherPool
         pool = LocalPool(FrozenNetwork.build(plan.teacher)) if plan.pool is None else RayPool(plan.pool, first=first)
@@ -86,5 +86,5 @@ class ShardMaker:
 
 
 def coder_precision() -> Precision:
-    """In float32 whatever the teacher computes in: codes are chosen by small differences."""
+    """Float32 whatever the teacher computes in, because small differences decide the codes."""
     return Precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

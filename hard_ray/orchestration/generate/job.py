@@ -1,4 +1,4 @@
-"""Makes a generated set: a Ray Data job in which each actor makes whole shards and asks the teacher pool."""
+"""`hardray generate`: a Ray Data job whose actors make whole shards and ask the teacher pool."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ TEACHER_KERNELS = ("threads", "dtype")
 def generate(
     config: RunConfig, generation: GenerationConfig, output: Path, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Make, or go on with, the generated set in `output`.
+    """Make or continue the generated set in `output`.
 
     Args:
         config: gives `data`, `teacher`, `runtime` and `seed`.
-        generation: how images are made.
-        output: the set's folder; what is in it is verified, and not made again.
-        say: hears of progress.
+        generation: settings of the method.
+        output: the set's folder; its shards are verified and not made again.
+        say: callback for lines of progress.
 
     Returns:
-        What `manifest.json` holds.
+        The content of `manifest.json`.
 
     Raises:
-        HardrayError: something the user can mend.
-        StoppedError: Ctrl-C; the same call goes on.
+        HardrayError: a mistake that the message explains.
+        StoppedError: Ctrl-C; the same call continues.
     """
     folder = SetFolder(output.expanduser().resolve())
     check_output(folder)
@@ -98,10 +98,10 @@ def generate(
 
 
 def check_output(folder: SetFolder) -> None:
-    """Look whether a set may be made in a folder.
+    """Check that a set may be made in a folder.
 
     Raises:
-        RunFolderError: it holds something else.
+        RunFolderError: the folder holds something else.
     """
     path = folder.path
     if path.is_dir() and (folder.manifest.exists() or folder.shards()):
@@ -111,7 +111,7 @@ def check_output(folder: SetFolder) -> None:
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:
-    """The manifest that an earlier start left, if it did, with what going on asks it for.
+    """Read the manifest of an earlier start; empty if there is none.
 
     Raises:
         DataError: it is damaged.
@@ -135,7 +135,7 @@ def _read_begun(folder: SetFolder) -> dict[str, Any]:
 
 
 def with_kernels_of(begun: dict[str, Any], config: RunConfig) -> RunConfig:
-    """What was chosen from the machine when a set was begun stays, unless the user says otherwise."""
+    """Keep the machine-dependent settings that a set was begun with, unless the user sets them."""
     runtime, kept = config.runtime, begun["kernels"]
     teacher = {key: kept["teacher"][key] for key in TEACHER_KERNELS if getattr(runtime.teacher, key) is None}
     own = {key: kept[key] for key in KERNELS if getattr(runtime, key) is None}
@@ -146,18 +146,18 @@ def with_kernels_of(begun: dict[str, Any], config: RunConfig) -> RunConfig:
 def prepare(
     config: RunConfig, generation: GenerationConfig, index: ImageIndex, folder: SetFolder, coder: Autoencoder
 ) -> Generation:
-    """Load the teacher, and put down what decides the set.
+    """Load the teacher and collect everything that decides the set.
 
     Args:
         config: with the kernels resolved.
-        generation: how images are made.
+        generation: settings of the method.
         index: of the data.
         folder: the set's.
         coder: the autoencoder.
 
     Raises:
         TeacherError: the teacher has no weights.
-        ModelError: they cannot be used.
+        ModelError: its weights cannot be used.
     """
     spec = teacher_spec(config, trained_teacher(config, index), index)
     teacher = FrozenNetwork.build(spec)
@@ -189,11 +189,11 @@ class Generation:
 
     @property
     def spans(self) -> list[range]:
-        """The positions that each shard covers."""
+        """Positions of the split that each shard covers."""
         return spans(len(self.index.rows(self.generation.split)), self.generation.shard_size)
 
     def is_complete(self, manifest: dict[str, Any]) -> bool:
-        """Whether a finished set of these settings is there, with all its files."""
+        """Whether the folder holds a finished set of these settings with all its files."""
         return (
             bool(manifest.get("complete"))
             and manifest["settings_digest"] == digest_of(self.settings)
@@ -202,10 +202,10 @@ class Generation:
         )
 
     def run(self, cluster: Cluster, namespace: str, say: Callable[[str], None]) -> dict[str, Any]:
-        """From the shards that are there to the finished set.
+        """Make the missing shards and finish the set.
 
         Raises:
-            DataError: a shard that is there does not belong to the set, or too many images cannot be read.
+            DataError: a shard in the folder does not belong to the set, or too many images are unreadable.
             StoppedError: Ctrl-C.
         """
         self.say = say
@@ -227,7 +227,7 @@ class Generation:
     # ------------------------------------------------------------------- shards
 
     def _verified(self) -> dict[int, ShardHeader]:
-        """The shards that need not be made again."""
+        """Verify the shards in the folder, and delete unfinished ones."""
         for path in self.folder.path.glob(".shard-*.tmp"):
             path.unlink()
         found = {number: verify_shard(path, number, self.settings) for number, path in self.folder.shards().items()}
@@ -236,7 +236,7 @@ class Generation:
         return found
 
     def _make_missing(self, done: dict[int, ShardHeader], cluster: Cluster, namespace: str) -> None:
-        """Make what is missing; `done` grows."""
+        """Make the missing shards and add them to `done`."""
         pool = self._start_pool(namespace)
         try:
             error = self._survive(pool.address if pool else None, done, cluster)
@@ -248,7 +248,7 @@ class Generation:
             raise error
 
     def _survive(self, pool: PoolAddress | None, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Start the job anew for what is missing, when an actor died; what ended it early, if something did.
+        """Run the job, again each time an actor dies; return the error that ended it early, if any.
 
         Raises:
             HardrayError: actors died more often than `runtime.max_failures`, or something else failed.
@@ -259,8 +259,8 @@ class Generation:
             except RayError as failure:
                 reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
                 if isinstance(failure, RayTaskError) or not left:
-                    raise HardrayError(f"the same command goes on, but this one failed: {reason}") from failure
-            self.say(f"an actor died ({reason}); the shards that are missing are started anew")
+                    raise HardrayError(f"the same command continues, but this one failed: {reason}") from failure
+            self.say(f"an actor died ({reason}); the missing shards are started again")
         return None
 
     def _start_pool(self, namespace: str) -> PoolServer | None:
@@ -285,20 +285,23 @@ class Generation:
         )
 
     def _stream(self, plan: MakerPlan, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Add the headers of finished shards to `done`; what ended the job early, once nothing of it is left."""
+        """Add the headers of finished shards to `done`; return the error that ended the job early, if any.
+
+        It is returned, not raised, so that the job is gone before the pool stops.
+        """
         progress = ProgressLine(self.say)
         try:
-            # nothing is fetched ahead: a shard would be told of when the next is there
-            for told in self._dataset(plan, cluster).iter_batches(batch_size=1, prefetch_batches=0):
-                if error := str(told["error"][0]):
+            # without prefetching, which would report a shard only when the next is finished
+            for row in self._dataset(plan, cluster).iter_batches(batch_size=1, prefetch_batches=0):
+                if error := str(row["error"][0]):
                     return HardrayError(error)
-                header = ShardHeader.of(json.loads(str(told["header"][0])))
+                header = ShardHeader.of(json.loads(str(row["header"][0])))
                 done[header.shard] = header
                 self._report(progress, header, len(done))
                 if too_many := self._bad(done).problem():
                     return too_many
         except KeyboardInterrupt:
-            return StoppedError(f"stopped; the same command goes on with {self.folder.path}")
+            return StoppedError(f"stopped; the same command continues {self.folder.path}")
         return None
 
     def _report(self, progress: ProgressLine, header: ShardHeader, done: int) -> None:
@@ -308,7 +311,7 @@ class Generation:
             progress.say(f"shard {done:>5} of {len(self.spans)}{speed}")
 
     def _dataset(self, plan: MakerPlan, cluster: Cluster) -> ray.data.Dataset:
-        """A block for each shard, and actors that reserve what student workers would."""
+        """Stream shards, a block for each; the actors reserve as much as student workers would."""
         runtime = self.config.runtime
         left = data_shares(runtime, cluster)
         actors = min(runtime.num_workers, len(plan.missing))
@@ -318,7 +321,7 @@ class Generation:
         index, data = self.index, self.config.data
         pictures = Shipped.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
         numbers = ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing))
-        with warnings.catch_warnings():  # Ray 2.64 will have another way to say max_restarts; there is none yet
+        with warnings.catch_warnings():  # of max_restarts, which Ray 2.64 replaces
             warnings.simplefilter("ignore", DeprecationWarning)
             return numbers.map_batches(
                 ShardMaker,
@@ -327,7 +330,7 @@ class Generation:
                 compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
                 num_cpus=runtime.cpus_per_worker,
                 num_gpus=runtime.gpus_per_worker or 0.0,
-                max_restarts=0,  # a job of what is missing takes the place of one whose actor died
+                max_restarts=0,  # `_survive` starts a new job for the missing shards instead
             )
 
     def _bad(self, done: dict[int, ShardHeader]) -> BadImages:
@@ -368,7 +371,7 @@ class Generation:
         }
 
     def _draw(self, manifest: dict[str, Any]) -> None:
-        """A few images from the beginning of the split to its end, so of several classes, at every stage."""
+        """Draw a few images at every stage; they are spread over the split, so of several classes."""
         data, index, made = self.config.data, self.index, open_generated(self.folder.path, self.index)
         rows = index.rows(self.generation.split)
         rows = rows[made.place[rows] >= 0]

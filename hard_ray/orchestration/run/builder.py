@@ -45,7 +45,7 @@ from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
-from hard_ray.orchestration.cluster.demand import DataShare, DataShares
+from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.first_rank import FirstRank
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.orchestration.stream import Pipeline

@@ -39,7 +39,10 @@ def saved(folder: Path, config: RunConfig, role: str) -> Network:
     torch.manual_seed(len(role))
     network = build_student(getattr(config, role), image_spec(config.data, index.classes), role=role)
     export_network(
-        network, folder, images=image_spec(config.data, index.classes), facts=TrainingFacts("", 0, "", "", "", 0, EvalView())
+        network,
+        folder,
+        images=image_spec(config.data, index.classes),
+        facts=TrainingFacts("", 0, "", "", "", 0, EvalView()),
     )
     return network.eval()
 

@@ -172,7 +172,7 @@ def test_the_death_of_an_actor_starts_anew_what_is_missing_as_often_as_allowed(
     assert job._survive(None, {}, cluster) is None
     assert asked == [[0, 1, 2, 3, 4, 5, 6], [0, 2, 3, 4, 5, 6], [0, 3, 4, 5, 6]]
     deaths = iter([ActorDiedError()] * 3)
-    with pytest.raises(HardrayError, match="the same command goes on, but this one failed"):
+    with pytest.raises(HardrayError, match="the same command continues, but this one failed"):
         job._survive(None, {}, cluster)
 
 

@@ -382,7 +382,9 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
     folder = tmp_path / "teacher"
     facts = TrainingFacts("", 0, "", "", "", 0, EvalView())
     export_network(teacher.network, folder, images=image_spec(config.data, index.classes), facts=facts)
-    spec = TeacherSpec(config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config.data, index.classes), threads=1)
+    spec = TeacherSpec(
+        config.teacher.model_copy(update={"checkpoint": folder}), image_spec(config.data, index.classes), threads=1
+    )
     run_here(config, tmp_path / "local", LocalPool(FrozenNetwork.build(spec)))
 
     with pool_of(spec) as (client, server):
