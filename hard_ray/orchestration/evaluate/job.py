@@ -195,10 +195,10 @@ def _networks(
 
 @dataclass(slots=True)
 class Evaluation:
-    """One start of an evaluation."""
+    """One start of `hardray evaluate`: measures suites and writes `evaluation.json`."""
 
     config: RunConfig
-    evaluation: EvaluationConfig
+    settings: EvaluationConfig
     index: ImageIndex
     split: str
     folder: RunFolder
@@ -263,7 +263,7 @@ class Evaluation:
 
     def _digest(self, name: str) -> str:
         """Hash everything but networks and data that decides a suite's numbers."""
-        evaluation = self.evaluation
+        evaluation = self.settings
         settings: dict[str, Any] = {"suite": name, "view": eval_view_settings(self.config.data)}
         if name != "clean" and name in evaluation.suites:
             settings |= {"images": evaluation.images, "split_seed": self.config.data.split_seed}
@@ -279,8 +279,26 @@ class Evaluation:
 
     def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
         """Measure one suite; return the student's numbers, the teacher's, and the seconds it took."""
-        students, teachers = ([Counts() for _ in plan.conditions] for _ in range(2))
         progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
+        students, teachers = self._counts(plan, progress)
+        if not any(counts.values[0] for counts in students):
+            raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
+        has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
+        with_teacher = self.networks.teacher is not None
+        found = evaluation_numbers(plan.conditions, students, teachers if with_teacher else None, has_mce=has_mce)
+        speed = f", {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
+        self.say(f"{plan.suite}: top-1 {found[0]['top1']:.2f} % of {progress.done:,} images{speed}")
+        return *found, time.monotonic() - progress.started
+
+    def _counts(self, plan: SuitePlan, progress: ProgressLine) -> tuple[list[Counts], list[Counts]]:
+        """Sum the actors' counts of the student and of the teacher, by condition.
+
+        Raises:
+            DataError: more images are unreadable than allowed.
+            HardrayError: an actor or a task failed.
+            StoppedError: Ctrl-C.
+        """
+        students, teachers = ([Counts() for _ in plan.conditions] for _ in range(2))
         try:
             for rows in self._dataset(plan).iter_batches(batch_size=None, prefetch_batches=0):
                 for row, number in enumerate(rows["condition"].tolist()):
@@ -290,19 +308,12 @@ class Evaluation:
                 self.bad.add(name for names in map(str, rows["bad"]) if names for name in names.split("\n"))
         except KeyboardInterrupt:
             raise StoppedError(
-                f"stopped; what was measured is in {self.folder.evaluation}, and the same command continues"
+                f"stopped; the finished suites are in {self.folder.evaluation}, and the same command continues"
             ) from None
         except RayError as failure:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             raise HardrayError(f"{plan.suite}: the same command continues, but this one failed: {reason}") from failure
-        if not any(counts.values[0] for counts in students):
-            raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
-        has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
-        with_teacher = self.networks.teacher is not None
-        found = evaluation_numbers(plan.conditions, students, teachers if with_teacher else None, has_mce=has_mce)
-        speed = f", {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
-        self.say(f"{plan.suite}: top-1 {found[0]['top1']:.2f} % of {progress.done:,} images{speed}")
-        return *found, time.monotonic() - progress.started
+        return students, teachers
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
         """Stream counts: tasks read, decode and change images, actors evaluate the networks."""
