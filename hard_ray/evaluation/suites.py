@@ -30,7 +30,7 @@ UNCHANGED = Unchanged()
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is done to the images, and the name and severity that the result is listed under."""
+    """A change or an attack of images, with the name and severity of its result."""
 
     name: str
     severity: str

@@ -93,7 +93,7 @@ def check_output(folder: AutoencoderFolder) -> None:
             "or choose another --output"
         )
     if not folder.training.exists() and not is_vacant(path):
-        raise RunFolderError(f"{path} is there already and holds no autoencoder of hardray's; choose another --output")
+        raise RunFolderError(f"{path} already exists and holds no autoencoder of hardray's; choose another --output")
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:

@@ -1,1 +1,1 @@
-"""What is made before a student is trained: teachers, autoencoders, generated sets, scores."""
+"""Preparation of a run: teachers, autoencoders, generated sets, scores of augmentations."""

@@ -101,7 +101,7 @@ class KnownMeans:
             means = {name: list(rows) for name, rows in stored.items() if ":" not in name}
             known = cls(means, str(stored["of:data"]), str(stored["of:teacher"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise RunFolderError(f"{path} is damaged ({error}); remove it to score all anew") from None
+            raise RunFolderError(f"{path} is damaged ({error}); remove it to score everything again") from None
         if known.fingerprint != fingerprint:
             raise DataError(f"{path} is of other images: labels, classes or splits changed; choose another --output")
         return known
@@ -131,7 +131,7 @@ def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     path = folder.path
     if not folder.settings.exists():
         if not is_vacant(path):
-            raise RunFolderError(f"{path} is there already and holds no scores; choose another --output")
+            raise RunFolderError(f"{path} already exists and holds no scores; choose another --output")
         return run
     begun = read_begun(ScoreRun, folder.settings)
     everything = {**begun.augmentors, **run.augmentors}

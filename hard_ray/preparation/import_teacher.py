@@ -70,7 +70,7 @@ def import_teacher(
     """
     output = output.expanduser()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RunFolderError(f"{output} is there already; choose another --output")
+        raise RunFolderError(f"{output} already exists; choose another --output")
     check_known(config.model, "teacher")
     names = read_names(classes, "--classes") if classes is not None else None
     rules = [_rule(rename) for rename in renames]

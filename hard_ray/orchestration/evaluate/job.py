@@ -157,7 +157,7 @@ def _check_output(folder: RunFolder) -> None:
         RunFolderError: the folder holds something else.
     """
     if not folder.evaluation.exists() and not is_vacant(folder.path):
-        raise RunFolderError(f"{folder.path} is there already and holds no evaluation; choose another --output")
+        raise RunFolderError(f"{folder.path} already exists and holds no evaluation; choose another --output")
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:

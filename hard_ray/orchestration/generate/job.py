@@ -107,7 +107,7 @@ def check_output(folder: SetFolder) -> None:
     if path.is_dir() and (folder.manifest.exists() or folder.shards()):
         return
     if not is_vacant(path):
-        raise RunFolderError(f"{path} is there already and holds no generated set; choose another --output")
+        raise RunFolderError(f"{path} already exists and holds no generated set; choose another --output")
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:
