@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import ray
 
@@ -28,4 +28,4 @@ class Shipped(Generic[T]):
 
     def get(self) -> T:
         """Read the value; its arrays stay in shared memory and are read-only."""
-        return cast(T, ray.get(self._reference))
+        return ray.get(self._reference)
