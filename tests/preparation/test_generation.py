@@ -284,7 +284,9 @@ def test_eleven_classes_keep_their_labels_through_storage_and_into_a_batch(eleve
 def test_the_attack_is_told_the_label_that_is_stored(eleven: tuple):
     _, config, index = eleven
     torch.manual_seed(0)
-    network = build_student(StudentConfig(model="cifar_resnet8"), image_spec(config.data, index.classes), role="teacher")
+    network = build_student(
+        StudentConfig(model="cifar_resnet8"), image_spec(config.data, index.classes), role="teacher"
+    )
     method = dad(config, index, FrozenNetwork(network))
     given = []
     inner = method.pool.loss_and_grad

@@ -170,6 +170,7 @@ def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytes
     """Tokens of the environment and a password in an address: searched in every byte of the run and of MLflow."""
     from hard_ray.orchestration.run.driver import Driver
     from hard_ray.orchestration.run.plan import write_configs
+    from hard_ray.runs.folder import create_run
     from hard_ray.runs.tracking import tracking_uri
 
     secret = plant_secret(monkeypatch)

@@ -260,7 +260,7 @@ class Builder:
             pool=self.pool,
             pipeline=pipeline,
             precision=self._precision(),
-            card=lambda: self.card(counters),
+            facts=lambda: self.training_facts(counters),
         )
 
     def _rhythm(self, per_epoch: int) -> Rhythm:

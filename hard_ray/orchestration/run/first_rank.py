@@ -14,7 +14,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.camera import Camera
 from hard_ray.distillation.teacher import TeacherPool
-from hard_ray.export.timm_folder import ModelCard, export_network
+from hard_ray.export.timm_folder import TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.networks.precision import Precision
 from hard_ray.orchestration.stream import Pipeline
@@ -38,15 +38,14 @@ class FirstRank:
     pool: TeacherPool | None
     pipeline: Pipeline
     precision: Precision
-    card: Callable[[], ModelCard]
+    facts: Callable[[], TrainingFacts]
     """Facts about the training so far."""
     _sample: Batch | None = field(init=False, default=None)
 
     def keep_best(self) -> None:
         """Export the present weights to `best/`."""
         assert isinstance(self.network, Network)
-        card = self.card()
-        export_network(self.network, self.folder.best, images=self.images, card=card)
+        export_network(self.network, self.folder.best, images=self.images, facts=self.facts())
 
     def picture(self, step: int) -> None:
         """Draw the same images at every call, and save the arrays that are drawn."""

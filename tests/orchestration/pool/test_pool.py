@@ -24,8 +24,14 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
 from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.messages import GradientAnswer, checked
-from hard_ray.distillation.objectives import AugmentorObjective, Disagreement, Drift, LabelCrossEntropy
+from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply, checked
+from hard_ray.distillation.objectives import (
+    AugmentorObjective,
+    Disagreement,
+    Drift,
+    LabelCrossEntropy,
+    TeacherObjective,
+)
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec
 from hard_ray.errors import ModelError, TeacherError
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
