@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus, way
+from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus, failure_pattern
 
 TOP1 = Goal("val/top1", "max")
 LOSS = Goal("val/loss", "min")
@@ -87,4 +87,4 @@ def test_a_search_is_hopeless_once_its_first_trials_all_failed_the_same_way(outc
 
 def test_failures_of_a_kind_are_alike():
     one, two = (Trial(name, {}, reason=f"trials/{name}: {size} images") for name, size in (("a1", 3), ("b2", 4.5)))
-    assert way(one) == way(two) == "trials/TRIAL: N images"
+    assert failure_pattern(one) == failure_pattern(two) == "trials/TRIAL: N images"
