@@ -70,7 +70,7 @@ def test_arrays_of_the_documented_names_and_types_are_in_the_file(tmp_path: Path
 
 def test_a_file_with_a_pickle_is_refused_and_the_pickle_not_run(tmp_path: Path):
     np.savez(tmp_path / "x.npz", step=1, labels=np.array([Trap(tmp_path / "sprung")], dtype=object))
-    with pytest.raises(RunFolderError, match=r"x\.npz is no snapshot"):
+    with pytest.raises(RunFolderError, match=r"x\.npz is not a readable snapshot"):
         read_snapshot(tmp_path / "x.npz")
     assert not (tmp_path / "sprung").exists()
 
@@ -78,7 +78,7 @@ def test_a_file_with_a_pickle_is_refused_and_the_pickle_not_run(tmp_path: Path):
 def test_a_pickle_in_place_of_the_file_is_refused(tmp_path: Path):
     np.save(tmp_path / "x.npy", np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
     (tmp_path / "x.npy").rename(tmp_path / "x.npz")
-    with pytest.raises(RunFolderError, match="is no snapshot"):
+    with pytest.raises(RunFolderError, match="is not a readable snapshot"):
         read_snapshot(tmp_path / "x.npz")
     assert not (tmp_path / "sprung").exists()
 
