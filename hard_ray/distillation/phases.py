@@ -21,7 +21,7 @@ from hard_ray.distillation.meter import Clock, Scalars
 from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentObjective, Views, answer_to_keep
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.maths import losses
-from hard_ray.networks.precision import Precision, resting, widen
+from hard_ray.networks.precision import Precision, resting, to_array, widen
 from hard_ray.ranks import Ranks
 
 
@@ -183,8 +183,8 @@ class AugmentorPhase:
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
         context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
         # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.
-        sent = {name: _arrays(value) for name, value in context.items()}
-        answer = self.clock.wait(self.pool.loss_and_grad(_arrays(images), self.objective, sent))
+        sent = {name: to_array(value) for name, value in context.items()}
+        answer = self.clock.wait(self.pool.loss_and_grad(to_array(images), self.objective, sent))
         return Attempt(view, images, sources, context), answer
 
     def join_paths(
@@ -230,8 +230,3 @@ def _top1(views: Views) -> Tensor:
 
 def _present(tensor: Tensor | None) -> list[Tensor]:
     return [] if tensor is None else [tensor]
-
-
-def _arrays(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
-    return array

@@ -21,7 +21,7 @@ from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Pre
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
-from hard_ray.networks.precision import Precision, resting, widen
+from hard_ray.networks.precision import Precision, as_bytes, resting, widen
 from hard_ray.ranks import Ranks
 
 
@@ -135,7 +135,7 @@ class Updater:
         """Convert images to the pixels that the teacher receives, and the same pixels for the student."""
         if not self.round_pixels:
             return images.cpu().numpy(), images
-        rounded = (images * 255.0).round().to(torch.uint8)
+        rounded = as_bytes(images)
         return rounded.cpu().numpy(), rounded.float() / 255.0
 
     # ------------------------------------------------------------------- update

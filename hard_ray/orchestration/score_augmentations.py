@@ -32,7 +32,6 @@ from hard_ray.files import write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.connection import connected
-from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import start_pool
@@ -143,9 +142,8 @@ def asking(
         torch.set_num_threads(runtime.threads or 1)
         trained_with = runtime.model_copy(update={"num_workers": config.runtime.num_workers})
         teacher = trained_teacher(resolved.model_copy(update={"runtime": trained_with}), index)
-        shares = data_shares(runtime, cluster)
+        share = data_shares(runtime, cluster)
         schedule = train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
-        share = DataShare(shares.cpus, shares.object_store_bytes)
         pipeline = Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
         say(f"teacher {teacher.model}, {describe(run.data)}")
         with _pool(teacher_spec(resolved, teacher, index), runtime, namespace) as pool:

@@ -72,8 +72,7 @@ def train_autoencoder(
         folder.run.stop_request.unlink(missing_ok=True)
         alone = _without_workers(runtime)
         with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
-            shares = data_shares(alone, cluster)
-            share = DataShare(shares.cpus, shares.object_store_bytes)
+            share = data_shares(alone, cluster)
             try:
                 return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
             finally:

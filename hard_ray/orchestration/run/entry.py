@@ -13,16 +13,14 @@ def train_worker(given: dict[str, Any]) -> dict[str, Any]:
     """Run every training of the plan that is not finished yet.
 
     Args:
-        given: `plan`, a pickled WorkerPlan, and `index`, a list with a reference to the ImageIndex.
+        given: `plan`, a pickled WorkerPlan, and `index`, the shipped ImageIndex.
 
     Returns:
         The `status`, and the `error` if it is `failed`.
     """
     import pickle
 
-    import ray
-
     from hard_ray.orchestration.run.worker import train_plan
 
     plan = pickle.loads(given["plan"])  # noqa: S301  (made by this run's driver)
-    return train_plan(plan, ray.get(given["index"][0]))
+    return train_plan(plan, given["index"].get())

@@ -20,8 +20,9 @@ from hard_ray.orchestration.run.plan import WorkerPlan
 from hard_ray.orchestration.run.reporter import Reporter
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.run.teacher import keep_teacher
+from hard_ray.orchestration.shipped import Shipped
+from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder
-from hard_ray.runs.tracking import Tracking
 
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
@@ -51,10 +52,9 @@ def follow(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFo
 def _trainer(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder) -> TorchTrainer:
     runtime = config.runtime
     workers: Any = (runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers
-    shipped = ray.put(index)
     return TorchTrainer(
         cast(Any, train_worker),
-        train_loop_config={"plan": pickle.dumps(plan), "index": [shipped]},
+        train_loop_config={"plan": pickle.dumps(plan), "index": Shipped.put(index)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=bool(runtime.gpus_per_worker),
