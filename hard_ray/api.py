@@ -227,8 +227,8 @@ def score_augmentations(
     Args:
         config: gives `data`, `teacher`, `seed` and `runtime`.
         output: the folder of the scores; unfinished scoring in it continues, and scores of other augmentors are kept.
-        augmentors: settings by name, such as {"strong": {"kind": "rand_augment", "magnitude": 15}}; None: all kinds
-            without learned parameters, with their default settings.
+        augmentors: settings by name, such as {"strong": {"kind": "rand_augment", "magnitude": 15}}; None: the kinds of
+            `hard_ray.config.scoring.DEFAULT_AUGMENTORS`, with their default settings.
         groups: number of groups for the standard deviation.
         batch_size: images per batch; a group is 5 batches and their augmentations.
         per: one draw for a batch or one for each image, unless an augmentor's settings say.

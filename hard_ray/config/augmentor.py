@@ -1,4 +1,4 @@
-"""Augmentors, which make the second, harder view of a batch."""
+"""Settings of augmentors; `hard_ray/augmentors/` has the networks and functions that they describe."""
 
 from __future__ import annotations
 

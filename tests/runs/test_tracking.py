@@ -219,7 +219,7 @@ class Monitor:
 
 def test_a_sample_that_a_full_disk_cut_off_is_dropped_by_the_next(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hard_ray.runs.system_metrics.SAMPLE_EVERY_S", 0.0)
-    monkeypatch.setattr(SystemSampler, "_made", lambda self: [Monitor()])
+    monkeypatch.setattr(SystemSampler, "_all", lambda self: [Monitor()])
     sampler = SystemSampler(run)
     sampler.sample()
     with sampler.path.open("a") as stream:
