@@ -44,7 +44,7 @@ def make(kind: str, *, strength: float = 1.0, img_size: int = 20, channels: int 
     if kind == "vae":
         config = VaeAugmentor(autoencoder={"model": "none"}, noise_channels=2, hidden_dim=8, strength=strength)
         return LatentPerturbation(config, Halving(channels), img_size=img_size)
-    assert kind == "chain", f"no learned augmentor of kind {kind} is made here: add a branch"
+    assert kind == "sequence", f"no learned augmentor of kind {kind} is made here: add a branch"
     parts = ("mix", "affine", "mix", "vae")
     return Chain([(part, make(part, strength=strength, img_size=img_size, channels=channels)) for part in parts])
 
