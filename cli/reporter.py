@@ -26,7 +26,6 @@ class ConsoleReporter:
     """Prints a line for each evaluation, and one every few seconds in between."""
 
     def __init__(self, console: Console) -> None:
-        """Print to `console`."""
         self.console = console
         self._tails: dict[Path, LogTail] = {}
         self._evaluations: set[tuple[Path, int, float]] = set()

@@ -1,5 +1,7 @@
 """The Python API, on which the command line is built.
 
+Every function raises a HardrayError for what the user can fix, such as a folder without a run; its message says how.
+
 from hard_ray.api import distill, load_config
 
 result = distill(load_config(preset="digits"), "runs/digits")
@@ -55,9 +57,6 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
         config: the settings of the run; see `load_config`.
         output: the run's folder, which must be new.
         reporter: a callback for progress.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.orchestration.run import driver
 
@@ -65,11 +64,7 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
 
 
 def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
-    """Continue a run from its newest checkpoint.
-
-    Raises:
-        HardrayError: there is no run in the folder, or something else that the user can fix.
-    """
+    """Continue a run from its newest checkpoint."""
     from hard_ray.orchestration.run import driver
 
     return driver.resume(Path(output), reporter)
@@ -82,9 +77,6 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
         search: the result of `load_space`, or a space's file or name.
         output: the search's folder, which must be new.
         say: a callback for lines about progress.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     checked = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
@@ -93,22 +85,14 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
 
 
 def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
-    """Continue a search: trials that have ended are kept, the others continue from their checkpoints.
-
-    Raises:
-        HardrayError: there is no search in the folder, or something else that the user can fix.
-    """
+    """Continue a search: trials that have ended are kept, the others continue from their checkpoints."""
     from hard_ray.orchestration.search import driver as orchestration
 
     return orchestration.resume(Path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Send to MLflow the part of a run that was not sent while it went on.
-
-    Raises:
-        HardrayError: there is no run in the folder, or the server does not answer.
-    """
+    """Send to MLflow the part of a run that was not sent while it went on."""
     from hard_ray.runs import sync as after
 
     after.sync(Path(output), say)
@@ -123,9 +107,6 @@ def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
 
     Returns:
         The PNG files: the newest pictures, the same images through training, the augmentor's distribution.
-
-    Raises:
-        HardrayError: there is no run in the folder, or it kept no pictures.
     """
     from hard_ray.reports.run import pictures
 
@@ -138,9 +119,6 @@ def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     Args:
         output: the run's folder; the run need not have ended.
         to: the file, by default `report.html` in the folder.
-
-    Raises:
-        HardrayError: there is no run in the folder, or one of its files is damaged.
     """
     from hard_ray.reports.run import page
 
@@ -157,9 +135,6 @@ def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> Writ
     Returns:
         The paths of both files, and the comparison: runs grouped over seeds, the configuration keys in which the groups
         differ, t-tests of every pair of groups, and reasons why numbers are not comparable.
-
-    Raises:
-        HardrayError: a folder holds no run, or fewer than two are given.
     """
     from hard_ray.reports.comparison import page as comparison_page
 
@@ -178,9 +153,6 @@ def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter |
             a recipe for fine-tuning if the teacher has weights.
         output: the run's folder, which must be new.
         reporter: a callback for progress.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.orchestration.run import driver
 
@@ -200,9 +172,6 @@ def train_autoencoder(
 
     Returns:
         `psnr` on the validation split, `images` in it, `parameters` and `seconds`.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.autoencoder_training import autoencoder_run
     from hard_ray.orchestration import train_autoencoder as autoencoder
@@ -237,9 +206,6 @@ def score_augmentations(
 
     Returns:
         `scores` by augmentor, the best first: `t_stddev`, `standard_error`, `behind` the best, `behind_error`.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
     from hard_ray.orchestration import score_augmentations as score
@@ -264,9 +230,6 @@ def generate(
 
     Returns:
         The content of `manifest.json`: `images`, the mean `distance`, the teacher's `top1`, `shards`, ...
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.generation import generation_settings
 
@@ -298,9 +261,6 @@ def import_teacher(
         std: divided by per channel; None: the architecture's own.
         img_size: input size in pixels; None: the architecture's own.
         renames: `OLD=NEW` with a regular expression OLD, applied to every key in this order.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.preparation import import_teacher as importing
 
@@ -335,9 +295,6 @@ def evaluate(
 
     Returns:
         The content of `evaluation.json`: `suites` by name with `top1`, `ece`, `agreement`, `by` condition and severity.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.config.evaluation import evaluation_settings
 
@@ -366,9 +323,6 @@ def export(
     Returns:
         The folder, and the largest differences between the files' logits and the network's on real images. A file that
         differs from the network is an error, and nothing is written.
-
-    Raises:
-        HardrayError: something that the user can fix; its message says how.
     """
     from hard_ray.export import student as exporting
 
@@ -396,9 +350,6 @@ def predict(
 
     Returns:
         One prediction for each image in order, made lazily; that of an unreadable image has a `problem`.
-
-    Raises:
-        HardrayError: there is no such model, or it cannot be used.
     """
     import torch
 

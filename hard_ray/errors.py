@@ -29,7 +29,6 @@ class ConfigError(HardrayError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str], source: str) -> None:
-        """Join `problems` into one message that names `source`, the files that they are in."""
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         super().__init__("\n".join([f"{count} in {source}:", *(f"  {problem}" for problem in problems)]))
         self.problems = tuple(problems)

@@ -34,11 +34,7 @@ def is_vacant(path: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents.
-
-    Raises:
-        RunFolderError: it cannot be made.
-    """
+    """Make a folder and its missing parents; RunFolderError: it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,11 +51,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def room_wanted() -> Iterator[None]:
-    """Turn the error of a full disk into one that says what to do; other errors pass.
-
-    Raises:
-        RunFolderError: the disk is full.
-    """
+    """Turn the error of a full disk into a RunFolderError that says what to do; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -92,11 +84,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """Read a JSON file; `default` if it does not exist.
-
-    Raises:
-        ValueError: it is not JSON, or nested too deeply.
-    """
+    """Read a JSON file; `default` if it does not exist; ValueError: it is not JSON, or nested too deeply."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -133,7 +121,6 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove the temporary folders for `path` that killed processes left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         with contextlib.suppress(OSError):  # another process may be removing it
             written = max(part.stat().st_mtime for part in (left, *left.iterdir()))
@@ -146,11 +133,7 @@ LARGEST = 2**30
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of an archive, by its name.
-
-    Raises:
-        ValueError: the archive is damaged, holds objects, or unpacks to more than `LARGEST`.
-    """
+    """Read every array by name; ValueError: it is damaged, holds objects, or unpacks to more than `LARGEST`."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())

@@ -49,11 +49,7 @@ class Ranks:
         return [item for item in items if item is not None]
 
     def agree(self, error: Exception | None) -> None:
-        """Raise on every rank if any rank has an error; every rank calls this.
-
-        Raises:
-            AgreedError: with the text of the first rank that has an error.
-        """
+        """Raise an AgreedError on every rank if any rank has an error, with the first text; every rank calls this."""
         texts = [text for text in self.gather("" if error is None else str(error)) if text]
         if texts:
             raise AgreedError(texts[0]) from error

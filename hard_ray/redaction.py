@@ -68,12 +68,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_of_file(text: str, parsed: Any) -> str | None:
-    """Describe the first thing in a file that looks like a secret, and its place, without its value; None if none does.
-
-    Args:
-        text: what the file holds.
-        parsed: the same, parsed as YAML (a secret may be on the line after its key), or None if it is not YAML.
-    """
+    """The first thing in a text, or in its YAML if `parsed`, that looks like a secret, and its place, not its value."""
     for number, line in enumerate(text.splitlines(), start=1):
         found = secret_in(line)
         if found is not None:
@@ -101,7 +96,6 @@ def _is_value(text: str) -> bool:
 
 
 def _secret_keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """The keys, at any depth, whose values look like secrets."""
     if isinstance(value, dict):
         for key, inner in value.items():
             name = f"{prefix}{key}"
@@ -129,11 +123,7 @@ def redacted(text: str, secrets: Iterable[str], *, shortest: int = 1) -> str:
 
 
 def refuse_password(address: str | None, variable: str) -> str | None:
-    """Return the address unless it holds a secret: it is kept in the run's folder and in MLflow.
-
-    Raises:
-        ValueError: it holds a secret.
-    """
+    """Return the address; ValueError: it holds a secret, which would be kept in the run's folder and in MLflow."""
     if address is not None and holds_secret(address):
         raise ValueError(
             "the address holds a password or a token, which would be kept with the run; give it in the environment, as "

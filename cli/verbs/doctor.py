@@ -205,7 +205,6 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
 
 
 def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) -> Finding:
-    """Check that the cluster has every resource that is reserved, custom ones included."""
     from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.orchestration.cluster.resources import check_demand
 
@@ -229,7 +228,6 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
 
 
 def _nodes(output: Path | None) -> Iterator[Finding]:
-    """Check the versions on the nodes, and that every node sees the output folder."""
     from hard_ray.orchestration.cluster.nodes import differences, look, versions_here
 
     folder = None if output is None else output.expanduser().absolute()

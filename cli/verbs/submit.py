@@ -83,15 +83,7 @@ def submit(
 
 
 def _check(command: Sequence[str], root: Any) -> list[Path]:
-    """Check a command as it would check itself, and return the files of the working directory that it reads.
-
-    Args:
-        command: a verb and its arguments.
-        root: the `hardray` command, which holds the verbs by name.
-
-    Raises:
-        HardrayError: the verb does not exist, an option is wrong, or the configuration does not load.
-    """
+    """Check a command as it would check itself, and return the files of the working directory that it reads."""
     verb, arguments = command[0], list(command[1:])
     known = [name for name in root.commands if name not in LOCAL_VERBS]
     if verb not in known:
@@ -155,7 +147,6 @@ def _sent(path: Path) -> Path:
 
 
 def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:
-    """Print what would be sent, and the names of the variables."""
     import shlex
 
     say(f"command    {shlex.join(words)}")

@@ -65,7 +65,6 @@ def _holds_search(folder: Path) -> bool:
 
 
 def _check_same_search(search: Search, folder: Path) -> None:
-    """Refuse to resume a search of another space."""
     from hard_ray.config.space import load_space
     from hard_ray.runs.search_folder import SearchFolder
 

@@ -19,8 +19,6 @@ class IdentityAugmentor(Config):
 
 
 class _AffineBounds(Config):
-    """Bounds of a spatial transform."""
-
     strength: Fraction = 1.0
     """0 is the identity; 1 reaches every bound below."""
     max_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25

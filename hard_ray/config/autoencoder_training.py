@@ -14,8 +14,6 @@ from hard_ray.config.runtime import Dtype
 
 
 class _Training(Config):
-    """Settings of both kinds."""
-
     steps: PositiveInt = 2000
     """Length of the training in updates."""
     batch_size: PositiveInt = 16
@@ -74,11 +72,7 @@ class AutoencoderRun(Config):
 
 
 def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderRun:
-    """Settings from `data`, `seed` and `runtime` of a run, and from the options of `train-autoencoder`.
-
-    Raises:
-        ConfigError: every mistake in the options, in one message.
-    """
+    """The settings of `train-autoencoder`, with `data`, `seed` and `runtime` of a run; ConfigError: every mistake."""
     values: dict[str, Any] = {
         "data": config.data.model_dump(mode="json"),
         "training": training,

@@ -17,8 +17,6 @@ BETWEEN = 0.381966
 
 
 class _Range(Config):
-    """A distribution between two numbers."""
-
     @property
     def name(self) -> str:
         """The key that names the distribution."""
@@ -146,7 +144,6 @@ KINDS: dict[str, type[_Range] | type[Choice]] = {
 
 
 def _kind_of(raw: Any) -> str | None:
-    """The key of a distribution; None unless there is exactly one."""
     if isinstance(raw, _Range | Choice):
         return raw.name
     if isinstance(raw, Mapping) and len(raw) == 1:

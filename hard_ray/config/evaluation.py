@@ -62,20 +62,12 @@ class EvaluationConfig(Config):
 
 
 def evaluation_settings(options: dict[str, Any]) -> EvaluationConfig:
-    """Settings from the options of `evaluate`.
-
-    Raises:
-        ConfigError: every mistake in the options, in one message.
-    """
+    """Settings from the options of `evaluate`; ConfigError: every mistake in them."""
     return from_options(EvaluationConfig, options)
 
 
 def read_suites(given: Sequence[str]) -> dict[str, Any]:
-    """Read `suites` and `published` from the words `NAME` and `NAME=FOLDER`.
-
-    Raises:
-        ConfigError: a suite is unknown, or a published set has no folder.
-    """
+    """Read the words `NAME` and `NAME=FOLDER`; ConfigError: an unknown suite, or a published set without a folder."""
     suites: list[str] = []
     published: dict[str, str] = {}
     problems: list[str] = []

@@ -27,11 +27,7 @@ class GenerationConfig(AttackConfig):
 
 
 def generation_settings(options: dict[str, Any]) -> GenerationConfig:
-    """Settings from the options of `generate`; `autoencoder` is a folder or `hf-hub:org/name`.
-
-    Raises:
-        ConfigError: every mistake in the options, in one message.
-    """
+    """Settings from the options of `generate`; `autoencoder` is a folder or `hf-hub:org/name`."""
     if not options.get("autoencoder"):
         raise ConfigError(
             [

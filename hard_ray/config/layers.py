@@ -49,13 +49,7 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
 
 
 def dotted_values(values: Mapping[str, Any], prefix: str = "", *, empty_blocks: bool = False) -> dict[str, Any]:
-    """Flatten nested blocks to values by dotted key.
-
-    Args:
-        values: the blocks.
-        prefix: the start of every key.
-        empty_blocks: list an empty block as the value `{}`; otherwise it is left out.
-    """
+    """Flatten blocks to values by dotted key after `prefix`; empty ones are `{}` with `empty_blocks`, else left out."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and (value or not empty_blocks):
@@ -66,11 +60,7 @@ def dotted_values(values: Mapping[str, Any], prefix: str = "", *, empty_blocks: 
 
 
 def layer_of(values: Mapping[str, Any], source: str) -> Layer:
-    """Nest values by dotted key into one layer.
-
-    Raises:
-        ConfigError: one key is a prefix of another; the message names `source`.
-    """
+    """Nest values by dotted key; ConfigError: one key is a prefix of another; the message names `source`."""
     layer, conflicts = _nested((key, key, value) for key, value in values.items())
     if conflicts:
         raise ConfigError(conflicts, source)

@@ -70,11 +70,7 @@ def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:
 
 
 def from_options(model: type[ConfigT], values: Layer) -> ConfigT:
-    """Validate the options of a command.
-
-    Raises:
-        ConfigError: every mistake in them, in one message.
-    """
+    """Validate the options of a command; ConfigError: every mistake in them, in one message."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -83,16 +79,7 @@ def from_options(model: type[ConfigT], values: Layer) -> ConfigT:
 
 
 def read_begun(model: type[ConfigT], path: Path) -> ConfigT:
-    """Read the settings that a folder was started with.
-
-    Args:
-        model: the class of the settings.
-        path: the folder's settings file.
-
-    Raises:
-        ConfigError: the file cannot be read.
-        RunFolderError: this version does not accept its settings.
-    """
+    """Read the settings that a folder was started with; ConfigError: no such file; RunFolderError: they are refused."""
     layer = read_layer(path)
     try:
         return model.model_validate(layer)

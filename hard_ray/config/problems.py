@@ -76,7 +76,6 @@ def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig
 
 
 def _shown(value: object) -> str:
-    """The start of a value, with secrets masked."""
     text = masked(repr(value))
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 

@@ -37,8 +37,6 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 class _Loader(_BoundedLoader):
-    """A loader that refuses duplicate keys."""
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -50,11 +48,7 @@ class _Loader(_BoundedLoader):
 
 
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Count the values of a node, each alias as the node that it repeats.
-
-    Raises:
-        ComposerError: more than MOST_VALUES, or a node within itself.
-    """
+    """Count the values of a node; ComposerError: more than MOST_VALUES, or a node within itself."""
     if id(node) in known:
         found = known[id(node)]
         if found is None:
@@ -71,16 +65,7 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
 
 
 def parse_yaml(text: str, source: str, *, repeated_keys: bool = False) -> Any:
-    """Read YAML's safe subset.
-
-    Args:
-        text: the YAML.
-        source: its name in messages.
-        repeated_keys: allow duplicate keys; the last one wins.
-
-    Raises:
-        ConfigError: the text is not YAML; the message has the line.
-    """
+    """Read YAML's safe subset; ConfigError: the text, named `source`, is not YAML; the message has the line."""
     try:
         return yaml.load(text, Loader=_BoundedLoader if repeated_keys else _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:

@@ -67,7 +67,6 @@ def _scorable(raw: Any) -> Any:
 
 
 def _blocks(raw: Any) -> Iterator[Mapping[str, Any]]:
-    """The block of an augmentor, and those of its parts."""
     if isinstance(raw, Mapping):
         yield raw
         parts = raw.get("augmentors")
@@ -102,18 +101,7 @@ def score_run(
     batch_size: int = 64,
     per: Per = "batch",
 ) -> ScoreRun:
-    """Settings from `data`, `teacher` and `seed` of a run, and from the options of `score-augmentations`.
-
-    Args:
-        config: the run's configuration; other blocks are ignored.
-        augmentors: settings by name; see `read_augmentors`.
-        groups: as in `ScoreRun`.
-        batch_size: as in `ScoreRun`.
-        per: one draw per batch or per image, for augmentors whose settings leave `per` out.
-
-    Raises:
-        ConfigError: every mistake in the options, in one message.
-    """
+    """The settings of `score-augmentations`, by parts of a run; `per` is for augmentors whose settings leave it out."""
     values: dict[str, Any] = {
         "data": config.data.model_dump(mode="json"),
         "teacher": config.teacher.model_dump(mode="json"),
@@ -130,7 +118,6 @@ def score_run(
 
 
 def _drawn(config: AugmentorConfig, per: Per) -> Any:
-    """The same augmentor, with `per` in every part whose settings leave it out."""
     if isinstance(config, PickAugmentor):
         return config.model_copy(update={"augmentor": _drawn(config.augmentor, per)})
     if isinstance(config, SequenceAugmentor):
@@ -141,11 +128,7 @@ def _drawn(config: AugmentorConfig, per: Per) -> Any:
 
 
 def read_augmentors(texts: Iterable[str]) -> dict[str, Settings]:
-    """Read settings by name from comma-separated `KIND` and `NAME=YAML` texts.
-
-    Raises:
-        ConfigError: a name is duplicate, or its settings are not a block.
-    """
+    """Read settings by name from comma-separated `KIND` and `NAME=YAML` texts; ConfigError: a mistake in them."""
     found: dict[str, Settings] = {}
     problems = []
     for item in (item.strip() for text in texts for item in _items(text)):
@@ -162,7 +145,6 @@ def read_augmentors(texts: Iterable[str]) -> dict[str, Settings]:
 
 
 def _one(item: str) -> tuple[str, Any]:
-    """The name and the settings of one text."""
     name, equals, yaml = (part.strip() for part in item.partition("="))
     if equals:
         return name, parse_yaml(yaml, f"the augmentor {name!r}")

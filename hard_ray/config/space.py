@@ -161,7 +161,6 @@ def better(name: str) -> Mode:
 
 
 def _metric_problem(name: str) -> str | None:
-    """The problem with a metric's name, if any."""
     parts = name.split("/")
     split, last = parts[0], parts[-1]
     if split in ("test", "ood"):
@@ -190,20 +189,12 @@ class Search:
         return Path(self.source).stem
 
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
-        """The base configuration with a trial's settings.
-
-        Raises:
-            ConfigError: the settings contradict each other.
-        """
+        """The base configuration with a trial's settings; ConfigError: the settings contradict each other."""
         return with_values(self.base, values, self.source)
 
 
 def with_values(base: RunConfig, values: Mapping[str, Any], source: str) -> RunConfig:
-    """A configuration with other values, given by dotted key.
-
-    Raises:
-        ConfigError: the values contradict each other; the message names `source`.
-    """
+    """A configuration with other values by dotted key; ConfigError: they contradict each other; it names `source`."""
     return validate([base.model_dump(mode="json"), layer_of(values, source)], source=source)
 
 
@@ -276,7 +267,6 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
 
 
 def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> RunConfig:
-    """The base configuration, with the overrides of the space and of the command."""
     if base.preset is not None:
         layers, below = [parse_yaml(preset_text(base.preset), f"preset {base.preset}")], f"preset {base.preset}"
     else:
@@ -301,7 +291,6 @@ def _suite_problems(search: Search) -> Iterator[str]:
 
 
 def _runtime_problems(search: Search) -> Iterator[str]:
-    """Settings of `runtime` with which trials could not be compared."""
     runtime = search.base.runtime
     if runtime.is_elastic:
         yield (
@@ -326,7 +315,6 @@ def _value_problems(search: Search) -> Iterator[str]:
 
 
 def _refused(search: Search, key: str, value: Value, given: Mapping[str, Value]) -> Iterator[str]:
-    """Reasons for which the configuration refuses one value of one key."""
     try:
         search.with_values({**given, key: value})
     except ConfigError as error:

@@ -33,11 +33,7 @@ def teacher_training(config: RunConfig) -> RunConfig:
 
 
 def teacher_run(config: RunConfig) -> RunConfig:
-    """The run of `train-teacher`: `teacher_training`, or fine-tuning by the recipe if the teacher has weights.
-
-    Raises:
-        ConfigError: the recipe does not fit the rest.
-    """
+    """`teacher_training`, or fine-tuning if the teacher has weights; ConfigError: the recipe does not fit the rest."""
     training = teacher_training(config)
     fine_tunes = config.teacher.has_weights
     run = training.model_copy(

@@ -9,14 +9,7 @@ from hard_ray.runs.markdown import markdown_table
 
 
 def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
-    """The text of a short model card.
-
-    Args:
-        network: the network.
-        images: the images that it takes.
-        what: a sentence that describes it.
-        facts: rows of the table beside its size and input.
-    """
+    """The text of a short model card; `what` describes the network, `facts` are more rows of the table."""
     head = [["parameters", f"{parameter_count(network):,}"], *input_rows(network, images)]
     body = markdown_table(["", ""], [*head, *facts.items()])
     return f"""{title(network.architecture)}

@@ -44,11 +44,7 @@ class GraphCheck:
 
 
 def check_packages() -> None:
-    """Check that an ONNX file can be written and run here.
-
-    Raises:
-        ModelError: packages are missing; it names them.
-    """
+    """Check that an ONNX file can be written and run here; ModelError: it names the missing packages."""
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if missing:
         raise ModelError(
@@ -58,11 +54,7 @@ def check_packages() -> None:
 
 
 def write_graph(kind: Kind, network: Network, path: Path, images: ImageSpec) -> None:
-    """Write a network, which must be in evaluation mode, as a graph.
-
-    Raises:
-        ModelError: the exporter does not support this architecture.
-    """
+    """Write a network in evaluation mode as a graph; ModelError: the exporter does not support it."""
     example = torch.zeros(2, images.in_chans, images.img_size, images.img_size)  # a batch of 1 would become a constant
     shapes = ({0: torch.export.Dim("batch")},)
     try:
@@ -135,11 +127,7 @@ def check_graph(kind: Kind, path: Path, network: Network, images: Tensor, *, sou
 
 
 def compare(got: Tensor, wanted: Tensor, *, file: str) -> float:
-    """The largest difference of a file's logits from the network's.
-
-    Raises:
-        ModelError: it exceeds `TOLERANCE`, or an image gets another class.
-    """
+    """The largest difference of logits; ModelError: it exceeds `TOLERANCE`, or an image gets another class."""
     difference = float((got - wanted).abs().max())
     moved = int((got.argmax(dim=1) != wanted.argmax(dim=1)).sum())
     if moved or not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):  # `not <=` is true of NaN too
@@ -151,7 +139,6 @@ def compare(got: Tensor, wanted: Tensor, *, file: str) -> float:
 
 
 def _sizes(count: int) -> list[int]:
-    """Sizes of the batches of so many images."""
     sizes: list[int] = []
     for size in (*BATCHES, count):
         sizes.append(min(size, count - sum(sizes)))

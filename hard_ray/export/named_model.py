@@ -53,11 +53,7 @@ def find_model(name: str, *, best: bool = False) -> NamedModel:
 
 
 def find_folder(path: Path, *, best: bool = False) -> NamedModel:
-    """Find the student of a run, or the model of a folder in timm's layout.
-
-    Raises:
-        RunFolderError: the folder is neither, or the run has no such student.
-    """
+    """Find the student of a run, or the model in timm's layout; RunFolderError: the folder holds neither."""
     if not path.exists():
         raise RunFolderError(f"{path}: there is no such folder; want a run folder, or a folder in timm's layout")
     run = RunFolder(path.expanduser().resolve())

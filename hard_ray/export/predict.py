@@ -41,14 +41,7 @@ class Prediction:
 
 
 def predictions(saved: SavedModel, images: Sequence[Path], *, top: int, batch_size: int) -> Iterator[Prediction]:
-    """Classify files in their order.
-
-    Args:
-        saved: the model.
-        images: files, and folders, which stand for every image below them.
-        top: number of classes named for each image, if there are as many.
-        batch_size: images per batch of the network.
-    """
+    """Classify files, and every image below folders, in their order; each gets its `top` classes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved.network.to(device)
     paths = [path for given in images for path in _files(given)]
@@ -72,7 +65,6 @@ def probabilities(saved: SavedModel, pixels: NDArray[np.uint8], precision: Preci
 
 
 def _files(path: Path) -> list[Path]:
-    """The path itself, or the images below a folder, sorted."""
     path = path.expanduser()
     if not path.is_dir():
         return [path]

@@ -49,24 +49,12 @@ class SavedModel:
 
 
 def open_model(name: str, *, best: bool = False) -> SavedModel:
-    """Load the model that a user names.
-
-    Args:
-        name: a run folder, a folder in timm's layout such as an export, or a timm name.
-        best: of a run the best student on the validation split, instead of the last.
-
-    Raises:
-        HardrayError: there is no such model, or it cannot be used.
-    """
+    """Load the model that a user names, as in `find_model`; HardrayError: there is none, or it cannot be used."""
     return load_model(find_model(name, best=best))
 
 
 def load_model(found: NamedModel) -> SavedModel:
-    """Load a model that was found.
-
-    Raises:
-        HardrayError: its files, or those of its run, cannot be used.
-    """
+    """Load a model that was found; HardrayError: its files, or those of its run, cannot be used."""
     if found.run is not None:
         return _student(found, read_record(found.run.path))
     model = _load(found.source, found.name)
@@ -103,7 +91,6 @@ def _load(name: str, what: str) -> nn.Module:
 
 
 def _by_its_own_settings(model: nn.Module, title: str, names: tuple[str, ...] | None) -> SavedModel:
-    """A model of no run, with the input and the evaluation view of its own configuration."""
     data: dict[str, Any] = resolve_input_data_config(model)
     channels, height, width = data["input_size"]
     if height != width:

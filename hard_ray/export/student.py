@@ -64,11 +64,7 @@ def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, to
 
 
 def check_place(to: Path) -> None:
-    """Check that an export may be written to this folder.
-
-    Raises:
-        RunFolderError: it holds files that no export wrote.
-    """
+    """Check that an export may be written to this folder; RunFolderError: it holds files that no export wrote."""
     if not to.exists():
         return
     if not to.is_dir():
@@ -81,7 +77,6 @@ def check_place(to: Path) -> None:
 
 
 def _files_of(export: Path) -> list[str]:
-    """The names of an export's files; empty: the folder is no export."""
     try:
         return list(read_json(export / NOTE, {})["files"])
     except (ValueError, KeyError, TypeError):
@@ -115,11 +110,7 @@ def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]
 
 
 def real_images(saved: SavedModel) -> Tensor:
-    """Evaluation views in [0, 1] of the run's final split; without a run, of photographs.
-
-    Raises:
-        HardrayError: the run's images cannot be read.
-    """
+    """Evaluation views in [0, 1] of the run's final split, else of photographs; HardrayError: they cannot be read."""
     pictures = _photographs() if saved.record is None else _of_the_run(saved.record)
     views = list(itertools.islice(_views(saved, pictures), CHECKED))
     if not views:

@@ -204,7 +204,6 @@ def _measured(saved: SavedModel) -> str:
 
 
 def _best_top1(record: RunRecord) -> float | None:
-    """The highest top-1 of all validations."""
     found = [point["val/top1"] for point in record.of_kind("val") if "val/top1" in point]
     return max(found, default=None)
 

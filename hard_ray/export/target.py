@@ -36,17 +36,7 @@ class Target:
 
 
 def target_of(model: str, config: RunConfig | None, overrides: Sequence[str] = (), *, best: bool = False) -> Target:
-    """Find the model that a user names, and the configuration that it is measured with.
-
-    Args:
-        model: a run folder, a folder in timm's layout, or a timm model name.
-        config: gives data, teacher and runtime; None: the run's own.
-        overrides: over the run's own configuration.
-        best: the run's best student on the validation split instead of its last.
-
-    Raises:
-        HardrayError: there is no such model, or it is from no run and no configuration is given.
-    """
+    """The model that a user names, and `config` or the run's own with overrides; HardrayError: there is none."""
     found = find_model(model, best=best)
     run = found.run
     if run is None:

@@ -104,6 +104,5 @@ def _start(centre: Tensor, noise: Tensor, config: AttackConfig, eps: float) -> T
 
 
 def _length(tensor: Tensor) -> Tensor:
-    """The L2 norm of each image, shaped to divide it."""
     length: Tensor = torch.linalg.vector_norm(tensor.flatten(1), dim=1)
     return length.view(-1, *([1] * (tensor.ndim - 1)))

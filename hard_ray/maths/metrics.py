@@ -36,7 +36,6 @@ class Counts:
     """Sums over images: correct, agreeing, cross-entropy, and the calibration histogram."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
         self.values = torch.zeros(4 + 3 * ECE_BINS, dtype=torch.float64)
 
     def add(

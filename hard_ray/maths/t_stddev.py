@@ -30,7 +30,6 @@ class StddevMeter:
     """Running T. stddev of a run's training images, over the last groups."""
 
     def __init__(self) -> None:
-        """Begin without a group."""
         self._sum: Tensor | None = None
         self._seen = 0
         self._groups: list[Tensor] = []
@@ -38,13 +37,7 @@ class StddevMeter:
     def add(
         self, clean: Float[Tensor, "batch classes"], augmented: Float[Tensor, "views classes"], ranks: Ranks
     ) -> Float[Tensor, ""] | None:
-        """Add a batch; return the value whenever a group is complete and there are enough. Every rank calls this.
-
-        Args:
-            clean: the teacher's logits on the batch.
-            augmented: its logits on the second view.
-            ranks: the mean over all of them is one group.
-        """
+        """Add the teacher's logits on both views; the value at the end of a group of all ranks. All ranks call this."""
         both = (clean.softmax(dim=1).mean(dim=0) + augmented.softmax(dim=1).mean(dim=0)) / (2 * ITERATIONS)
         self._sum = both if self._sum is None else self._sum + both
         self._seen += 1

@@ -75,13 +75,7 @@ def draw_validation(points: Sequence[Point]) -> Figure:
 
 
 def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
-    """Draw accuracy against severity, a line for each model.
-
-    Args:
-        condition: the change of the images.
-        lines: top-1 in percent by model and severity.
-        colours: of each model.
-    """
+    """Draw accuracy against severity for one change of the images: a line for each model, top-1 in percent."""
     figure = new_figure(4.6, 3.2)
     axis = figure.subplots()
     severity_lines(axis, lines, colours, markersize=3.5, linewidth=1.8)
@@ -147,7 +141,6 @@ def _present(points: Iterable[Point], names: Mapping[str, str]) -> dict[str, NDA
 
 
 def _thinned(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average neighbours if there are more than `POINTS` points."""
     size = -(-curve.shape[1] // POINTS)
     if size == 1:
         return curve
@@ -167,7 +160,6 @@ def _curves(axis: Axes, series: Mapping[str, NDArray[np.float64]], title: str, *
 
 
 def _log_scale(axis: Axes) -> None:
-    """Make an axis logarithmic, with enough ticks, labelled as plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_yscale("log")

@@ -40,11 +40,7 @@ def draw_evaluation(result: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def draw_conditions(lines: Mapping[str, By]) -> Figure:
-    """Draw a small panel for each condition: accuracy against severity, a line for each model.
-
-    Args:
-        lines: top-1 in percent by model, condition and severity; the first model names the conditions.
-    """
+    """Draw a panel for each condition of the first model: its top-1 in percent by severity, a line for each model."""
     names = list(next(iter(lines.values())))
     rows = math.ceil(len(names) / COLUMNS)
     figure = new_figure(9.2, 1.75 * rows + 0.5)
@@ -69,11 +65,7 @@ def _condition(axis: Axes, name: str, lines: Mapping[str, By]) -> None:
 
 
 def draw_reliability(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """Draw accuracy against confidence, a panel for each suite; a calibrated network is on the diagonal.
-
-    Args:
-        suites: results by suite and model; `reliability` has images, mean confidence and accuracy by bin.
-    """
+    """Draw accuracy against confidence, a panel for each suite; a calibrated network is on the diagonal."""
     figure = new_figure(2.9 * len(suites) + 0.6, 3.3)
     axes = figure.subplots(1, len(suites), squeeze=False, sharey=True)[0]
     for axis, (suite, models) in zip(axes, suites.items(), strict=True):
@@ -91,7 +83,6 @@ def draw_reliability(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> F
 
 
 def _bins(axis: Axes, bins: Sequence[Sequence[float]], model: str, label: str) -> None:
-    """Draw a point for each bin, the larger the more images it has."""
     most = max((count for count, _, _ in bins), default=1.0)
     confidences, accuracies = [each[1] for each in bins], [each[2] for each in bins]
     axis.plot(confidences, accuracies, color=COLOURS[model], linewidth=1.0, label=label)

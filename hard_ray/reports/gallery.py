@@ -55,7 +55,6 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
 def _draw_differences(
     axes: Sequence[Axes], before: NDArray[np.uint8], after: NDArray[np.uint8], *, largest: float = 1.0
 ) -> None:
-    """Draw differences, averaged over channels; `largest` gets the full colour."""
     for axis, difference in zip(axes, (after / 255.0 - before / 255.0).mean(axis=1), strict=True):
         axis.imshow(difference, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         _bare(axis)
@@ -131,7 +130,6 @@ def draw_generated(
 
 
 def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
-    """Write both networks' classes under each picture."""
     teacher, student = (names_of(guesses.classes, classes) for guesses in (view.teacher, view.student))
     for axis, right, said in zip(axes, teacher, student, strict=True):
         text = f"T {shortened(right)}\nS {shortened(said)}"

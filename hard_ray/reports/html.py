@@ -18,11 +18,7 @@ Html = str
 
 
 def write_document(path: Path, text: Html) -> None:
-    """Write a page atomically, and create its folder.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
+    """Write a page atomically, and create its folder; RunFolderError: it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
@@ -100,11 +96,7 @@ def table_of(
 
 
 def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Html:
-    """A table of accuracy by condition, the mean over severities.
-
-    Args:
-        parts: top-1 in percent by column, condition and severity.
-    """
+    """A table of top-1 in percent by column and condition, the mean over severities."""
     names = dict.fromkeys(condition for by in parts.values() for condition in by)
     body = [
         [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]

@@ -38,12 +38,7 @@ def draw_scores(scores: Sequence[Score]) -> Figure:
 
 
 def draw_correlation(scores: Mapping[str, float], losses: Mapping[str, float]) -> Figure:
-    """Draw students' test losses against the scores of their augmentations, with the least-squares line.
-
-    Args:
-        scores: T. stddev by name.
-        losses: test loss by name; names in only one of the two are left out.
-    """
+    """Draw test losses against T. stddev by name, for names in both, with the least-squares line."""
     names = [name for name in scores if name in losses]
     x, y = (np.array([values[name] for name in names]) for values in (scores, losses))
     figure = new_figure(5.6, 4.2)

@@ -19,7 +19,6 @@ class Tracking:
     """A thread that follows the folders of a run, and waits longer while the server does not answer."""
 
     def __init__(self, followers: list[Follower], *, sample_system: bool) -> None:
-        """Follow these folders; the first one is the main run's."""
         self.followers = followers
         self.problem: str | None = None
         self._sampler = SystemSampler(followers[0].folder) if sample_system else None

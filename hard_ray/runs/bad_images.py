@@ -30,11 +30,7 @@ class BadImages:
         return min(self.names, default="none")
 
     def add(self, names: Iterable[str]) -> None:
-        """Note unreadable images.
-
-        Raises:
-            DataError: there are more than allowed.
-        """
+        """Note unreadable images; DataError: there are more than allowed."""
         self.names.update(names)
         if problem := self.problem():
             raise problem

@@ -128,11 +128,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Refuse a second process on this folder.
-
-        Raises:
-            RunFolderError: another process holds it, it cannot be written, or its file system has no locks.
-        """
+        """Refuse a second process; RunFolderError: there is one, or the folder cannot be written or has no locks."""
         try:
             lock = (self.path / ".lock").open("w")
         except OSError as error:
@@ -154,11 +150,7 @@ class RunFolder:
 
 
 def check_new_run(path: Path) -> None:
-    """Check that a new run may use this folder.
-
-    Raises:
-        RunFolderError: it holds a run already, or other files.
-    """
+    """Check that a new run may use this folder; RunFolderError: it holds a run already, or other files."""
     path = path.expanduser()
     if RunFolder(path).config.exists():
         raise RunFolderError(
@@ -170,11 +162,7 @@ def check_new_run(path: Path) -> None:
 
 
 def create_run(path: Path) -> RunFolder:
-    """Create a new run folder.
-
-    Raises:
-        RunFolderError: it holds a run already, or cannot be written.
-    """
+    """Create a new run folder; RunFolderError: it holds a run already, or cannot be written."""
     check_new_run(path)
     folder = RunFolder(path.expanduser().resolve())
     make_folder(folder.path)
@@ -182,11 +170,7 @@ def create_run(path: Path) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Open the folder of an existing run.
-
-    Raises:
-        RunFolderError: there is no run in it.
-    """
+    """Open the folder of an existing run; RunFolderError: there is no run in it."""
     folder = RunFolder(path.expanduser().resolve())
     if not folder.config.is_file():
         raise RunFolderError(f"{path} holds no run: it has no config.yaml")

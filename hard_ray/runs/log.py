@@ -16,7 +16,6 @@ class MetricsLog:
     """Appends points to `metrics.jsonl`; a resume cuts the points after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        """Log to `path`, which is created with the first point."""
         self.path = path
 
     def append(self, point: Mapping[str, Any]) -> None:
@@ -74,7 +73,6 @@ class LogTail:
 
 
 def _point(line: bytes) -> dict[str, Any] | None:
-    """The point of a line; None: the line is not valid JSON."""
     try:
         point: dict[str, Any] = json.loads(line)
     except ValueError:

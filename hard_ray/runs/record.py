@@ -75,11 +75,7 @@ class RunRecord:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read everything that a run's page and pictures need; write nothing.
-
-    Raises:
-        RunFolderError: there is no run in the folder, or a file of it is damaged.
-    """
+    """Read everything that a run's page and pictures need; RunFolderError: there is no run, or a file is damaged."""
     folder = open_run(path)
     config = validate([read_layer(folder.config)], source=str(folder.config))
     try:
@@ -100,7 +96,6 @@ def read_record(path: Path) -> RunRecord:
 
 
 def _evaluations(folder: RunFolder, config: RunConfig) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Results by model and suite of each training that has ended, and the split."""
     controls = {name: read_json(folder.part(f"controls/{name}").evaluation) for name in config.experiment.controls}
     own = read_json(folder.evaluation)
     every = {name: found for name, found in (*controls.items(), ("student", own)) if found}

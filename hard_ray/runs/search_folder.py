@@ -81,11 +81,7 @@ class TrialFolder(RunFolder):
 
 
 def check_new_search(path: Path) -> None:
-    """Check that a new search may use this folder.
-
-    Raises:
-        RunFolderError: it holds a search already, or other files.
-    """
+    """Check that a new search may use this folder; RunFolderError: it holds a search already, or other files."""
     path = path.expanduser()
     if SearchFolder(path).config.exists():
         raise RunFolderError(
@@ -96,11 +92,7 @@ def check_new_search(path: Path) -> None:
 
 
 def open_search(path: Path) -> SearchFolder:
-    """Open the folder of an existing search.
-
-    Raises:
-        RunFolderError: there is no search in it.
-    """
+    """Open the folder of an existing search; RunFolderError: there is no search in it."""
     folder = SearchFolder(path.expanduser().resolve())
     if not folder.config.is_file() or not folder.base.is_file():
         raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml")

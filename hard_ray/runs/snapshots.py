@@ -82,11 +82,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read a file of `write_snapshot`.
-
-    Raises:
-        RunFolderError: the file is damaged, or is no snapshot.
-    """
+    """Read a file of `write_snapshot`; RunFolderError: it is damaged, or no snapshot."""
     try:
         return _snapshot(read_npz(path))
     except (ValueError, TypeError, KeyError, AttributeError) as error:

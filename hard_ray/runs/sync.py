@@ -16,11 +16,7 @@ from hard_ray.runs.tracking import Follower, tracking_uri
 
 
 def sync(output: Path, say: Callable[[str], None]) -> None:
-    """Send to MLflow the part of a run's folder that it does not have yet.
-
-    Raises:
-        HardrayError: there is no run, another process works on it, or the server does not answer.
-    """
+    """Send to MLflow what it lacks of a run; HardrayError: no run, it is in use, or the server does not answer."""
     folder = open_run(output)
     with folder.locked():
         main = _follower(folder, folder.path.name, None)

@@ -18,7 +18,6 @@ class SystemSampler:
     """Appends the use of this machine's CPU, memory, disk, network and GPU to `system.jsonl`."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Continue the numbering of an earlier start of the run."""
         self.path = folder.path / "system.jsonl"
         self._monitors: list[Any] = []
         self._last = 0.0

@@ -77,7 +77,6 @@ class Follower:
     _tails: dict[str, LogTail] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Continue from what the folder says was sent."""
         self.sent = Sent(**read_json(self.folder.tracking, {}))
 
     @property
@@ -112,12 +111,7 @@ class Follower:
             self.close(self.ended)
 
     def close(self, status: str, description: str | None = None) -> None:
-        """Send the rest, the description and the model, and end the MLflow run.
-
-        Args:
-            status: FINISHED, FAILED or KILLED.
-            description: Markdown for the run's page in MLflow.
-        """
+        """Send the rest, the description in Markdown and the model, and end the run as FINISHED, FAILED or KILLED."""
         self.sync()
         if self.sent.run_id is None or self.sent.status == status:
             return
@@ -181,7 +175,6 @@ class Follower:
         return max(steps, default=0)
 
     def _send_points(self, client: MlflowClient, path: Path, covered: int | None) -> None:
-        """Send the points after the last step that was sent, up to `covered`."""
         from mlflow.entities import Metric
 
         sent, last = self.sent.steps.get(path.name, -1), -1
@@ -215,17 +208,7 @@ class Follower:
 
 
 def log_evaluation(run: RunFolder, config: RunConfig, result: Mapping[str, Any], folder: Path) -> str | None:
-    """Send a later evaluation to a run's MLflow run: a metric for each number, and the folder's files.
-
-    Args:
-        run: the run, or a control of one.
-        config: its configuration.
-        result: the content of `evaluation.json`.
-        folder: the folder of that file and its figures.
-
-    Returns:
-        Why sending failed; None: it succeeded, or MLflow does not know the run.
-    """
+    """Send `evaluation.json` and the files beside it to a run's MLflow run, if there is one; gives why that failed."""
     from mlflow.entities import Metric
 
     sent = Sent(**read_json(run.tracking, {}))

@@ -65,7 +65,6 @@ class Ledger:
     """All trials of a search, in the order of their start."""
 
     def __init__(self, goals: Sequence[Goal], trials: Iterable[Trial] = ()) -> None:
-        """Begin with the trials of an earlier start."""
         self.goals = tuple(goals)
         self.trials = {trial.id: trial for trial in trials}
         self._since: dict[str, float] = {}
@@ -143,7 +142,6 @@ class Ledger:
         return next(iter(self.front), None)
 
     def _dominates(self, one: Trial, other: Trial) -> bool:
-        """Whether `one` is as good in every metric and better in one."""
         keys = [(goal.sort_key(one), goal.sort_key(other)) for goal in self.goals]
         return all(mine <= its for mine, its in keys) and any(mine < its for mine, its in keys)
 

@@ -137,11 +137,7 @@ class Comparison:
 
 
 def read_comparison(paths: Sequence[Path]) -> Comparison:
-    """Compare runs from their folders; write nothing.
-
-    Raises:
-        RunFolderError: there are fewer than two runs, one is a duplicate, or a folder holds no run.
-    """
+    """Compare runs from their folders; RunFolderError: fewer than two runs, a duplicate, or a folder without a run."""
     if len(paths) < 2:
         raise RunFolderError(f"a comparison needs at least two runs, got {len(paths)}; name their folders")
     records = [read_record(path) for path in paths]
@@ -219,7 +215,6 @@ def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
 
 
 def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:
-    """Test every pair of groups on every suite that both measured on the same images."""
     for (first, second), suite in itertools.product(itertools.combinations(groups, 2), suites):
         contradicted = contradictions([*first.runs, *second.runs])
         if any(not key.startswith("number of images") or key.endswith(f" {suite}") for key in contradicted):

@@ -39,11 +39,7 @@ class WrittenComparison:
 
 
 def write_comparison(runs: list[Path], to: Path | None = None) -> WrittenComparison:
-    """Compare runs and write the page, by default `compare.html` beside them, and the numbers as JSON beside it.
-
-    Raises:
-        RunFolderError: a folder holds no run, fewer than two are given, or a file cannot be written.
-    """
+    """Compare runs and write the page, by default `compare.html` beside them, and its numbers as JSON beside it."""
     comparison = read_comparison(runs)
     page = _default_page(comparison) if to is None else to.expanduser()
     numbers = page.with_suffix(".json")
@@ -126,7 +122,6 @@ def _validation(comparison: Comparison) -> Html:
 
 
 def _robustness(comparison: Comparison) -> Html:
-    """Show suites by severity as curves, and those of several conditions as tables too."""
     figures, tables = [], []
     for suite in comparison.suites:
         parts = by_condition(comparison, suite)

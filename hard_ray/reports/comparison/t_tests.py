@@ -81,7 +81,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _varies(values: Sequence[float]) -> bool:
-    """Whether values differ by more than the rounding of equal numbers."""
     return max(values) - min(values) > 1e-9 * max(1.0, *map(abs, values))
 
 

@@ -29,7 +29,6 @@ def _result(group: Group, suites: Sequence[str]) -> list[str]:
 
 
 def _cell(group: Group, metric: str, form: str) -> str:
-    """The mean; if the runs differ, also the smallest and largest."""
     spread = group.spread(metric)
     if spread is None:
         return "-"

@@ -62,7 +62,6 @@ def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updat
 
 
 def _limits(name: str, snapshots: Sequence[Snapshot], values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The parameter's bounds; without bounds, the range of the drawn values."""
     bounds = snapshots[-1].bounds.get(name)
     low, high = bounds_in_unit(name, bounds) if bounds else (min(map(np.min, values)), max(map(np.max, values)))
     return (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -118,11 +117,7 @@ UNITS = {
 
 
 def unit_of(name: str) -> Unit:
-    """The unit of a parameter; one without a known unit is not converted.
-
-    Args:
-        name: the augmentor's name for it; in a sequence it begins with the part that draws it.
-    """
+    """The unit of a parameter by its name, which in a sequence begins with its part; unknown ones are not converted."""
     part, _, last = name.rpartition(".")
     known = UNITS.get(last)
     if known is None:

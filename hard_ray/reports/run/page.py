@@ -39,11 +39,7 @@ By = dict[str, dict[str, float]]
 
 
 def write_page(run: Path, to: Path | None = None) -> Path:
-    """Write the page of a run, finished or not; by default to `report.html` in its folder.
-
-    Raises:
-        RunFolderError: there is no run, a file of it is damaged, or the page cannot be written.
-    """
+    """Write the page of a run, by default `report.html` in its folder; RunFolderError: no run, or a damaged file."""
     record = read_record(run)
     path = record.folder.report if to is None else to.expanduser()
     text = page(record, read_pictures(record))
@@ -126,7 +122,6 @@ def _validation(record: RunRecord) -> Html:
 
 
 def _robustness(record: RunRecord) -> Html:
-    """Show suites with numeric severities as curves, suites of several conditions as tables."""
     figures, tables = [], []
     for suite in dict.fromkeys(suite for found in record.evaluations.values() for suite in found):
         results = {name: found[suite] for name, found in record.evaluations.items() if suite in found}
@@ -147,7 +142,6 @@ def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
 
 
 def _evaluation(record: RunRecord) -> Html:
-    """Show the results of `hardray evaluate`: a row for each suite, and its figures."""
     found = record.later
     if not found:
         return ""

@@ -40,21 +40,13 @@ class Pictures:
 
 
 def read_pictures(record: RunRecord) -> Pictures | None:
-    """Read a run's snapshots; None: it has none.
-
-    Raises:
-        RunFolderError: one cannot be read.
-    """
+    """Read a run's snapshots; None: it has none; RunFolderError: one cannot be read."""
     paths = spread(snapshot_paths(record.folder), MOMENTS)
     return Pictures(tuple(read_snapshot(path) for path in paths), record.classes) if paths else None
 
 
 def write_pictures(run: Path, to: Path | None = None) -> list[Path]:
-    """Write `grid.png`, `strip.png` and `distribution.png` to a folder, by default the run's gallery.
-
-    Raises:
-        RunFolderError: there is no run, it has no snapshots, or the folder cannot be written.
-    """
+    """Write `grid.png`, `strip.png`, `distribution.png`, by default to the gallery; RunFolderError: no snapshots."""
     record = read_record(run)
     pictures = read_pictures(record)
     if pictures is None:

@@ -19,13 +19,7 @@ FEWEST_TRIALS = 4
 
 
 def importance(trials: Sequence[Trial], parameters: Mapping[str, Distribution], goal: Goal) -> dict[str, float]:
-    """The share of a metric's variance that each setting explains, the largest first; empty: it is unknown.
-
-    Args:
-        trials: with a value of the metric.
-        parameters: the distribution of each setting.
-        goal: the metric.
-    """
+    """The share of the goal's variance that each setting explains, the largest first; empty: it is unknown."""
     values = [trial.metrics[goal.metric] for trial in trials]
     varied = [key for key in parameters if len({str(trial.config[key]) for trial in trials}) > 1]
     if len(trials) < FEWEST_TRIALS or len(set(values)) < 2 or not varied:

@@ -24,12 +24,7 @@ STATUS_COLOURS = {
 
 
 def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
-    """Draw the metric of each trial, and the best so far.
-
-    Args:
-        trials: in the order of their start; those without the metric leave a gap.
-        goal: the metric.
-    """
+    """Draw the metric of each trial in the order of their start, and the best so far; trials without it leave a gap."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(7.2, 3.4)
@@ -51,11 +46,7 @@ def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
 
 
 def draw_importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw the share of each metric's variance that each setting explains.
-
-    Args:
-        shares: by metric and setting; a metric without shares gets no panel.
-    """
+    """Draw the share of each metric's variance that each setting explains; a metric without shares gets no panel."""
     panels = {metric: by for metric, by in shares.items() if by}
     rows = max(len(by) for by in panels.values())
     figure = new_figure(7.2, len(panels) * (0.36 * rows + 1.0))
@@ -100,13 +91,7 @@ def draw_parallel(trials: Sequence[Trial], parameters: Mapping[str, Distribution
 
 
 def draw_pareto(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> Figure:
-    """Draw trials by two metrics, with a line through the Pareto front.
-
-    Args:
-        trials: with both metrics.
-        front: the trials that no other one dominates.
-        goals: the two metrics.
-    """
+    """Draw trials by two metrics, with a line through the Pareto front, the trials that no other one dominates."""
     first, second = goals
     figure = new_figure(5.6, 4.2)
     axis = figure.subplots()

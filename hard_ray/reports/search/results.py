@@ -22,19 +22,7 @@ from hard_ray.runs.trials import Goal, Ledger, Trial, TrialStatus
 def write_results(
     folder: SearchFolder, search: Search, ledger: Ledger, *, status: str, identity: str | None, seconds: float
 ) -> dict[str, Any]:
-    """Write `results.json` and, once a trial was evaluated, `best.yaml` and `leader_board.json`.
-
-    Args:
-        folder: the search's folder.
-        search: the space and its base configuration.
-        ledger: the trials so far.
-        status: of the search: running, finished, stopped or failed.
-        identity: the teacher's identity.
-        seconds: duration of the search, over all starts.
-
-    Returns:
-        The content of `results.json`.
-    """
+    """Write `results.json`, which is returned, and of evaluated trials `best.yaml` and `leader_board.json`."""
     best = ledger.best
     results = {
         "status": status,
@@ -113,11 +101,7 @@ def draw_plots(folder: SearchFolder, ledger: Ledger, space: SpaceConfig) -> dict
 
 
 def read_ledger(folder: SearchFolder, goals: Sequence[Goal]) -> tuple[Ledger, Mapping[str, Any]]:
-    """Read the trials of earlier starts, and the other values of `results.json`.
-
-    Raises:
-        RunFolderError: the file is damaged.
-    """
+    """The trials of earlier starts, and the values of `results.json`; RunFolderError: the file is damaged."""
     try:
         results: Layer = read_json(folder.results, {})
         return Ledger.read(goals, results.get("trials", [])), results
