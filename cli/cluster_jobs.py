@@ -22,19 +22,14 @@ Address = Annotated[
 ]
 
 
-def address_of(given: str | None) -> str:
-    """The dashboard's address: the one given, or the environment's."""
-    where = given or os.environ.get(ADDRESS_VARIABLE)
-    if not where:
-        raise usage_error(f"give --address http://HOST:8265, the cluster's dashboard, or set {ADDRESS_VARIABLE}")
-    return where
-
-
-def connect(address: str, *, secrets: Sequence[str] = ()) -> Jobs:
-    """Connect to the dashboard; `secrets` are hidden in all output."""
+def connect(address: str | None, *, secrets: Sequence[str] = ()) -> Jobs:
+    """Connect to the dashboard at this address, or at the environment's; `secrets` are hidden in all output."""
     from hard_ray.orchestration.jobs.client import Jobs
 
-    return Jobs(address, secrets=secrets)
+    where = address or os.environ.get(ADDRESS_VARIABLE)
+    if not where:
+        raise usage_error(f"give --address http://HOST:8265, the cluster's dashboard, or set {ADDRESS_VARIABLE}")
+    return Jobs(where, secrets=secrets)
 
 
 def follow_job(jobs: Jobs, job: str) -> None:

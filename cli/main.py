@@ -5,31 +5,30 @@ Nothing heavy is imported before a command runs, so that `hardray --help` answer
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from .terminal import console
+from .terminal import console, readable_errors
 from .verbs.compare import compare
 from .verbs.deploy import deploy
 from .verbs.distill import distill
 from .verbs.doctor import doctor
 from .verbs.evaluate import evaluate
 from .verbs.export import export
-from .verbs.gallery import gallery
 from .verbs.generate import generate
 from .verbs.import_teacher import import_teacher
 from .verbs.jobs import jobs
 from .verbs.predict import predict
-from .verbs.report import report
+from .verbs.report import gallery, report
 from .verbs.score_augmentations import score_augmentations
 from .verbs.show import presets, show
 from .verbs.submit import submit
-from .verbs.sync import sync
 from .verbs.train_autoencoder import train_autoencoder
 from .verbs.train_teacher import train_teacher
 from .verbs.tune import tune
-from .verbs.ui import ui
+from .verbs.ui import sync, ui
 
 app = typer.Typer(
     name="hardray",
@@ -40,28 +39,17 @@ app = typer.Typer(
     add_completion=True,
 )
 
+
+def _register(*verbs: Callable[..., None], **settings: Any) -> None:
+    for verb in verbs:
+        app.command(context_settings=settings)(readable_errors()(verb))
+
+
 # in the order of `hardray --help`
-app.command()(distill)
-app.command()(tune)
-app.command()(train_autoencoder)
-app.command()(score_augmentations)
-app.command()(generate)
-app.command()(import_teacher)
-app.command()(evaluate)
-app.command()(show)
-app.command()(presets)
-app.command()(doctor)
-app.command()(ui)
-app.command()(sync)
-app.command()(gallery)
-app.command()(report)
-app.command()(train_teacher)
-app.command()(compare)
-app.command()(export)
-app.command()(predict)
-app.command()(deploy)
-app.command(context_settings={"allow_interspersed_args": False})(submit)
-app.command()(jobs)
+_register(distill, tune, train_autoencoder, score_augmentations, generate, import_teacher, evaluate, show, presets)
+_register(doctor, ui, sync, gallery, report, train_teacher, compare, export, predict, deploy)
+_register(submit, allow_interspersed_args=False)
+_register(jobs)
 
 
 @app.callback(invoke_without_command=True)

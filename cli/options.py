@@ -24,7 +24,6 @@ Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teache
 Data = Annotated[
     Path | None, typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.")
 ]
-
 Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")]
 Continue = Annotated[
@@ -67,15 +66,8 @@ def given_output(output: Path | None, *, continues: bool) -> Path | None:
     return output
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether the folder holds a run, finished or not."""
-    from hard_ray.runs.folder import RunFolder
-
-    return RunFolder(folder.expanduser()).config.is_file()
-
-
-def check_same_run(config: RunConfig, folder: Path) -> None:
-    """Refuse to resume a run that was started with another configuration.
+def holds_run(config: RunConfig, folder: Path) -> bool:
+    """Whether the folder holds this run, finished or not; one that has another configuration is refused.
 
     Settings of `runtime` that are null now keep the values that the hardware gave them at the start.
     """
@@ -84,6 +76,8 @@ def check_same_run(config: RunConfig, folder: Path) -> None:
     from hard_ray.runs.folder import RunFolder
 
     path = RunFolder(folder.expanduser()).config
+    if not path.is_file():
+        return False
     now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))
     then = dotted_values(validate([read_layer(path)], source=str(path)).model_dump(mode="json", by_alias=True))
     differing = [
@@ -95,6 +89,7 @@ def check_same_run(config: RunConfig, folder: Path) -> None:
         raise usage_error(
             f"{folder} holds a run of another configuration: {'; '.join(differing)}; choose another --output"
         )
+    return True
 
 
 def default_output(config: RunConfig, preset: str | None) -> Path:

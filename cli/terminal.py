@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from hard_ray.errors import HardrayError
 
@@ -18,7 +19,7 @@ errors = Console(stderr=True)
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn a user's mistake into a message and an exit code instead of a traceback."""
+    """Turn a user's mistake into a message and an exit code instead of a traceback; decorates every verb."""
     try:
         yield
     except HardrayError as error:
@@ -38,6 +39,14 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print lines with rich's markup; the terminal wraps them, so that paths can be copied."""
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """Print rows of a heading and a text."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for heading, text in rows:
+        table.add_row(heading, escape(text))
+    console.print(table)
 
 
 def print_heading(verb: str, folder: Path) -> None:

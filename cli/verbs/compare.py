@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..terminal import console, errors, readable_errors, say
+from ..terminal import console, errors, say
 
 if TYPE_CHECKING:
     from hard_ray.reports.comparison.groups import Comparison
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders, or RUN/controls/NAME.")],
-    to: Annotated[
-        Path | None, typer.Option("--to", help="The HTML file; by default compare.html beside the runs.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option(help="The HTML file; by default compare.html beside the runs.")] = None,
 ) -> None:
     """Compare runs: accuracy, cost, configuration, and whether seeds explain the difference.
 
@@ -28,15 +26,14 @@ def compare(
     """
     from hard_ray import api
 
-    with readable_errors():
-        written = api.compare(runs, to=to)
-        for warning in written.comparison.warnings:
-            errors.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
-        for table in tables_of(written.comparison):
-            console.print(table)
-        made = written.comparison
-        for line in (*made.states, *made.cautions, f"page     {written.page}", f"numbers  {written.numbers}"):
-            say(line)
+    written = api.compare(runs, to=to)
+    for warning in written.comparison.warnings:
+        errors.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+    for table in tables_of(written.comparison):
+        console.print(table)
+    made = written.comparison
+    for line in (*made.states, *made.cautions, f"page     {written.page}", f"numbers  {written.numbers}"):
+        say(line)
 
 
 def tables_of(comparison: Comparison) -> list[Table]:

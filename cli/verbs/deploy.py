@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..terminal import readable_errors, usage_error
+from ..terminal import usage_error
 
 
 def deploy(
@@ -15,7 +15,7 @@ def deploy(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- COMMAND", help="The command that the job runs, without `hardray`.")
     ] = None,
-    overlay: Annotated[str, typer.Option("--overlay", help="cpu, gpu, or cluster for one that stays up.")] = "gpu",
+    overlay: Annotated[str, typer.Option(help="cpu, gpu, or cluster for one that stays up.")] = "gpu",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="For example image=REGISTRY/hardray:TAG; may be repeated."),
@@ -25,13 +25,12 @@ def deploy(
 
     Give them to `kubectl apply -f -`; KubeRay runs them. Rendering needs kubectl, but no cluster.
     """
-    with readable_errors():
-        from hard_ray.orchestration.jobs.manifests import render
+    from hard_ray.orchestration.jobs.manifests import render
 
-        given = {}
-        for text in settings or []:
-            key, sep, value = text.partition("=")
-            if not sep or not value:
-                raise usage_error(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
-            given[key] = value
-        sys.stdout.write(render(overlay, given, command or ()))
+    given = {}
+    for text in settings or []:
+        key, sep, value = text.partition("=")
+        if not sep or not value:
+            raise usage_error(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
+        given[key] = value
+    sys.stdout.write(render(overlay, given, command or ()))

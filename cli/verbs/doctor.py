@@ -20,7 +20,7 @@ from rich.table import Table
 from hard_ray.errors import HardrayError
 
 from ..options import Files, Overrides, Preset, load
-from ..terminal import console, readable_errors
+from ..terminal import console
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -36,18 +36,15 @@ def doctor(
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
-    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to check as well.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="A folder that every node of the cluster must see.")
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to check as well.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A folder that every node of the cluster must see.")] = None,
 ) -> None:
     """Check this machine, and a cluster if one is given.
 
     With a configuration, also check that the cluster has everything the run reserves.
     """
-    with readable_errors():
-        loaded = load(config, preset, overrides) if config or preset or overrides else None
-        raise typer.Exit(0 if examine(console, address, config=loaded, output=output) else 1)
+    loaded = load(config, preset, overrides) if config or preset or overrides else None
+    raise typer.Exit(0 if examine(console, address, config=loaded, output=output) else 1)
 
 
 @dataclass(frozen=True, slots=True)

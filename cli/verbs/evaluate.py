@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..options import Data, Files, Overrides, Preset, Teacher, load
-from ..terminal import console, readable_errors, say, usage_error
+from ..terminal import console, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -24,32 +24,25 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            "--suite",
             metavar="NAME[=FOLDER]",
             help="Suite to measure; may be repeated. Published sets take their folder: imagenet-c=FOLDER.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the results; by default RUN/evaluation.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; by default RUN/evaluation.")] = None,
     config: Files = None,
     preset: Preset = None,
     teacher: Teacher = None,
     data: Data = None,
-    split: Annotated[
-        Literal["train", "val", "test"] | None, typer.Option("--split", help="Split to measure on.")
-    ] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Split to measure on.")] = None,
     images: Annotated[
-        str, typer.Option("--images", metavar="N|all", help="Images of the split that are changed and measured.")
+        str, typer.Option(metavar="N|all", help="Images of the split that are changed and measured.")
     ] = "2000",
-    severities: Annotated[
-        str, typer.Option("--severities", help="Severities of the corruptions, for example 1,3,5.")
-    ] = "1,2,3,4,5",
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch of the networks.")] = 256,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option("--norm", help="Norm of the attack's ball.")] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="Radius of the attack's ball.")] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of a step of the attack.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Number of steps of the attack.")] = None,
+    severities: Annotated[str, typer.Option(help="Severities of the corruptions, for example 1,3,5.")] = "1,2,3,4,5",
+    batch_size: Annotated[int, typer.Option(help="Images per batch of the networks.")] = 256,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="Norm of the attack's ball.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Radius of the attack's ball.")] = None,
+    step_size: Annotated[float | None, typer.Option(help="Length of a step of the attack.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps of the attack.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Measure the model alone.")] = False,
 ) -> None:
@@ -61,29 +54,28 @@ def evaluate(
     from hard_ray.config.evaluation import read_suites
 
     attack = {"norm": norm, "eps": eps, "step_size": step_size, "steps": steps}
-    with readable_errors():
-        options: dict[str, Any] = {
-            **(read_suites(suite) if suite else {}),
-            "split": split,
-            "images": None if images == "all" else images,
-            "severities": severities.split(","),
-            "attack": {name: value for name, value in attack.items() if value is not None},
-            "batch_size": batch_size,
-        }
-        loaded = _config(config, preset, overrides, teacher=teacher, data=data)
-        console.print(f"[bold]hardray evaluate[/bold] {escape(model)}", highlight=False, soft_wrap=True)
-        result = api.evaluate(
-            model,
-            output,
-            config=loaded,
-            overrides=overrides or [],
-            options=options,
-            best=best,
-            with_teacher=not no_teacher,
-            say=say,
-        )
-        console.print(result_table(result))
-        say(f"results  {result['folder']}")
+    options: dict[str, Any] = {
+        **(read_suites(suite) if suite else {}),
+        "split": split,
+        "images": None if images == "all" else images,
+        "severities": severities.split(","),
+        "attack": {name: value for name, value in attack.items() if value is not None},
+        "batch_size": batch_size,
+    }
+    loaded = _config(config, preset, overrides, teacher=teacher, data=data)
+    console.print(f"[bold]hardray evaluate[/bold] {escape(model)}", highlight=False, soft_wrap=True)
+    result = api.evaluate(
+        model,
+        output,
+        config=loaded,
+        overrides=overrides or [],
+        options=options,
+        best=best,
+        with_teacher=not no_teacher,
+        say=say,
+    )
+    console.print(result_table(result))
+    say(f"results  {result['folder']}")
 
 
 def _config(

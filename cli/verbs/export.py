@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import print_lines, readable_errors
+from ..terminal import print_lines
 
 if TYPE_CHECKING:
     from hard_ray.export.student import Exported
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder in timm's layout.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder of the export: a new one, or an earlier export.")],
+    to: Annotated[Path, typer.Option(help="Folder of the export: a new one, or an earlier export.")],
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked with onnxruntime.")] = False,
     torch_export: Annotated[bool, typer.Option("--torch-export", help="Write model.pt2 too, checked.")] = False,
@@ -27,9 +27,8 @@ def export(
     """
     from hard_ray import api
 
-    with readable_errors():
-        made = api.export(run, to, best=best, onnx=onnx, torch_export=torch_export)
-        print_lines(export_lines(made))
+    made = api.export(run, to, best=best, onnx=onnx, torch_export=torch_export)
+    print_lines(export_lines(made))
 
 
 def export_lines(made: Exported) -> list[str]:

@@ -10,44 +10,32 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from ..options import (
-    Data,
-    Files,
-    Overrides,
-    Preset,
-    Teacher,
-    as_given,
-    load,
-)
-from ..terminal import print_heading, print_lines, readable_errors, say
+from ..options import Data, Files, Overrides, Preset, Teacher, as_given, load
+from ..terminal import print_heading, print_lines, say
 
 
 def generate(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the set; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Option(help="Folder of the set; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
     teacher: Teacher = None,
     data: Data = None,
-    method: Annotated[Literal["dad"], typer.Option("--method", help="Method of generation.")] = "dad",
+    method: Annotated[Literal["dad"], typer.Option(help="Method of generation.")] = "dad",
     autoencoder: Annotated[
         str | None,
-        typer.Option("--autoencoder", help="Autoencoder that discretises the images: a folder, or hf-hub:org/name."),
+        typer.Option(help="Autoencoder that discretises the images: a folder, or hf-hub:org/name."),
     ] = None,
     split: Annotated[
-        Literal["train", "val", "test"] | None, typer.Option("--split", help="Split whose images are attacked.")
+        Literal["train", "val", "test"] | None, typer.Option(help="Split whose images are attacked.")
     ] = None,
-    shard_size: Annotated[int | None, typer.Option("--shard-size", help="Images per file.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images attacked together.")] = None,
-    norm: Annotated[
-        Literal["l2", "linf"] | None, typer.Option("--norm", help="Norm of the ball around an image.")
-    ] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="Radius of the ball.")] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Length of a step.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Number of ascent steps.")] = None,
-    random_start: Annotated[
-        float | None, typer.Option("--random-start", help="Probability of a random start within the ball.")
-    ] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Images per file.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images attacked together.")] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="Norm of the ball around an image.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Radius of the ball.")] = None,
+    step_size: Annotated[float | None, typer.Option(help="Length of a step.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of ascent steps.")] = None,
+    random_start: Annotated[float | None, typer.Option(help="Probability of a random start within the ball.")] = None,
 ) -> None:
     """Make a set of adversarial images to train with.
 
@@ -68,12 +56,11 @@ def generate(
         "random_start": random_start,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    with readable_errors():
-        loaded = load(config, preset, overrides, teacher=teacher, data=data)
-        print_heading("generate", output)
-        manifest = api.generate(loaded, options, output, say=say)
-        again = as_given(config, preset, overrides, teacher=teacher, data=data)
-        print_lines(generation_lines(manifest, output, again))
+    loaded = load(config, preset, overrides, teacher=teacher, data=data)
+    print_heading("generate", output)
+    manifest = api.generate(loaded, options, output, say=say)
+    again = as_given(config, preset, overrides, teacher=teacher, data=data)
+    print_lines(generation_lines(manifest, output, again))
 
 
 def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:

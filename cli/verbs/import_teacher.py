@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import print_lines, readable_errors
+from ..terminal import print_lines
 
 if TYPE_CHECKING:
     from hard_ray.preparation.import_teacher import ImportedTeacher
@@ -17,19 +17,17 @@ if TYPE_CHECKING:
 
 def import_teacher(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: a safetensors or torch file.")],
-    model: Annotated[str, typer.Option("--model", help="The architecture: a timm name, or one of hardray's.")],
-    output: Annotated[Path, typer.Option("--output", help="New folder for the teacher.")],
+    model: Annotated[str, typer.Option(help="The architecture: a timm name, or one of hardray's.")],
+    output: Annotated[Path, typer.Option(help="New folder for the teacher.")],
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="Text file: class names in the order of the outputs, one per line.")
+        Path | None, typer.Option(help="Text file: class names in the order of the outputs, one per line.")
     ] = None,
-    mean: Annotated[
-        str | None, typer.Option("--mean", help="Mean per channel of images in [0, 1]: 0.485,0.456,0.406.")
-    ] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Standard deviation per channel: 0.229,0.224,0.225.")] = None,
-    img_size: Annotated[int | None, typer.Option("--img-size", help="Input size in pixels.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean per channel of images in [0, 1]: 0.485,0.456,0.406.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation per channel: 0.229,0.224,0.225.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Input size in pixels.")] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Regular expression and its replacement, in every key."),
+        typer.Option(metavar="OLD=NEW", help="Regular expression and its replacement, in every key."),
     ] = None,
 ) -> None:
     """Make a teacher from a checkpoint that is not timm's.
@@ -38,18 +36,17 @@ def import_teacher(
     """
     from hard_ray import api
 
-    with readable_errors():
-        made = api.import_teacher(
-            checkpoint,
-            output,
-            model=model,
-            classes=classes,
-            mean=None if mean is None else mean.split(","),
-            std=None if std is None else std.split(","),
-            img_size=img_size,
-            renames=rename or (),
-        )
-        print_lines(teacher_lines(made, output))
+    made = api.import_teacher(
+        checkpoint,
+        output,
+        model=model,
+        classes=classes,
+        mean=None if mean is None else mean.split(","),
+        std=None if std is None else std.split(","),
+        img_size=img_size,
+        renames=rename or (),
+    )
+    print_lines(teacher_lines(made, output))
 
 
 def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:

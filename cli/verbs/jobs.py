@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..cluster_jobs import Address, address_of, connect, follow_job
-from ..terminal import console, print_lines, readable_errors, say, usage_error
+from ..cluster_jobs import Address, connect, follow_job
+from ..terminal import console, print_lines, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.client import RayJob
@@ -27,23 +27,22 @@ def jobs(
 
     A stopped run writes a checkpoint first and can be resumed.
     """
-    with readable_errors():
-        if (action == "list") != (job is None):
-            raise usage_error(
-                "list takes no job" if action == "list" else f"{action} needs a job; `hardray jobs list` shows all"
-            )
-        cluster = connect(address_of(address))
-        if job is None:
-            console.print(_table(cluster.all()))
-        elif action == "status":
-            print_lines(_status_lines(cluster.job(job)))
-        elif action == "stop":
-            was_running = cluster.stop(job)
-            say(f"{job} has been asked to stop" if was_running else f"{job} has already ended")
-        elif follow:
-            follow_job(cluster, job)
-        else:
-            sys.stdout.write(cluster.logs(job))
+    if (action == "list") != (job is None):
+        raise usage_error(
+            "list takes no job" if action == "list" else f"{action} needs a job; `hardray jobs list` shows all"
+        )
+    cluster = connect(address)
+    if job is None:
+        console.print(_table(cluster.all()))
+    elif action == "status":
+        print_lines(_status_lines(cluster.job(job)))
+    elif action == "stop":
+        was_running = cluster.stop(job)
+        say(f"{job} has been asked to stop" if was_running else f"{job} has already ended")
+    elif follow:
+        follow_job(cluster, job)
+    else:
+        sys.stdout.write(cluster.logs(job))
 
 
 def _table(found: Sequence[RayJob]) -> Table:

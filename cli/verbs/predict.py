@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import console, print_error, readable_errors
+from ..terminal import console, print_error
 
 if TYPE_CHECKING:
     from hard_ray.export.predict import Prediction
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[str, typer.Argument(help="A run folder, an export, a folder in timm's layout, or a timm name.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, or folders of images.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of classes printed for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes printed for each image.")] = 5,
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each image, one per line.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads; unset: OMP_NUM_THREADS, else one for each core.")
+        int | None, typer.Option(min=1, help="Threads; unset: OMP_NUM_THREADS, else one for each core.")
     ] = None,
 ) -> None:
     """Classify images with a model.
@@ -32,13 +32,12 @@ def predict(
     """
     from hard_ray import api
 
-    with readable_errors():
-        unreadable = 0
-        for found in api.predict(model, images, top=top, best=best, batch_size=batch_size, threads=threads):
-            unreadable += found.problem is not None
-            _print(found, as_json=as_json)
-        if unreadable:
-            raise typer.Exit(1)
+    unreadable = 0
+    for found in api.predict(model, images, top=top, best=best, batch_size=batch_size, threads=threads):
+        unreadable += found.problem is not None
+        _print(found, as_json=as_json)
+    if unreadable:
+        raise typer.Exit(1)
 
 
 def _print(found: Prediction, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`hardray report`: writes a page about a run."""
+"""`hardray report` and `hardray gallery`: a page about a run, and pictures of what its augmentor does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import readable_errors, say
+from ..terminal import say
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    to: Annotated[Path | None, typer.Option("--to", help="The HTML file; by default RUN/report.html.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The HTML file; by default RUN/report.html.")] = None,
 ) -> None:
     """Write a page with the results, curves, pictures and configuration of a run.
 
@@ -20,5 +20,18 @@ def report(
     """
     from hard_ray import api
 
-    with readable_errors():
-        say(str(api.report(run, to=to)))
+    say(str(api.report(run, to=to)))
+
+
+def gallery(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path | None, typer.Option(help="Folder for the pictures; by default RUN/gallery.")] = None,
+) -> None:
+    """Draw what the augmentor does, and how it changed.
+
+    Only the run folder is read; the run may still be going on.
+    """
+    from hard_ray import api
+
+    for path in api.gallery(run, to=to):
+        say(str(path))

@@ -9,19 +9,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import (
-    Data,
-    Files,
-    Overrides,
-    Preset,
-    Teacher,
-    load,
-)
-from ..terminal import console, print_heading, print_lines, readable_errors, say
+from ..options import Data, Files, Overrides, Preset, Teacher, load
+from ..terminal import console, print_heading, print_lines, say
 
 
 def score_augmentations(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the scores; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Option(help="Folder of the scores; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -30,20 +23,19 @@ def score_augmentations(
     augmentors: Annotated[
         list[str] | None,
         typer.Option(
-            "--augmentors",
             metavar="KIND,NAME=YAML,...",
             help="Augmentations, such as identity,cutmix,strong={kind: rand_augment, magnitude: 15}; by default all.",
         ),
     ] = None,
-    groups: Annotated[int, typer.Option("--groups", help="Number of groups for the standard deviation.")] = 80,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch; a group is 5 batches.")] = 64,
+    groups: Annotated[int, typer.Option(help="Number of groups for the standard deviation.")] = 80,
+    batch_size: Annotated[int, typer.Option(help="Images per batch; a group is 5 batches.")] = 64,
     per: Annotated[
         Literal["batch", "image"],
-        typer.Option("--per", help="Draw once per batch, as in the paper, or once per image."),
+        typer.Option(help="Draw once per batch, as in the paper, or once per image."),
     ] = "batch",
     losses: Annotated[
         Path | None,
-        typer.Option("--losses", help="JSON file of students' test losses by augmentation, to correlate with."),
+        typer.Option(help="JSON file of students' test losses by augmentation, to correlate with."),
     ] = None,
 ) -> None:
     """Score augmentations for distillation, before a student is trained.
@@ -54,15 +46,14 @@ def score_augmentations(
     from hard_ray import api
     from hard_ray.config.scoring import read_augmentors
 
-    with readable_errors():
-        named = None if augmentors is None else read_augmentors(augmentors)
-        loaded = load(config, preset, overrides, teacher=teacher, data=data)
-        print_heading("score-augmentations", output)
-        result = api.score_augmentations(
-            loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
-        )
-        console.print(score_table(result))
-        print_lines(score_lines(result, output))
+    named = None if augmentors is None else read_augmentors(augmentors)
+    loaded = load(config, preset, overrides, teacher=teacher, data=data)
+    print_heading("score-augmentations", output)
+    result = api.score_augmentations(
+        loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
+    )
+    console.print(score_table(result))
+    print_lines(score_lines(result, output))
 
 
 def score_table(result: dict[str, Any]) -> Table:

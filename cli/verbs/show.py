@@ -9,15 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..options import (
-    Data,
-    Files,
-    Overrides,
-    Preset,
-    Teacher,
-    load,
-)
-from ..terminal import console, readable_errors
+from ..options import Data, Files, Overrides, Preset, Teacher, load
+from ..terminal import console
 
 
 def show(
@@ -35,11 +28,10 @@ def show(
     from hard_ray.config.run import RunConfig
     from hard_ray.config.safe_yaml import dump_yaml
 
-    with readable_errors():
-        if schema:
-            sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
-            return
-        sys.stdout.write(dump_yaml(load(config, preset, overrides, teacher=teacher, data=data)))
+    if schema:
+        sys.stdout.write(json.dumps(RunConfig.model_json_schema(), indent=2) + "\n")
+        return
+    sys.stdout.write(dump_yaml(load(config, preset, overrides, teacher=teacher, data=data)))
 
 
 def presets() -> None:

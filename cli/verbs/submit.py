@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,9 @@ from rich.markup import escape
 
 from hard_ray.errors import suggestion
 
-from ..cluster_jobs import Address, address_of, connect, follow_job, print_handles
+from ..cluster_jobs import Address, connect, follow_job, print_handles
 from ..options import load
-from ..terminal import console, readable_errors, say, usage_error
+from ..terminal import console, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.package import Package
@@ -33,14 +34,13 @@ def submit(
     working_dir: Annotated[
         Path | None,
         typer.Option(
-            "--working-dir",
             help="Folder that relative paths start from; all its small text files are sent. "
             "Unset: this folder, and only the files that the command names.",
         ),
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="KEY[=VALUE]", help="A variable of the job; without a value, its value here."),
+        typer.Option(metavar="KEY[=VALUE]", help="A variable of the job; without a value, its value here."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Show the output until the job ends, or return at once.")
@@ -57,29 +57,24 @@ def submit(
     from hard_ray.orchestration.jobs import checks as submission
     from hard_ray.orchestration.jobs import package as packaging
 
-    with readable_errors():
-        variables = submission.environment(env or [])
-        submission.check_words(command)
-        folder = (working_dir or Path()).expanduser()
-        if not folder.is_dir():
-            raise usage_error(f"--working-dir {folder}: there is no such folder")
-        with contextlib.chdir(folder):
-            named = _check(command, context.find_root().command)
-        package = packaging.choose(folder, named, whole=working_dir is not None)
-        if dry_run:
-            _print_package(package, ["hardray", *command], variables)
-            return
-        where = address_of(address)
-        jobs = connect(where, secrets=list(variables.values()))
-        job = jobs.submit(["hardray", *command], package, variables)
-        console.print(f"[bold]job[/bold] {job} at {escape(jobs.shown)}", highlight=False, soft_wrap=True)
-        if not follow:
-            print_handles(job, jobs.shown)
-            return
+    variables = submission.environment(env or [])
+    submission.check_words(command)
+    folder = (working_dir or Path()).expanduser()
+    if not folder.is_dir():
+        raise usage_error(f"--working-dir {folder}: there is no such folder")
+    with contextlib.chdir(folder):
+        named = _check(command, context.find_root().command)
+    package = packaging.choose(folder, named, whole=working_dir is not None)
+    if dry_run:
+        _print_package(package, ["hardray", *command], variables)
+        return
+    jobs = connect(address, secrets=list(variables.values()))
+    job = jobs.submit(["hardray", *command], package, variables)
+    console.print(f"[bold]job[/bold] {job} at {escape(jobs.shown)}", highlight=False, soft_wrap=True)
+    if follow:
         follow_job(jobs, job)
-
-
-# ----------------------------------------------------------------------- the check
+    else:
+        print_handles(job, jobs.shown)
 
 
 def _check(command: Sequence[str], root: Any) -> list[Path]:
@@ -128,27 +123,16 @@ def _files(verb: str, given: dict[str, Any]) -> list[Path]:
             continue
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, Path) and not path.is_absolute():
-                made.append(_sent(path))
+                if not path.is_file():
+                    raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
+                made.append(path)
     writes = "output" in given and not (given.get("resume") or given.get("dry_run"))
     if writes and given["output"] is None:
         raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
     return made
 
 
-def _sent(path: Path) -> Path:
-    from hard_ray.orchestration.jobs import checks as submission
-
-    if not path.is_file():
-        raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
-    return path
-
-
-# ------------------------------------------------------------------------- printing
-
-
 def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:
-    import shlex
-
     say(f"command    {shlex.join(words)}")
     say(f"variables  {', '.join(variables) or 'none'}")
     say(f"sent       {len(package.files)} files of {package.folder}, {package.size:,} bytes")

@@ -8,38 +8,26 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from ..options import (
-    Data,
-    Files,
-    Overrides,
-    Preset,
-    load,
-)
-from ..terminal import print_heading, print_lines, readable_errors, say
+from ..options import Data, Files, Overrides, Preset, load
+from ..terminal import print_heading, print_lines, say
 
 
 def train_autoencoder(
-    kind: Annotated[
-        Literal["kl", "vq"], typer.Option("--kind", help="kl: continuous latents; vq: codes of a codebook.")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", help="Folder of the autoencoder; an unfinished one is continued.")
-    ],
+    kind: Annotated[Literal["kl", "vq"], typer.Option(help="kl: continuous latents; vq: codes of a codebook.")],
+    output: Annotated[Path, typer.Option(help="Folder of the autoencoder; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
     data: Data = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Number of updates.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per update.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of AdamW.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")] = None,
     widths: Annotated[
         str | None,
-        typer.Option(
-            "--widths", help="Channels of each level, for example 16,32,32; n levels reduce the side by 2^(n-1)."
-        ),
+        typer.Option(help="Channels of each level, for example 16,32,32; n levels reduce the side by 2^(n-1)."),
     ] = None,
-    latent_channels: Annotated[int | None, typer.Option("--latent-channels", help="Channels of the latent.")] = None,
-    codes: Annotated[int | None, typer.Option("--codes", help="Size of the codebook (vq).")] = None,
+    latent_channels: Annotated[int | None, typer.Option(help="Channels of the latent.")] = None,
+    codes: Annotated[int | None, typer.Option(help="Size of the codebook (vq).")] = None,
 ) -> None:
     """Train a small autoencoder on your images.
 
@@ -56,11 +44,10 @@ def train_autoencoder(
         "codes": codes,
     }
     training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
-    with readable_errors():
-        loaded = load(config, preset, overrides, data=data)
-        print_heading("train-autoencoder", output)
-        result = api.train_autoencoder(loaded, training, output, say=say)
-        print_lines(autoencoder_lines(result, output))
+    loaded = load(config, preset, overrides, data=data)
+    print_heading("train-autoencoder", output)
+    result = api.train_autoencoder(loaded, training, output, say=say)
+    print_lines(autoencoder_lines(result, output))
 
 
 def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:

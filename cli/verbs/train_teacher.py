@@ -9,25 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..dry_run import print_plan
-from ..options import (
-    Continue,
-    Data,
-    DryRun,
-    Files,
-    Output,
-    Overrides,
-    Preset,
-    Resume,
-    as_given,
-    check_same_run,
-    default_output,
-    given_output,
-    holds_run,
-    load,
-)
+from .. import options
+from ..dry_run import plan_lines
 from ..reporter import run_to_end
-from ..terminal import console, print_heading, readable_errors, say, usage_error
+from ..terminal import print_heading, print_pairs, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -35,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def train_teacher(
-    overrides: Overrides = None,
-    config: Files = None,
-    preset: Preset = None,
-    model: Annotated[str | None, typer.Option("--model", help="Short for teacher.model=...")] = None,
+    overrides: options.Overrides = None,
+    config: options.Files = None,
+    preset: options.Preset = None,
+    model: Annotated[str | None, typer.Option(help="Short for teacher.model=...")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Short for teacher.pretrained=true: fine-tune timm's weights.")
     ] = False,
-    data: Data = None,
-    output: Output = None,
-    resume: Resume = None,
-    dry_run: DryRun = False,
-    continues: Continue = False,
+    data: options.Data = None,
+    output: options.Output = None,
+    resume: options.Resume = None,
+    dry_run: options.DryRun = False,
+    continues: options.Continue = False,
 ) -> None:
     """Train or fine-tune a teacher on your images.
 
@@ -54,36 +39,29 @@ def train_teacher(
     is fine-tuned, with a new class head if its own is for other classes. The seed is `teacher.recipe.seed`.
     """
     from hard_ray import api
-
-    with readable_errors():
-        if resume is not None:
-            if overrides or config or preset or model or pretrained or data or output or dry_run or continues:
-                raise usage_error("--resume takes the configuration from the run folder; give nothing else")
-            done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), role="teacher")
-            say(teaching_line(done, []))
-            return
-        given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
-        loaded = load(config, preset, given, teacher=model, data=data, trains_teacher=True)
-        if dry_run:
-            say(recipe_line(loaded))
-            print_plan(console, _as_run(loaded), role="teacher")
-            return
-        folder = given_output(output, continues=continues) or default_output(loaded, preset)
-        print_heading("train-teacher", folder)
-        say(recipe_line(loaded))
-        if continues and holds_run(folder):
-            check_same_run(_as_run(loaded), folder)
-            done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), role="teacher")
-        else:
-            done = run_to_end(lambda reporter: api.train_teacher(loaded, folder, reporter=reporter), role="teacher")
-        others = [override for override in overrides or [] if not override.startswith(("teacher.", "teacher="))]
-        say(teaching_line(done, as_given(config, preset, others, teacher=None, data=data)))
-
-
-def _as_run(config: RunConfig) -> RunConfig:
     from hard_ray.config.teacher_training import teacher_run
 
-    return teacher_run(config)
+    if resume is not None:
+        if overrides or config or preset or model or pretrained or data or output or dry_run or continues:
+            raise usage_error("--resume takes the configuration from the run folder; give nothing else")
+        done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), role="teacher")
+        say(teaching_line(done, []))
+        return
+    given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
+    loaded = options.load(config, preset, given, teacher=model, data=data, trains_teacher=True)
+    if dry_run:
+        say(recipe_line(loaded))
+        print_pairs(plan_lines(teacher_run(loaded), role="teacher"))
+        return
+    folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
+    print_heading("train-teacher", folder)
+    say(recipe_line(loaded))
+    if continues and options.holds_run(teacher_run(loaded), folder):
+        done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), role="teacher")
+    else:
+        done = run_to_end(lambda reporter: api.train_teacher(loaded, folder, reporter=reporter), role="teacher")
+    others = [override for override in overrides or [] if not override.startswith(("teacher.", "teacher="))]
+    say(teaching_line(done, options.as_given(config, preset, others, teacher=None, data=data)))
 
 
 def recipe_line(config: RunConfig) -> str:

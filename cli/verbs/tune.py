@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
-from ..terminal import console, print_heading, print_lines, readable_errors, say, usage_error
+from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.config.space import Search
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def tune(
     overrides: Overrides = None,
     space: Annotated[
-        str | None, typer.Option("--space", help="YAML file, or the name of a shipped space such as digits.yaml.")
+        str | None, typer.Option(help="YAML file, or the name of a shipped space such as digits.yaml.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Folder; by default runs/tune-SPACE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Resume the search in this folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; by default runs/tune-SPACE-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume the search in this folder.")] = None,
     teacher: Teacher = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Short for data.path=...")] = None,
+    data: Annotated[Path | None, typer.Option(help="Short for data.path=...")] = None,
     dry_run: DryRun = False,
     continues: Continue = False,
 ) -> None:
@@ -35,67 +35,42 @@ def tune(
     Trials share one teacher pool. KEY=VALUE overrides apply to the space's base configuration.
     """
     from hard_ray import api
+    from hard_ray.config.space import load_space, space_names
 
-    with readable_errors():
-        if resume is not None:
-            if overrides or space or output or teacher or data or dry_run or continues:
-                raise usage_error("--resume takes the space from the folder; give nothing else")
-            _print_result(api.resume_tune(resume, say=say))
-            return
-        if space is None:
-            raise usage_error(f"give --space FILE, or one of the shipped spaces: {', '.join(_shipped())}")
-        search = _load(space, overrides or [], teacher=teacher, data=data)
-        if dry_run:
-            console.print(plan_table(search))
-            return
-        stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = given_output(output, continues=continues) or stamped
-        print_heading("tune", folder)
-        if continues and _holds_search(folder):
-            _check_same_search(search, folder)
-            _print_result(api.resume_tune(folder, say=say))
-            return
+    if resume is not None:
+        if overrides or space or output or teacher or data or dry_run or continues:
+            raise usage_error("--resume takes the space from the folder; give nothing else")
+        _print_result(api.resume_tune(resume, say=say))
+        return
+    if space is None:
+        raise usage_error(f"give --space FILE, or one of the shipped spaces: {', '.join(space_names())}")
+    # `data.kind` is set in the space's base configuration
+    search = load_space(space, [*shorthands(teacher=teacher, data=data), *(overrides or [])])
+    if dry_run:
+        print_pairs(plan_lines(search))
+        return
+    stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = given_output(output, continues=continues) or stamped
+    print_heading("tune", folder)
+    if continues and _holds_search(search, folder):
+        _print_result(api.resume_tune(folder, say=say))
+    else:
         _print_result(api.tune(search, folder, say=say))
 
 
-def _holds_search(folder: Path) -> bool:
-    from hard_ray.runs.search_folder import SearchFolder
-
-    return SearchFolder(folder.expanduser()).config.is_file()
-
-
-def _check_same_search(search: Search, folder: Path) -> None:
+def _holds_search(search: Search, folder: Path) -> bool:
+    """Whether the folder holds this search; one of another space in it is refused."""
     from hard_ray.config.space import load_space
     from hard_ray.runs.search_folder import SearchFolder
 
-    begun = load_space(str(SearchFolder(folder.expanduser()).config))
+    config = SearchFolder(folder.expanduser()).config
+    if not config.is_file():
+        return False
+    begun = load_space(str(config))
     spaces = [each.space.model_dump(mode="json", exclude={"base"}) for each in (search, begun)]
     if spaces[0] != spaces[1] or search.base != begun.base:
         raise usage_error(f"{folder} holds a search of another space or base configuration; choose another --output")
-
-
-def _shipped() -> list[str]:
-    from hard_ray.config.space import space_names
-
-    return space_names()
-
-
-def _load(space: str, overrides: list[str], *, teacher: str | None, data: Path | None) -> Search:
-    from hard_ray.config.space import load_space
-
-    # `data.kind` is set in the space's base configuration
-    return load_space(space, [*shorthands(teacher=teacher, data=data), *overrides])
-
-
-# ---------------------------------------------------------------------------- plan
-
-
-def plan_table(search: Search) -> Table:
-    """A table of what a search would do, from its configuration alone."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for heading, text in plan_lines(search):
-        table.add_row(heading, escape(text))
-    return table
+    return True
 
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:
@@ -167,9 +142,6 @@ def _gpu_note(search: Search) -> str:
     if search.base.runtime.gpus_per_worker is not None:
         return ""
     return "; where it has GPUs, one more for every worker and replica, or a shared one"
-
-
-# -------------------------------------------------------------------------- result
 
 
 def _print_result(result: SearchResult) -> None:

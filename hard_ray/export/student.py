@@ -106,9 +106,6 @@ def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]
     write_json(folder / NOTE, facts)
 
 
-# -------------------------------------------------------------------- real images
-
-
 def real_images(saved: SavedModel) -> Tensor:
     """Evaluation views in [0, 1] of the run's final split, else of photographs; HardrayError: they cannot be read."""
     pictures = _photographs() if saved.record is None else _of_the_run(saved.record)

@@ -28,9 +28,6 @@ LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor":
 STUDENT_TURN, AUGMENTOR_TURN = COLOURS["line"], COLOURS["student"]
 
 
-# ------------------------------------------------------------------------- curves
-
-
 def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, int]]) -> Figure:
     """Draw loss and disagreement over updates, and beneath them the phases."""
     panels = {

@@ -12,71 +12,58 @@ from hard_ray.errors import RunFolderError
 from hard_ray.files import is_vacant, make_folder, read_json
 
 
+class Inside:
+    """A path in a folder, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, owner: type[RunFolder] | None = None) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The paths of one run."""
 
     path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per logged point."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        """The results; written when the run is finished."""
-        return self.path / "summary.json"
-
-    @property
-    def evaluation(self) -> Path:
-        """The finished student's results by suite."""
-        return self.path / "evaluation.json"
-
-    @property
-    def later_evaluation(self) -> Path:
-        """The folder of `hardray evaluate`'s results."""
-        return self.path / "evaluation"
+    config = Inside("config.yaml")
+    """The resolved configuration."""
+    metrics = Inside("metrics.jsonl")
+    """One JSON object per logged point."""
+    summary = Inside("summary.json")
+    """The results; written when the run is finished."""
+    evaluation = Inside("evaluation.json")
+    """The finished student's results by suite."""
+    later_evaluation = Inside("evaluation")
+    """The folder of `hardray evaluate`'s results."""
+    outcome = Inside("outcome.json")
+    """How training ended, and its counters."""
+    tracking = Inside("tracking.json")
+    """The part of the run that MLflow already has."""
+    checkpoints = Inside("checkpoints")
+    """The folder of checkpoints."""
+    student = Inside("student")
+    """The finished student in timm's layout."""
+    best = Inside("best")
+    """The best student on the validation split in timm's layout."""
+    gallery = Inside("gallery")
+    """Pictures of augmented images, and the snapshots that they are drawn from."""
+    report = Inside("report.html")
+    """The run's page, written by `hardray report`."""
+    classes = Inside("classes.txt")
+    """The class names in the order of the outputs, one a line."""
+    bad_images = Inside("bad_images.txt")
+    """Paths of images that could not be read, one a line."""
+    diverged = Inside("diverged")
+    """The folder of batches with a non-finite loss."""
+    stop_request = Inside("stop")
+    """While this file is there, the run stops at the next update, with a checkpoint."""
 
     @property
     def main(self) -> RunFolder:
         """The run that this one is a control of, or itself."""
         return RunFolder(self.path.parents[1]) if self.path.parent.name == "controls" else self
-
-    @property
-    def outcome(self) -> Path:
-        """How training ended, and its counters."""
-        return self.path / "outcome.json"
-
-    @property
-    def tracking(self) -> Path:
-        """The part of the run that MLflow already has."""
-        return self.path / "tracking.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def student(self) -> Path:
-        """The finished student in timm's layout."""
-        return self.path / "student"
-
-    @property
-    def best(self) -> Path:
-        """The best student on the validation split in timm's layout."""
-        return self.path / "best"
-
-    @property
-    def gallery(self) -> Path:
-        """Pictures of augmented images, and the snapshots that they are drawn from."""
-        return self.path / "gallery"
 
     @property
     def pictures(self) -> list[Path]:
@@ -87,31 +74,6 @@ class RunFolder:
     def records(self) -> list[Path]:
         """The files that are sent to MLflow unchanged."""
         return [self.config, self.summary, self.evaluation, self.bad_images]
-
-    @property
-    def report(self) -> Path:
-        """The run's page, written by `hardray report`."""
-        return self.path / "report.html"
-
-    @property
-    def classes(self) -> Path:
-        """The class names in the order of the outputs, one a line."""
-        return self.path / "classes.txt"
-
-    @property
-    def bad_images(self) -> Path:
-        """Paths of images that could not be read, one a line."""
-        return self.path / "bad_images.txt"
-
-    @property
-    def diverged(self) -> Path:
-        """The folder of batches with a non-finite loss."""
-        return self.path / "diverged"
-
-    @property
-    def stop_request(self) -> Path:
-        """While this file is there, the run stops at the next update, with a checkpoint."""
-        return self.path / "stop"
 
     def part(self, name: str) -> RunFolder:
         """The folder of a run within this one: a control, or the teacher's training."""

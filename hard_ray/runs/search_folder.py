@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.errors import RunFolderError
-from hard_ray.runs.folder import RunFolder, check_new_run
+from hard_ray.runs.folder import Inside, RunFolder, check_new_run
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 
@@ -15,40 +15,20 @@ PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 class SearchFolder(RunFolder):
     """The paths of one search; a follower sends them to MLflow as it does those of a run."""
 
-    @property
-    def config(self) -> Path:
-        """The space, resolved; its base configuration is `base.yaml` beside it."""
-        return self.path / "space.yaml"
-
-    @property
-    def base(self) -> Path:
-        """The base configuration, resolved."""
-        return self.path / "base.yaml"
-
-    @property
-    def trial_base(self) -> Path:
-        """The base configuration of this search's trials, with the settings that depend on the hardware."""
-        return self.path / "trial_base.yaml"
-
-    @property
-    def results(self) -> Path:
-        """All trials, and which is best."""
-        return self.path / "results.json"
-
-    @property
-    def best_config(self) -> Path:
-        """The base configuration with the best settings; `hardray distill -c` takes it."""
-        return self.path / "best.yaml"
-
-    @property
-    def leader_board(self) -> Path:
-        """The trials as a table, the best on top, as MLflow shows tables."""
-        return self.path / "leader_board.json"
-
-    @property
-    def tuner(self) -> Path:
-        """Ray Tune's own state, for a resume."""
-        return self.path / "tuner"
+    config = Inside("space.yaml")
+    """The space, resolved; its base configuration is `base.yaml` beside it."""
+    base = Inside("base.yaml")
+    """The base configuration, resolved."""
+    trial_base = Inside("trial_base.yaml")
+    """The base configuration of this search's trials, with the settings that depend on the hardware."""
+    results = Inside("results.json")
+    """All trials, and which is best."""
+    best_config = Inside("best.yaml")
+    """The base configuration with the best settings; `hardray distill -c` takes it."""
+    leader_board = Inside("leader_board.json")
+    """The trials as a table, the best on top, as MLflow shows tables."""
+    tuner = Inside("tuner")
+    """Ray Tune's own state, for a resume."""
 
     @property
     def records(self) -> list[Path]:
@@ -69,15 +49,10 @@ class SearchFolder(RunFolder):
 class TrialFolder(RunFolder):
     """The paths of a trial's run."""
 
-    @property
-    def note(self) -> Path:
-        """The state of the trial's process: that it rests, or why it failed."""
-        return self.path / "trial.json"
-
-    @property
-    def group(self) -> Path:
-        """The placement group of its student workers."""
-        return self.path / "placement_group.txt"
+    note = Inside("trial.json")
+    """The state of the trial's process: that it rests, or why it failed."""
+    group = Inside("placement_group.txt")
+    """The placement group of its student workers."""
 
 
 def check_new_search(path: Path) -> None:

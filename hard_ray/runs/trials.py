@@ -79,8 +79,6 @@ class Ledger:
         """Plain values, one row for each trial."""
         return [asdict(trial) for trial in self.trials.values()]
 
-    # ------------------------------------------------------------------ events
-
     def begin(self, name: str, config: Mapping[str, Any], *, now: float | None = None) -> Trial:
         """Note that a trial starts, or continues after a resume."""
         trial = self.trials.setdefault(name, Trial(name, dict(config)))
@@ -104,8 +102,6 @@ class Ledger:
         since = self._since.pop(name, None)
         if since is not None:
             self.trials[name].seconds += (time.monotonic() if now is None else now) - since
-
-    # ------------------------------------------------------------------ results
 
     @property
     def running(self) -> list[Trial]:

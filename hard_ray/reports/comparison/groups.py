@@ -159,9 +159,6 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     )
 
 
-# ------------------------------------------------------------------ names and groups
-
-
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """A unique name for each run: its folder's path if another run has the same name."""
     names = [_name(record) for record in records]
@@ -209,9 +206,6 @@ def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
     keys = dict.fromkeys(key for found in every for key in found)
     values = {key: tuple(found.get(key) for found in every) for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
-
-
-# ------------------------------------------------------------------------ tests
 
 
 def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:

@@ -71,9 +71,6 @@ def _body(comparison: Comparison) -> Html:
     return "\n".join(parts)
 
 
-# ----------------------------------------------------------------------- sections
-
-
 def _head(comparison: Comparison) -> Html:
     names = [group.name for group in comparison.groups]
     title = " / ".join(names) if len(names) <= 4 else f"{len(names)} ways of training"
@@ -151,9 +148,6 @@ def _run_row(comparison: Comparison, run: ComparedRun) -> list[str]:
     values, record = run.values(), run.record
     tops = [f"{values[key]:.1f}" if (key := f"top1/{suite}") in values else "-" for suite in comparison.suites]
     return [run.name, str(record.config.seed), *tops, f"{run.updates:,}", str(record.folder.path)]
-
-
-# ------------------------------------------------------------------------ numbers
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

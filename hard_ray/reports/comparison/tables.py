@@ -70,9 +70,6 @@ def _test(found: Difference) -> list[str]:
     return [interval, p, found.test, n]
 
 
-# --------------------------------------------------------------------- severities
-
-
 def by_condition(comparison: Comparison, suite: str) -> dict[str, By]:
     """Accuracy by condition and severity, for each group that measured it; means over its runs."""
     found = {}

@@ -65,9 +65,6 @@ def page(record: RunRecord, pictures: Pictures | None) -> Html:
     return document(f"{record.name} - hardray", "\n".join(parts))
 
 
-# ----------------------------------------------------------------------- sections
-
-
 def _head(record: RunRecord) -> Html:
     config = record.config
     steps = record.outcome.get("steps")
