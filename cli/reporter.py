@@ -97,12 +97,7 @@ def result_table(summary: dict[str, Any], config: RunConfig, *, role: str | None
 
 
 def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | None = None) -> RunResult:
-    """Make a run, and print its progress, its results and its files.
-
-    Args:
-        start: makes the run and calls the reporter.
-        role: name of the trained network in the table; None: its name in the report, by what it learned from.
-    """
+    """Make a run by `start`, which calls the reporter, and print its progress, results and files."""
     from hard_ray.runs.folder import RunFolder
 
     result = start(ConsoleReporter(console))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -44,7 +43,16 @@ def doctor(
     With a configuration, also check that the cluster has everything the run reserves.
     """
     loaded = load(config, preset, overrides) if config or preset or overrides else None
-    raise typer.Exit(0 if examine(console, address, config=loaded, output=output) else 1)
+    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
+    findings = [finding for check in checks for finding in check()]
+    findings += list(_cluster(address, loaded, output))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(escape(finding.what), MARKS[finding.state], escape(finding.text))
+    console.print(table)
+    wrong = [finding for finding in findings if finding.state == "wrong"]
+    console.print("\nnothing is wrong" if not wrong else f"\n{len(wrong)} wrong: see above")
+    raise typer.Exit(1 if wrong else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +63,6 @@ class Finding:
     state: str
     """ok, note or wrong."""
     text: str
-
-
-def examine(
-    console: Console, address: str | None, *, config: RunConfig | None = None, output: Path | None = None
-) -> bool:
-    """Print a table of findings, and return whether nothing is wrong.
-
-    Args:
-        console: prints the table.
-        address: a Ray cluster to check; None: that of `config` or RAY_ADDRESS, else one is started here.
-        config: the run whose resources the cluster must have; None: the smallest run.
-        output: a folder that every node of the cluster must see.
-    """
-    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
-    findings = [finding for check in checks for finding in check()]
-    findings += list(_cluster(address, config, output))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for finding in findings:
-        table.add_row(escape(finding.what), MARKS[finding.state], escape(finding.text))
-    console.print(table)
-    wrong = [finding for finding in findings if finding.state == "wrong"]
-    console.print("\nnothing is wrong" if not wrong else f"\n{len(wrong)} wrong: see above")
-    return not wrong
 
 
 def _packages() -> Iterator[Finding]:
@@ -130,12 +115,8 @@ def _memory() -> Iterator[Finding]:
     state = "ok" if hardware.memory_gib >= 4 else "wrong"
     yield Finding("memory", state, f"{hardware.memory_gib:.1f} GiB; a run on one machine takes about 4")
     shared = hardware.shared_memory_gib
-    if shared < 1:
-        yield Finding(
-            SHARED_MEMORY, "note", f"{shared:.1f} GiB free: Ray falls back to slow files; give containers more"
-        )
-    else:
-        yield Finding(SHARED_MEMORY, "ok", f"{shared:.1f} GiB free")
+    state, advice = ("note", ": Ray falls back to slow files; give containers more") if shared < 1 else ("ok", "")
+    yield Finding(SHARED_MEMORY, state, f"{shared:.1f} GiB free{advice}")
 
 
 def _folders() -> Iterator[Finding]:
@@ -147,10 +128,8 @@ def _folders() -> Iterator[Finding]:
     yield Finding("disk", "ok" if free > 2 else "note" if free > 0.1 else "wrong", f"{free:.1f} GiB free in {here}")
     yield Finding("current folder", *_writable(here))
     home = Path.home()
-    if os.access(home, os.W_OK):
-        yield Finding("home folder", "ok", f"{home} is writable")
-    else:
-        yield Finding("home folder", "note", f"{home} is not writable: Ray's token is kept in memory instead")
+    state, text = _writable(home, otherwise="note")
+    yield Finding("home folder", state, text if state == "ok" else f"{text}: Ray's token is kept in memory instead")
     cache = cache_folder()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     yield Finding("teacher cache", *_writable(existing, shown=cache, otherwise="note"))
@@ -185,6 +164,7 @@ def _tracking() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
+    """Check for the run, or the smallest one, the cluster of `address`, `config` or RAY_ADDRESS, else one started here."""
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster.connection import connected
     from hard_ray.redaction import without_password
