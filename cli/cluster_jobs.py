@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 Address = Annotated[
-    str | None,
-    typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {ADDRESS_VARIABLE}."),
+    str | None, typer.Option("--address", help=f"The cluster's dashboard, http://HOST:8265; unset: {ADDRESS_VARIABLE}.")
 ]
 
 

@@ -99,12 +99,7 @@ def default_output(config: RunConfig, preset: str | None) -> Path:
 
 
 def as_given(
-    files: list[Path] | None,
-    preset: str | None,
-    overrides: list[str] | None,
-    *,
-    teacher: str | None,
-    data: Path | None,
+    files: list[Path] | None, preset: str | None, overrides: list[str] | None, *, teacher: str | None, data: Path | None
 ) -> list[str]:
     """The words of a command line that give the same configuration again."""
     named = {"--preset": preset, "--teacher": teacher, "--data": data}

@@ -164,7 +164,7 @@ def _tracking() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
-    """Check for the run, or the smallest one, the cluster of `address`, `config` or RAY_ADDRESS, else one started here."""
+    """Check the cluster of `address`, `config` or RAY_ADDRESS, or one started here, for the run or the smallest one."""
     from hard_ray.config.runtime import RuntimeConfig
     from hard_ray.orchestration.cluster.connection import connected
     from hard_ray.redaction import without_password

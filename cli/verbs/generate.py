@@ -23,8 +23,7 @@ def generate(
     data: Data = None,
     method: Annotated[Literal["dad"], typer.Option(help="Method of generation.")] = "dad",
     autoencoder: Annotated[
-        str | None,
-        typer.Option(help="Autoencoder that discretises the images: a folder, or hf-hub:org/name."),
+        str | None, typer.Option(help="Autoencoder that discretises the images: a folder, or hf-hub:org/name.")
     ] = None,
     split: Annotated[
         Literal["train", "val", "test"] | None, typer.Option(help="Split whose images are attacked.")

@@ -26,8 +26,7 @@ def import_teacher(
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel: 0.229,0.224,0.225.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Input size in pixels.")] = None,
     rename: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="Regular expression and its replacement, in every key."),
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Regular expression and its replacement, in every key.")
     ] = None,
 ) -> None:
     """Make a teacher from a checkpoint that is not timm's.

@@ -30,12 +30,10 @@ def score_augmentations(
     groups: Annotated[int, typer.Option(help="Number of groups for the standard deviation.")] = 80,
     batch_size: Annotated[int, typer.Option(help="Images per batch; a group is 5 batches.")] = 64,
     per: Annotated[
-        Literal["batch", "image"],
-        typer.Option(help="Draw once per batch, as in the paper, or once per image."),
+        Literal["batch", "image"], typer.Option(help="Draw once per batch, as in the paper, or once per image.")
     ] = "batch",
     losses: Annotated[
-        Path | None,
-        typer.Option(help="JSON file of students' test losses by augmentation, to correlate with."),
+        Path | None, typer.Option(help="JSON file of students' test losses by augmentation, to correlate with.")
     ] = None,
 ) -> None:
     """Score augmentations for distillation, before a student is trained.

@@ -35,7 +35,7 @@ def submit(
         Path | None,
         typer.Option(
             help="Folder that relative paths start from; all its small text files are sent. "
-            "Unset: this folder, and only the files that the command names.",
+            "Unset: this folder, and only the files that the command names."
         ),
     ] = None,
     env: Annotated[

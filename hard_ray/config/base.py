@@ -11,11 +11,7 @@ class Config(BaseModel):
     """A frozen block of settings: unknown keys are refused, and docstrings below fields are the help texts."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        serialize_by_alias=True,
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, serialize_by_alias=True
     )
 
     @classmethod

@@ -54,10 +54,7 @@ class FixedController(Config):
     """Augmentor updates in a row."""
 
 
-ControllerConfig = Annotated[
-    ThresholdsController | FixedController,
-    Field(discriminator="policy"),
-]
+ControllerConfig = Annotated[ThresholdsController | FixedController, Field(discriminator="policy")]
 
 
 class Phase(StrEnum):

@@ -94,12 +94,7 @@ class ScoreRun(Config):
 
 
 def score_run(
-    config: RunConfig,
-    augmentors: Mapping[str, Settings],
-    *,
-    groups: int = 80,
-    batch_size: int = 64,
-    per: Per = "batch",
+    config: RunConfig, augmentors: Mapping[str, Settings], *, groups: int = 80, batch_size: int = 64, per: Per = "batch"
 ) -> ScoreRun:
     """The settings of `score-augmentations`, by parts of a run; `per` is for augmentors whose settings leave it out."""
     values: dict[str, Any] = {

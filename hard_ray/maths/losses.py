@@ -9,10 +9,7 @@ from torch import Tensor
 
 
 def divergence(
-    reference: Float[Tensor, "batch classes"],
-    other: Float[Tensor, "batch classes"],
-    *,
-    temperature: float,
+    reference: Float[Tensor, "batch classes"], other: Float[Tensor, "batch classes"], *, temperature: float
 ) -> Float[Tensor, " batch"]:
     r"""Softened Kullback-Leibler divergence of `other` from `reference`.
 
@@ -32,10 +29,7 @@ def divergence(
 
 
 def divergence_from(
-    anchor: Float[Tensor, "batch classes"],
-    other: Float[Tensor, "batch classes"],
-    *,
-    temperature: float,
+    anchor: Float[Tensor, "batch classes"], other: Float[Tensor, "batch classes"], *, temperature: float
 ) -> Float[Tensor, " batch"]:
     r"""Divergence of `other`'s softened logits from an anchor that is already a distribution.
 

@@ -191,8 +191,7 @@ def _gallery(record: RunRecord, drawn: dict[str, Html]) -> Html:
     if not drawn:
         return ""
     return figure_of(
-        drawn["grid"],
-        caption="The newest pictures. T: the teacher's prediction, S: the student's; red: they differ.",
+        drawn["grid"], caption="The newest pictures. T: the teacher's prediction, S: the student's; red: they differ."
     ) + details("The same images through training", figure_of(drawn["strip"]), is_open=True)
 
 
