@@ -95,7 +95,5 @@ class SuiteResult:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as `evaluation.json` holds them."""
-        return self.metrics.to_json() | ({"by": self.by} if len(self.by) > 1 or self._severities() > 1 else {})
-
-    def _severities(self) -> int:
-        return max((len(severities) for severities in self.by.values()), default=0)
+        is_detailed = len(self.by) > 1 or any(len(severities) > 1 for severities in self.by.values())
+        return self.metrics.to_json() | ({"by": self.by} if is_detailed else {})

@@ -20,7 +20,8 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
     folder = open_run(output)
     with folder.locked():
         main = _follower(folder, folder.path.name, None)
-        parts = [part for part in (folder.part("teacher"), *_controls(folder)) if part.config.exists()]
+        controls = [RunFolder(path) for path in sorted((folder.path / "controls").glob("*"))]
+        parts = [part for part in (folder.part("teacher"), *controls) if part.config.exists()]
         followers = [main, *(_follower(part, f"{main.name}/{part.path.name}", main) for part in parts)]
         for follower in followers:
             summary = read_json(follower.folder.summary)
@@ -36,10 +37,6 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
                     f"MLflow at {shown} cannot be updated: {reason}; nothing is lost, try again once it answers"
                 ) from None
             say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
-
-
-def _controls(folder: RunFolder) -> list[RunFolder]:
-    return [RunFolder(path) for path in sorted((folder.path / "controls").glob("*")) if path.is_dir()]
 
 
 def _follower(folder: RunFolder, name: str, parent: Follower | None) -> Follower:

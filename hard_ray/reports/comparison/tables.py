@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Any
 
-from hard_ray.reports.comparison.groups import Comparison, Group, Spread, plain
+from hard_ray.reports.comparison.groups import Comparison, Group, plain
 from hard_ray.reports.comparison.t_tests import Difference
 
 Table = tuple[list[str], list[list[str]]]
@@ -34,23 +33,16 @@ def _cell(group: Group, metric: str, form: str) -> str:
         return "-"
     mean, smallest, largest = (format(value, form) for value in (spread.mean, spread.smallest, spread.largest))
     parts = [f"{smallest} to {largest}"] if smallest != largest else []
-    parts += [_how_many(spread)] if spread.n < len(group.runs) else []
+    parts += [f"of {spread.n} seed{'s' if spread.n > 1 else ''}"] if spread.n < len(group.runs) else []
     return f"{mean} ({', '.join(parts)})" if parts else mean
-
-
-def _how_many(spread: Spread) -> str:
-    return f"of {spread.n} seed{'s' if spread.n > 1 else ''}"
 
 
 def differences(comparison: Comparison) -> Table:
     """A row for each key of the configuration in which groups differ."""
     header = ["key", *(group.name for group in comparison.groups)]
-    rows = [[key, *map(_value, values)] for key, values in sorted(comparison.differing.items())]
+    differing = sorted(comparison.differing.items())
+    rows = [[key, *("-" if value is None else plain(value) for value in values)] for key, values in differing]
     return header, rows
-
-
-def _value(value: Any) -> str:
-    return "-" if value is None else plain(value)
 
 
 def t_tests(comparison: Comparison) -> Table:

@@ -72,11 +72,8 @@ def _head(record: RunRecord) -> Html:
     facts = [f"{config.student.model} from {source}", f"objective {config.objective.kind}"]
     facts += [f"augmentor {config.augmentor.kind}"]
     facts += [f"{steps['student']:,} student and {steps['augmentor']:,} augmentor updates"] if steps else []
-    return heading("report", record.name, facts, [] if record.outcome else [_unfinished(record)])
-
-
-def _unfinished(record: RunRecord) -> str:
-    return f"Not finished: this page shows the {record.updates:,} updates that have been logged so far."
+    unfinished = f"Not finished: this page shows the {record.updates:,} updates that have been logged so far."
+    return heading("report", record.name, facts, [] if record.outcome else [unfinished])
 
 
 def _results(record: RunRecord) -> Html:

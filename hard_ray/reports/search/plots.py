@@ -29,7 +29,8 @@ def draw_history(trials: Sequence[Trial], goal: Goal) -> Figure:
 
     figure = new_figure(7.2, 3.4)
     axis = figure.subplots()
-    known = [(number, trial) for number, trial in enumerate(trials, 1) if _is_known(trial, goal)]
+    shown = [(number, trial) for number, trial in enumerate(trials, 1) if trial.status is not TrialStatus.FAILED]
+    known = [(number, trial) for number, trial in shown if goal.metric in trial.metrics]
     for status, colour in STATUS_COLOURS.items():
         of = [(number, trial.metrics[goal.metric]) for number, trial in known if trial.status is status]
         if of:
@@ -80,7 +81,8 @@ def draw_parallel(trials: Sequence[Trial], parameters: Mapping[str, Distribution
         axis.axvline(place, color=LINE, linewidth=1.0, zorder=1)
         ticks = tick_places(parameters[name]) if name in parameters else {f"{low:.4g}": 0.0, f"{high:.4g}": 1.0}
         _ticks(axis, place, ticks)
-    axis.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=TICK_SIZE, parse_math=False)
+    wrapped = [name.replace(".", ".\n").replace("/", "/\n", 1) for name in names]
+    axis.set_xticks(range(len(names)), wrapped, fontsize=TICK_SIZE, parse_math=False)
     axis.set_xlim(-0.2, len(names) - 0.5)
     axis.set_ylim(-0.05, 1.05)
     axis.set_yticks([])
@@ -145,11 +147,3 @@ def _ticks(axis: Axes, place: float, ticks: Mapping[str, float]) -> None:
             zorder=1000,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.0},
         )
-
-
-def _is_known(trial: Trial, goal: Goal) -> bool:
-    return trial.status is not TrialStatus.FAILED and goal.metric in trial.metrics
-
-
-def _wrapped(name: str) -> str:
-    return name.replace(".", ".\n").replace("/", "/\n", 1)
