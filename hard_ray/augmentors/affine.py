@@ -26,7 +26,6 @@ class Spatial(Augmentor):
     bounds: Tensor
 
     def __init__(self, config: AffineAugmentor | RandomAffineAugmentor) -> None:
-        """Compute the bounds of the parameters, before the strength."""
         super().__init__()
         self.config = config
         self.register_buffer("bounds", bounds_of(config), persistent=False)
@@ -124,8 +123,6 @@ class Affine(Spatial):
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The images as the present network transforms them."""
         return AugmentedView(super().forward(batch))
-
-    # ------------------------------------------------------------------- replay
 
     @torch.no_grad()
     def remember(self) -> None:

@@ -53,7 +53,6 @@ class Selection(Protocol):
 
     def __call__(self, teacher: Tensor | None, student: Tensor | None) -> Float[Tensor, " candidates"]:
         """One value per candidate, from the logits of the networks that are needed."""
-        ...
 
 
 class Augmentor(nn.Module):
@@ -134,7 +133,6 @@ class Drawn(Augmentor):
     config: DrawnAugmentor
 
     def __init__(self, config: DrawnAugmentor) -> None:
-        """Keep the configuration."""
         super().__init__()
         self.config = config
 

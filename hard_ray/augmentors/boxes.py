@@ -66,10 +66,7 @@ def boxes(
 ) -> Bool[Tensor, "batch 1 height width"]:
     """The pixels inside a box in each image.
 
-    Args:
-        centre: row and column, as shares of height and width.
-        side: of the box, as a share of height and width; rounded down to pixels.
-        size: height and width of the images, in pixels.
+    `centre` (row and column) and `side` are shares of height and width; the side is rounded down to pixels.
     """
     down, across = (_span(centre[:, axis], side, size[axis]) for axis in (0, 1))
     return (down[:, :, None] & across[:, None, :])[:, None]

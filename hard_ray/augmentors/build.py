@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 def build_augmentor(config: AugmentorConfig, *, in_chans: int, img_size: int) -> Augmentor | None:
     """The augmentor of a configuration; None for the identity, which adds no view.
 
-    Args:
-        config: which augmentor, and its settings.
-        in_chans: channels of the images.
-        img_size: height and width of the images, in pixels.
-
-    Raises:
-        ModelError: the autoencoder of HARD-VAE or of an adversarial augmentor cannot be used.
+    Images have `in_chans` channels and `img_size` pixels a side. Raises ModelError if an autoencoder cannot be used.
     """
     match config:
         case IdentityAugmentor():

@@ -21,7 +21,6 @@ class Generated(Augmentor):
     config: GeneratedAugmentor
 
     def __init__(self, config: GeneratedAugmentor) -> None:
-        """Choose the number of noise values; nothing is trained."""
         super().__init__()
         self.config = config
         self.noise_dim = 1 if config.join is None else 7

@@ -26,7 +26,6 @@ class Mix(Augmentor):
     """
 
     def __init__(self, config: MixAugmentor, *, in_chans: int) -> None:
-        """`in_chans` are the channels of an image."""
         super().__init__()
         self.config = config
         self.noise_dim = 1 + config.noise_dim

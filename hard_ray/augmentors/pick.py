@@ -77,8 +77,6 @@ class Pick(Augmentor):
     def _first(self, batch: AugmentationInput) -> AugmentationInput:
         return batch.with_noise(self._each(batch.noise)[0])
 
-    # ------------------------------------------------------------------- the rest is the inner augmentor's
-
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """One draw of the inner augmentor."""
         return self.inner.augment(self._first(batch))

@@ -28,7 +28,6 @@ class Policy(Drawn):
     """The first value decides whether the policy is applied; the others seed its draws."""
 
     def __init__(self, config: PolicyAugmentor) -> None:
-        """Build torchvision's policy."""
         super().__init__(config)
         self.policy = _policy(config)
 

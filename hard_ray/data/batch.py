@@ -23,7 +23,6 @@ class Batch:
     """The generated image of each image, if the run uses a generated set; shape as `images`."""
 
     def __len__(self) -> int:
-        """Images in the batch."""
         return len(self.labels)
 
 

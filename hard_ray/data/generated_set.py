@@ -44,11 +44,7 @@ class GeneratedImages:
     """The reader's row of each sample id; -1 for an image that has none."""
 
     def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
-        """The encoded images that belong to `sample_ids`.
-
-        Raises:
-            DataError: one of them was not generated.
-        """
+        """The encoded images that belong to `sample_ids`; raises DataError if one of them was not generated."""
         places = self.place[sample_ids]
         if (places < 0).any():
             missing = int(sample_ids[places < 0][0])
@@ -57,11 +53,7 @@ class GeneratedImages:
 
 
 def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedImages | None:
-    """Open the generated set that an augmentor uses; None if it uses none.
-
-    Raises:
-        DataError: the set cannot be read, is not finished, or was made from other data.
-    """
+    """Open the generated set that an augmentor uses, as `open_generated` does; None if it uses none."""
     for part in parts_of(augmentor):
         if isinstance(part, GeneratedAugmentor):
             return open_generated(part.path, index)
@@ -69,11 +61,7 @@ def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedIma
 
 
 def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
-    """Open and index a finished set.
-
-    Raises:
-        DataError: the set cannot be read, is not finished, or was made from other data.
-    """
+    """Open and index a set; raises DataError if it cannot be read, is not finished, or was made from other data."""
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
@@ -96,11 +84,7 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a set.
-
-    Raises:
-        DataError: the folder has none.
-    """
+    """Read the manifest of a set; raises DataError if the folder has none."""
     try:
         manifest: dict[str, Any] | None = read_json(folder / MANIFEST)
     except (RunFolderError, OSError, ValueError):

@@ -63,11 +63,7 @@ class ShardHeader:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ShardHeader:
-        """From the values of its JSON.
-
-        Raises:
-            TypeError, KeyError: they are not those of a header.
-        """
+        """From the values of its JSON; raises TypeError or KeyError if they are not those of a header."""
         return cls(**{**values, "bad": tuple(values["bad"])})
 
 
@@ -98,11 +94,7 @@ def write_shard(path: Path, header: ShardHeader, rows: ShardRows) -> ShardHeader
 
 
 def verify_shard(path: Path, number: int, settings: Mapping[str, Any]) -> ShardHeader:
-    """Verify a shard that was made before and return its header.
-
-    Raises:
-        DataError: it cannot be read, was made with other settings, or its content is not what was written.
-    """
+    """Verify a shard and return its header; raises DataError if it is damaged, or was made with other settings."""
     remedy = "delete this file and give the same command to make it again, or choose another --output"
     try:
         parquet = open_parquet(path)

@@ -64,11 +64,7 @@ class FoundImages:
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
-    """Return the index; refuse data that a classifier cannot learn from.
-
-    Raises:
-        DataError: a split is empty, or the training split has fewer than two classes.
-    """
+    """Return the index; raises DataError if a split is empty, or the training split has fewer than two classes."""
     for split, rows in index.splits.items():
         if not len(rows):
             raise DataError(f"{where}: the {split} split holds no image")
@@ -86,10 +82,9 @@ MOST_CLASSES = 1_000_000
 def encode_labels(
     values: Sequence[Any], names: Sequence[str] | None, *, where: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names, and the class number of each label. Integer labels are class numbers already; names are sorted.
+    """Class names, sorted, and the class number of each label; integers are class numbers already.
 
-    Raises:
-        DataError: a label is missing, or neither a number below `MOST_CLASSES` nor a string.
+    Raises DataError if a label is missing, or neither a number below `MOST_CLASSES` nor a string.
     """
     for value in values:
         is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES

@@ -20,11 +20,7 @@ SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",)}
 
 
 def require_folder(path: Path) -> Path:
-    """The absolute path of a folder that must exist.
-
-    Raises:
-        DataError: it does not exist, or is not a folder.
-    """
+    """The absolute path of a folder; raises DataError if it does not exist, or is not a folder."""
     folder = path.expanduser()
     if not folder.exists():
         raise DataError(f"data.path {path}: there is no such folder")
@@ -38,9 +34,7 @@ def find_splits(
 ) -> dict[str, str]:
     """The name of each split among the names that are `present`; empty if they are not split.
 
-    Raises:
-        DataError: a split that the configuration names is not there, or there are splits and none is known to be the
-            training split.
+    Raises DataError if a split that the configuration names is not there, or none is known to be the training split.
     """
     if config.train_split not in present:
         is_named = config.train_split != "train" or config.val_split is not None or config.test_split is not None

@@ -34,11 +34,9 @@ class Reader(Protocol):
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The pictures of `rows`, in their order."""
-        ...
 
     def name(self, row: int) -> str:
         """The origin of a row: a path, or a file and a position in it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +195,7 @@ def _too_large(size: int) -> OSError:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """Decode a picture, in any mode.
-
-    Raises:
-        OSError, ValueError, SyntaxError: it cannot be decoded; Pillow raises all three.
-    """
+    """Decode a picture, in any mode; raises OSError, ValueError or SyntaxError, as Pillow does, if that fails."""
     if isinstance(picture, OSError):
         raise picture
     if isinstance(picture, np.ndarray):

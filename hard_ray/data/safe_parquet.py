@@ -19,11 +19,7 @@ _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a file; its schema must be readable, and its row groups possible in a file of its size.
-
-    Raises:
-        OSError: it is not a Parquet file, or is damaged.
-    """
+    """Open a file; raises OSError unless its schema is readable, and its row groups possible in a file of its size."""
     try:
         parquet = pq.ParquetFile(path)
         rows, size = group_rows(parquet), path.stat().st_size
@@ -42,8 +38,7 @@ def group_rows(parquet: pq.ParquetFile) -> list[int]:
 def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
     """Read columns of one row group, or of the whole file.
 
-    Raises:
-        OSError: a column is missing or duplicate, cannot be read, or is larger than `LARGEST_READ`.
+    Raises OSError if a column is missing or duplicate, cannot be read, or is larger than `LARGEST_READ`.
     """
     names = parquet.schema_arrow.names
     if wrong := [column for column in columns if names.count(column) != 1]:

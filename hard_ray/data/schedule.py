@@ -45,7 +45,6 @@ class Schedule:
     """Rows of a sharded source that are shuffled together."""
 
     def __post_init__(self) -> None:
-        """Refuse a training split smaller than one batch."""
         if self.batches_per_epoch < 1:
             raise DataError(
                 f"optim.batch_size {self.batch_size} is larger than the training split of {len(self.rows)} images; "
@@ -122,11 +121,7 @@ def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: 
 def train_schedule(
     index: ImageIndex, config: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> Schedule:
-    """The schedule of a training split.
-
-    Raises:
-        DataError: the split is smaller than one batch.
-    """
+    """The schedule of a training split; raises DataError if it is smaller than one batch."""
     rows = index.rows("train")
     shard = None if index.shard is None else index.shard[rows]
     return Schedule(rows, batch_size, seed, rank, world_size, shard, getattr(config, "shuffle_window", 4096))

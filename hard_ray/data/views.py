@@ -32,10 +32,8 @@ class UnreadableImageError(Exception):
 def decode(picture: Picture, *, in_chans: int) -> Image.Image:
     """Decode a picture to grey or RGB, upright.
 
-    Palette, CMYK, 16-bit and transparent pictures are converted; EXIF rotation is applied.
-
-    Raises:
-        UnreadableImageError: it is truncated, not an image, larger than Pillow's limit, or fails to decode otherwise.
+    Palette, CMYK, 16-bit and transparent pictures are converted; EXIF rotation is applied. Raises UnreadableImageError
+    if it is truncated, not an image, larger than Pillow's limit, or fails to decode otherwise.
     """
     try:
         with warnings.catch_warnings():
@@ -75,7 +73,6 @@ def _without_ends(image: Image.Image, side: int) -> Image.Image:
 
 
 def _most_pixels() -> float:
-    """Pillow's limit of pixels; infinite where it is switched off."""
     return Image.MAX_IMAGE_PIXELS or math.inf
 
 
@@ -87,13 +84,7 @@ def eval_view_settings(config: DataConfig) -> dict[str, Any]:
 
 
 def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The training view: shape (channels, img_size, img_size).
-
-    Args:
-        image: decoded picture.
-        config: which crop, and whether to flip.
-        draws: `DRAWS_PER_IMAGE` uniform numbers that belong to this row.
-    """
+    """The training view, shape (channels, img_size, img_size), by `DRAWS_PER_IMAGE` uniform numbers of this row."""
     match config.crop:
         case "none":
             view = _resize_whole(image, config)

@@ -27,11 +27,7 @@ class SharedBadImages:
         self.new |= set(names) - self.known.names
 
     def merge(self) -> None:
-        """Exchange unreadable images between the ranks; every rank calls this.
-
-        Raises:
-            AgreedError: there are more than `data.max_bad_fraction` allows.
-        """
+        """Exchange unreadable images between the ranks, which all call this; raises AgreedError if too many."""
         found = {name for names in self.ranks.gather(sorted(self.new)) for name in names}
         self.new = set()
         if found <= self.known.names:

@@ -69,10 +69,8 @@ class Weights:
     def write(self, folder: Path) -> None:
         """Write weights as safetensors, and optimisers in torch's format with tensors only.
 
-        Both are serialised in memory first: on a full disk the two libraries' writers raise errors of their own.
-
-        Raises:
-            OSError: the disk is full or not writable.
+        Both are serialised in memory first: on a full disk, an OSError here, the two libraries raise errors of their
+        own.
         """
         for name, module in self.modules.items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
@@ -102,11 +100,7 @@ class CheckpointStore:
     keep: int = 2
 
     def save(self, weights: Weights, counters: Counters) -> Path:
-        """Write under a temporary name, rename, and delete the oldest.
-
-        Raises:
-            RunFolderError: the disk is full or not writable; earlier checkpoints are untouched.
-        """
+        """Write under a temporary name, rename, and delete the oldest; a RunFolderError leaves all as it was."""
         path = self.folder / f"step-{counters.step:08d}"
         for left in self.folder.glob(".step-*.tmp"):  # of a killed process: only one saves a run
             shutil.rmtree(left, ignore_errors=True)
@@ -131,12 +125,7 @@ class CheckpointStore:
     def restore(self, weights: Weights, *, say: Callable[[str], None]) -> Counters | None:
         """Load the newest intact checkpoint into `weights`; None if there are no checkpoints.
 
-        Args:
-            weights: overwritten.
-            say: receives a message about each damaged checkpoint that is skipped.
-
-        Raises:
-            RunFolderError: there are checkpoints, and every one is damaged.
+        `say` receives a message about each damaged one that is skipped; raises RunFolderError if every one is damaged.
         """
         paths = sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
         for path in paths:
@@ -156,7 +145,6 @@ class CheckpointStore:
 
 
 def _damage(path: Path) -> str | None:
-    """Say why a checkpoint cannot be used; None if it can."""
     if not (path / STATE_FILE).is_file():
         return f"{STATE_FILE} is not there"
     try:

@@ -77,11 +77,7 @@ class Controller:
         return self.state.phase
 
     def decide(self, signals: PhaseSignals | None) -> Switch | None:
-        """Decide the phase of the next update and return the switch, if it is one.
-
-        Args:
-            signals: of the update before the last decided one; None at the very start.
-        """
+        """Decide the next phase; `signals` are of the update before the last decided one (None at the start)."""
         # 1. m <- decay m + (1 - decay) L_st, and likewise the clean loss.
         state = self._averaged(signals) if signals else self.state
         # 2. Compare m with l_min or l_max, within the shortest and longest phase. Without an augmentor that learns,

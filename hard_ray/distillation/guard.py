@@ -39,19 +39,11 @@ class Guard:
     """The batch of the last update."""
 
     def refuse_loss(self, *, step: int) -> None:
-        """Stop because the loss of update `step` is not finite on some rank.
-
-        Raises:
-            DivergedError: always, once there was an update in this process.
-        """
+        """Raise a DivergedError for the loss of update `step`, once there was an update in this process."""
         self._give_up(f"the loss of update {step} is", step)
 
     def check_weights(self, *, step: int) -> None:
-        """Check every parameter: the gradient of a finite loss may be non-finite. Every rank calls this.
-
-        Raises:
-            DivergedError: a parameter is not finite on some rank.
-        """
+        """Raise a DivergedError if a weight is not finite on any rank, as after a finite loss; all ranks call this."""
         broken = torch.tensor(float(not self.weights.are_finite()), device=self.device)
         if self.ranks.sum(broken):
             self._give_up(f"the weights after update {step} are", step)

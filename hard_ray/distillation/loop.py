@@ -48,11 +48,9 @@ class Observer(Protocol):
 
     def picture(self, step: int) -> None:
         """Draw the gallery."""
-        ...
 
     def keep_best(self) -> None:
         """Keep the present weights as the best so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,6 @@ class Run:
     _evaluated_at: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
-        """Continue from the counters."""
         device = self.updater.precision.device
         self.bad_images.known.names = set(self.counters.bad_images)
         self._meter = Meter(self.counters.meter)
@@ -128,8 +125,6 @@ class Run:
             self._log.cut(self.counters.step)
         if self.scheduler is not None:
             self.scheduler.step_update(self.counters.student_steps)
-
-    # --------------------------------------------------------------------- loop
 
     def train(self) -> Status:
         """Train to the end, or until a stop is asked for.
@@ -203,12 +198,7 @@ class Run:
         self._meter.add({key: torch.tensor(value) for key, value in spent.items()})
 
     def _decide(self, signals: Signals | None) -> bool:
-        """Act on the last update's signals and decide the next phase; True if training is to stop instead.
-
-        Raises:
-            AgreedError: more images are unreadable than allowed.
-            DivergedError: the loss of the last update is not finite.
-        """
+        """Act on the last update's signals and decide the next phase; True if training is to stop instead."""
         self._refuse_divergence(signals)
         if signals is not None and signals.new_bad:
             self.bad_images.merge()
@@ -222,8 +212,6 @@ class Run:
     def _refuse_divergence(self, signals: Signals | None) -> None:
         if signals is not None and signals.diverged:
             self._guard.refuse_loss(step=self.counters.step)
-
-    # ---------------------------------------------------------------------- log
 
     def _log_evaluate_save(self, last: bool) -> None:
         step = self.counters.step
@@ -289,15 +277,8 @@ class Run:
         if self.ranks.is_first:
             self.observer.picture(self.counters.step)
 
-    # --------------------------------------------------------------------- save
-
     def _checkpoint(self) -> None:
-        """Write everything that a resume needs.
-
-        Raises:
-            AgreedError: it cannot be written; earlier checkpoints are untouched.
-            DivergedError: the last update's loss, or a weight after it, is not finite.
-        """
+        """Write what a resume needs; raises AgreedError if it cannot, DivergedError at non-finite loss or weights."""
         counters = self.counters
         signals = self._signals.read()
         self._refuse_divergence(signals)
@@ -317,7 +298,6 @@ class Run:
 
 
 def _scores(results: dict[str, SuiteResult], *, clean: str, others: str) -> dict[str, float]:
-    """Name the results of each suite as they are logged."""
     return {
         f"{clean if suite == 'clean' else f'{others}/{suite}'}/{key}": value
         for suite, result in results.items()

@@ -46,19 +46,15 @@ class Ticket(Protocol[Answer]):
 
     def result(self) -> Answer:
         """Wait for the answer."""
-        ...
 
 
 Checked = TypeVar("Checked", NDArray[np.float32], GradientAnswer)
 
 
 def checked(answer: Checked, images: Pixels, context: ContextArrays | None = None) -> Checked:
-    """Return the answer if it fits these images.
+    """Return the answer if it fits these images; raises TeacherError if it has a wrong shape or is not finite.
 
     If the request contains NaNs, the reply may too; the loss check catches them.
-
-    Raises:
-        TeacherError: the answer has a wrong shape or is not finite.
     """
     parts: dict[str, NDArray[np.float32]]
     if isinstance(answer, GradientAnswer):

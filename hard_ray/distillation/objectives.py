@@ -33,11 +33,10 @@ Context = Mapping[str, Tensor]
 
 
 class TeacherObjective(Protocol):
-    """A loss per image, of the teacher's logits and of tensors in the request."""
+    """A loss per image, in nats, of the teacher's logits and of tensors in the request."""
 
     def __call__(self, teacher: Float[Tensor, "batch classes"], context: Context) -> Float[Tensor, " batch"]:
         """`context` holds one row per image under each name."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +199,7 @@ class StudentObjective:
                 assert_never(self.config)
 
     def __call__(self, views: Views, *, epoch: float) -> StudentLosses:
-        """The losses of one batch.
-
-        Args:
-            views: logits of both networks.
-            epoch: epochs of student updates so far; DKD warms up over them.
-        """
+        """The losses of one batch, after `epoch` epochs of student updates: DKD warms up over them."""
         if self.asks_teacher and views.teacher is None and views.teacher_augmented is None:
             raise ValueError(f"{self.config.kind} needs the teacher's logits")
         terms = self.terms(epoch=epoch)
@@ -250,10 +244,7 @@ def answer_to_keep(
 ) -> dict[str, Tensor]:
     """Build the context of `Drift`: the answer on the clean image, or a mixture of answers for a mixed image.
 
-    Args:
-        clean: the teacher's logits on the images themselves.
-        sources: as in `Views`.
-        temperature: of the drift.
+    `clean` are the teacher's logits on the images themselves; `sources` are as in `Views`.
     """
     if sources is None:
         return {"clean": clean}

@@ -13,11 +13,7 @@ from hard_ray.errors import ModelError, suggestion
 
 
 def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
-    """Build timm's optimiser of the student.
-
-    Raises:
-        ModelError: timm has no optimiser of that name.
-    """
+    """Build timm's optimiser of the student; raises ModelError if timm has none of that name."""
     known = [str(name) for name in list_optimizers()]
     if optim.opt.lower() not in known:
         raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")

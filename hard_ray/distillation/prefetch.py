@@ -27,11 +27,9 @@ class Prefetch:
     _asked: deque[Prepared] = field(init=False, default_factory=deque)
 
     def next(self, *, student_next: bool, left: int) -> Prepared:
-        """Prepare the next batch.
+        """Prepare the next batch; it is for a student update, with no augmentor update before it, if `student_next`.
 
-        Args:
-            student_next: the batch is for a student update, and no augmentor update comes before it.
-            left: student updates that are sure to come; nothing is asked beyond them.
+        Nothing is asked beyond the `left` student updates that are sure to come.
         """
         # 1. Ask for t(x): clean images stay the same whatever is updated before they are used. So does an
         #    augmented view that is not learned, and `prepare` asks about it at once.

@@ -69,15 +69,11 @@ class Updater:
         self.clock = Clock()
         self.stddev = StddevMeter()
 
-    # ------------------------------------------------------------------ prepare
-
     def prepare(self, batch: Batch, *, second_view: bool) -> Prepared:
         """Put a batch on the device and ask the teacher about it.
 
-        Args:
-            batch: pixels, labels, sample ids and epochs.
-            second_view: make the augmented view now: the student will use the batch, and no update changes the
-                augmentor before then.
+        `second_view`: make the augmented view now, since the student will use the batch and no update changes the
+        augmentor before then.
         """
         images = self._images(batch.images)
         labels = torch.tensor(batch.labels).to(self.precision.device)
@@ -137,8 +133,6 @@ class Updater:
             return images.cpu().numpy(), images
         rounded = as_bytes(images)
         return rounded.cpu().numpy(), rounded.float() / 255.0
-
-    # ------------------------------------------------------------------- update
 
     def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Scalars:
         """Make one update. `step` seeds dropout; `epoch` counts epochs of student updates."""

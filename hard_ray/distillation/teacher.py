@@ -42,17 +42,14 @@ class TeacherPool(Protocol):
 
     def identity(self) -> str:
         """Hash of the teacher's weights, input contract, class order and precision."""
-        ...
 
     def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
         """Ask for logits, shape (batch, classes)."""
-        ...
 
     def loss_and_grad(
         self, images: Pixels, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Ask for a loss per image and its gradient to the images."""
-        ...
 
 
 class FrozenNetwork:
@@ -69,11 +66,7 @@ class FrozenNetwork:
 
     @classmethod
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
-        """Load the teacher that `spec` describes.
-
-        Raises:
-            ModelError: the network or its weights cannot be used.
-        """
+        """Load the teacher that `spec` describes; raises ModelError if the network or its weights cannot be used."""
         prepare_kernels(spec.threads)
         network = build_teacher(spec.config, spec.images)
         return cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
@@ -91,13 +84,9 @@ class FrozenNetwork:
     def loss_and_grad(self, images: Pixels, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
         """The objective's value per image and its gradient to the images.
 
-        Each image's loss depends on that image alone (evaluation mode), so the gradient of the sum is the
-        gradient of each.
-
-        Args:
-            images: the teacher's inputs.
-            objective: evaluated on the teacher's logits in float32, or wider where the network computes so.
-            context: one row per image under each name that the objective needs.
+        Each image's loss depends on that image alone (evaluation mode), so the gradient of the sum is the gradient of
+        each. The objective gets logits in float32, or wider where the network computes so, and one row of `context` per
+        image.
         """
         with torch.inference_mode(False), torch.enable_grad():  # also inside a caller's no_grad or inference mode
             pixels = self.precision.images(images).requires_grad_()
@@ -155,11 +144,7 @@ class LocalPool:
 
 
 def check_identity(pool: TeacherPool, expected: str | None) -> str:
-    """Return the pool's identity; it must equal `expected` unless that is None.
-
-    Raises:
-        TeacherError: another teacher answers than the one the run began with.
-    """
+    """Return the pool's identity; raises TeacherError if the run began with another one, `expected`."""
     found = pool.identity()
     if expected is not None and found != expected:
         raise TeacherError(

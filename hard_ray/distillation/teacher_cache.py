@@ -19,12 +19,8 @@ from hard_ray.networks.network import image_spec
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
     """Find the teacher with its weights, for a command that does not train one.
 
-    Args:
-        config: resolved for the machine, with as many workers as the run that trained the teacher.
-        index: the data.
-
-    Raises:
-        TeacherError: it has no weights, and none was trained by its recipe before.
+    `config` is resolved for the machine, with as many workers as the run that trained the teacher. Raises TeacherError
+    if it has no weights, and none was trained by its recipe before.
     """
     teacher = config.teacher
     if teacher.has_weights:
@@ -59,13 +55,7 @@ def is_there(cached: Path) -> bool:
 
 
 def teacher_spec(config: RunConfig, teacher: TeacherConfig, index: ImageIndex) -> TeacherSpec:
-    """Describe the teacher to the pool's replicas.
-
-    Args:
-        config: resolved for the machine.
-        teacher: the network, and the place of its weights, which may not exist yet.
-        index: the data.
-    """
+    """Describe the teacher, whose weights may not exist yet, to the pool; `config` is resolved for the machine."""
     runtime = config.runtime
     return TeacherSpec(
         teacher,

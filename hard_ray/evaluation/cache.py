@@ -31,14 +31,7 @@ class EvaluationCache:
     def changed(
         self, change: Change, images: NDArray[np.uint8], sample_ids: NDArray[np.int64], *, version: str
     ) -> NDArray[np.uint8]:
-        """Read the changed images from the folder, or make and store them.
-
-        Args:
-            change: applied to the images.
-            images: shape (batch, channels, height, width).
-            sample_ids: of the images.
-            version: of the package that makes the change.
-        """
+        """Read the changed images, or make and store them; `version` is of the package that makes the change."""
         path = self._path(f"{change!r} {version}", images, sample_ids)
         found = self._read(path)
         if found is not None and found.shape == images.shape and found.dtype == np.uint8:

@@ -23,11 +23,9 @@ class Change(Protocol):
     @property
     def slow(self) -> bool:
         """Whether the change takes so long that only a sample of the images is measured."""
-        ...
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The changed images; shape (batch, channels, height, width), as given."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class DiagonalShift:
-    """Moves each image by the same distance on both axes, towards a corner chosen by its sample id.
+    """Moves each image by the same distance on both axes, towards a corner chosen by its sample id; fills with zeros.
 
     The four corners are equally likely, and an image goes to the same one at every distance.
     """
@@ -69,7 +67,7 @@ class DiagonalShift:
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Move the images and fill with zeros."""
+        """Move the images."""
         moved, corners = np.empty_like(images), corners_of(sample_ids)
         for number, (right, down) in enumerate(CORNERS):
             rows = corners == number
@@ -95,13 +93,13 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Enlarges all images about their centre by a factor; bilinear, filled with zeros."""
+    """Enlarges all images about their centre by a factor, or shrinks them below 1; bilinear, filled with zeros."""
 
     factor: float
     slow: ClassVar[bool] = False
 
     def __call__(self, images: NDArray[np.uint8], sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Enlarge the images; a factor below 1 shrinks them."""
+        """Enlarge or shrink the images."""
         del sample_ids
         scaled: NDArray[np.uint8] = affine(
             torch.tensor(images),

@@ -77,11 +77,7 @@ class Corruption:
 
 
 def check_installed() -> None:
-    """Check that the package can be imported.
-
-    Raises:
-        HardrayError: it cannot be imported.
-    """
+    """Raise a HardrayError if the package cannot be imported."""
     try:
         import imagecorruptions  # noqa: F401
     except ImportError as error:  # the package, or a system library of OpenCV's
@@ -113,7 +109,6 @@ def _margins(side: int) -> tuple[int, int]:
 
 @contextmanager
 def _numpy_state_kept() -> Iterator[None]:
-    """Restore NumPy's global random state afterwards."""
     before = np.random.get_state()
     try:
         yield

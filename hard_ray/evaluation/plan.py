@@ -70,18 +70,9 @@ class SuitePlan:
 def plan_suite(
     name: str, evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, *, split: str, block_bytes: float
 ) -> SuitePlan:
-    """Plan a suite.
+    """Plan the suite `name`, one of `evaluation.names`, on the images of `split`.
 
-    Args:
-        name: one of `evaluation.names`.
-        evaluation: its settings.
-        index: of the data set.
-        data: the view of it.
-        split: its images are changed.
-        block_bytes: upper limit of the images read together.
-
-    Raises:
-        DataError: a published set is incomplete or does not fit the data.
+    `block_bytes` limits the images read together. Raises DataError if a published set is incomplete or does not fit.
     """
     row_bytes = data.in_chans * data.img_size**2
     piece = max(1, min(LARGEST_PIECE, int(block_bytes // row_bytes)))

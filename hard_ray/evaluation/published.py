@@ -42,14 +42,9 @@ def open_published(name: Published, folder: Path, classes: Sequence[str]) -> lis
     `imagenet-c` is `corruption/severity/class`, with or without the archives' folders (`noise/`, `blur/`, ...) above;
     the others are `class/image`, with or without `val/` above. Classes are WordNet ids, and in `imagenet-v2` the
     numbers 0 to 999 in the order of the ids. The 200 classes of `imagenet-a` and `imagenet-r` are timm's lists.
+    `classes` are the data's, in the order of the networks' outputs.
 
-    Args:
-        name: which set.
-        folder: of the set.
-        classes: of the data, in the order of the networks' outputs.
-
-    Raises:
-        DataError: the folder does not exist, lacks a class, or has a class that the data lacks.
+    Raises DataError if the folder does not exist, lacks a class, or has a class that the data lacks.
     """
     if not folder.expanduser().is_dir():
         raise DataError(f"{name}: {folder} is not a folder")
@@ -73,7 +68,6 @@ def imagenet_classes(file: str = "imagenet_synsets.txt") -> tuple[str, ...]:
 
 
 def _corrupted(root: Path, classes: Sequence[str]) -> list[PublishedImages]:
-    """All corruptions and severities in the folder."""
     known = (*corruptions.NAMES, *corruptions.EXTRA_NAMES)
     found = {path.name: path for path in (*root.glob("*"), *root.glob("*/*")) if path.name in known and path.is_dir()}
     if not found:

@@ -15,10 +15,8 @@ from hard_ray.maths.metrics import Counts, SuiteResult
 def suite_result(conditions: Sequence[Condition], counts: Sequence[Counts], *, with_teacher: bool) -> SuiteResult:
     """Metrics of a suite as a whole, and top-1 by name and severity; conditions that stand aside do not count.
 
-    Args:
-        conditions: of the suite; several may share a name and a severity.
-        counts: of one network, by condition.
-        with_teacher: whether agreement with the teacher was counted.
+    Several conditions may share a name and a severity. `counts` are of one network, by condition; `with_teacher`:
+    whether agreement with the teacher was counted.
     """
     by: dict[str, dict[str, Counts]] = {}
     for condition, counted in zip(conditions, counts, strict=True):
@@ -34,11 +32,8 @@ def evaluation_numbers(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A suite's numbers as `evaluation.json` holds them: the student's, and the teacher's (empty without one).
 
-    Args:
-        conditions: of the suite.
-        students: counts of the student, by condition.
-        teachers: counts of the teacher, by condition; None without a teacher.
-        has_mce: whether the suite is ImageNet-C itself, at its own size, so that AlexNet's errors are a reference.
+    Counts are by condition. `has_mce`: whether the suite is ImageNet-C itself, at its own size, so that AlexNet's
+    errors are a reference.
     """
     student = _numbers(conditions, students, with_teacher=teachers is not None, has_mce=has_mce)
     if teachers is None:

@@ -101,11 +101,7 @@ def _sweep(suite: Literal["shifts", "rotations", "scales"], img_size: int, sampl
 
 
 def check_suites(suites: Sequence[Suite]) -> None:
-    """Check that every suite can be measured.
-
-    Raises:
-        HardrayError: a suite needs a package that is not installed.
-    """
+    """Raise a HardrayError if a suite needs a package that is not installed."""
     if {"corruptions", "extra_corruptions"} & set(suites):
         corruptions.check_installed()
 

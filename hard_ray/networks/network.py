@@ -107,11 +107,7 @@ def label_names(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
-    """A network with one output per class of the data.
-
-    Raises:
-        ModelError: the model is unknown, or its weights do not fit.
-    """
+    """A network with one output per class of the data; raises ModelError if it is unknown, or weights do not fit."""
     if isinstance(config, StudentConfig) and config.new_head:
         return _with_fitting_head(config, images, role=role)
     model = _create(config, images, num_classes=len(images.classes), role=role)
@@ -150,8 +146,7 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
 def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     """The frozen teacher, with its outputs in the order of the data's classes.
 
-    Raises:
-        ModelError: the model is unknown, its weights do not fit, or its classes are not the data's.
+    Raises ModelError if the model is unknown, its weights do not fit, or its classes are not the data's.
     """
     names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
@@ -211,11 +206,7 @@ class _NoCfg:
 
 
 def check_known(name: str, role: str) -> None:
-    """Refuse an architecture that timm does not know.
-
-    Raises:
-        ModelError: timm does not know it; names similar ones.
-    """
+    """Raise a ModelError, which names similar architectures, if timm does not know this one."""
     if timm.is_model(name):
         return
     architecture, _ = split_model_name_tag(name)
@@ -236,8 +227,7 @@ def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> N
 def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -> InputContract:
     """The input of a model, as the configuration sets it, and otherwise as the model's own settings do.
 
-    Raises:
-        ModelError: the model takes another number of channels than the images have.
+    Raises ModelError if the model takes another number of channels than the images have.
     """
     arguments = {
         "mean": list(config.mean) if config.mean else None,
@@ -269,8 +259,7 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
 def read_names(path: Path, what: str) -> tuple[str, ...]:
     """Read class names in the order of the outputs, one per line.
 
-    Raises:
-        ModelError: the file, which messages call `what`, cannot be read or holds a duplicate.
+    Raises ModelError if the file, which messages call `what`, cannot be read or holds a duplicate.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -26,11 +26,7 @@ Weights = dict[str, Tensor]
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a state dict, without what training scripts and wrappers put around it.
-
-    Raises:
-        ModelError: there is no such file, or it holds something other than tensors.
-    """
+    """Read a state dict, without what scripts and wrappers put around it; raises ModelError if there is none."""
     if not path.is_file():
         raise ModelError(f"checkpoint {path}: there is no such file")
     try:
@@ -77,7 +73,6 @@ class Misfit:
     reshaped: list[str]
 
     def __bool__(self) -> bool:
-        """Whether anything differs."""
         return bool(self.missing or self.unexpected or self.reshaped)
 
 
@@ -111,19 +106,11 @@ def with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
 
 
 def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str] = ()) -> bool:
-    """Load a file's weights into `model`; every key must be there with its shape.
+    """Load a file's weights into `model`, and return whether any layer of `head` kept its own.
 
-    Args:
-        model: receives the weights.
-        path: the file.
-        role: the model's name in messages.
-        head: layers that keep the model's own weights if the file's are of another shape.
-
-    Returns:
-        Whether any layer of `head` kept its own weights.
-
-    Raises:
-        ModelError: the weights do not fit; names the first missing, unexpected and wrongly shaped key.
+    Every key must be there with its shape, except that layers of `head` keep the model's own weights if the file's are
+    of another shape. Messages call the model `role`; a ModelError names the first missing, unexpected and wrongly
+    shaped key.
     """
     wanted = model.state_dict()
     weights = with_counters(without_prefixes(read_weights(path), wanted), wanted)

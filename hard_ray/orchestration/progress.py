@@ -15,12 +15,7 @@ class ProgressLine:
     """
 
     def __init__(self, say: Callable[[str], None], *, measured_from_s: float = 0.0) -> None:
-        """Start the clock.
-
-        Args:
-            say: callback for a line.
-            measured_from_s: seconds after the first result from which the speed is known.
-        """
+        """Start the clock; the speed is known from `measured_from_s` seconds after the first result."""
         self._say = say
         self._measured_from_s = measured_from_s
         self.done = self._first = 0

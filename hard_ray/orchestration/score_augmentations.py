@@ -57,15 +57,9 @@ def score_augmentations(
 ) -> dict[str, Any]:
     """Score augmentations, or continue in `output`; answers that it holds are not asked for again.
 
-    Args:
-        config: gives `runtime`; its data and teacher are those of `run`.
-        run: data, teacher and augmentors.
-        output: the folder; other augmentors of the same comparison may be there already.
-        losses: students' test losses by augmentor, to correlate with the scores.
-        say: callback for lines of progress.
-
-    Returns:
-        The content of `scores.json`.
+    `config` gives `runtime`; its data and teacher are those of `run`. Other augmentors of the same comparison may be in
+    `output` already. `losses` are students' test losses by augmentor, to correlate with the scores. Returns the content
+    of `scores.json`.
 
     Raises:
         HardrayError: a mistake that the message explains.
@@ -91,14 +85,7 @@ def score_augmentations(
 
 
 def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
-    """Check the data and the augmentors before anything is started or written.
-
-    Returns:
-        The index, and by name the augmentors that change images.
-
-    Raises:
-        HardrayError: data or augmentors cannot be used as configured.
-    """
+    """Check data and augmentors before anything starts; return the index, and by name the augmentors with an effect."""
     index = build_index(run.data)
     train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
     built = {
@@ -109,12 +96,7 @@ def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
 
 
 def _check_weights(config: RunConfig, index: ImageIndex, known: KnownMeans) -> None:
-    """Load the teacher once, while an error costs nothing.
-
-    Raises:
-        ModelError: it cannot be built or does not fit the data.
-        TeacherError: the folder's answers are of another teacher.
-    """
+    """Load the teacher once, while an error costs nothing; raises TeacherError if the answers are of another one."""
     if config.teacher.has_weights:
         found = build_teacher(config.teacher, image_spec(config.data, index.classes)).identity()
         if known.identity is not None and not known.identity.startswith(found):
@@ -128,12 +110,7 @@ def _check_weights(config: RunConfig, index: ImageIndex, known: KnownMeans) -> N
 def asking(
     config: RunConfig, run: ScoreRun, index: ImageIndex, say: Callable[[str], None]
 ) -> Iterator[tuple[TeacherPool, Pipeline]]:
-    """Start the teacher and the stream of images, and stop both afterwards.
-
-    Raises:
-        ClusterError: the cluster is too small.
-        TeacherError: the teacher has no weights.
-    """
+    """Start the teacher, which must have weights, and the stream of images, and stop both afterwards."""
     namespace = f"hardray-score-{os.getpid()}"
     alone = config.model_copy(update={"runtime": _without_workers(config.runtime)})
     with connected(alone.runtime, namespace=namespace, say=say) as cluster:
@@ -182,11 +159,7 @@ class Scorer:
     say: Callable[[str], None]
 
     def ask(self, augmentors: Mapping[str, Augmentor]) -> None:
-        """Ask about the groups that are missing, and write each when it is complete.
-
-        Raises:
-            StoppedError: a stop was asked for.
-        """
+        """Ask about the missing groups, and write each as it is complete; raises StoppedError if asked to stop."""
         run, known = self.run, self.known
         first = min(len(known.means.get(name, [])) for name in (CLEAN, *augmentors))
         scoring = Scoring(augmentors, self.pool, seed=run.seed)
@@ -213,11 +186,7 @@ class Scorer:
         )
 
     def _batches(self, first: int) -> Generator[Batch]:
-        """Yield the schedule's batches and count unreadable images.
-
-        Raises:
-            DataError: more are unreadable than allowed.
-        """
+        """Yield the schedule's batches; raises DataError if more images are unreadable than allowed."""
         bad = BadImages.allowed_by(self.run.data, len(self.pipeline.index.labels))
         with closing(self.pipeline.train_batches(first)) as batches:
             for batch in batches:

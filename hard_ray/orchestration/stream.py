@@ -113,7 +113,6 @@ class Breath:
     """Seconds; a shorter turn of the scheduler did no work."""
 
     def __init__(self) -> None:
-        """Start with the shortest pause."""
         self._turned, self._pause = 0.0, self.SHORTEST
 
     def on_execution_step(self, executor: object) -> None:

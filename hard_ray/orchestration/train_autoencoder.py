@@ -48,16 +48,10 @@ EVAL_BATCH = 256
 def train_autoencoder(
     run: AutoencoderRun, output: Path, *, runtime: RuntimeConfig, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Train or continue the autoencoder in `output`.
+    """Train or continue the autoencoder in `output`; return `result.json`: validation `psnr`, sizes and times.
 
-    Args:
-        run: settings; a folder continues only with those that it began with.
-        output: the folder; `build_autoencoder` and diffusers load it once it is finished.
-        runtime: gives Ray's address and the size of its blocks.
-        say: callback for lines of progress.
-
-    Returns:
-        The content of `result.json`: `psnr` on the validation split, sizes and times.
+    A folder continues only with the settings that it began with; `build_autoencoder` and diffusers load it once it is
+    finished. `runtime` gives Ray's address and the size of its blocks.
 
     Raises:
         HardrayError: a mistake that the message explains.
@@ -80,11 +74,7 @@ def train_autoencoder(
 
 
 def check_output(folder: AutoencoderFolder) -> None:
-    """Check that an autoencoder may be trained in a folder.
-
-    Raises:
-        RunFolderError: the folder holds a finished autoencoder, or something else.
-    """
+    """Raise a RunFolderError if the folder holds a finished autoencoder, or something else."""
     path = folder.path
     if folder.result.exists():
         raise RunFolderError(
@@ -96,11 +86,7 @@ def check_output(folder: AutoencoderFolder) -> None:
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
-    """Resolve the settings that depend on the machine, or take them from the folder.
-
-    Raises:
-        RunFolderError: the folder began with other settings, or with those of another version.
-    """
+    """Resolve the settings that depend on the machine, or take them from a folder that was begun with the others."""
     if not folder.training.exists():
         run = _resolve(run)
         write_text(folder.training, dump_yaml(run))
@@ -155,11 +141,7 @@ class Trainer:
     say: Callable[[str], None]
 
     def run(self) -> dict[str, Any]:
-        """Train from the newest checkpoint, and finish the folder.
-
-        Raises:
-            StoppedError: a stop was asked for.
-        """
+        """Train from the newest checkpoint, and finish the folder; raises StoppedError if a stop was asked for."""
         settings, folder = self.settings, self.folder.run
         prepare_kernels(settings.threads or 1)
         precision = self._precision()

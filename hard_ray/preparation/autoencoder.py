@@ -46,7 +46,6 @@ class KlObjective(nn.Module):
     """
 
     def __init__(self, coder: KlAutoencoder, config: KlTraining) -> None:
-        """`coder` is the autoencoder to train."""
         super().__init__()
         self.coder = coder
         self.config = config
@@ -172,7 +171,6 @@ class AutoencoderLoop:
     _said: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        """Continue from the newest intact checkpoint."""
         trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self._optimizer = AdamW(trained, lr=self.config.lr, weight_decay=0.0, betas=(0.9, 0.99))
         self._weights = Weights({"objective": self.objective}, {"autoencoder": self._optimizer})
@@ -181,11 +179,7 @@ class AutoencoderLoop:
         self.log.cut(self.progress.step)
 
     def train(self) -> Status:
-        """Train to the end, or until a stop is asked for.
-
-        Raises:
-            DataError: more images are unreadable than allowed.
-        """
+        """Train to the end, or until a stop is asked for; raises DataError if too many images are unreadable."""
         total = self.config.steps
         if self.progress.step >= total:
             return Status.FINISHED
@@ -218,7 +212,6 @@ class AutoencoderLoop:
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
 
     def _watch(self, seconds: float) -> None:
-        """Log, report and write a checkpoint, each when it is due."""
         progress = self.progress
         progress.seconds["total"] = progress.seconds.get("total", 0.0) + seconds
         if progress.step % LOG_EVERY == 0 or progress.step == self.config.steps:
@@ -275,11 +268,7 @@ class Quality:
 
 @torch.inference_mode()
 def reconstruction_quality(coder: Autoencoder, batches: Iterable[Batch], precision: Precision) -> Quality:
-    """Reconstruct images and sum errors and latents in double precision.
-
-    Raises:
-        DataError: there is no image.
-    """
+    """Reconstruct images and sum errors and latents in double precision; raises DataError if there is no image."""
     error, pixels, images, cells = 0.0, 0, 0, 0
     sums = torch.zeros(2, coder.latent_channels, dtype=torch.float64)
     for batch in batches:

@@ -14,14 +14,9 @@ from hard_ray.networks.network import ImageSpec, Network, build_student, build_t
 
 
 def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Network, Network]:
-    """Check suites, data and networks before anything is started or written.
+    """Check suites, data and networks before anything is started; messages call the trained network by its `role`.
 
-    Args:
-        config: the run.
-        role: name of the trained network in messages.
-
-    Raises:
-        HardrayError: suites, data or networks cannot be used as configured.
+    Raises HardrayError if they cannot be used as configured.
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
@@ -34,11 +29,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
 
 
 def check_networks(config: RunConfig, images: ImageSpec, *, role: str = "student") -> tuple[Network, Network]:
-    """Build student and teacher once, while an error costs nothing.
-
-    Raises:
-        ModelError: one of them cannot be built or does not fit the data.
-    """
+    """Build student and teacher once, while an error costs nothing; raises ModelError if one does not fit the data."""
     student = build_student(config.student, images, role=role)
     if config.teacher.has_weights:
         return student, build_teacher(config.teacher, images)

@@ -35,11 +35,7 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold its lock.
-
-        Raises:
-            RunFolderError: another process holds it.
-        """
+        """Make the folder and hold its lock; raises RunFolderError if another process holds it."""
         make_folder(self.path)
         with self.run.locked():
             yield
@@ -88,12 +84,7 @@ class KnownMeans:
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> KnownMeans:
-        """Read a file; the result is empty if there is none.
-
-        Raises:
-            RunFolderError: the file is damaged.
-            DataError: its means are of other data.
-        """
+        """Read a file, if there is one; raises RunFolderError if it is damaged, DataError if it is of other data."""
         if not path.exists():
             return cls({}, fingerprint)
         try:
@@ -120,13 +111,9 @@ class KnownMeans:
 
 
 def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
-    """Check that a comparison may be made in a folder.
+    """Check that a comparison may be made in a folder, and return it with the augmentors that the folder knows.
 
-    Returns:
-        The comparison with its own augmentors and those that the folder knows.
-
-    Raises:
-        RunFolderError: the folder holds a comparison with other settings or of another version, or something else.
+    Raises RunFolderError if the folder holds a comparison with other settings or of another version, or something else.
     """
     path = folder.path
     if not folder.settings.exists():

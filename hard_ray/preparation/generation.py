@@ -62,7 +62,6 @@ class AttackStatistics:
         return cls(**stored)
 
     def __add__(self, other: AttackStatistics) -> AttackStatistics:
-        """Add up the images of both."""
         return AttackStatistics(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def means(self) -> dict[str, Any]:
@@ -142,18 +141,9 @@ def spans(images: int, shard_size: int) -> list[range]:
 def make_shard(
     method: Dad, pictures: Pictures, number: int, span: range, *, settings: dict[str, Any], folder: Path
 ) -> ShardHeader:
-    """Make and write the shard with this number.
+    """Make and write the shard with this number, of the images at the positions `span` of the split.
 
-    Args:
-        method: generates the images.
-        pictures: returns the split's images by position.
-        number: of the shard.
-        span: positions that it covers.
-        settings: everything that decides its content.
-        folder: of the set.
-
-    Raises:
-        TeacherError: the teacher cannot answer.
+    `settings` are everything that decides its content. Raises TeacherError if the teacher cannot answer.
     """
     bad: list[str] = []
     parts: list[ShardRows] = []

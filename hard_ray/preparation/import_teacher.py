@@ -39,11 +39,7 @@ class ImportedTeacher:
 
 
 def network_config(model: str, **given: Any) -> NetworkConfig:
-    """Build the configuration of the architecture and its input.
-
-    Raises:
-        ConfigError: options are wrong; one message lists all mistakes.
-    """
+    """Build the configuration of the architecture and its input; raises ConfigError, which lists all wrong options."""
     values = {"model": model, **{name: value for name, value in given.items() if value is not None}}
     try:
         return NetworkConfig.model_validate(values)
@@ -55,18 +51,12 @@ def network_config(model: str, **given: Any) -> NetworkConfig:
 def import_teacher(
     checkpoint: Path, config: NetworkConfig, output: Path, *, classes: Path | None = None, renames: Sequence[str] = ()
 ) -> ImportedTeacher:
-    """Read weights, fit them to an architecture, and write both with the input contract.
+    """Read weights, fit them to an architecture, and write both with the input contract to `output`, which must be new.
 
-    Args:
-        checkpoint: a safetensors file, or a torch file that is read without unpickling objects.
-        config: the architecture, and mean, standard deviation and size of its input.
-        output: the folder, which must be new.
-        classes: a text file with the names of the classes in the order of the outputs, one a line.
-        renames: `OLD=NEW`, applied in order: matches of the regular expression OLD in a key become NEW, and a key
-            that becomes empty is dropped.
-
-    Raises:
-        HardrayError: the checkpoint cannot be imported as asked; the message says what to do.
+    The checkpoint is a safetensors file, or a torch file that is read without unpickling objects. `config` has the
+    architecture, and mean, standard deviation and size of its input; the file `classes` has the names of the classes in
+    the order of the outputs, one a line. `renames` are `OLD=NEW`, applied in order: matches of the regular expression
+    OLD in a key become NEW, and a key that becomes empty is dropped. Raises HardrayError, which says what to do.
     """
     output = output.expanduser()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -98,15 +88,8 @@ def _card(network: Network, images: ImageSpec, checkpoint: Path, names: Sequence
     return card_text(network, images, what=what, facts=facts)
 
 
-# ------------------------------------------------------------------------ the fit
-
-
 def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] | None) -> ImageSpec:
-    """Read the number of classes and channels from the last and first layers of the weights.
-
-    Raises:
-        ModelError: the names or the input contract contradict them.
-    """
+    """Read classes and channels from the last and first layers; raises ModelError if the options contradict them."""
     known = get_pretrained_cfg(config.model)
     last = _layer(weights, getattr(known, "classifier", None))
     first = _layer(weights, getattr(known, "first_conv", None))
@@ -144,11 +127,7 @@ def _rule(rename: str) -> tuple[re.Pattern[str], str]:
 
 
 def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> Weights:
-    """Rename the keys of weights; empty keys are dropped.
-
-    Raises:
-        ModelError: two keys become the same, or a rule matches nothing.
-    """
+    """Rename keys, and drop empty ones; raises ModelError if two keys become the same, or a rule matches nothing."""
     found = {key: key for key in weights}
     for pattern, new in rules:
         if not any(pattern.search(key) for key in found.values()):
@@ -166,11 +145,7 @@ def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> W
     return {key: weights[old] for key, old in taken.items()}
 
 
-# ------------------------------------------------------------------- explanations
-
-
 def _explained(misfit: Misfit, weights: Weights, wanted: Mapping[str, Tensor], checkpoint: Path, model: str) -> str:
-    """List everything that does not fit, with advice."""
     reshaped = [f"{key} ({shapes(key, weights, wanted)})" for key in misfit.reshaped]
     kinds = {"missing": misfit.missing, "unexpected": misfit.unexpected, "of another shape": reshaped}
     lines = [f"checkpoint {checkpoint} does not fit --model {model}:"]

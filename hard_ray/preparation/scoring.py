@@ -54,10 +54,7 @@ class Scoring:
     def run(self, batches: Iterable[Batch], means: Means, groups: int) -> Iterator[int]:
         """Add groups to `means` until each view has `groups`; yield how many all of them have.
 
-        Args:
-            batches: from the first group that a view lacks.
-            means: of earlier starts; a view that was added later is shorter.
-            groups: number of groups that each view gets.
+        `batches` begin with the first group that a view lacks; in `means`, a view that was added later is shorter.
         """
         known = {name: len(means.setdefault(name, [])) for name in (CLEAN, *self.augmentors)}
         sums: dict[str, Tensor] = {}
@@ -85,7 +82,6 @@ class Scoring:
             yield _awaited(*waiting.popleft())
 
     def _ask(self, name: str, batch: Batch) -> Answer:
-        """Send one view of a batch to the teacher."""
         if name == CLEAN:
             ticket = self.pool.logits(batch.images)
             return lambda: mean_probabilities(torch.tensor(ticket.result()))
@@ -126,9 +122,6 @@ def mean_probabilities(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
     return logits.double().softmax(dim=1).mean(dim=0)
 
 
-# ------------------------------------------------------------------------- scores
-
-
 @dataclass(frozen=True, slots=True)
 class Score:
     """T. stddev of one augmentation, and its distance to the best one."""
@@ -151,10 +144,7 @@ class Score:
 def ranking(means: Mapping[str, Iterable[NDArray[np.float64]]], names: Iterable[str], groups: int) -> list[Score]:
     """Rank `names` over their first `groups` groups, lowest T. stddev (the best) first.
 
-    Args:
-        means: from `Scoring.run`; a name that they lack has the clean view as its second view.
-        names: to rank.
-        groups: number of groups to use.
+    `means` are from `Scoring.run`; a name that they lack has the clean view as its second view.
     """
     vectors = {name: torch.tensor(np.stack(list(rows)[:groups])) for name, rows in means.items()}
     clean = vectors[CLEAN]
@@ -200,14 +190,9 @@ def pearson(first: Iterable[float], second: Iterable[float]) -> float:
 
 
 def read_losses(path: Path, names: Collection[str]) -> dict[str, float]:
-    """Read students' test losses, by the name of their augmentation, from a JSON file.
+    """Read students' test losses, by the name of their augmentation, from a JSON file: one object of names and numbers.
 
-    Args:
-        path: of the file, one object of names and numbers.
-        names: of the scored augmentations.
-
-    Raises:
-        ConfigError: the file holds something else, or too few losses of the scored augmentations.
+    Raises ConfigError if it holds something else, or too few losses of the scored augmentations, `names`.
     """
     try:
         losses = json.loads(path.read_text(encoding="utf-8"))

@@ -29,11 +29,7 @@ from hard_ray.data.splits import split_pool, with_validation
 
 
 def build_index(config: DataConfig) -> ImageIndex:
-    """Look at the source, number its labels and split its images.
-
-    Raises:
-        DataError: the source is missing, empty, or holds one class only.
-    """
+    """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only."""
     found = _find(config)
     classes, labels = encode_labels(found.labels, found.names, where=found.where)
     index = ImageIndex(found.reader, labels, classes, _splits(config, found, labels), found.shard)

@@ -24,11 +24,7 @@ _LARGEST = 2**31
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array of unsigned bytes, gzipped or not.
-
-    Raises:
-        DataError: it is not an idx file of bytes, or its size is not what its header says.
-    """
+    """An array of unsigned bytes, gzipped or not; raises DataError unless it is one, of its header's size."""
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as stream:

@@ -30,11 +30,7 @@ class Autoencoder(nn.Module):
     """Standard deviation of each latent channel on data, shape (latent_channels,); ones if it is not known."""
 
     def __init__(self, *, factor: int, latent_channels: int, channels: int, in_chans: int) -> None:
-        """`channels` are the model's, `in_chans` the data's.
-
-        Raises:
-            ModelError: the model cannot take images of the data's channels.
-        """
+        """`channels` are the model's, `in_chans` the data's; raises ModelError if the model cannot take the latter."""
         super().__init__()
         if channels != in_chans and (channels, in_chans) != (3, 1):
             raise ModelError(

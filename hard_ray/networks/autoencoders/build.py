@@ -13,11 +13,7 @@ from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
 
 
 def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
-    """Load a pretrained autoencoder, in evaluation mode, for images of `in_chans` channels.
-
-    Raises:
-        ModelError: it does not exist, cannot be read, or does not fit the images.
-    """
+    """Load a pretrained autoencoder in evaluation mode; raises ModelError if it is unreadable or does not fit."""
     from hard_ray.networks.autoencoders.taef2 import load_taef2, taef2_files
 
     where = _download(config) if config.model.startswith(HUB) else Path(config.model.removeprefix(LOCAL)).expanduser()

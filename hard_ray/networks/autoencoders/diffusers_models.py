@@ -52,7 +52,6 @@ class KlAutoencoder(DiffusersAutoencoder):
     """`AutoencoderKL`: the latent is the mean of a normal distribution."""
 
     def __init__(self, model: Any, *, in_chans: int) -> None:
-        """`model` is an `AutoencoderKL`."""
         super().__init__(model, latent_channels=model.config.latent_channels, in_chans=in_chans)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +70,6 @@ class TinyAutoencoder(DiffusersAutoencoder):
     """`AutoencoderTiny`: the TAESD family."""
 
     def __init__(self, model: Any, *, in_chans: int) -> None:
-        """`model` is an `AutoencoderTiny`."""
         super().__init__(model, latent_channels=model.config.latent_channels, in_chans=in_chans)
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -83,7 +81,6 @@ class VqAutoencoder(DiffusersAutoencoder):
     """`VQModel`: the latent is the encoder's output, before quantisation."""
 
     def __init__(self, model: Any, *, in_chans: int) -> None:
-        """`model` is a `VQModel`."""
         channels = model.config.vq_embed_dim or model.config.latent_channels
         super().__init__(model, latent_channels=channels, in_chans=in_chans)
 
@@ -123,8 +120,7 @@ class VqAutoencoder(DiffusersAutoencoder):
 def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
     """Load the model of a folder in diffusers' layout; only safetensors are read.
 
-    Raises:
-        ModelError: it is of another kind, or its weights cannot be read or do not fit.
+    Raises ModelError if it is of another kind, or its weights cannot be read or do not fit.
     """
     name = _class_name(folder / "config.json")
     model_class = _model_class(name)

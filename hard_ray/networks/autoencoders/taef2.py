@@ -26,7 +26,6 @@ class Taef2(Autoencoder):
     """
 
     def __init__(self, in_chans: int) -> None:
-        """Build the model with untrained weights."""
         super().__init__(factor=FACTOR, latent_channels=LATENT_CHANNELS, channels=3, in_chans=in_chans)
         self.encoder = _encoder()
         self.decoder = _decoder()
@@ -50,11 +49,7 @@ def taef2_files(where: Path) -> tuple[Path, Path] | None:
 
 
 def load_taef2(encoder: Path, decoder: Path, *, in_chans: int) -> Taef2:
-    """Load TAEF2 with its weights.
-
-    Raises:
-        ModelError: a file holds other weights, or none.
-    """
+    """Load TAEF2 with its weights; raises ModelError if a file holds other weights, or none."""
     model = Taef2(in_chans)
     load_weights(model.encoder, encoder, role="autoencoder")
     load_weights(model.decoder, decoder, role="autoencoder")

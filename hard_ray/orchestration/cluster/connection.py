@@ -58,20 +58,12 @@ OWN_CLUSTER = {
 def connected(
     runtime: RuntimeConfig, *, namespace: str, trials: int | None = None, say: Callable[[str], None] = logger.info
 ) -> Iterator[Cluster]:
-    """Connect to Ray for as long as the block lasts.
+    """Connect to Ray for as long as the block lasts; raises ClusterError if the address does not answer.
 
     With an address (or RAY_ADDRESS), that cluster is joined and left; otherwise one is started on this machine and
     stopped. An existing session of this process is used and kept. If a joined cluster lacks reserved resources, its
-    autoscaler has `runtime.nodes_timeout_s` to add nodes.
-
-    Args:
-        runtime: the resources to reserve, and the address.
-        namespace: of named actors.
-        trials: as in `demand`.
-        say: callback for a message while it waits for nodes.
-
-    Raises:
-        ClusterError: the address does not answer.
+    autoscaler has `runtime.nodes_timeout_s` to add nodes, and `say` is called once. `namespace` is that of named
+    actors, and `trials` is as in `demand`.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", REPORT_INTERVAL_S)
     if runtime.is_elastic:
@@ -134,11 +126,7 @@ def _take_token_along() -> None:
 
 
 def _knock(address: str) -> None:
-    """Check within seconds that something listens at the address; Ray would wait for minutes.
-
-    Raises:
-        ClusterError: nothing listens at the address.
-    """
+    """Raise a ClusterError within seconds if nothing listens at the address; Ray would wait for minutes."""
     shown = without_password(address)
     parts = urlsplit(address if "://" in address else f"ray://{address}")
     try:

@@ -68,10 +68,8 @@ def amounts(resources: Mapping[str, float]) -> str:
 def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = False) -> Demand:
     """The resources of a run with this runtime, including the CPU that Ray Data needs.
 
-    Args:
-        runtime: of the run.
-        trials: the number of simultaneous trials of a search, which share the teacher pool; None: one run.
-        least: count the fewest workers and replicas with which the run can begin.
+    `trials` is the number of simultaneous trials of a search, which share the teacher pool; None: one run. With
+    `least`, the fewest workers and replicas are counted with which the run can begin.
     """
     runs = trials or 1
     workers = runs * (runtime.least_workers if least else runtime.num_workers)

@@ -36,16 +36,10 @@ def versions_here() -> dict[str, str | None]:
 
 
 def look(folder: Path | None) -> tuple[list[Node], list[str]]:
-    """Ask every node that is alive.
+    """Ask every node that is alive; return the nodes, and the names of those that did not answer.
 
-    Args:
-        folder: where a file is written, read by every node, and removed; None: nothing is written.
-
-    Returns:
-        The nodes, and the names of those that did not answer.
-
-    Raises:
-        OSError: nothing can be written into the folder here.
+    A file is written into `folder`, read by every node, and removed (None: nothing is written); raises OSError if
+    nothing can be written there.
     """
     text = secrets.token_hex(16)
     mark = None if folder is None else folder / f".hardray-{text[:8]}"

@@ -43,11 +43,7 @@ def slots_of(reserved: Demand) -> dict[str, float]:
 
 
 def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> None:
-    """Check that the cluster has the reserved resources, before anything waits for them.
-
-    Raises:
-        ClusterError: some are missing.
-    """
+    """Raise a ClusterError if the cluster lacks reserved resources, before anything waits for them."""
     wanted = demand(runtime, trials=trials, least=True)
     if missing := _missing(wanted, cluster.resources):
         parts = "; ".join(f"{who}: {amounts(part)}" for who, part in wanted.parts.items())
@@ -59,7 +55,6 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
 
 
 def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:
-    """The resources that are missing, for a message; empty if there are enough."""
     return " and ".join(
         f"{amount:g} {name} (the cluster has {resources.get(name, 0.0):g})"
         for name, amount in wanted.total.items()
@@ -102,13 +97,7 @@ def data_shares(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None 
 def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None = None) -> RunConfig:
     """Fill in settings that follow from the hardware; values of the user or of an earlier start stay.
 
-    Args:
-        config: of the run.
-        cluster: where it runs.
-        trials: as in `demand`.
-
-    Raises:
-        ClusterError: the cluster lacks resources that the run reserves.
+    `trials` is as in `demand`. Raises ClusterError if the cluster lacks resources that the run reserves.
     """
     runs = trials or 1
     reserved = _resolve_gpus(config.runtime, cluster, runs)

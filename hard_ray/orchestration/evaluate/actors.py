@@ -32,11 +32,7 @@ class NetworksSpec:
     batch_size: int
 
     def build(self) -> MeasuredNetworks:
-        """Load the networks.
-
-        Raises:
-            ModelError: a network cannot be used.
-        """
+        """Load the networks; raises ModelError if one cannot be used."""
         prepare_kernels(self.threads)
         network = build_student(self.student, self.images, role="the model")
         student = FrozenNetwork(network, dtype=self.dtype, channels_last=self.channels_last)
@@ -48,7 +44,6 @@ class EvaluationActor:
     """Counts the networks' answers to blocks of images; loads the networks once."""
 
     def __init__(self, networks: NetworksSpec, conditions: Sequence[Condition]) -> None:
-        """Load the networks; `conditions` are the suite's."""
         self.networks = networks.build()
         self.conditions = conditions
 

@@ -68,17 +68,10 @@ def evaluate(
     with_teacher: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure a model on the suites that `output` lacks, and write results and plots.
+    """Measure a model on the suites that `output` lacks, and write results and plots; return `evaluation.json`.
 
-    Args:
-        target: model and data.
-        evaluation: suites and their settings.
-        output: the folder; its suites with the same settings are not measured again.
-        with_teacher: whether to measure the teacher too, if it has weights.
-        say: callback for lines of progress.
-
-    Returns:
-        The content of `evaluation.json`.
+    Suites in `output` with the same settings are not measured again. The teacher is measured too if it has weights,
+    unless `with_teacher` is False.
 
     Raises:
         HardrayError: a mistake that the message explains.
@@ -151,17 +144,11 @@ class Actors:
 
 
 def _check_output(folder: RunFolder) -> None:
-    """Check that an evaluation may be written to a folder.
-
-    Raises:
-        RunFolderError: the folder holds something else.
-    """
     if not folder.evaluation.exists() and not is_vacant(folder.path):
         raise RunFolderError(f"{folder.path} already exists and holds no evaluation; choose another --output")
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:
-    """The teacher with its weights; None if it has none."""
     own = target.run.part("teacher") if target.run is not None else None
     if own is not None and own.is_finished and not config.teacher.has_weights:
         return config.teacher.model_copy(update={"checkpoint": own.student})
@@ -209,7 +196,6 @@ class Evaluation:
     bad: BadImages = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start with no unreadable images."""
         self.bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
 
     def run(self, plans: Mapping[str, SuitePlan]) -> dict[str, Any]:
@@ -238,11 +224,7 @@ class Evaluation:
         return {"student": networks.student.identity(), **teacher}
 
     def _begun(self, identities: dict[str, str]) -> dict[str, Any]:
-        """Read the results of an earlier start on the same networks and data.
-
-        Raises:
-            RunFolderError: they are of other networks or data.
-        """
+        """Read the results of an earlier start; raises RunFolderError if they are of other networks or data."""
         head = {
             "split": self.split,
             "data": {"what": describe(self.config.data), "fingerprint": self.index.fingerprint()},
@@ -275,8 +257,6 @@ class Evaluation:
             settings["folder"] = str(evaluation.published[name].expanduser().resolve())
         return digest_of(settings)[:16]
 
-    # ---------------------------------------------------------------------- job
-
     def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
         """Measure one suite; return the student's numbers, the teacher's, and the seconds it took."""
         progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
@@ -291,13 +271,7 @@ class Evaluation:
         return *found, time.monotonic() - progress.started
 
     def _counts(self, plan: SuitePlan, progress: ProgressLine) -> tuple[list[Counts], list[Counts]]:
-        """Sum the actors' counts of the student and of the teacher, by condition.
-
-        Raises:
-            DataError: more images are unreadable than allowed.
-            HardrayError: an actor or a task failed.
-            StoppedError: Ctrl-C.
-        """
+        """Sum the counts of student and teacher, by condition; raises DataError if too many images are unreadable."""
         students, teachers = ([Counts() for _ in plan.conditions] for _ in range(2))
         try:
             for rows in self._dataset(plan).iter_batches(batch_size=None, prefetch_batches=0):
@@ -338,10 +312,7 @@ class Evaluation:
             num_gpus=actors.gpus,
         )
 
-    # ---------------------------------------------------------------------- end
-
     def _finish(self, result: dict[str, Any]) -> None:
-        """Write unreadable images and results, and draw."""
         if self.bad.names:
             self.bad.write(self.folder.bad_images)
         write_json(self.folder.evaluation, result)
@@ -350,7 +321,6 @@ class Evaluation:
 
 
 def _report(plan: SuitePlan, progress: ProgressLine, images: int) -> None:
-    """Count images and report how far the suite is, if a line is due."""
     progress.add(images)
     if progress.is_due and progress.images_per_s:
         left = (plan.images - progress.done) / progress.images_per_s

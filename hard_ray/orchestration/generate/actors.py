@@ -46,7 +46,6 @@ class ShardMaker:
     """Makes shards one after the other; loads the networks with the first."""
 
     def __init__(self, plan: MakerPlan, pictures: Shipped[EvalPictures]) -> None:
-        """`pictures` are the split's."""
         self.plan = plan
         self.pictures = pictures
         self._parts: tuple[Dad, EvalPictures] | None = None

@@ -57,16 +57,9 @@ TEACHER_KERNELS = ("threads", "dtype")
 def generate(
     config: RunConfig, generation: GenerationConfig, output: Path, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Make or continue the generated set in `output`.
+    """Make or continue the generated set in `output`; return the content of `manifest.json`.
 
-    Args:
-        config: gives `data`, `teacher`, `runtime` and `seed`.
-        generation: settings of the method.
-        output: the set's folder; its shards are verified and not made again.
-        say: callback for lines of progress.
-
-    Returns:
-        The content of `manifest.json`.
+    `config` gives `data`, `teacher`, `runtime` and `seed`. Shards in `output` are verified and not made again.
 
     Raises:
         HardrayError: a mistake that the message explains.
@@ -98,11 +91,7 @@ def generate(
 
 
 def check_output(folder: SetFolder) -> None:
-    """Check that a set may be made in a folder.
-
-    Raises:
-        RunFolderError: the folder holds something else.
-    """
+    """Raise a RunFolderError if the folder holds something other than a set."""
     path = folder.path
     if path.is_dir() and (folder.manifest.exists() or folder.shards()):
         return
@@ -111,11 +100,7 @@ def check_output(folder: SetFolder) -> None:
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:
-    """Read the manifest of an earlier start; empty if there is none.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Read the manifest of an earlier start, empty if there is none; raises DataError if it is damaged."""
     if not folder.manifest.exists():
         return {}
     try:
@@ -146,18 +131,9 @@ def with_kernels_of(begun: dict[str, Any], config: RunConfig) -> RunConfig:
 def prepare(
     config: RunConfig, generation: GenerationConfig, index: ImageIndex, folder: SetFolder, coder: Autoencoder
 ) -> Generation:
-    """Load the teacher and collect everything that decides the set.
+    """Load the teacher and collect everything that decides the set; the kernels in `config` are resolved.
 
-    Args:
-        config: with the kernels resolved.
-        generation: settings of the method.
-        index: of the data.
-        folder: the set's.
-        coder: the autoencoder.
-
-    Raises:
-        TeacherError: the teacher has no weights.
-        ModelError: its weights cannot be used.
+    Raises TeacherError if the teacher has no weights, and ModelError if they cannot be used.
     """
     spec = teacher_spec(config, trained_teacher(config, index), index)
     teacher = FrozenNetwork.build(spec)
@@ -204,9 +180,8 @@ class Generation:
     def run(self, cluster: Cluster, namespace: str, say: Callable[[str], None]) -> dict[str, Any]:
         """Make the missing shards and finish the set.
 
-        Raises:
-            DataError: a shard in the folder does not belong to the set, or too many images are unreadable.
-            StoppedError: Ctrl-C.
+        Raises DataError if a shard in the folder is not of the set or too many images are unreadable, StoppedError at
+        Ctrl-C.
         """
         self.say = say
         done = self._verified()
@@ -224,8 +199,6 @@ class Generation:
         self._draw(manifest)
         return manifest
 
-    # ------------------------------------------------------------------- shards
-
     def _verified(self) -> dict[int, ShardHeader]:
         """Verify the shards in the folder, and delete unfinished ones."""
         for path in self.folder.path.glob(".shard-*.tmp"):
@@ -236,7 +209,6 @@ class Generation:
         return found
 
     def _make_missing(self, done: dict[int, ShardHeader], cluster: Cluster, namespace: str) -> None:
-        """Make the missing shards and add them to `done`."""
         pool = self._start_pool(namespace)
         try:
             error = self._survive(pool.address if pool else None, done, cluster)
@@ -248,11 +220,7 @@ class Generation:
             raise error
 
     def _survive(self, pool: PoolAddress | None, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Run the job, again each time an actor dies; return the error that ended it early, if any.
-
-        Raises:
-            HardrayError: actors died more often than `runtime.max_failures`, or something else failed.
-        """
+        """Run the job, again each time an actor dies; return the error that ended it early, if any."""
         for left in range(self.config.runtime.max_failures, -1, -1):
             try:
                 return self._stream(self._plan(done, pool), done, cluster)
@@ -285,10 +253,7 @@ class Generation:
         )
 
     def _stream(self, plan: MakerPlan, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Add the headers of finished shards to `done`; return the error that ended the job early, if any.
-
-        It is returned, not raised, so that the job is gone before the pool stops.
-        """
+        """Add finished shards to `done`; return an early error: if raised, the pool would stop before the job."""
         progress = ProgressLine(self.say)
         try:
             # without prefetching, which would report a shard only when the next is finished
@@ -337,8 +302,6 @@ class Generation:
         bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
         bad.names.update(name for header in done.values() for name in header.bad)
         return bad
-
-    # ---------------------------------------------------------------------- end
 
     def _manifest(self, done: dict[int, ShardHeader], *, complete: bool) -> dict[str, Any]:
         generation, runtime = self.generation, self.config.runtime

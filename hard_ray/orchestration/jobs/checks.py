@@ -23,14 +23,9 @@ STAYS = "a relative path starts at a copy of the working directory on the cluste
 
 
 def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment variables of a job. No message shows a value.
+    """The environment variables of a job, given as `KEY=VALUE`, or as `KEY` for the value `here`; no message shows one.
 
-    Args:
-        given: `KEY=VALUE`, or `KEY` for the value in this environment.
-        here: this process's environment.
-
-    Raises:
-        SubmissionError: a name is invalid, or the variable is not set here.
+    Raises SubmissionError if a name is invalid, or the variable is not set here.
     """
     made: dict[str, str] = {}
     for item in given:
@@ -44,11 +39,7 @@ def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> d
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Check a command for secrets: Ray keeps its words, and the dashboard shows them.
-
-    Raises:
-        SubmissionError: a word contains a secret.
-    """
+    """Raise a SubmissionError if a word of a command is a secret: Ray keeps the words, and the dashboard shows them."""
     for number, word in enumerate(words, start=1):
         found = secret_in(word)
         if found is not None:
@@ -59,11 +50,7 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def check_config(config: RunConfig) -> None:
-    """Check that the paths of a job's configuration can exist on the cluster.
-
-    Raises:
-        SubmissionError: a path is relative, or the configuration names a cluster of its own.
-    """
+    """Raise a SubmissionError if a path of a job's configuration is relative, or it names a cluster of its own."""
     problems = [f"{key} {value}: data and weights are not sent; {STAYS}" for key, value in _relative(config)]
     if config.runtime.address not in (None, "auto"):
         problems.append("runtime.address: a job runs on the cluster that it is sent to; remove the key")
@@ -72,7 +59,6 @@ def check_config(config: RunConfig) -> None:
 
 
 def _relative(config: Config) -> Iterator[tuple[str, str]]:
-    """Keys with relative paths, and their values."""
     before = dotted_values(config.model_dump(mode="json"))
     after = dotted_values(absolute(config).model_dump(mode="json"))
     for key, value in before.items():
@@ -83,9 +69,7 @@ def _relative(config: Config) -> Iterator[tuple[str, str]]:
 def space_files(name: str, overrides: Sequence[str]) -> list[Path]:
     """Check a search as `tune` does, and return the files of the working directory that it reads.
 
-    Raises:
-        ConfigError: lists every mistake of the space.
-        SubmissionError: as `check_config`.
+    Raises ConfigError, which lists every mistake of the space, and SubmissionError as `check_config`.
     """
     search = load_space(name, overrides)
     path = next((here for here in (Path(name), Path(f"{name}.yaml")) if here.is_file()), None)

@@ -69,15 +69,10 @@ class Jobs:
     """The Jobs API of one cluster."""
 
     def __init__(self, address: str, *, secrets: Sequence[str] = ()) -> None:
-        """Connect.
+        """Connect to the dashboard at `address`, `http://HOST:8265`; `secrets` are hidden in messages and output.
 
-        Args:
-            address: of the dashboard, `http://HOST:8265`.
-            secrets: texts to hide in messages and output.
-
-        Raises:
-            SubmissionError: the address is not valid.
-            ClusterError: nothing listens there, there is no Jobs API, or the token is refused.
+        Raises SubmissionError if the address is not valid, and ClusterError if nothing listens there, there is no Jobs
+        API, or the token is refused.
         """
         self.secrets = tuple(secrets)
         self.shown = without_password(address)
@@ -91,13 +86,7 @@ class Jobs:
     def submit(self, words: Sequence[str], package: Package, variables: Mapping[str, str]) -> str:
         """Send a command with the files that it reads, and return the job's id.
 
-        Args:
-            words: `hardray` and its arguments.
-            package: files of the command's working directory.
-            variables: environment variables of the job.
-
-        Raises:
-            ClusterError: the cluster did not accept the job.
+        `words` are `hardray` and its arguments. Raises ClusterError if the cluster did not accept the job.
         """
         given = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1", **variables}
         with TemporaryDirectory(prefix="hardray-") as place, self._readable("sent a job"):
@@ -132,10 +121,8 @@ class Jobs:
     def follow(self, name: str, write: Callable[[str], None]) -> RayJob:
         """Write the output of a job until it has ended, and return how it ended.
 
-        A lost connection is made again, without repeating output.
-
-        Raises:
-            ClusterError: the connection was lost for longer than `LOST_S`.
+        A lost connection is made again, without repeating output; raises ClusterError if it is lost for longer than
+        `LOST_S`.
         """
         self.job(name)  # raises if there is no such job
         shown = 0
@@ -238,12 +225,7 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 
 def _knock(address: str, shown: str) -> None:
-    """Check within seconds that a dashboard answers; Ray's client would wait forever.
-
-    Raises:
-        SubmissionError: the address is not valid.
-        ClusterError: nothing listens there, or it is not a dashboard.
-    """
+    """Raise an error within seconds if no dashboard answers at the address; Ray's client would wait forever."""
     try:
         parts = urlsplit(address)
         valid = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0

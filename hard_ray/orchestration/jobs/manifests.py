@@ -53,15 +53,10 @@ class DeploymentError(HardrayError):
 
 
 def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = ()) -> str:
-    """The manifests, as one YAML text for `kubectl apply -f -`.
+    """The manifests of one of `OVERLAYS` with some of `SETTINGS`, as one YAML text for `kubectl apply -f -`.
 
-    Args:
-        overlay: one of `OVERLAYS`.
-        settings: some of `SETTINGS`.
-        command: the job's command without `hardray`; empty for a cluster that stays.
-
-    Raises:
-        DeploymentError: the overlay, a setting or the command is unknown, or kustomize is missing.
+    The command is without `hardray`, and empty for a cluster that stays. Raises DeploymentError if the overlay, a
+    setting or the command is unknown, or kustomize is missing.
     """
     _check(overlay, settings, command)
     manifests = [each for each in yaml.safe_load_all(_kustomize(overlay)) if each]
@@ -75,12 +70,9 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
 
 
 def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
-    """The shell line that a job runs; a retried job goes on with the same folder of the shared volume.
+    """The shell line that a job runs; a retried job goes on with the folder `name` of the shared volume.
 
-    Args:
-        command: the command, without `hardray`.
-        name: of the folder.
-        slots: whether nodes offer `student_slot` and `teacher_slot`.
+    The command is without `hardray`. `slots`: whether nodes offer `student_slot` and `teacher_slot`.
     """
     words = ["hardray", *command]
     of_run = command[0] == "evaluate" and command[1:2] and command[1].startswith("/runs/")  # it keeps its evaluation
@@ -123,7 +115,6 @@ def _check_setting(overlay: str, key: str, value: str) -> None:
 
 
 def _kustomize(overlay: str) -> str:
-    """The overlay as kustomize renders it."""
     tools = {"kubectl": ("kubectl", "kustomize"), "kustomize": ("kustomize", "build")}
     found = next((words for tool, words in tools.items() if shutil.which(tool)), None)
     if found is None:
@@ -137,7 +128,6 @@ def _kustomize(overlay: str) -> str:
 
 
 def _set(manifest: Manifest, settings: Mapping[str, str]) -> None:
-    """Apply the settings to one manifest."""
     if "namespace" in settings:
         manifest["metadata"]["namespace"] = settings["namespace"]
     if manifest["kind"] in ("RayJob", "RayCluster"):
@@ -171,7 +161,6 @@ def containers(value: Any) -> Iterator[Manifest]:
 
 
 def _groups(manifest: Manifest) -> list[Manifest]:
-    """The worker groups of a RayJob or a RayCluster."""
     spec = manifest.get("spec", {})
     found: list[Manifest] = spec.get("rayClusterSpec", spec).get("workerGroupSpecs", [])
     return found

@@ -71,15 +71,9 @@ class Package:
 
 
 def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
-    """Choose the files to send.
+    """Choose the files to send: those `named`, relative to the folder, and if `whole` other small text files as well.
 
-    Args:
-        folder: the working directory.
-        named: files that the command reads, relative to the folder.
-        whole: whether other small text files are sent as well.
-
-    Raises:
-        SubmissionError: a needed file is missing or must not be sent, or the files are too large.
+    Raises SubmissionError if a needed file is missing or must not be sent, or the files are too large.
     """
     folder = folder.resolve()
     files, left_out = set(named), list[LeftOut]()
@@ -103,7 +97,6 @@ def choose(folder: Path, named: Iterable[Path], *, whole: bool) -> Package:
 
 
 def _check_needed(folder: Path, path: Path) -> None:
-    """Raise a SubmissionError if a file that the command reads is missing or must not be sent."""
     whole = folder / path
     if not whole.is_file():
         raise SubmissionError(

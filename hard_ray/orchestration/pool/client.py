@@ -62,12 +62,7 @@ class RayPool:
         self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in names]
 
     def identity(self) -> str:
-        """The teacher's identity, which every later answer must have.
-
-        Raises:
-            TeacherError: replicas differ, or none answers.
-            ModelError: the teacher cannot be loaded.
-        """
+        """The teacher's identity, which every later answer must have; raises TeacherError if replicas differ."""
         found = {RayTicket[str](self, "identity", (), replica=number).result() for number in range(len(self._replicas))}
         if len(found) > 1:
             raise TeacherError(
@@ -98,11 +93,7 @@ class RayPool:
         return (self._turn - 1) % len(self._replicas)
 
     def send(self, verb: str, arguments: tuple[Any, ...], replica: int) -> ray.ObjectRef[Any]:
-        """Send a request once fewer than `max_in_flight` are unanswered.
-
-        Raises:
-            TeacherError: none of those was answered within `runtime.teacher.timeout_s`.
-        """
+        """Send a request once fewer than `max_in_flight` are open; raises TeacherError after `timeout_s` of waiting."""
         deadline = time.monotonic() + self.address.timeout_s
         while len(self._open) >= self.address.max_in_flight:
             if time.monotonic() > deadline:
@@ -127,11 +118,7 @@ class RayPool:
         self._open = [other for other in self._open if other != ref]
 
     def unwrap(self, reply: object, arguments: tuple[Any, ...]) -> Any:
-        """The answer in a reply.
-
-        Raises:
-            TeacherError: the answer is from another teacher, has a wrong shape, or is not finite.
-        """
+        """The answer in a reply; raises TeacherError if it is another teacher's, of a wrong shape, or not finite."""
         if not isinstance(reply, Reply):
             return reply
         if self._expected is not None and reply.identity != self._expected:
@@ -194,7 +181,6 @@ class RayTicket(Generic[Answer]):
     """A request to the pool, which keeps its arguments until it is answered so that it can be resent."""
 
     def __init__(self, pool: RayPool, verb: str, arguments: tuple[Any, ...], *, replica: int | None = None) -> None:
-        """Send the request, to the given replica alone or to the next in turn."""
         self.pool = pool
         self.verb = verb
         self.arguments = arguments
@@ -206,8 +192,7 @@ class RayTicket(Generic[Answer]):
     def result(self) -> Answer:
         """Wait for the answer, and resend while replicas die.
 
-        Raises:
-            TeacherError: no replica answered within `runtime.teacher.timeout_s`, or an answer was wrong.
+        Raises TeacherError if no replica answered within `runtime.teacher.timeout_s`, or an answer was wrong.
         """
         deadline = time.monotonic() + self.pool.address.timeout_s  # resending does not extend it
         while self._ref is not None:
@@ -245,7 +230,6 @@ class RayTicket(Generic[Answer]):
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """The error that the teacher raised, as one of hardray."""
     cause = error.cause
     if isinstance(cause, HardrayError):
         return cause if type(cause) is not HardrayError else TeacherError(str(cause))

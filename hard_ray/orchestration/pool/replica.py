@@ -74,7 +74,6 @@ class JoiningReplica:
     """
 
     def __init__(self, spec: TeacherSpec, *, max_batch: int, max_wait_ms: float) -> None:
-        """Keep the specification; the first request loads the network."""
         self.replica = Replica(spec)
         self.max_batch = max_batch
         self.max_wait_s = max_wait_ms / 1000.0

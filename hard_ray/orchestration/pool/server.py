@@ -77,11 +77,7 @@ def start_pool(
 ) -> PoolServer:
     """Start the replicas and return at once; their first requests load the network.
 
-    Args:
-        spec: the teacher.
-        runtime: the number of replicas, the resources of each, and whether the number follows the load.
-        namespace: Ray namespace of the replicas' names.
-        say: callback for messages when the pool grows or shrinks.
+    `namespace` is Ray's for the replicas' names; `say` is called when the pool grows or shrinks.
     """
     teacher = runtime.teacher
     start = ReplicaStarter(spec, runtime, namespace)

@@ -68,12 +68,7 @@ class LoadFollower:
     _idle: int = 0
 
     def __call__(self, replicas: int, waiting: int) -> int:
-        """The wanted number: the same, one more or one fewer.
-
-        Args:
-            replicas: those that answer at present.
-            waiting: requests without an answer, including those that are being computed.
-        """
+        """The wanted number: the same, one more or one fewer; `waiting` includes requests in computation."""
         self._busy = self._busy + 1 if waiting > BUSY * replicas else 0
         self._idle = self._idle + 1 if waiting < replicas else 0
         if self._busy >= GROW_AFTER and replicas < self.most:
@@ -90,7 +85,6 @@ class Starter(Protocol):
 
     def __call__(self, name: str) -> ActorHandle[Any]:
         """Start it and return at once."""
-        ...
 
 
 @dataclass(slots=True)
@@ -123,7 +117,6 @@ class PoolSizer:
     _numbers: itertools.count[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Number later replicas after the first ones."""
         self._numbers = itertools.count(len(self.replicas))
 
     def start(self) -> None:

@@ -84,9 +84,8 @@ class Builder:
     def train(self) -> Status:
         """Train to the end; after a non-finite loss, go back to the newest checkpoint.
 
-        Raises:
-            DivergedError: this happened more than `runtime.max_divergences` times without a new checkpoint.
-            RunFolderError: the disk is full.
+        Raises DivergedError if this happened more than `runtime.max_divergences` times without a new checkpoint, and
+        RunFolderError if the disk is full.
         """
         tries, newest = 0, None
         while True:
@@ -151,11 +150,7 @@ class Builder:
         return status
 
     def _refuse_other_checkpoints(self, step: int) -> None:
-        """Check that every rank, which reads the checkpoints itself, found the same one.
-
-        Raises:
-            AgreedError: the ranks would train different students as one.
-        """
+        """Raise an AgreedError unless all ranks, each of which reads the checkpoints itself, found the same one."""
         steps = self.ranks.gather(step)
         if len(set(steps)) > 1:
             found = ", ".join(str(each) for each in sorted(set(steps)))
@@ -163,8 +158,6 @@ class Builder:
                 f"student workers found different newest checkpoints in {self.plan.folder} (of updates {found}); every "
                 "node has to see the same run folder: look at the storage that holds it, and resume"
             )
-
-    # -------------------------------------------------------------------- parts
 
     def _pipeline(self) -> Pipeline:
         config, ranks = self.config, self.ranks
@@ -306,10 +299,7 @@ class Builder:
 
         ray.train.report(metrics)
 
-    # ---------------------------------------------------------------------- end
-
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
-        """Evaluate on the final split, export, and write the outcome."""
         split = self.index.final_split
         evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision)
         evaluator.on_bad = run.bad_images.note

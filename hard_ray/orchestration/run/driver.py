@@ -42,13 +42,7 @@ class RunResult:
 
 
 def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *, role: str = "student") -> RunResult:
-    """Train a student and write a summary.
-
-    Args:
-        config: the run.
-        output: the run's folder, which must be new.
-        reporter: receives progress.
-        role: what messages call the network that is trained.
+    """Train a student in `output`, which must be new, and write a summary; messages call the network by its `role`.
 
     Raises:
         HardrayError: something that the user can fix.
@@ -63,22 +57,12 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
 
 
 def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
-    """Train or fine-tune the teacher of a configuration by its recipe, as a run of its own.
-
-    Raises:
-        HardrayError: something that the user can fix.
-        StoppedError: Ctrl-C; the run can be resumed.
-    """
+    """Train or fine-tune a configuration's teacher by its recipe, as a run of its own; raises what `distill` does."""
     return distill(teacher_run(config), output, reporter, role="teacher")
 
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
-    """Continue a run from its newest checkpoint, with the configuration it began with.
-
-    Raises:
-        HardrayError: there is no run, or something that the user can fix.
-        StoppedError: Ctrl-C; the run can be resumed.
-    """
+    """Continue a run from its newest checkpoint, with the configuration it began with; raises what `distill` does."""
     folder = open_run(output)
     with folder.locked():
         config = validate([read_layer(folder.config)], source=str(folder.config))
@@ -133,14 +117,8 @@ class Driver:
             problem = self._close(tracking, plan.runs, status)
         return problem
 
-    # ------------------------------------------------------------------- checks
-
     def check(self) -> None:
-        """Look at what an earlier start left, and forget its request to stop.
-
-        Raises:
-            RunFolderError: the data's classes changed, or no disk is free.
-        """
+        """Forget a request to stop; raises RunFolderError if the data's classes changed, or no disk is free."""
         self._check_classes()
         self._check_disk()
         self.folder.stop_request.unlink(missing_ok=True)
@@ -156,8 +134,6 @@ class Driver:
             raise RunFolderError(
                 f"{self.folder.path}: less than 0.1 GiB of disk is free; make room, or choose another --output"
             )
-
-    # -------------------------------------------------------------------- plans
 
     def plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
         """The trainings of the run, one after the other."""

@@ -10,13 +10,9 @@ from typing import Any
 
 
 def train_worker(given: dict[str, Any]) -> dict[str, Any]:
-    """Run every training of the plan that is not finished yet.
+    """Run the unfinished trainings of `plan`, a pickled WorkerPlan, on `index`, the shipped ImageIndex.
 
-    Args:
-        given: `plan`, a pickled WorkerPlan, and `index`, the shipped ImageIndex.
-
-    Returns:
-        The `status`, and the `error` if it is `failed`.
+    Returns the `status`, and the `error` if it is `failed`.
     """
     import pickle
 

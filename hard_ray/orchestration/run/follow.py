@@ -32,11 +32,8 @@ TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
 def follow(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
     """Start the workers of a plan and report on them until they end.
 
-    Ray Train blocks its caller, so it runs in a thread; this thread reports and handles Ctrl-C.
-
-    Raises:
-        HardrayError: training failed.
-        StoppedError: it was asked to stop, and wrote a checkpoint.
+    Ray Train blocks its caller, so it runs in a thread; this thread reports and handles Ctrl-C. Raises HardrayError if
+    training failed, and StoppedError if it was asked to stop, and wrote a checkpoint.
     """
     trainer, outcome = _trainer(plan, config, index, folder), dict[str, Any]()
     thread = threading.Thread(target=_fit_into, args=(trainer, outcome), name="train", daemon=True)
@@ -78,7 +75,6 @@ def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:
 
 
 def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
-    """Raise the error that the workers returned or failed with, if any."""
     if "error" in outcome:
         raise _readable(outcome["error"], folder) from outcome["error"]
     returned = outcome["value"] or {}

@@ -14,15 +14,12 @@ class Reporter(Protocol):
 
     def say(self, text: str) -> None:
         """Show a sentence to the user."""
-        ...
 
     def watch(self, plans: tuple[RunPlan, ...]) -> None:
         """Show the state of the trainings' folders; called about twice a second."""
-        ...
 
     def close(self) -> None:
         """Finish: the trainings are over."""
-        ...
 
 
 class Silent(Reporter):

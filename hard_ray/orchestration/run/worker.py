@@ -20,11 +20,7 @@ from hard_ray.runs.folder import RunFolder
 
 
 def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
-    """Run every training of the plan that is not finished yet, in a Ray Train worker.
-
-    Returns:
-        The `status`, and the `error` if it is `failed`.
-    """
+    """Run the plan's unfinished trainings in a Ray Train worker; return `status`, and `error` if it is `failed`."""
     import ray.train
 
     context = ray.train.get_context()

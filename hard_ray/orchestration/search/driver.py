@@ -63,12 +63,7 @@ class SearchResult:
 
 
 def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> SearchResult:
-    """Run a new search.
-
-    Args:
-        search: the space and its base configuration.
-        output: the search's folder, which must be new.
-        say: callback for messages.
+    """Run a new search in `output`, which must be new.
 
     Raises:
         HardrayError: something the user can fix.
@@ -86,12 +81,7 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
 
 
 def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
-    """Resume a search: ended trials are kept, and running ones go on from their checkpoints.
-
-    Raises:
-        HardrayError: there is no search, or something the user can fix.
-        StoppedError: Ctrl-C; the search can be resumed.
-    """
+    """Resume a search: ended trials are kept, running ones go on from checkpoints; raises what `tune_space` does."""
     folder = open_search(output)
     with folder.locked():
         search = load_space(str(folder.config))
@@ -135,8 +125,6 @@ class SearchDriver:
             problem = self._close(tracking, status)
         results = self._results("finished")
         return SearchResult(self.folder.path, results, leader_board(self.ledger, self.search.space), shares, problem)
-
-    # ------------------------------------------------------------------ the phases
 
     def _search(self, cluster: Cluster, namespace: str, tracking: Tracking | None) -> None:
         base = self._resolved(cluster)
@@ -221,8 +209,6 @@ class SearchDriver:
     def _go_on(self) -> str:
         return f"continue with `hardray tune --resume {self.folder.path}`"
 
-    # ------------------------------------------------------------------ results
-
     def _results(self, status: str) -> dict[str, Any]:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began
         return write_results(
@@ -251,7 +237,6 @@ class SearchDriver:
         return tracking
 
     def _track(self, tracking: Tracking, trial: Trial) -> None:
-        """Send a trial's run to MLflow as a child of the search's."""
         main = tracking.followers[0]
         name = f"{main.name}/{trial.id}"
         found = next((follower for follower in tracking.followers if follower.name == name), None)

@@ -90,13 +90,8 @@ def run_trials(
 ) -> None:
     """Run a new search, or resume the one whose state Tune saved.
 
-    Args:
-        space: the settings to search and how.
-        order: a pickled `TrialOrder`.
-        index: the data.
-        path: the folder of Tune's files, in the search's.
-        listener: records the trials.
-        epochs: length of a trial that runs to its end.
+    `order` is a pickled `TrialOrder`, `path` the folder of Tune's files in the search's, and `epochs` the length of a
+    trial that runs to its end.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in TUNE_SETTINGS.items()})
     single = space.metrics[0] if len(space.metrics) == 1 else None

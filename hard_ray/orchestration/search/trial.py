@@ -69,11 +69,7 @@ class TrialOrder:
     """The resources for Ray Data of one trial."""
 
     def config(self, values: Mapping[str, Any]) -> RunConfig:
-        """The base configuration with a trial's settings.
-
-        Raises:
-            ConfigError: the settings cannot be used together.
-        """
+        """The base configuration with a trial's settings; raises ConfigError if they cannot be used together."""
         return with_values(self.base, values, self.source)
 
 
@@ -96,15 +92,7 @@ class TrialRun:
     def __init__(
         self, order: TrialOrder, name: str, values: Mapping[str, Any], index: ImageIndex, runner: Runner
     ) -> None:
-        """Prepare a trial, which starts with the first call of `next`.
-
-        Args:
-            order: facts that all trials of the search share.
-            name: the trial's name.
-            values: the trial's settings.
-            index: the data.
-            runner: carries out the trial's run.
-        """
+        """Prepare a trial, which starts with the first call of `next`; `runner` carries out its run."""
         self.order = order
         self.index = index
         self.search = SearchFolder(order.folder)
@@ -118,11 +106,7 @@ class TrialRun:
         self._is_last: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     def next(self) -> dict[str, Any]:
-        """Wait for the next evaluation. The last one comes with `done` after the run has ended.
-
-        Raises:
-            TrialFailedError: the run failed.
-        """
+        """Wait for the next evaluation; the last comes with `done` after the run has ended, and a failure is raised."""
         if not self._began:
             self._began = True
             self._thread.start()
@@ -147,8 +131,6 @@ class TrialRun:
             self._thread.join(POLL_S)
         return not self._thread.is_alive()
 
-    # ------------------------------------------------------------------ in the thread
-
     def _work(self) -> None:
         try:
             make_folder(self.folder.path)
@@ -171,8 +153,6 @@ class TrialRun:
         if self.folder.config.exists():
             return validate([read_layer(self.folder.config)], source=str(self.folder.config))
         return without_extras(self.order.config(self.values))
-
-    # ------------------------------------------------------------------ how it ends
 
     def _failure(self, error: BaseException) -> TrialFailedError:
         kind = "" if isinstance(error, HardrayError) else f"{type(error).__name__}: "
