@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol, assert_never
 
 import torch
@@ -149,20 +149,16 @@ class Terms:
     temperature: float = 1.0
 
 
+@dataclass(eq=False)
 class StudentObjective:
     """The student's loss: one sum of weighted terms for every kind of objective."""
 
-    def __init__(self, config: ObjectiveConfig, *, smoothing: float = 0.0, has_second_view: bool = True) -> None:
-        """Objective of one run.
-
-        Args:
-            config: the kind of objective, and its weights.
-            smoothing: of the cross-entropy terms.
-            has_second_view: whether there are augmented images beside the clean ones.
-        """
-        self.config = config
-        self.smoothing = smoothing
-        self.has_second_view = has_second_view
+    config: ObjectiveConfig
+    _: KW_ONLY
+    smoothing: float = 0.0
+    """Of the cross-entropy terms."""
+    has_second_view: bool = True
+    """Whether there are augmented images beside the clean ones."""
 
     @property
     def asks_teacher(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import KW_ONLY, dataclass, field
 from typing import assert_never
 
 import numpy as np
@@ -25,49 +26,28 @@ from hard_ray.networks.precision import Precision, as_bytes, resting, widen
 from hard_ray.ranks import Ranks
 
 
+@dataclass(eq=False)
 class Updater:
     """Makes one update at a time, of either phase."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: StudentObjective,
-        *,
-        pool: TeacherPool | None,
-        precision: Precision,
-        ranks: Ranks,
-        seed: int,
-        augmentation: AugmentorObjective | None = None,
-        clip_grad: float | None = None,
-        round_pixels: bool = True,
-        share: float = 1.0,
-    ) -> None:
-        """Take the parts that every update uses.
-
-        Args:
-            learner: networks and optimisers, which updates change.
-            objective: the student's loss.
-            pool: the teacher.
-            precision: of the student's kernels.
-            ranks: processes that train together.
-            seed: of noise and dropout.
-            augmentation: the augmentor's loss.
-            clip_grad: largest norm of the student's gradient.
-            round_pixels: send augmented images as uint8, and train the student on the rounded pixels.
-            share: this rank's images over the mean of all ranks, so that every image of an update counts alike.
-        """
-        self.learner = learner
-        self.objective = objective
-        self.pool = pool
-        self.precision = precision
-        self.ranks = ranks
-        self.seed = seed
-        self.augmentation = augmentation
-        self.clip_grad = clip_grad
-        self.round_pixels = round_pixels
-        self.share = share
-        self.clock = Clock()
-        self.stddev = StddevMeter()
+    learner: Learner
+    objective: StudentObjective
+    _: KW_ONLY
+    pool: TeacherPool | None
+    precision: Precision
+    """Of the student's kernels."""
+    ranks: Ranks
+    seed: int
+    """Of noise and dropout."""
+    augmentation: AugmentorObjective | None = None
+    clip_grad: float | None = None
+    """Largest norm of the student's gradient."""
+    round_pixels: bool = True
+    """Send augmented images as uint8, and train the student on the rounded pixels."""
+    share: float = 1.0
+    """This rank's images over the mean of all ranks, so that every image of an update counts alike."""
+    clock: Clock = field(init=False, default_factory=Clock)
+    stddev: StddevMeter = field(init=False, default_factory=StddevMeter)
 
     def prepare(self, batch: Batch, *, second_view: bool) -> Prepared:
         """Put a batch on the device and ask the teacher about it.

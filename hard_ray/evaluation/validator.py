@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,57 +36,42 @@ class _LabelledImages:
     sample_ids: NDArray[np.int64]
 
 
+@dataclass(eq=False)
 class Evaluator:
-    """Measures students, and the teacher beside them, on one split."""
+    """Measures students, and the teacher beside them, on one split; nothing is read before the first evaluation."""
 
-    def __init__(
-        self,
-        batches: Callable[[], Iterator[Batch]],
-        suites: Sequence[Suite],
-        *,
-        img_size: int,
-        pool: TeacherPool | None,
-        precision: Precision,
-        ranks: Ranks,
-        sample: NDArray[np.int64] | None = None,
-        slow_sample: NDArray[np.int64] | None = None,
-        severities: Sequence[int] = (3,),
-        cache: EvaluationCache | None = None,
-        on_bad: Callable[[Sequence[str]], None] = lambda _: None,
-    ) -> None:
-        """Plan the evaluations; nothing is read before the first one.
+    batches: Callable[[], Iterator[Batch]]
+    """Yields this rank's part of the split from the start."""
+    suites: Sequence[Suite]
+    _: KW_ONLY
+    img_size: int
+    """Height and width of the images, in pixels."""
+    pool: TeacherPool | None
+    """The teacher to compare with, if there is one."""
+    precision: Precision
+    ranks: Ranks
+    sample: NDArray[np.int64] | None = None
+    """Sample ids of the images that are changed; None: all."""
+    slow_sample: NDArray[np.int64] | None = None
+    """Sample ids of the images that get slow changes; None: all."""
+    severities: Sequence[int] = (3,)
+    cache: EvaluationCache | None = None
+    """Holds slowly changed images and the teacher's answers between runs."""
+    on_bad: Callable[[Sequence[str]], None] = lambda _: None
+    """Callback for the names of unreadable images."""
+    _batches_in_memory: list[_LabelledImages] | None = field(init=False, default=None)
+    _answers: dict[tuple[int, Change], Tensor] = field(init=False, default_factory=dict)
+    _changed: dict[tuple[int, Change], _LabelledImages] = field(init=False, default_factory=dict)
+    _changed_bytes: int = field(init=False, default=0)
 
-        Args:
-            batches: yields this rank's part of the split from the start.
-            suites: to measure.
-            img_size: height and width of the images, in pixels.
-            pool: the teacher to compare with, if there is one.
-            precision: device and number format of the student.
-            ranks: sum the counts.
-            sample: sample ids of the images that are changed; None: all.
-            slow_sample: sample ids of the images that get slow changes; None: all.
-            severities: of the corruptions.
-            cache: holds slowly changed images and the teacher's answers between runs; None: no cache.
-            on_bad: callback for the names of unreadable images.
-        """
-        self.batches = batches
+    def __post_init__(self) -> None:
+        sampled = self.sample is not None
         self.conditions = {
-            suite: conditions(suite, img_size=img_size, sampled=sample is not None, severities=severities)
-            for suite in suites
+            suite: conditions(suite, img_size=self.img_size, sampled=sampled, severities=self.severities)
+            for suite in self.suites
         }
         self.changes = list(dict.fromkeys(each.change for group in self.conditions.values() for each in group))
-        self.pool = pool
-        self.precision = precision
-        self.ranks = ranks
-        self.sample = sample
-        self.slow_sample = slow_sample
-        self.cache = cache
-        self._teacher = pool.identity() if pool is not None and cache is not None else ""
-        self.on_bad = on_bad
-        self._batches_in_memory: list[_LabelledImages] | None = None
-        self._answers: dict[tuple[int, Change], Tensor] = {}
-        self._changed: dict[tuple[int, Change], _LabelledImages] = {}
-        self._changed_bytes = 0
+        self._teacher = self.pool.identity() if self.pool is not None and self.cache is not None else ""
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
         """Measure a network; return its results by suite, and the teacher's (empty without a teacher)."""
@@ -105,7 +90,7 @@ class Evaluator:
                     if teacher is not None:
                         teachers[change].add(teacher, found.labels)
         for counts in (*students.values(), *teachers.values()):
-            self._sum(counts)
+            counts.values = self.ranks.sum(counts.values.to(self.precision.device)).cpu()
         with_teacher = self.pool is not None
         results = self._results(students, with_teacher=with_teacher)
         return results, self._results(teachers, with_teacher=False) if with_teacher else {}
@@ -170,9 +155,6 @@ class Evaluator:
         if (len(self._answers) + 1) * answer.nbytes <= CACHE_BYTES:
             self._answers[number, change] = answer
         return answer
-
-    def _sum(self, counts: Counts) -> None:
-        counts.values = self.ranks.sum(counts.values.to(self.precision.device)).cpu()
 
     def _results(self, counts: dict[Change, Counts], *, with_teacher: bool) -> dict[str, SuiteResult]:
         return {
