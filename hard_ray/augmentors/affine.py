@@ -176,10 +176,7 @@ def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, 
 
 
 def transform(
-    images: Float[Tensor, "batch channels height width"],
-    parameters: Float[Tensor, "batch 5"],
-    *,
-    padding: str,
+    images: Float[Tensor, "batch channels height width"], parameters: Float[Tensor, "batch 5"], *, padding: str
 ) -> Float[Tensor, "batch channels height width"]:
     """Apply its own transform to each image, with bilinear interpolation; differentiable in the parameters."""
     grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)

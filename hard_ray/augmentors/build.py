@@ -78,17 +78,13 @@ def _one(config: SequencePart, *, in_chans: int, img_size: int) -> Augmentor:  #
 
             return RandomAffine(config)
         case FlipAugmentor() | CropFlipAugmentor():
-            from hard_ray.augmentors.standard import build_standard
+            from hard_ray.augmentors.standard import CropFlip, Flip
 
-            return build_standard(config)
-        case CutoutAugmentor():
-            from hard_ray.augmentors.boxes import Cutout
+            return Flip(config) if isinstance(config, FlipAugmentor) else CropFlip(config)
+        case CutoutAugmentor() | CutmixAugmentor():
+            from hard_ray.augmentors.boxes import Cutmix, Cutout
 
-            return Cutout(config)
-        case CutmixAugmentor():
-            from hard_ray.augmentors.boxes import Cutmix
-
-            return Cutmix(config)
+            return Cutout(config) if isinstance(config, CutoutAugmentor) else Cutmix(config)
         case MixupAugmentor():
             from hard_ray.augmentors.mixup import Mixup
 

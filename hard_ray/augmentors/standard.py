@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hard_ray.augmentors.base import AugmentationInput, Drawn
-from hard_ray.config.augmentor import CropFlipAugmentor, FlipAugmentor
+from hard_ray.config.augmentor import CropFlipAugmentor
 
 
 class Flip(Drawn):
@@ -53,8 +53,3 @@ class CropFlip(Drawn):
         cropped = padded[number, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         taken = draws[:, 0] <= self.config.strength
         return torch.where(taken[:, None, None, None], cropped, images)
-
-
-def build_standard(config: FlipAugmentor | CropFlipAugmentor) -> Drawn:
-    """The augmentor of a configuration."""
-    return Flip(config) if isinstance(config, FlipAugmentor) else CropFlip(config)

@@ -54,18 +54,12 @@ class Schedule:
     @property
     def part(self) -> slice:
         """The images of a global batch that are this rank's."""
-        return slice(*self._ends)
-
-    @property
-    def _ends(self) -> tuple[int, int]:
-        first, after = (rank * self.batch_size // self.world_size for rank in (self.rank, self.rank + 1))
-        return first, after
+        return slice(*(rank * self.batch_size // self.world_size for rank in (self.rank, self.rank + 1)))
 
     @property
     def local_batch(self) -> int:
         """Images per update on this rank."""
-        first, after = self._ends
-        return after - first
+        return int(self.part.stop - self.part.start)
 
     @property
     def batches_per_epoch(self) -> int:

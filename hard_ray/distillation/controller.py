@@ -100,17 +100,13 @@ class Controller:
 
     def _reason_to_switch(self, state: ControllerState) -> str | None:
         match self.config:
-            case FixedController():
-                return self._fixed_reason(self.config, state)
+            case FixedController() as fixed:
+                length = fixed.student_steps if state.phase is Phase.STUDENT else fixed.augmentor_steps
+                return f"{length} {state.phase} updates" if state.steps_in_phase >= length else None
             case ThresholdsController():
                 return self._threshold_reason(self.config, state)
             case _:
                 assert_never(self.config)
-
-    @staticmethod
-    def _fixed_reason(config: FixedController, state: ControllerState) -> str | None:
-        length = config.student_steps if state.phase is Phase.STUDENT else config.augmentor_steps
-        return f"{length} {state.phase} updates" if state.steps_in_phase >= length else None
 
     @staticmethod
     def _threshold_reason(config: ThresholdsController, state: ControllerState) -> str | None:

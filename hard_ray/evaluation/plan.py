@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hard_ray.config.data import DataConfig
 from hard_ray.config.evaluation import EvaluationConfig, Published
 from hard_ray.config.validation import Suite
-from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.evaluation.corruptions import sample_of
-from hard_ray.evaluation.published import PublishedImages, open_published
+from hard_ray.evaluation.published import open_published
 from hard_ray.evaluation.suites import Condition, conditions
 
 UNREADABLE = -1
@@ -105,18 +105,13 @@ def _published(
         for number, each in enumerate(found)
     ]
     for each in found:
-        rows = _rows_of(each, index, split)
+        rows = index.rows(split)
+        rows = rows[np.isin(index.labels[rows], each.outputs or ())]
         if each.outputs is not None and len(rows):
             labels = _positions(each.outputs, index.labels)
             measured.append(Condition("clean", "0", source=len(sources), outputs=each.outputs, is_aside=True))
             sources.append(EvalPictures(index.reader, labels, data, rows))
     return tuple(sources), tuple(measured)
-
-
-def _rows_of(images: PublishedImages, index: ImageIndex, split: str) -> Rows:
-    """Rows of the split whose class is in a published set."""
-    rows = index.rows(split)
-    return rows[np.isin(index.labels[rows], images.outputs or ())]
 
 
 def _positions(outputs: Sequence[int], labels: NDArray[np.int64]) -> NDArray[np.int64]:

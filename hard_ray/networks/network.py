@@ -189,7 +189,7 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
     else:
         check_known(name, role)
         arguments["num_classes"] = num_classes
-        fixed = bool((get_pretrained_cfg(name) or _NoCfg).fixed_input_size)
+        fixed = bool(getattr(get_pretrained_cfg(name), "fixed_input_size", False))
         if fixed and (config.img_size or not config.pretrained):
             arguments["img_size"] = config.img_size or images.img_size
     try:
@@ -199,10 +199,6 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
     if from_folder:
         _check_architecture(model, config, role)
     return model
-
-
-class _NoCfg:
-    fixed_input_size = False
 
 
 def check_known(name: str, role: str) -> None:
@@ -229,10 +225,7 @@ def input_contract(model: nn.Module, config: NetworkConfig, images: ImageSpec) -
 
     Raises ModelError if the model takes another number of channels than the images have.
     """
-    arguments = {
-        "mean": list(config.mean) if config.mean else None,
-        "std": list(config.std) if config.std else None,
-    }
+    arguments = {"mean": list(config.mean) if config.mean else None, "std": list(config.std) if config.std else None}
     resolved = resolve_input_data_config(model, args=arguments)
     channels = resolved["input_size"][0]
     if channels != images.in_chans:

@@ -86,11 +86,7 @@ class Cnn(_Classifier):
     """A small convolutional network with global average pooling, which makes it tolerant of shifts."""
 
     def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 1,
-        widths: tuple[int, ...] = (16, 32, 64),
-        drop_rate: float = 0.0,
+        self, num_classes: int = 10, in_chans: int = 1, widths: tuple[int, ...] = (16, 32, 64), drop_rate: float = 0.0
     ) -> None:
         """One 3x3 convolution per width, with the image halved in between, and one more at the last width."""
         super().__init__(drop_rate)

@@ -35,6 +35,7 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import start_pool
+from hard_ray.orchestration.progress import SAY_EVERY_S
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.folders import KnownMeans, ScoreFolder, check_score_folder
@@ -43,8 +44,6 @@ from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation, draw_scores
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.summary import versions
-
-SAY_EVERY_S = 5.0
 
 
 def score_augmentations(
@@ -112,7 +111,8 @@ def asking(
 ) -> Iterator[tuple[TeacherPool, Pipeline]]:
     """Start the teacher, which must have weights, and the stream of images, and stop both afterwards."""
     namespace = f"hardray-score-{os.getpid()}"
-    alone = config.model_copy(update={"runtime": _without_workers(config.runtime)})
+    own = config.runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0})  # this process makes the views
+    alone = config.model_copy(update={"runtime": own})
     with connected(alone.runtime, namespace=namespace, say=say) as cluster:
         resolved = resolve_runtime(alone, cluster)
         runtime = resolved.runtime
@@ -128,11 +128,6 @@ def asking(
                 yield pool, pipeline
             finally:
                 await_streams()
-
-
-def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
-    """Reserve one worker: this process makes the views."""
-    return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0})
 
 
 @contextmanager

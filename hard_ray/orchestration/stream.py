@@ -124,14 +124,10 @@ class Breath:
             self._pause = self.SHORTEST
         self._turned = time.monotonic()
 
-    def before_execution_starts(self, executor: object) -> None:
-        """Do nothing; the interface requires the method."""
+    def before_execution_starts(self, executor: object, error: Exception | None = None) -> None:
+        """Do nothing; the interface requires this method and the next two."""
 
-    def after_execution_succeeds(self, executor: object) -> None:
-        """Do nothing; the interface requires the method."""
-
-    def after_execution_fails(self, executor: object, error: Exception) -> None:
-        """Do nothing; the interface requires the method."""
+    after_execution_succeeds = after_execution_fails = before_execution_starts
 
 
 def configure_ray_data(share: DataShare) -> None:

@@ -17,7 +17,6 @@ from hard_ray.config.layers import dotted_values
 from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
@@ -29,7 +28,6 @@ from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.orchestration.cluster.connection import connected
-from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.hardware import probe
 from hard_ray.orchestration.cluster.resources import data_shares
 from hard_ray.orchestration.run.signals import stop_on_signal
@@ -60,15 +58,18 @@ def train_autoencoder(
     folder = AutoencoderFolder(output.expanduser().resolve())
     check_output(folder)
     index = build_index(run.data)
-    train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
+    schedule = train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
     with folder.locked():
         run = _settle(absolute(run), folder)
         folder.run.stop_request.unlink(missing_ok=True)
-        alone = _without_workers(runtime)
+        teacher = runtime.teacher.model_copy(update={"placement": "colocated"})
+        # The cluster is Ray Data's: the loop runs in this process and there is no teacher.
+        alone = runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0, "teacher": teacher})
         with connected(alone, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
             share = data_shares(alone, cluster)
+            pipeline = Pipeline(index, run.data, schedule, share, alone.data_block_mb * 2**20)
             try:
-                return Trainer(run, folder, _pipeline(run, index, share, alone), say).run()
+                return Trainer(run, folder, pipeline, say).run()
             finally:
                 await_streams()
 
@@ -118,17 +119,6 @@ def _resolve(run: AutoencoderRun) -> AutoencoderRun:
     return run.model_copy(
         update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or max(1, hardware.cores - 1)}
     )
-
-
-def _without_workers(runtime: RuntimeConfig) -> RuntimeConfig:
-    """Give the cluster to Ray Data: the loop runs in this process and there is no teacher."""
-    teacher = runtime.teacher.model_copy(update={"placement": "colocated"})
-    return runtime.model_copy(update={"num_workers": 1, "cpus_per_worker": 1.0, "teacher": teacher})
-
-
-def _pipeline(run: AutoencoderRun, index: ImageIndex, share: DataShare, runtime: RuntimeConfig) -> Pipeline:
-    schedule = train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
-    return Pipeline(index, run.data, schedule, share, runtime.data_block_mb * 2**20)
 
 
 @dataclass(slots=True)

@@ -196,7 +196,8 @@ class AutoencoderLoop:
 
     def _update(self, batch: Batch) -> None:
         progress, config = self.progress, self.config
-        self._note_bad(batch)
+        self.bad_images.add([*progress.bad_images, *batch.bad])
+        progress.bad_images = sorted(self.bad_images.names)
         images = self.precision.images(batch.images)
         generator = torch.Generator().manual_seed(seed_of("autoencoder noise", self.seed, progress.step))
         with self.precision.autocast():
@@ -238,10 +239,6 @@ class AutoencoderLoop:
     def _checkpoint(self) -> None:
         self.progress.meter = {name: [float(total), 0.0] for name, total in self._sums.items()}
         self.checkpoints.save(self._weights, self.progress)
-
-    def _note_bad(self, batch: Batch) -> None:
-        self.bad_images.add([*self.progress.bad_images, *batch.bad])
-        self.progress.bad_images = sorted(self.bad_images.names)
 
 
 def learning_rate(step: int, config: AutoencoderTraining) -> float:

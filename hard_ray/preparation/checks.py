@@ -10,7 +10,7 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.evaluation.suites import check_suites
-from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
+from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
 
 
 def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Network, Network]:
@@ -20,17 +20,14 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     """
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
-    student, teacher = check_networks(config, image_spec(config.data, index.classes), role=role)
+    images = image_spec(config.data, index.classes)
+    student = build_student(config.student, images, role=role)
+    if config.teacher.has_weights:
+        teacher = build_teacher(config.teacher, images)
+    else:
+        teacher = build_student(config.teacher, images, role="teacher")
     build_optimizer(student, config.optim)
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
     generated_for(config.augmentor, index)
     train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     return index, student, teacher
-
-
-def check_networks(config: RunConfig, images: ImageSpec, *, role: str = "student") -> tuple[Network, Network]:
-    """Build student and teacher once, while an error costs nothing; raises ModelError if one does not fit the data."""
-    student = build_student(config.student, images, role=role)
-    if config.teacher.has_weights:
-        return student, build_teacher(config.teacher, images)
-    return student, build_student(config.teacher, images, role="teacher")

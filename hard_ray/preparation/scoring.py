@@ -94,11 +94,7 @@ class Scoring:
     def _given(self, augmentor: Augmentor, batch: Batch) -> AugmentationInput:
         """Build the input with which a run of this seed augments the batch."""
         noise = normal(
-            "augmentor",
-            seed=self.seed,
-            epochs=batch.epochs,
-            sample_ids=batch.sample_ids,
-            count=augmentor.noise_dim,
+            "augmentor", seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=augmentor.noise_dim
         )
         labels = torch.tensor(batch.labels)
         return AugmentationInput(

@@ -33,9 +33,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             size = math.prod(shape)
             if zero or kind != _UNSIGNED_BYTE or size > _LARGEST:
                 raise DataError(f"{path}: not an idx file of unsigned bytes, or of more than {_LARGEST:,}: {shape}")
-            raw = stream.read(
-                size + 1
-            )  # one byte more than expected is enough to notice a file that unpacks to far more
+            # one byte more than expected is enough to notice a file that unpacks to far more
+            raw = stream.read(size + 1)
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{path}: not an idx file ({error})") from None
     if len(raw) != size:

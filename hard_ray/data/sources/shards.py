@@ -52,10 +52,7 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
             size.append(member.size)
             values.append(label)
     reader = TarReader(
-        files,
-        np.array(file, dtype=np.int32),
-        np.array(offset, dtype=np.int64),
-        np.array(size, dtype=np.int64),
+        files, np.array(file, dtype=np.int32), np.array(offset, dtype=np.int64), np.array(size, dtype=np.int64)
     )
     splits = _rows_of_splits(splits_of_files, reader.file)
     return FoundImages(reader, values, str(config.path), splits=splits, shard=reader.file)

@@ -25,9 +25,8 @@ def open_torchvision(name: str, path: Path, split: str, *, download: bool) -> An
     factory = getattr(datasets, name, None)
     if factory is None:
         raise DataError(f"data.name {name!r}: torchvision.datasets has no such class")
-    EpsImagePlugin.gs_binary = (
-        False  # torchvision lets every plugin of Pillow's try a file, and this one would run Ghostscript
-    )
+    # torchvision lets every plugin of Pillow's try a file, and this one would run Ghostscript
+    EpsImagePlugin.gs_binary = False
     root = path.expanduser()
     attempts: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
     for arguments in attempts:

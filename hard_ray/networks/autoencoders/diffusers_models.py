@@ -126,11 +126,7 @@ def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
     model_class = _model_class(name)
     try:
         model, found = model_class.from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            low_cpu_mem_usage=False,
-            local_files_only=True,
-            output_loading_info=True,
+            str(folder), use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
         )
     except Exception as error:  # diffusers, safetensors and the system raise errors of their own
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -144,7 +140,7 @@ def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
             f"autoencoder.model {folder}: the weights lack {len(missing)} of {name}'s tensors, first "
             f"{sorted(missing)[0]!r}; give the config.json that belongs to them"
         )
-    return _adapter(name, model, in_chans)
+    return _ADAPTERS[name](model, in_chans=in_chans)
 
 
 def new_autoencoder(training: AutoencoderTraining, *, in_chans: int, img_size: int) -> DiffusersAutoencoder:
@@ -187,10 +183,6 @@ def _model_class(name: str) -> Any:
 
 
 _ADAPTERS = {"AutoencoderKL": KlAutoencoder, "AutoencoderTiny": TinyAutoencoder, "VQModel": VqAutoencoder}
-
-
-def _adapter(name: str, model: Any, in_chans: int) -> DiffusersAutoencoder:
-    return _ADAPTERS[name](model, in_chans=in_chans)
 
 
 def _class_name(path: Path) -> str:

@@ -73,10 +73,7 @@ def demand(runtime: RuntimeConfig, *, trials: int | None = None, least: bool = F
     """
     runs = trials or 1
     workers = runs * (runtime.least_workers if least else runtime.num_workers)
-    needs = {
-        "student workers": (workers, worker_resources(runtime)),
-        "Ray Data": (runs, {"CPU": DATA_CPUS}),
-    }
+    needs = {"student workers": (workers, worker_resources(runtime)), "Ray Data": (runs, {"CPU": DATA_CPUS})}
     if trials is not None:
         needs["trial drivers"] = (trials, {"CPU": TRIAL_CPUS})
     teacher = runtime.teacher

@@ -46,7 +46,7 @@ def probe() -> Hardware:
         has_avx512="avx512f" in flags,
         gpus=names,
         gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported()),
-        memory_gib=_memory_gib(),
+        memory_gib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
         shared_memory_gib=_free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
     )
 
@@ -73,10 +73,6 @@ def _cpu_info() -> tuple[frozenset[str], str]:
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())
     return frozenset(found.get("flags", "").split()), found.get("model name", "unknown")
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 def _free_gib(path: Path) -> float:

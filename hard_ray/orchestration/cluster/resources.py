@@ -126,10 +126,7 @@ def _resolve_kernels(runtime: RuntimeConfig, cluster: Cluster, runs: int) -> Run
     threads = _threads(runtime, hardware, runs, is_own=cluster.is_own)
     amp_dtype = _chosen(runtime.amp_dtype, dtype)
     teacher = runtime.teacher.model_copy(
-        update={
-            "dtype": _chosen(runtime.teacher.dtype, dtype),
-            "threads": _chosen(runtime.teacher.threads, threads),
-        }
+        update={"dtype": _chosen(runtime.teacher.dtype, dtype), "threads": _chosen(runtime.teacher.threads, threads)}
     )
     return runtime.model_copy(
         update={

@@ -82,7 +82,8 @@ def evaluate(
     index = build_index(config.data)
     split = evaluation.split or index.final_split
     folder = RunFolder(output.expanduser().resolve())
-    _check_output(folder)
+    if not folder.evaluation.exists() and not is_vacant(folder.path):
+        raise RunFolderError(f"{folder.path} already exists and holds no evaluation; choose another --output")
     plans = {
         name: plan_suite(
             name, evaluation, index, config.data, split=split, block_bytes=config.runtime.data_block_mb * 2**20
@@ -141,11 +142,6 @@ class Actors:
         share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
         whole = int(share) or int(100 * share) / 100  # Ray accepts whole CPUs, or a fraction of one
         return cls(number, whole, gpus, max(1, cores // number))
-
-
-def _check_output(folder: RunFolder) -> None:
-    if not folder.evaluation.exists() and not is_vacant(folder.path):
-        raise RunFolderError(f"{folder.path} already exists and holds no evaluation; choose another --output")
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:

@@ -37,7 +37,7 @@ from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.generate.actors import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.pool.client import PoolAddress
-from hard_ray.orchestration.pool.server import PoolServer, start_pool
+from hard_ray.orchestration.pool.server import start_pool
 from hard_ray.orchestration.progress import ProgressLine
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
@@ -209,7 +209,9 @@ class Generation:
         return found
 
     def _make_missing(self, done: dict[int, ShardHeader], cluster: Cluster, namespace: str) -> None:
-        pool = self._start_pool(namespace)
+        runtime, pool = self.config.runtime, None
+        if runtime.teacher.placement != "colocated":
+            pool = start_pool(self.spec, runtime, namespace=namespace, say=self.say)
         try:
             error = self._survive(pool.address if pool else None, done, cluster)
         finally:
@@ -230,12 +232,6 @@ class Generation:
                     raise HardrayError(f"the same command continues, but this one failed: {reason}") from failure
             self.say(f"an actor died ({reason}); the missing shards are started again")
         return None
-
-    def _start_pool(self, namespace: str) -> PoolServer | None:
-        runtime = self.config.runtime
-        if runtime.teacher.placement == "colocated":
-            return None
-        return start_pool(self.spec, runtime, namespace=namespace, say=self.say)
 
     def _plan(self, done: dict[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
         return MakerPlan(

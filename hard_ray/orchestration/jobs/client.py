@@ -108,10 +108,10 @@ class Jobs:
         with self._readable("asked for the job", name):
             return _job(self._client.get_job_info(name))
 
-    def logs(self, name: str) -> str:
-        """The output of a job so far."""
+    def logs(self, name: str, start: int = 0) -> str:
+        """The output of a job so far, after its first `start` characters."""
         with self._readable("asked for the output of the job", name):
-            return self._hidden(str(self._client.get_job_logs(name)))
+            return self._hidden(str(self._client.get_job_logs(name))[start:])
 
     def stop(self, name: str) -> bool:
         """Ask a job to end, and return whether it was running."""
@@ -133,7 +133,7 @@ class Jobs:
                 _knock(self._address, self.shown)
                 job = self.job(name)
                 if job.is_over:
-                    write(self.logs_from(name, shown))  # the last lines may come after the connection's end
+                    write(self.logs(name, shown))  # the last lines may come after the connection's end
                     return job
                 lost = None
             except ClusterError:
@@ -155,11 +155,6 @@ class Jobs:
                 if new:
                     write(self._hidden(new))
         return max(came, skip)
-
-    def logs_from(self, name: str, start: int) -> str:
-        """The output of a job after its first `start` characters."""
-        with self._readable("asked for the output of the job", name):
-            return self._hidden(str(self._client.get_job_logs(name))[start:])
 
     def _hidden(self, text: str) -> str:
         return redacted(text, self.secrets, shortest=SHORTEST_SECRET)
@@ -203,9 +198,7 @@ def problem_of(job: RayJob) -> str:
 
 def exit_code(job: RayJob) -> int:
     """The exit code of a command that waited for a job."""
-    if job.status == "SUCCEEDED":
-        return 0
-    return job.exit_code or 1
+    return 0 if job.status == "SUCCEEDED" else job.exit_code or 1
 
 
 def _job(details: Any) -> RayJob:

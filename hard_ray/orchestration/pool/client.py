@@ -142,13 +142,14 @@ class Listing:
     _asked: ray.ObjectRef[Any] | None = None
     _next: float = 0.0
 
-    @property
-    def _board(self) -> Any:
-        return ray.get_actor(self.address.board or "", namespace=self.address.namespace)
+    def _actor(self, name: str | None) -> Any:
+        return ray.get_actor(name or "", namespace=self.address.namespace)
 
     def first(self) -> tuple[str, ...]:
         """The names of the replicas when a worker starts; waits for the board."""
-        names: tuple[str, ...] = ray.get(self._board.exchange.remote(self.worker, 0), timeout=self.address.timeout_s)
+        names: tuple[str, ...] = ray.get(
+            self._actor(self.address.board).exchange.remote(self.worker, 0), timeout=self.address.timeout_s
+        )
         return names
 
     def exchange(self, requests: list[ray.ObjectRef[Any]]) -> list[ActorHandle[Any]] | None:
@@ -160,21 +161,18 @@ class Listing:
         # 2. Report again once the last answer has come and `EXCHANGE_EVERY_S` has passed.
         if self._asked is None and now >= self._next:
             ready = ray.wait(requests, num_returns=len(requests), timeout=0, fetch_local=False)[0] if requests else []
-            self._asked = self._board.exchange.remote(self.worker, len(requests) - len(ready))
+            self._asked = self._actor(self.address.board).exchange.remote(self.worker, len(requests) - len(ready))
             self._next = now + EXCHANGE_EVERY_S
         return replicas
 
     def _received(self, ref: ray.ObjectRef[Any]) -> list[ActorHandle[Any]] | None:
         try:
             names = ray.get(ref)
-            found = {name: self._handles.get(name) or self._find(name) for name in names}
+            found = {name: self._handles.get(name) or self._actor(name) for name in names}
         except (RayError, ValueError):  # the board or a replica is being replaced: use the next answer
             return None
         self._handles = found
         return list(found.values())
-
-    def _find(self, name: str) -> ActorHandle[Any]:
-        return ray.get_actor(name, namespace=self.address.namespace)
 
 
 class RayTicket(Generic[Answer]):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -80,13 +80,6 @@ class LoadFollower:
         return replicas
 
 
-class Starter(Protocol):
-    """Starts a replica under a name."""
-
-    def __call__(self, name: str) -> ActorHandle[Any]:
-        """Start it and return at once."""
-
-
 @dataclass(slots=True)
 class _Coming:
     """A replica that is loading its network, or waiting for a node."""
@@ -104,7 +97,8 @@ class PoolSizer:
     `DRAIN_S`; workers resend what it has not answered by then.
     """
 
-    begin: Starter
+    begin: Callable[[str], ActorHandle[Any]]
+    """Starts a replica under a name, and returns at once."""
     board: Any
     replicas: dict[str, ActorHandle[Any]]
     decide: Callable[[int, int], int]

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray.train
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
-from hard_ray.augmentors.base import Augmentor
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.data import describe
 from hard_ray.config.objective import HardObjective
@@ -141,7 +140,7 @@ class Builder:
             ),
             scheduler=build_scheduler(learner.optimizer, config.optim, total=rhythm.total, per_epoch=rhythm.per_epoch),
             ema=ema,
-            report=self._report,
+            report=ray.train.report,
         )
         evaluator.on_bad = run.bad_images.note
         status = run.train()
@@ -183,6 +182,7 @@ class Builder:
         augmentor = build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
         if augmentor is not None:
             augmentor = augmentor.to(self.device)
+        groups = augmentor.parameter_groups() if augmentor is not None else []
         student: nn.Module = network
         if self.ranks.size > 1:
             student = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -191,14 +191,10 @@ class Builder:
             network=network,
             optimizer=build_optimizer(network, config.optim),
             augmentor=augmentor,
-            augmentor_optimizer=self._augmentor_optimizer(augmentor),
+            augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
         )
         ema = ModelEmaV3(network, decay=config.optim.model_ema_decay) if config.optim.model_ema else None
         return learner, ema
-
-    def _augmentor_optimizer(self, augmentor: Augmentor | None) -> Optimizer | None:
-        groups = augmentor.parameter_groups() if augmentor is not None else []
-        return torch.optim.AdamW(groups) if groups else None
 
     def _weights(self, learner: Learner, ema: ModelEmaV3 | None) -> Weights:
         network = learner.network
@@ -224,9 +220,7 @@ class Builder:
         return Updater(
             learner,
             StudentObjective(
-                objective,
-                smoothing=config.optim.smoothing,
-                has_second_view=config.augmentor.kind != "identity",
+                objective, smoothing=config.optim.smoothing, has_second_view=config.augmentor.kind != "identity"
             ),
             pool=self.pool,
             precision=self._precision(),
@@ -293,11 +287,6 @@ class Builder:
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
         size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
         return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
-
-    def _report(self, metrics: dict[str, Any]) -> None:
-        import ray.train
-
-        ray.train.report(metrics)
 
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
         split = self.index.final_split

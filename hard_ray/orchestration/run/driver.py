@@ -119,21 +119,14 @@ class Driver:
 
     def check(self) -> None:
         """Forget a request to stop; raises RunFolderError if the data's classes changed, or no disk is free."""
-        self._check_classes()
-        self._check_disk()
-        self.folder.stop_request.unlink(missing_ok=True)
-
-    def _check_classes(self) -> None:
-        """The class order is saved with the run, and must be the same after a resume."""
-        path = self.folder.classes
+        path = self.folder.classes  # their order is saved with the run, and must be the same after a resume
         if path.exists() and path.read_text(encoding="utf-8").splitlines() != list(self.index.classes):
             raise RunFolderError(f"the data's classes are not those in {path}; put the data back, or start a new run")
-
-    def _check_disk(self) -> None:
         if free_disk_gib(self.folder.path) < 0.1:
             raise RunFolderError(
                 f"{self.folder.path}: less than 0.1 GiB of disk is free; make room, or choose another --output"
             )
+        self.folder.stop_request.unlink(missing_ok=True)
 
     def plans(self, *, train_teacher: bool) -> tuple[RunPlan, ...]:
         """The trainings of the run, one after the other."""

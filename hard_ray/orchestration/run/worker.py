@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ray.util.placement_group import get_current_placement_group
@@ -25,8 +24,8 @@ def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
 
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    if plan.group_note is not None and ranks.is_first:
-        note_group(plan.group_note)
+    if plan.group_note is not None and ranks.is_first and (group := get_current_placement_group()) is not None:
+        write_text(plan.group_note, f"{group.id.hex()}\n")
     try:
         return {"status": train_all(plan, index, ranks)}
     except HardrayError as error:
@@ -58,10 +57,3 @@ def connect(plan: WorkerPlan, teacher: TeacherSpec, ranks: Ranks) -> TeacherPool
     if plan.pool is None:
         return LocalPool(FrozenNetwork.build(teacher))
     return RayPool(plan.pool, first=ranks.rank)
-
-
-def note_group(path: Path) -> None:
-    """Write the id of this worker's placement group to a file."""
-    group = get_current_placement_group()
-    if group is not None:
-        write_text(path, f"{group.id.hex()}\n")

@@ -132,7 +132,8 @@ class SearchDriver:
             tracking.start()
         teacher, pool = self._teacher(base, namespace)
         try:
-            self.identity = self._check_teacher(pool)
+            if pool is not None:  # known before the first trial, and the same after a resume
+                self.identity = check_identity(RayPool(pool.address), self.identity)
             order = TrialOrder(
                 base,
                 self.search.source,
@@ -172,10 +173,6 @@ class SearchDriver:
             follow(plan, base, self.index, self.folder, TeacherReporter(self.say))
         except StoppedError:
             raise self._stopped() from None
-
-    def _check_teacher(self, pool: PoolServer | None) -> str | None:
-        """The identity of the teacher, which is known before the first trial and stays the same after a resume."""
-        return self.identity if pool is None else check_identity(RayPool(pool.address), self.identity)
 
     def _run_trials(self, order: TrialOrder, tracking: Tracking | None) -> None:
         space, runtime = self.search.space, order.base.runtime

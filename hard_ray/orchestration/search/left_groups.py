@@ -21,11 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 GRACE_S = 120.0
 """Seconds that an ended trial keeps its group."""
