@@ -43,7 +43,7 @@ class Guard:
         self._give_up(f"the loss of update {step} is", step)
 
     def check_weights(self, *, step: int) -> None:
-        """Raise a DivergedError if a weight is not finite on any rank, as after a finite loss; all ranks call this."""
+        """Raise a DivergedError if a weight is not finite, as a finite loss can leave it; every rank calls this."""
         broken = torch.tensor(float(not self.weights.are_finite()), device=self.device)
         if self.ranks.sum(broken):
             self._give_up(f"the weights after update {step} are", step)

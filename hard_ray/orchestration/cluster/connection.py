@@ -62,7 +62,7 @@ def connected(
 
     With an address (or RAY_ADDRESS), that cluster is joined and left; otherwise one is started on this machine and
     stopped. An existing session of this process is used and kept. If a joined cluster lacks reserved resources, its
-    autoscaler has `runtime.nodes_timeout_s` to add nodes, and `say` is called once. `namespace` is that of named
+    autoscaler has `runtime.nodes_timeout_s` to add nodes, and `say` tells so. `namespace` is that of named
     actors, and `trials` is as in `demand`.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", REPORT_INTERVAL_S)

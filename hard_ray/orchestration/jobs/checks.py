@@ -39,7 +39,7 @@ def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> d
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise a SubmissionError if a word of a command is a secret: Ray keeps the words, and the dashboard shows them."""
+    """Raise a SubmissionError if a word contains a secret: Ray keeps the words, and the dashboard shows them."""
     for number, word in enumerate(words, start=1):
         found = secret_in(word)
         if found is not None:
