@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -140,7 +139,7 @@ class Builder:
             ),
             scheduler=build_scheduler(learner.optimizer, config.optim, total=rhythm.total, per_epoch=rhythm.per_epoch),
             ema=ema,
-            report=ray.train.report,
+            report=self._report,
         )
         evaluator.on_bad = run.bad_images.note
         status = run.train()
@@ -287,6 +286,11 @@ class Builder:
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
         size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
         return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
+
+    def _report(self, metrics: dict[str, Any]) -> None:
+        import ray.train
+
+        ray.train.report(metrics)
 
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
         split = self.index.final_split
