@@ -17,18 +17,20 @@ from .verbs.distill import distill
 from .verbs.doctor import doctor
 from .verbs.evaluate import evaluate
 from .verbs.export import export
+from .verbs.gallery import gallery
 from .verbs.generate import generate
 from .verbs.import_teacher import import_teacher
 from .verbs.jobs import jobs
 from .verbs.predict import predict
-from .verbs.report import gallery, report
+from .verbs.report import report
 from .verbs.score_augmentations import score_augmentations
 from .verbs.show import presets, show
 from .verbs.submit import submit
+from .verbs.sync import sync
 from .verbs.train_autoencoder import train_autoencoder
 from .verbs.train_teacher import train_teacher
 from .verbs.tune import tune
-from .verbs.ui import sync, ui
+from .verbs.ui import ui
 
 app = typer.Typer(
     name="hardray",

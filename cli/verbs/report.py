@@ -1,4 +1,4 @@
-"""`hardray report` and `hardray gallery`: a page about a run, and pictures of what its augmentor does."""
+"""`hardray report`: a page about a run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,3 @@ def report(
     from hard_ray import api
 
     say(str(api.report(run, to=to)))
-
-
-def gallery(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    to: Annotated[Path | None, typer.Option(help="Folder for the pictures; by default RUN/gallery.")] = None,
-) -> None:
-    """Draw what the augmentor does, and how it changed.
-
-    Only the run folder is read; the run may still be going on.
-    """
-    from hard_ray import api
-
-    for path in api.gallery(run, to=to):
-        say(str(path))

@@ -1,4 +1,4 @@
-"""`hardray ui` and `hardray sync`: open MLflow, and send the rest of a run to it."""
+"""`hardray ui`: open MLflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..terminal import console, say
+from ..terminal import console
 
 
 def ui(
@@ -31,15 +31,7 @@ def ui(
     if not database.is_file():
         raise RunFolderError(f"{runs} holds no mlflow.db; give the folder of your runs with --runs")
     console.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", highlight=False)
-    os.environ.setdefault(
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"
-    )  # it would start seven processes for features that are not used here
+    # it would start seven processes for features that are not used here
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(database.parent)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])  # noqa: S606
-
-
-def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Send to MLflow what a run could not send."""
-    from hard_ray import api
-
-    api.sync(run, say=say)

@@ -62,7 +62,7 @@ def test_a_space_and_its_base_are_sent(place: Path):
         (("distill", "--data", "images", "--output", "/shared/x"), "data.path images: data and weights are not sent"),
         ((*DISTILL, "runtime.address=h:1"), "runtime.address: a job runs on the cluster that it is sent to"),
         (("distill", "-c", "no.yaml", "--output", "/x"), "-c no.yaml: there is no such file in"),
-        ((*DISTILL, f"tracking.uri=http://u:{SECRET}@h"), "word 6 of the command holds an address with a password"),
+        ((*DISTILL, f"tracking.uri=http://u:{SECRET}@h"), "word 6 of the command contains an address with a password"),
         (("tune", "--space", "digits", "--output", "/x", "teacher.checkpoint=w.pt"), "teacher.checkpoint w.pt: data"),
     ],
 )
