@@ -73,7 +73,7 @@ def test_aliases_of_aliases_are_refused_before_they_are_unfolded(tmp_path: Path)
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     for text in ("\n".join([*lines, "data: {img_size: *a11}"]), "a: &a [*a]"):
-        with pytest.raises(ConfigError, match=r"100,000 values|within what it names"):
+        with pytest.raises(ConfigError, match=r"100,000 values|within the node that it repeats"):
             parse_yaml(text, "a bomb")
         (tmp_path / "bomb.yaml").write_text(text)
         assert not choose(tmp_path, [], whole=True).left_out
