@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_listed_with_what_to_do(weights: dict, classes: Pat
         import_teacher(path, tmp_path / "t", model=MODEL, classes=classes)
     text = str(caught.value)
     assert "keys missing: conv1.weight, bn1.weight" in text and "more" in text
-    assert r"what to do: --rename '^backbone\.=' takes off" in text
+    assert r"what to do: --rename '^backbone\.=' removes" in text
     other = {**weights, "stranger": torch.zeros(2), "bn1.weight": torch.zeros(7)}
     del other["conv1.weight"]
     with pytest.raises(ModelError) as caught:
