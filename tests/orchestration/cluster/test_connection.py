@@ -195,7 +195,7 @@ def test_a_worker_that_hangs_when_its_cluster_is_gone_is_ended(tmp_path: Path, m
         raylet[0].kill()
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(sessions, "WORKERS_END_S", 0.3)
+    monkeypatch.setattr("hard_ray.orchestration.cluster.processes.WORKERS_END_S", 0.3)
     monkeypatch.setattr(sessions, "_start", start)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "cluster_resources", dict)
