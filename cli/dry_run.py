@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def plan_lines(config: RunConfig, *, role: str = "student") -> list[tuple[str, str]]:
-    """What a run whose trained network is a student or a teacher would do; HardrayError: why it would fail."""
+    """Describe a run that trains a network of this role; raises the HardrayError that it would end with."""
     from hard_ray.config.data import describe
     from hard_ray.config.run import asks_teacher
     from hard_ray.data.schedule import train_schedule

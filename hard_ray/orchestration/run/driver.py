@@ -102,7 +102,7 @@ class Driver:
     def carry_out(
         self, plan: WorkerPlan, tracking: Tracking | None = None, pool: PoolServer | None = None
     ) -> str | None:
-        """Make the trainings of a plan and write what came out; what MLflow could not be told, if anything."""
+        """Make the trainings of a plan and write the summary; return the reason if MLflow lacks a part of them."""
         status = "FAILED"
         try:
             follow(plan, self.config, self.index, self.folder, self.reporter)
@@ -153,7 +153,7 @@ class Driver:
         return Tracking([main, *others], sample_system=config.system_metrics)
 
     def _close(self, tracking: Tracking | None, runs: tuple[RunPlan, ...], status: str) -> str | None:
-        """Write the summary and end the MLflow runs; what could not be sent, if anything."""
+        """Write the summary and end the MLflow runs; return the reason if a part could not be sent."""
         description = None
         if status == "FINISHED":
             summary = summarise(self.folder, self.config)
