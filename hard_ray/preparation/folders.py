@@ -19,7 +19,7 @@ from hard_ray.data.generated_shard import shard_name
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, make_folder, read_npz, write_bytes
 from hard_ray.preparation.scoring import Means
-from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.folder import Inside, RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +46,16 @@ class ScoreFolder(OutputFolder):
 
     __slots__ = ()
 
-    @property
-    def settings(self) -> Path:
-        """Settings that decide the scores, with every augmentor that was ever scored here."""
-        return self.path / "scoring.yaml"
-
-    @property
-    def means(self) -> Path:
-        """The teacher's mean answers by view and group, with the identities of teacher and data."""
-        return self.path / "groups.npz"
-
-    @property
-    def result(self) -> Path:
-        """The scores."""
-        return self.path / "scores.json"
-
-    @property
-    def picture(self) -> Path:
-        """The scores as bars."""
-        return self.path / "scores.png"
-
-    @property
-    def correlation(self) -> Path:
-        """Losses against scores, if losses were given."""
-        return self.path / "correlation.png"
+    settings = Inside("scoring.yaml")
+    """Settings that decide the scores, with every augmentor that was ever scored here."""
+    means = Inside("groups.npz")
+    """The teacher's mean answers by view and group, with the identities of teacher and data."""
+    result = Inside("scores.json")
+    """The scores."""
+    picture = Inside("scores.png")
+    """The scores as bars."""
+    correlation = Inside("correlation.png")
+    """Losses against scores, if losses were given."""
 
 
 @dataclass(slots=True)
@@ -140,15 +126,10 @@ class SetFolder(OutputFolder):
 
     __slots__ = ()
 
-    @property
-    def manifest(self) -> Path:
-        """Settings and contents of the set, and whether it is complete."""
-        return self.path / MANIFEST
-
-    @property
-    def picture(self) -> Path:
-        """A few images at every stage."""
-        return self.path / "gallery.png"
+    manifest = Inside(MANIFEST)
+    """Settings and contents of the set, and whether it is complete."""
+    picture = Inside("gallery.png")
+    """A few images at every stage."""
 
     def shard(self, number: int) -> Path:
         """The file of a shard."""
@@ -165,17 +146,9 @@ class AutoencoderFolder(OutputFolder):
 
     __slots__ = ()
 
-    @property
-    def training(self) -> Path:
-        """Settings that decide the weights, resolved for the machine."""
-        return self.path / "training.yaml"
-
-    @property
-    def result(self) -> Path:
-        """Quality and sizes; written when the training is finished."""
-        return self.path / "result.json"
-
-    @property
-    def picture(self) -> Path:
-        """Validation images and their reconstructions."""
-        return self.path / "reconstructions.png"
+    training = Inside("training.yaml")
+    """Settings that decide the weights, resolved for the machine."""
+    result = Inside("result.json")
+    """Quality and sizes; written when the training is finished."""
+    picture = Inside("reconstructions.png")
+    """Validation images and their reconstructions."""

@@ -7,9 +7,19 @@ import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hard_ray.errors import RunFolderError
 from hard_ray.files import is_vacant, make_folder, read_json
+
+
+class Folder(Protocol):
+    """The paths of a folder that hardray writes."""
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        ...
 
 
 class Inside:
@@ -18,7 +28,7 @@ class Inside:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, folder: RunFolder, owner: type[RunFolder] | None = None) -> Path:
+    def __get__(self, folder: Folder, owner: type[Folder] | None = None) -> Path:
         return folder.path / self.name
 
 
