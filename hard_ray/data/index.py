@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hard_ray.data.account import Account
 from hard_ray.data.readers import Reader
 from hard_ray.errors import DataError
 
@@ -28,6 +29,8 @@ class ImageIndex:
     """`train`, `val` and, where there is one, `test`."""
     shard: NDArray[np.int32] | None = None
     """For sharded sources, the shard of each row; rows of one shard are neighbours."""
+    account: Account = field(default_factory=Account)
+    """What was found, used and left out."""
 
     def rows(self, split: str) -> Rows:
         """The rows of a split, in the source's order."""
@@ -61,6 +64,8 @@ class FoundImages:
     """The rows of each split; empty where all images are one pool."""
     shard: NDArray[np.int32] | None = None
     """For sharded sources, the shard of each row."""
+    account: Account = field(default_factory=Account)
+    """What was found, used and left out."""
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:

@@ -23,8 +23,9 @@ from hard_ray.data.sources.digits import SHARES, find_digits
 from hard_ray.data.sources.hugging_face import find_hugging_face
 from hard_ray.data.sources.idx import find_idx
 from hard_ray.data.sources.image_folder import find_image_folder
-from hard_ray.data.sources.shards import find_parquet, find_webdataset
+from hard_ray.data.sources.parquet import find_parquet
 from hard_ray.data.sources.torchvision_sets import find_torchvision
+from hard_ray.data.sources.webdataset import find_webdataset
 from hard_ray.data.splits import split_pool, with_validation
 
 
@@ -32,7 +33,7 @@ def build_index(config: DataConfig) -> ImageIndex:
     """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only."""
     found = _find(config)
     classes, labels = encode_labels(found.labels, found.names, where=found.where)
-    index = ImageIndex(found.reader, labels, classes, _splits(config, found, labels), found.shard)
+    index = ImageIndex(found.reader, labels, classes, _splits(config, found, labels), found.shard, found.account)
     return check_index(index, where=describe(config))
 
 

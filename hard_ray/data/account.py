@@ -1,0 +1,54 @@
+"""The account of a data set: what was found, what is used, and what was left out and why.
+
+The finders of `sources/` fill it, the dry run, `doctor --data` and `summary.json` print it. Nothing is left out or guessed
+without an entry here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """Files, members or rows that are not used, for one reason."""
+
+    count: int
+    example: str
+    """The first of them."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """One listing: everything that was found in it is used, or left out for a reason."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    """By suffix, in lower case (`.jpg`), or by column for rows."""
+    used: int = 0
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """By reason."""
+
+    def leave_out(self, reason: str, example: str, *, count: int = 1) -> None:
+        """Count what is not used; the first example of a reason is kept."""
+        entry = self.left_out.setdefault(reason, LeftOut(0, example))
+        entry.count += count
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether everything found is used or left out."""
+        return self.found.total() == self.used + sum(entry.count for entry in self.left_out.values())
+
+
+@dataclass(slots=True)
+class Account:
+    """What the finder of a source saw and decided."""
+
+    files: Tally = field(default_factory=Tally)
+    """The files below the folder."""
+    items: Tally = field(default_factory=Tally)
+    """The members of tar files, or the rows of Parquet files."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each split comes from: a folder, files, or the seed that split it off."""
+    notes: list[str] = field(default_factory=list)
+    """Guesses and peculiarities, a sentence each."""
