@@ -1,7 +1,7 @@
 """The account of a data set: what was found, what is used, and what was left out and why.
 
-The finders of `sources/` fill it, the dry run, `doctor --data` and `summary.json` print it. Nothing is left out or guessed
-without an entry here.
+The finders of `sources/` fill it; the dry run, `doctor --data` and `summary.json` print it. Nothing is left out or
+guessed without an entry here.
 """
 
 from __future__ import annotations
