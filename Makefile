@@ -27,8 +27,8 @@ $(STAMP): requirements.txt pyproject.toml setup.py
 demo: setup  ## run HARD on scikit-learn's handwritten digits
 	$(BIN)/hardray distill --preset digits
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+test: quick  ## run the tests
+	$(BIN)/python -m pytest -m "not slow" tests/orchestration --ignore tests/orchestration/jobs
 
 test-slow: setup  ## run the long end-to-end tests that `make test` leaves out
 	$(BIN)/python -m pytest -m slow
@@ -36,8 +36,8 @@ test-slow: setup  ## run the long end-to-end tests that `make test` leaves out
 chaos: setup  ## run the fault tests: processes killed, disks filled, files damaged
 	$(BIN)/python -m pytest -m chaos
 
-quick: setup  ## run the tests that start no Ray cluster
-	$(BIN)/python -m pytest -m "not slow" $(filter-out tests/orchestration/,$(wildcard tests/*/)) tests/orchestration/jobs
+quick: setup  ## run the tests that start no Ray cluster, as many files at once as there are cores
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile $(filter-out tests/orchestration/,$(wildcard tests/*/)) tests/orchestration/jobs
 
 docs: setup  ## build the site of docs/ in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
