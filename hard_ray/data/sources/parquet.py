@@ -18,7 +18,8 @@ from hard_ray.errors import DataError
 
 def find_parquet(config: ParquetData) -> FoundImages:
     """Index row groups and labels; images stay in the files."""
-    files, splits_of_files = find_shards(config, ".parquet")
+    shards = find_shards(config, ".parquet")
+    files = shards.files
     groups, labels = [], []
     for path in files:
         try:
@@ -31,9 +32,9 @@ def find_parquet(config: ParquetData) -> FoundImages:
     reader = ParquetReader.of(files, groups, config.image_column)
     file_of_row = np.repeat(np.arange(len(files)), [len(part) for part in labels])
     values = [value for part in labels for value in part]
-    splits = rows_of_splits(splits_of_files, file_of_row)
+    splits = rows_of_splits(shards.splits, file_of_row)
     names = _label_names(open_parquet(files[0]), config)
-    return FoundImages(reader, values, str(config.path), names, splits, file_of_row.astype(np.int32))
+    return FoundImages(reader, values, str(config.path), names, splits, file_of_row.astype(np.int32), shards.account)
 
 
 def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> None:

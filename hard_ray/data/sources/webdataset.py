@@ -18,7 +18,8 @@ from hard_ray.errors import DataError
 
 def find_webdataset(config: WebDatasetData) -> FoundImages:
     """Index the members of every shard; images stay in the files."""
-    files, splits_of_files = find_shards(config, ".tar")
+    shards = find_shards(config, ".tar")
+    files = shards.files
     file, offset, size, values = [], [], [], []
     for number, path in enumerate(files):
         for member, label in _samples(path, config):
@@ -29,8 +30,8 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
     reader = TarReader(
         files, np.array(file, dtype=np.int32), np.array(offset, dtype=np.int64), np.array(size, dtype=np.int64)
     )
-    splits = rows_of_splits(splits_of_files, reader.file)
-    return FoundImages(reader, values, str(config.path), splits=splits, shard=reader.file)
+    splits = rows_of_splits(shards.splits, reader.file)
+    return FoundImages(reader, values, str(config.path), splits=splits, shard=reader.file, account=shards.account)
 
 
 def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, int | str]]:
