@@ -13,6 +13,7 @@ def plan_lines(config: RunConfig, *, role: str = "student") -> list[tuple[str, s
     """Describe a run that trains a network of this role; raises the HardrayError that it would end with."""
     from hard_ray.config.data import describe
     from hard_ray.config.run import asks_teacher
+    from hard_ray.data.account_text import account_lines
     from hard_ray.data.schedule import train_schedule
     from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.preparation.checks import examine
@@ -28,6 +29,7 @@ def plan_lines(config: RunConfig, *, role: str = "student") -> list[tuple[str, s
     head = f"; with a new head for {len(index.classes)} classes" if getattr(student, "has_new_head", False) else ""
     lines = [
         ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
+        *account_lines(index),
         (role, f"{config.student.model}, {_millions(student)} parameters{head}"),
     ]
     has_teacher = config.teacher.has_weights or asks_teacher(config)

@@ -81,12 +81,14 @@ class IdxData(_Images):
 class _Files(_Images):
     """Encoded images on a file system, in named splits."""
 
-    train_split: str = "train"
-    """Name of the training split."""
-    val_split: str | None = None
-    """Name of the validation split; unset: `val` or `validation` if it exists, else split off by seed."""
-    test_split: str | None = None
-    """Name of the test split; unset: `test` if it exists."""
+    train_split: str | Literal[False] = "train"
+    """Name of the training split; `train` finds its other usual names too (`training`, `imagenet1k-train`).
+    `false`: names say nothing, all images are one pool that is split by seed."""
+    val_split: str | Literal[False] | None = None
+    """Name of the validation split; unset: the one whose name says so (`val`, `valid`, `validation`, `dev`), else
+    split off by seed. `false`: leave that one out, and split off by seed."""
+    test_split: str | Literal[False] | None = None
+    """Name of the test split; unset: the one whose name says so, if its images have labels. `false`: none."""
     crop: Literal["none", "padded", "resized"] = "resized"
     hflip: Fraction = 0.5
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
@@ -127,6 +129,16 @@ class WebDatasetData(_Sharded):
     """The root folder."""
     label_key: str = "cls"
     """Extension of the member with the label, which is an integer or a class name."""
+    label_field: str | None = None
+    """Field of the `json` member that holds the label, as `label` or `annotation.class`; unset: the whole member."""
+    image_key: str | None = None
+    """Extension of the member with the image, as `jpg` or `input.png`, or several in order, `jpg;png`; unset: the only
+    image of each sample."""
+
+    @property
+    def label_member(self) -> str:
+        """The extension of the label's member: with `label_field`, `json` unless another is set."""
+        return "json" if self.label_field is not None and self.label_key == "cls" else self.label_key.lower()
 
 
 class TorchvisionData(_Images):

@@ -28,11 +28,23 @@ class Tally:
     used: int = 0
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     """By reason."""
+    by_content: Counter[str] = field(default_factory=Counter)
+    """Images by suffix that only their content told."""
+
+    def find(self, suffix: str, *, count: int = 1) -> None:
+        """Count what was found, by suffix; files without one as `no suffix`."""
+        self.found[suffix or "no suffix"] += count
 
     def leave_out(self, reason: str, example: str, *, count: int = 1) -> None:
         """Count what is not used; the first example of a reason is kept."""
         entry = self.left_out.setdefault(reason, LeftOut(0, example))
         entry.count += count
+
+    @property
+    def seen(self) -> str:
+        """What was found, for a message that nothing of it can be used: ` (it holds 3 .txt)`."""
+        shown = ", ".join(f"{count:,} {suffix}" for suffix, count in self.found.most_common(5))
+        return f" (it holds {shown})" if shown else ""
 
     @property
     def adds_up(self) -> bool:

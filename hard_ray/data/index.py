@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -61,11 +62,18 @@ class FoundImages:
     names: Sequence[str] | None = None
     """Class names in the order of the class numbers, where the source has them."""
     splits: Mapping[str, Rows] = field(default_factory=dict)
-    """The rows of each split; empty where all images are one pool."""
+    """The rows of each split, those of the test split last; empty where all images are one pool."""
     shard: NDArray[np.int32] | None = None
     """For sharded sources, the shard of each row."""
     account: Account = field(default_factory=Account)
     """What was found, used and left out."""
+    label_from: str = "its label"
+    """Where a label stands, with the key that chooses it, for messages: `column 'label' (data.label_column)`."""
+
+    def describe(self, row: int) -> str:
+        """A row with its origin and split, for messages about its label."""
+        split = next((name for name, rows in self.splits.items() if row in rows), None)
+        return f"{self.where}: {self.reader.name(row)}" + (f" ({split} split)" if split else "")
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
@@ -84,24 +92,50 @@ MOST_CLASSES = 1_000_000
 """Class numbers must be below this: every class takes a name, and a row in the student's last layer."""
 
 
-def encode_labels(
-    values: Sequence[Any], names: Sequence[str] | None, *, where: str
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def is_missing(value: Any) -> bool:
+    """Whether a label says that there is none: -1, null, or nothing."""
+    return value is None or (isinstance(value, int | str) and value in (-1, ""))
+
+
+def encode_labels(found: FoundImages) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, sorted, and the class number of each label; integers are class numbers already.
 
-    Raises DataError if a label is missing, or neither a number below `MOST_CLASSES` nor a string.
+    Names are in Unicode's composed form, so that two forms of one name are one class.
+
+    Raises DataError if a label is missing, is neither a number below `MOST_CLASSES` nor a string, or some are numbers
+    and others are names.
     """
-    for value in values:
-        is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
-        if not is_number and not isinstance(value, str):
-            raise DataError(
-                f"{where}: the label {value!r} is neither a class number below {MOST_CLASSES:,} nor a class name"
-            )
+    values = found.labels
+    for row, value in enumerate(values):
+        if not _is_number(value) and (not isinstance(value, str) or not value):
+            raise DataError(_no_label(found, row))
+    names = tuple(unicodedata.normalize("NFC", name) for name in found.names or ())
     if all(isinstance(value, int) for value in values):
-        count = max(len(names or ()), max(values, default=-1) + 1)
-        classes = tuple(names) if names and len(names) == count else tuple(str(number) for number in range(count))
+        count = max(len(names), max(values, default=-1) + 1)
+        classes = names if names and len(names) == count else tuple(str(number) for number in range(count))
         return classes, np.array(values, dtype=np.int64)
-    texts = [str(value) for value in values]
+    number_at = next((row for row, value in enumerate(values) if isinstance(value, int)), None)
+    if number_at is not None:
+        name_at = next(row for row, value in enumerate(values) if isinstance(value, str))
+        raise DataError(
+            f"{found.describe(name_at)}: {found.label_from} is the name {values[name_at]!r}, but the number "
+            f"{values[number_at]!r} in {found.reader.name(number_at)}; want numbers everywhere, or names everywhere"
+        )
+    texts = [unicodedata.normalize("NFC", value) for value in values]
     classes = tuple(sorted(set(texts)))
     number = {name: position for position, name in enumerate(classes)}
     return classes, np.array([number[text] for text in texts], dtype=np.int64)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
+
+
+def _no_label(found: FoundImages, row: int) -> str:
+    missing = " (no label)" if is_missing(found.labels[row]) else ""
+    split = next((name for name, rows in found.splits.items() if row in rows), None)
+    otherwise = f", or leave the split out with data.{split}_split=false" if split in ("val", "test") else ""
+    return (
+        f"{found.describe(row)}: the label {found.labels[row]!r}{missing} is neither a class number below "
+        f"{MOST_CLASSES:,} nor a class name; correct {found.label_from}, or leave the image out{otherwise}"
+    )

@@ -1,68 +1,117 @@
-"""Naming of folders and files: which are splits, which are classes, and which are images."""
+"""Kinds of files by name and content: images, images that cannot be read, hidden files, and everything else."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from hard_ray.config.data import HuggingFaceData, ImageFolderData, ParquetData, WebDatasetData
 from hard_ray.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"]
 )
 
-USUAL_SPLITS = {"train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing"}
-"""Folders or files that all have such names are splits, not classes."""
+UNREADABLE_SUFFIXES = frozenset(
+    [
+        *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".svgz", ".psd", ".psb", ".xcf", ".ai"),
+        *(".eps", ".ps", ".exr", ".hdr", ".tga", ".pcx", ".ico", ".icns", ".dds", ".dcm", ".raw", ".cr2"),
+        *(".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef"),
+        *(".srw", ".x3f", ".erf", ".kdc", ".mrw", ".3fr", ".mef", ".mos"),
+    ]
+)
+"""Images of formats that are not decoded; several of the cameras' begin as TIFF files do."""
 
-SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",)}
+OTHER_SUFFIXES = frozenset(
+    [
+        *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst"),
+        *(".html", ".htm", ".pdf", ".log", ".py", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl"),
+        *(".pt", ".pth", ".h5", ".hdf5", ".db", ".sqlite", ".parquet", ".arrow", ".tar", ".zip", ".gz"),
+        *(".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav"),
+        *(".mp3", ".cls", ".bbox", ".caf", ".lock", ".md5", ".sha256", ".crc", ".url", ".lnk", ".ini"),
+        *(".cfg",),
+    ]
+)
+"""Usual neighbours of images; files with other suffixes are opened to see whether they hold an image."""
+
+TEMPORARY_SUFFIXES = frozenset(
+    [
+        *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2", ".tmp", ".temp"),
+        *(".swp", ".bak", ".orig", ".old"),
+    ]
+)
+
+SYSTEM_NAMES = frozenset(
+    [
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "__pycache__"),
+        *("@eadir", "@__thumb", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "lost+found"),
+        *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
+    ]
+)
+"""Files and folders that operating systems and storage devices make, in lower case."""
+
+HIDDEN = "hidden, or made by an operating system"
+TEMPORARY = "a temporary or backup file"
+NO_IMAGE = "no image"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden (`.DS_Store`, `._x.jpg`), or made by an operating system (`@eaDir`)."""
+    return (name.startswith(".") and name not in (".", "..")) or name.lower() in SYSTEM_NAMES
+
+
+def suffix_of(name: str) -> str:
+    """The last suffix of a name in lower case, with its dot; empty if there is none."""
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if dot and stem else ""
+
+
+def why_no_image(name: str) -> str | None:
+    """The reason why a file is not taken for an image, by its name; empty if it is one, None if its content decides."""
+    suffix = suffix_of(name)
+    if is_hidden(name):
+        return HIDDEN
+    if suffix in IMAGE_SUFFIXES:
+        return ""
+    if suffix in UNREADABLE_SUFFIXES:
+        return f"{suffix} images are not read: convert them to JPEG or PNG"
+    if suffix in TEMPORARY_SUFFIXES or name.endswith("~"):
+        return TEMPORARY
+    return NO_IMAGE if suffix in OTHER_SUFFIXES else None
+
+
+HEAD = 32
+"""Bytes at the beginning of a file by which its format is known."""
+
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II\*\0|MM\0\*|P[1-6]\s+[#\d]"
+    rb"|\0\0\0\x0cjP  \r\n\x87\n|\xffO\xffQ|....ftypavi[fs]",
+    re.DOTALL,
+)
+_MAGIC_UNREADABLE = re.compile(
+    rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|crx )|8BPS|\xff\x0a|\0\0\0\x0cJXL |%!PS|v/1\x01", re.DOTALL
+)
+
+
+def why_no_image_inside(head: bytes) -> str:
+    """The reason why content is no image that can be read, from its first `HEAD` bytes; empty if it is one."""
+    if _MAGIC.match(head):
+        return ""
+    return (
+        "an image of a format that is not read: convert it to JPEG or PNG"
+        if _MAGIC_UNREADABLE.match(head)
+        else NO_IMAGE
+    )
 
 
 def require_folder(path: Path) -> Path:
     """The absolute path of a folder; raises DataError if it does not exist, or is not a folder."""
     folder = path.expanduser()
     if not folder.exists():
-        raise DataError(f"data.path {path}: there is no such folder")
+        raise DataError(f"data.path {path}: there is no such folder; set data.path to the folder of the data")
     if not folder.is_dir():
-        raise DataError(f"data.path {path}: want a folder, this is a file")
+        raise DataError(f"data.path {path}: want a folder, this is a file; set data.path to the folder that holds it")
     return folder.resolve()
-
-
-def find_splits(
-    config: ImageFolderData | ParquetData | WebDatasetData | HuggingFaceData, present: Sequence[str]
-) -> dict[str, str]:
-    """The name of each split among the names that are `present`; empty if they are not split.
-
-    Raises DataError if a split that the configuration names is not there, or none is known to be the training split.
-    """
-    if config.train_split not in present:
-        is_named = config.train_split != "train" or config.val_split is not None or config.test_split is not None
-        if is_named or (len(present) > 1 and {name.lower() for name in present} <= USUAL_SPLITS):
-            raise DataError(
-                f"data.train_split {config.train_split!r} is not among {some(sorted(present))}; set it to one of them"
-            )
-        return {}
-    found = {"train": config.train_split}
-    for split, usual in SPLIT_NAMES.items():
-        named = getattr(config, f"{split}_split")
-        if named is not None and named not in present:
-            raise DataError(f"data.{split}_split {named!r} is not among {some(sorted(present))}")
-        name = named or next((name for name in usual if name in present), None)
-        if name is not None:
-            found[split] = name
-    return found
-
-
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
-
-
-def images_below(folder: Path) -> Iterator[str]:
-    """The image files in a folder and its subfolders, recognised by their suffix."""
-    for where, _, names in os.walk(folder, followlinks=True):
-        yield from (os.path.join(where, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
 
 
 def some(names: Sequence[str]) -> str:

@@ -14,7 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hard_ray.config.evaluation import Published
-from hard_ray.data.layout import class_folders, images_below, some
+from hard_ray.data.account import Tally
+from hard_ray.data.layout import some
+from hard_ray.data.listing import each_once, folders_in, list_images
 from hard_ray.data.readers import FileReader
 from hard_ray.errors import DataError
 from hard_ray.evaluation import corruptions
@@ -113,7 +115,7 @@ def _open(
     name: Published, condition: str, severity: str, root: Path, folders: dict[str, str], classes: Sequence[str]
 ) -> PublishedImages:
     """List the images below a folder that must have exactly one folder for each class."""
-    there = class_folders(root)
+    there = folders_in(str(root))
     missing = [folder for folder in folders if folder not in set(there)]
     if missing:
         raise DataError(f"{name}: {root} lacks {len(missing)} of {len(folders)} classes, first {missing[0]!r}")
@@ -134,9 +136,15 @@ def _open(
 
 
 def _listed(root: Path, folders: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for folder in folders:
-        for path in sorted(images_below(root / folder)):
-            yield folder, os.path.relpath(path, root)
+    """The class folder and the path of each image, each real file once; raises DataError if one has two classes."""
+    tally = Tally()
+    found = [image for folder in folders for image in list_images(f"{root}/{folder}", tally)]
+    for image in each_once(found, lambda path: f"class {_class_folder(path, root)!r}", tally):
+        yield _class_folder(image.path, root), os.path.relpath(image.path, root)
+
+
+def _class_folder(path: str, root: Path) -> str:
+    return Path(path).relative_to(root).parts[0]
 
 
 def _below_val(root: Path) -> Path:

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hard_ray.data.layout import IMAGE_SUFFIXES
+from hard_ray.data.account import Tally
+from hard_ray.data.layout import HIDDEN, NO_IMAGE, TEMPORARY
+from hard_ray.data.listing import AGAIN, LOOP, each_once, list_images
 from hard_ray.data.readers import read_file
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.export.saved_model import SavedModel
@@ -44,13 +46,13 @@ def predictions(saved: SavedModel, images: Sequence[Path], *, top: int, batch_si
     """Classify files, and every image below folders, in their order; each gets its `top` classes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved.network.to(device)
-    paths = [path for given in images for path in _files(given)]
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        views = [_view(saved, path) for path in batch]
+    files = [found for given in images for found in _files(given)]
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        views = [problem or _view(saved, path) for path, problem in batch]
         good = [view for view in views if not isinstance(view, str)]
         answers = iter(probabilities(saved, np.stack(good), Precision(device)) if good else ())
-        for path, view in zip(batch, views, strict=True):
+        for (path, _), view in zip(batch, views, strict=True):
             if isinstance(view, str):
                 yield Prediction(path, (), view)
             else:
@@ -64,18 +66,30 @@ def probabilities(saved: SavedModel, pixels: NDArray[np.uint8], precision: Preci
     return logits.softmax(dim=1).cpu()
 
 
-def _files(path: Path) -> list[Path]:
+NOT_REPORTED = (HIDDEN, NO_IMAGE, TEMPORARY, AGAIN, LOOP)
+"""Reasons to pass over a file in a folder that are no fault of an image."""
+
+
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """A file, or the images below a folder as training lists them, each with the reason why it is not read, if any.
+
+    Of images that are left out for one reason, as all that are HEIC, the first stands for all.
+    """
     path = path.expanduser()
     if not path.is_dir():
-        return [path]
-    found = sorted(below for below in path.rglob("*") if below.suffix.lower() in IMAGE_SUFFIXES and below.is_file())
-    return found or [path]
+        return [(path, "")]
+    tally = Tally()
+    images = each_once(list_images(str(path), tally), lambda _: "one folder", tally)
+    found = [(Path(image.path), "") for image in images]
+    for reason, entry in tally.left_out.items():
+        if reason not in NOT_REPORTED:
+            others = f" ({entry.count - 1:,} more)" if entry.count > 1 else ""
+            found.append((Path(entry.example), f"{reason}{others}"))
+    return sorted(found) or [(path, "the folder holds no image")]
 
 
 def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
     """The evaluation view of a file, or the reason why it cannot be read."""
-    if path.is_dir():
-        return "the folder holds no image"
     picture = read_file(path)
     try:
         if isinstance(picture, OSError):

@@ -21,6 +21,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
+from hard_ray.data.account_text import say_account
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -68,6 +69,7 @@ def score_augmentations(
     config, run = absolute(config), absolute(run)
     in_folder = check_score_folder(folder, run)
     index, augmentors = examine(run)
+    say_account(index, say)
     known = KnownMeans.read(folder.means, index.fingerprint())
     _check_weights(config, index, known)
     with folder.locked():

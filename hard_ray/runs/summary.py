@@ -7,6 +7,8 @@ import platform
 from typing import Any
 
 from hard_ray.config.run import RunConfig
+from hard_ray.data.account_text import account_facts
+from hard_ray.data.index import ImageIndex
 from hard_ray.files import read_json
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.markdown import markdown_table
@@ -21,8 +23,8 @@ LABELS = {
 }
 
 
-def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
-    """The values of `summary.json`, from the records of the trainings in the folder."""
+def summarise(folder: RunFolder, config: RunConfig, index: ImageIndex) -> dict[str, Any]:
+    """The values of `summary.json`, from the records of the trainings in the folder and the account of the data."""
     outcome = read_json(folder.outcome)
     evaluation = read_json(folder.evaluation)
     models: dict[str, dict[str, float]] = {}
@@ -35,6 +37,7 @@ def summarise(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     return {
         "models": models,
         "split": evaluation["split"],
+        "data": account_facts(index),
         "throughput": {"images_per_s": outcome["images_per_s"]},
         "seconds": {
             key: seconds.get(key, 0.0) for key in ("total", "data_wait", "teacher_wait", "augmentor", "student")

@@ -86,16 +86,10 @@ def test_an_image_folder_without_splits_gets_three(tmp_path: Path):
     assert index.final_split == "test"
 
 
-@pytest.mark.parametrize(
-    ("folders", "given"), [(("training", "validation"), []), (("train", "val"), ["data.train_split=trian"])]
-)
-def test_splits_are_no_classes(tmp_path: Path, folders: tuple[str, ...], given: list[str]):
-    for split in folders:
-        for name in ("ant", "bee"):
-            (tmp_path / split / name).mkdir(parents=True)
-            (tmp_path / split / name / "0.png").write_bytes(png(0))
-    with pytest.raises(DataError, match=rf"data.train_split '.*' is not among .*{folders[0]}.*; set it to one of them"):
-        index_of("data.kind=image_folder", f"data.path={tmp_path}", *given)
+def test_splits_are_no_classes(tmp_path: Path):
+    make_image_folder(tmp_path)
+    with pytest.raises(DataError, match=r"data.train_split 'trian' is not among 'train', 'val'; set it to one of them"):
+        index_of("data.kind=image_folder", f"data.path={tmp_path}", "data.train_split=trian")
 
 
 def test_validation_is_split_off_where_there_is_none(tmp_path: Path):

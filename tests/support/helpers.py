@@ -138,8 +138,9 @@ def finished_run(config: RunConfig, folder: Path) -> RunFolder:
     run_here(config, folder)
     made = RunFolder(folder)
     write_text(made.config, dump_yaml(config))
-    write_text(made.classes, "".join(f"{name}\n" for name in build_index(config.data).classes))
-    write_json(made.summary, summarise(made, config))
+    index = build_index(config.data)
+    write_text(made.classes, "".join(f"{name}\n" for name in index.classes))
+    write_json(made.summary, summarise(made, config, index))
     return made
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -18,7 +20,7 @@ from hard_ray.config.data import (
     WebDatasetData,
     describe,
 )
-from hard_ray.data.index import FoundImages, ImageIndex, Rows, check_index, encode_labels
+from hard_ray.data.index import FoundImages, ImageIndex, Rows, check_index, encode_labels, is_missing
 from hard_ray.data.sources.digits import SHARES, find_digits
 from hard_ray.data.sources.hugging_face import find_hugging_face
 from hard_ray.data.sources.idx import find_idx
@@ -27,14 +29,36 @@ from hard_ray.data.sources.parquet import find_parquet
 from hard_ray.data.sources.torchvision_sets import find_torchvision
 from hard_ray.data.sources.webdataset import find_webdataset
 from hard_ray.data.splits import split_pool, with_validation
+from hard_ray.errors import DataError
 
 
 def build_index(config: DataConfig) -> ImageIndex:
     """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only."""
-    found = _find(config)
-    classes, labels = encode_labels(found.labels, found.names, where=found.where)
-    index = ImageIndex(found.reader, labels, classes, _splits(config, found, labels), found.shard, found.account)
+    found = _without_unlabelled(config, _find(config))
+    classes, labels = encode_labels(found)
+    splits = _splits(config, found, labels)
+    _note_origins(config, found, splits)
+    index = ImageIndex(found.reader, labels, classes, splits, found.shard, found.account)
     return check_index(index, where=describe(config))
+
+
+def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
+    """The images without a test split of which no image has a label; raises DataError if it is configured."""
+    rows = found.splits.get("test", ())
+    if not len(rows) or not all(is_missing(found.labels[row]) for row in rows):
+        return found
+    example = found.reader.name(int(rows[0]))
+    what = f"the {len(rows):,} images of the test split have no labels: {found.label_from} is {found.labels[rows[0]]!r}"
+    if getattr(config, "test_split", None) is not None:
+        raise DataError(f"{example}: {what}; give them labels, or set data.test_split=false")
+    account, first = found.account, int(rows[0])  # its rows are the last
+    account.items.leave_out("the test split has no labels", example, count=len(rows))
+    account.items.used -= len(rows) if account.items.used else 0
+    account.origins.pop("test", None)
+    account.notes.append(f"{what}; there is no test split, and the student is measured on val")
+    splits = {split: own for split, own in found.splits.items() if split != "test"}
+    shard = None if found.shard is None else found.shard[:first]
+    return replace(found, labels=found.labels[:first], splits=splits, shard=shard)
 
 
 def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each kind)
@@ -62,5 +86,20 @@ def _splits(config: DataConfig, found: FoundImages, labels: NDArray[np.int64]) -
     fraction, seed = config.val_fraction, config.split_seed
     if found.splits:
         return with_validation(found.splits, labels, fraction=fraction, seed=seed)
+    if getattr(config, "test_split", None) is False:
+        return with_validation({"train": np.arange(len(labels))}, labels, fraction=fraction, seed=seed)
     test, val = SHARES if isinstance(config, DigitsData) else (fraction, fraction / (1 - fraction))
     return split_pool(labels, test=test, val=val, seed=seed)
+
+
+def _note_origins(config: DataConfig, found: FoundImages, splits: Mapping[str, Rows]) -> None:
+    """Enter where each split comes from, unless the finder has."""
+    origins = found.account.origins
+    for split in splits:
+        if split in found.splits:
+            origins.setdefault(split, "the source's own split")
+        elif split == "train":
+            origins[split] = "all other images"
+        else:
+            pool = "the training split" if found.splits else "all images"
+            origins[split] = f"split off from {pool} by data.split_seed {config.split_seed}"

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from hard_ray.config.data import HuggingFaceData
+from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows
-from hard_ray.data.layout import find_splits
 from hard_ray.data.readers import Picture, encoded, read_file, split_of
+from hard_ray.data.split_names import choose_splits, kinds_in
 from hard_ray.errors import DataError, readable
 
 
@@ -56,10 +57,17 @@ def hugging_face_folders(name: str) -> tuple[Path, ...]:
 def find_hugging_face(config: HuggingFaceData) -> FoundImages:
     """Take the splits as they are; a training split alone is a pool of images."""
     found = open_hugging_face(config.name, config.image_column)
-    names = find_splits(config, sorted(found))
-    if not names and len(found) > 1:
-        raise DataError(f"data.train_split {config.train_split!r} is not among {', '.join(sorted(found))}; set it")
-    names = names or {"train": next(iter(found))}
+    kinds = {name: next(iter(said)) if len(said := kinds_in(name)) == 1 else None for name in sorted(found)}
+    choice = choose_splits(config, kinds, where=f"data.name {config.name}")
+    if not choice.splits and len(found) > 1:
+        raise DataError(
+            f"data.name {config.name}: data.train_split {config.train_split!r} is not among "
+            f"{', '.join(sorted(found))}; set it to one of them"
+        )
+    names = choice.splits or {"train": next(iter(found))}
+    account = Account(notes=list(choice.notes))
+    for name, reason in choice.unused.items():
+        account.items.leave_out(reason, name, count=len(found[name]))
     values: list[Any] = []
     splits: dict[str, Rows] = {}
     starts = []
@@ -76,7 +84,18 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
     is_pool = set(names) == {"train"} and len(found) == 1
     reader = HuggingFaceReader(config.name, config.image_column, tuple(starts))
     class_names = getattr(feature, "names", None)
-    return FoundImages(reader, values, f"data.name {config.name}", class_names, {} if is_pool else splits)
+    account.items.found["rows"] = sum(len(part) for part in found.values())
+    account.items.used = len(values)
+    account.origins.update({split: f"split {name!r}" for split, name in names.items()} if not is_pool else {})
+    return FoundImages(
+        reader,
+        values,
+        f"data.name {config.name}",
+        class_names,
+        {} if is_pool else splits,
+        account=account,
+        label_from=f"column {config.label_column!r} (data.label_column)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

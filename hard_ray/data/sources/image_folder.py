@@ -3,50 +3,153 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from hard_ray.config.data import ImageFolderData
-from hard_ray.data.index import FoundImages, Rows
-from hard_ray.data.layout import IMAGE_SUFFIXES, class_folders, find_splits, images_below, require_folder, some
+from hard_ray.data.account import Account
+from hard_ray.data.index import FoundImages, SplitName
+from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
+from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
 from hard_ray.data.readers import FileReader
+from hard_ray.data.sources.split_folders import class_name, find_split_folders
 from hard_ray.errors import DataError
 
 
 def find_image_folder(config: ImageFolderData) -> FoundImages:
-    """List the images of every class folder, sorted; without split folders they are one pool."""
-    root = require_folder(config.path)
-    names = find_splits(config, [entry.name for entry in os.scandir(root) if entry.is_dir()])
-    folders = {split: root / name for split, name in names.items()} or {"train": root}
-    classes = class_folders(folders["train"])
-    paths: list[str] = []
-    labels: list[int] = []
-    splits: dict[str, Rows] = {}
-    for split, folder in folders.items():
-        start = len(paths)
-        for name in class_folders(folder):
-            if name not in classes:
-                raise DataError(f"{folder / name}: the training split has no class {name!r}; it has {some(classes)}")
-            found = sorted(images_below(folder / name))
-            paths += [os.path.relpath(path, root) for path in found]
-            labels += [classes.index(name)] * len(found)
-        splits[split] = np.arange(start, len(paths))
-    _refuse_empty(root, classes, paths)
-    reader = FileReader(root, pa.array(paths, pa.large_string()))
-    return FoundImages(reader, labels, str(root), classes, splits if names else {})
+    """List the images of every class folder, sorted; without split folders they are one pool.
+
+    Raises DataError if there are none, a class or split cannot be told, or one file has two labels or splits.
+    """
+    root = str(require_folder(config.path))
+    account = Account()
+    splits = find_split_folders(config, root, account)
+    listing = _Listing(root, account)
+    for split, folder in splits.folders.items():
+        listing.add(split, folder)
+    listing.keep_each_once()
+    listing.refuse_empty()
+    listing.refuse_broken(config.max_bad_fraction)
+    listing.note_classes()
+    return listing.found(is_pool=splits.is_pool)
 
 
-def _refuse_empty(root: Path, classes: Sequence[str], paths: Sequence[str]) -> None:
-    if not classes:
-        raise DataError(
-            f"data.path {root}: holds no class folders; want {root.name}/train/CLASS/IMAGE.jpg "
-            f"or {root.name}/CLASS/IMAGE.jpg"
+@dataclass(slots=True)
+class _Listing:
+    """The images of the splits so far."""
+
+    root: str
+    account: Account
+    classes: list[str] = field(default_factory=list)
+    """Those of the training split, sorted."""
+    images: list[Listed] = field(default_factory=list)
+    class_of: list[str] = field(default_factory=list)
+    split_of: list[SplitName] = field(default_factory=list)
+
+    def add(self, split: SplitName, folder: str) -> None:
+        """List a split; the training split comes first and has all classes."""
+        tally_files_in(folder, self.account.files, "in no class folder")
+        folders = self._by_class(folder)
+        if split == "train":
+            self.classes = sorted(folders)
+        for name, paths in folders.items():
+            if name not in self.classes:
+                raise DataError(f"{paths[0]}: {self._no_class(name, split)}")
+        for name in self.classes:
+            images = [image for path in folders.get(name, ()) for image in list_images(path, self.account.files)]
+            images.sort(key=lambda image: image.path)
+            self.images += images
+            self.class_of += [name] * len(images)
+            self.split_of += [split] * len(images)
+
+    def _by_class(self, folder: str) -> dict[str, list[str]]:
+        """The folders of each class; two that differ in Unicode's form only are one class."""
+        found: dict[str, list[str]] = {}
+        for name in folders_in(folder):
+            found.setdefault(class_name(name), []).append(f"{folder}/{name}")
+        for name, paths in found.items():
+            if len(paths) > 1:
+                self.account.notes.append(f"{len(paths)} folders in {folder} are one class, {name!r}, in Unicode")
+        return found
+
+    def _no_class(self, name: str, split: SplitName) -> str:
+        near = [each for each in self.classes if _alike(each) == _alike(name)]
+        hint = f", and {near[0]!r}, which differs in case or spaces, is another" if near else ""
+        return (
+            f"the training split has no class {name!r}; it has {some(self.classes)}{hint}; rename the folder, move it "
+            f"away, or set data.{split}_split=false"
         )
-    if not paths:
-        raise DataError(
-            f"data.path {root}: {len(classes)} class folders, but no image in them; "
-            f"want files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+
+    def keep_each_once(self) -> None:
+        """Keep each real file once; raises DataError if one has two classes, or lies in two splits."""
+        places = (
+            f"class {name!r} of the {split} split" for name, split in zip(self.class_of, self.split_of, strict=True)
         )
+        place_of = dict(zip((image.path for image in self.images), places, strict=True))
+        kept = {image.path for image in each_once(self.images, place_of.__getitem__, self.account.files)}
+        chosen = [place for place, image in enumerate(self.images) if image.path in kept]
+        self.images = [self.images[place] for place in chosen]
+        self.class_of = [self.class_of[place] for place in chosen]
+        self.split_of = [self.split_of[place] for place in chosen]
+
+    def refuse_empty(self) -> None:
+        """Raise DataError if there is no class folder, or no image in any."""
+        name, seen = Path(self.root).name, self.account.files.seen
+        if not self.classes:
+            raise DataError(
+                f"data.path {self.root}: holds no class folders{seen}; want {name}/train/CLASS/IMAGE.jpg or "
+                f"{name}/CLASS/IMAGE.jpg"
+            )
+        if not self.images:
+            reasons = "; ".join(f"{entry.count:,} {reason}" for reason, entry in self.account.files.left_out.items())
+            raise DataError(
+                f"data.path {self.root}: {len(self.classes)} class folders, but no image in them{seen}; "
+                f"want files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+                + (f"; left out: {reasons}" if reasons else "")
+            )
+
+    def refuse_broken(self, most: float) -> None:
+        """Raise DataError if more than this share of the images are links that lead nowhere."""
+        broken = self.account.files.left_out.get(BROKEN)
+        if broken is not None and broken.count > most * (broken.count + len(self.images)):
+            raise DataError(
+                f"data.path {self.root}: {broken.count:,} links lead nowhere beside {len(self.images):,} images, first "
+                f"{broken.example}; fetch what they lead to (`git annex get`, a mounted disk), or raise "
+                "data.max_bad_fraction"
+            )
+
+    def note_classes(self) -> None:
+        """Note classes without images, and those whose names are easily confused."""
+        counts = Counter(zip(self.split_of, self.class_of, strict=True))
+        for split in dict.fromkeys(self.split_of):
+            empty = [name for name in self.classes if not counts[split, name]]
+            if empty:
+                self.account.notes.append(f"{len(empty)} classes have no image in {split}: {some(empty)}")
+        alike: dict[str, list[str]] = {}
+        for name in self.classes:
+            alike.setdefault(_alike(name), []).append(name)
+        self.account.notes += [
+            f"{some(names)} differ in case or spaces alone and are {len(names)} classes; rename them if they are one"
+            for names in alike.values()
+            if len(names) > 1
+        ]
+
+    def found(self, *, is_pool: bool) -> FoundImages:
+        """The images with their labels and splits."""
+        self.account.files.used = len(self.images)
+        number = {name: position for position, name in enumerate(self.classes)}
+        paths = [os.path.relpath(image.path, self.root) for image in self.images]
+        reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
+        labels = [number[name] for name in self.class_of]
+        split_of = np.array(self.split_of)
+        splits = {} if is_pool else {split: np.flatnonzero(split_of == split) for split in dict.fromkeys(self.split_of)}
+        return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
+
+
+def _alike(name: str) -> str:
+    """What is equal for names that differ in case or spaces alone."""
+    return " ".join(name.split()).casefold()

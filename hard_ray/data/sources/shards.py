@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from hard_ray.config.data import ParquetData, WebDatasetData
 from hard_ray.data.account import Account
 from hard_ray.data.index import Rows
-from hard_ray.data.layout import find_splits, require_folder
+from hard_ray.data.layout import TEMPORARY, TEMPORARY_SUFFIXES, require_folder, suffix_of
+from hard_ray.data.listing import Listed, each_once, list_files
+from hard_ray.data.sources.shard_names import name_shards
+from hard_ray.data.split_names import Choice, choose_splits
 from hard_ray.errors import DataError
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".parquet.gz", ".parquet.zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +35,63 @@ class Shards:
 
 
 def find_shards(config: ParquetData | WebDatasetData, suffix: str) -> Shards:
-    """The files with a suffix below the source's folder, and the split of each."""
+    """The files with a suffix below the source's folder, and the split of each, by its path.
+
+    Raises DataError if there is none, the split of one cannot be told, or one is in two splits by a link.
+    """
     root = require_folder(config.path)
-    found = sorted(path for path in root.rglob(f"*{suffix}") if path.is_file())
+    account = Account()
+    found = list_files(str(root), account.files, lambda path, _: _why_no_shard(path, suffix))
     if not found:
-        raise DataError(f"data.path {root}: holds no {suffix} file")
-    by_name: dict[str, list[Path]] = {}
-    for path in found:
-        by_name.setdefault(_split_of(path, root), []).append(path)
-    names = find_splits(config, sorted(by_name))
-    if not names:
-        return Shards(tuple(found), {})
+        raise DataError(
+            f"data.path {root}: holds no {suffix} file{account.files.seen}; set data.path to the folder of the shards, "
+            "or data.kind to what the folder holds"
+        )
+    found.sort(key=lambda listed: Path(listed.path))
+    paths = [os.path.relpath(listed.path, root) for listed in found]
+    names, kinds = name_shards(config, paths, where=f"data.path {root}")
+    choice = choose_splits(config, kinds, where=f"data.path {root}")
+    account.notes += choice.notes
+    name_of = dict(zip((listed.path for listed in found), names, strict=True))
+    if not choice.splits:
+        account.notes += [] if choice.notes else [f"no name of the {len(found)} files says a split: they are one pool"]
+        once = each_once(found, lambda _: "the pool", account.files)
+        account.files.used = len(once)
+        return Shards(tuple(Path(listed.path) for listed in once), {}, account)
+    return _chosen(
+        each_once(found, lambda path: f"the split {name_of[path]!r}", account.files), name_of, choice, account
+    )
+
+
+def _chosen(found: Sequence[Listed], name_of: Mapping[str, str], choice: Choice, account: Account) -> Shards:
+    """The files of the chosen splits, one split after the other."""
     files: list[Path] = []
     numbers: dict[str, list[int]] = {}
-    for split, name in names.items():
-        numbers[split] = list(range(len(files), len(files) + len(by_name[name])))
-        files += by_name[name]
-    return Shards(tuple(files), numbers)
+    for split, name in choice.splits.items():
+        own = [Path(listed.path) for listed in found if name_of[listed.path] == name]
+        numbers[split] = list(range(len(files), len(files) + len(own)))
+        files += own
+        account.origins[split] = f"{len(own):,} {'file' if len(own) == 1 else 'files'} named {name!r}, first {own[0]}"
+    for listed in found:
+        if name_of[listed.path] in choice.unused:
+            account.files.leave_out(choice.unused[name_of[listed.path]], listed.path)
+    account.files.used = len(files)
+    return Shards(tuple(files), numbers, account)
+
+
+def _why_no_shard(path: str, suffix: str) -> str:
+    """The reason why a file is no shard; raises DataError for a compressed one, which is not left out in silence."""
+    name = Path(path).name.lower()
+    if name.endswith(suffix):
+        return ""
+    if name.endswith(COMPRESSED):
+        raise DataError(
+            f"{path}: is compressed, and images are read from the middle of {suffix} files; unpack it "
+            f"(`gunzip`, `unzstd`, ...) so that its name ends in {suffix}, or move it out of data.path"
+        )
+    return TEMPORARY if suffix_of(name) in TEMPORARY_SUFFIXES else f"no {suffix} file"
 
 
 def rows_of_splits(splits_of_files: Mapping[str, list[int]], file_of_row: NDArray[np.integer[Any]]) -> dict[str, Rows]:
     """The rows of each split, from the file of each row."""
     return {split: np.flatnonzero(np.isin(file_of_row, numbers)) for split, numbers in splits_of_files.items()}
-
-
-def _split_of(path: Path, root: Path) -> str:
-    """The split that a file's path names: `train` for `root/train/x.tar` and `root/[data/]train-00000-of-00010.tar`."""
-    folder = path.parent.relative_to(root).parts
-    by_folder = folder[0] if folder and folder[0] != "data" else ""
-    return by_folder or re.split(r"[-_.]", path.name, maxsplit=1)[0]

@@ -2,61 +2,58 @@
 
 from __future__ import annotations
 
-import re
-import tarfile
 from pathlib import Path
 
 import numpy as np
 
 from hard_ray.config.data import WebDatasetData
 from hard_ray.data.index import FoundImages
-from hard_ray.data.layout import IMAGE_SUFFIXES
 from hard_ray.data.readers import TarReader
+from hard_ray.data.sources.samples import Sample, dots, read_samples
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
 from hard_ray.errors import DataError
 
 
 def find_webdataset(config: WebDatasetData) -> FoundImages:
-    """Index the members of every shard; images stay in the files."""
+    """Index the members of every shard; images stay in the files.
+
+    Raises DataError if a sample has several images or no label, or a file is no whole uncompressed tar file.
+    """
     shards = find_shards(config, ".tar")
-    files = shards.files
     file, offset, size, values = [], [], [], []
-    for number, path in enumerate(files):
-        for member, label in _samples(path, config):
+    unlabelled: dict[int, Sample] = {}
+    for number, path in enumerate(shards.files):
+        for sample in read_samples(path, config, shards.account.items):
+            if sample.label is None:
+                unlabelled[len(values)] = sample
             file.append(number)
-            offset.append(member.offset_data)
-            size.append(member.size)
-            values.append(label)
+            offset.append(sample.image.offset)
+            size.append(sample.image.size)
+            values.append(sample.label)
     reader = TarReader(
-        files, np.array(file, dtype=np.int32), np.array(offset, dtype=np.int64), np.array(size, dtype=np.int64)
+        shards.files, np.array(file, dtype=np.int32), np.array(offset, dtype=np.int64), np.array(size, dtype=np.int64)
     )
     splits = rows_of_splits(shards.splits, reader.file)
-    return FoundImages(reader, values, str(config.path), splits=splits, shard=reader.file, account=shards.account)
+    if unlabelled and list(unlabelled) != list(splits.get("test", ())):
+        row = next(iter(unlabelled))
+        raise DataError(_unlabelled(config, shards.files[file[row]], len(unlabelled), unlabelled[row]))
+    field = f", field {config.label_field!r} (data.label_field)" if config.label_field is not None else ""
+    return FoundImages(
+        reader,
+        values,
+        str(config.path),
+        splits=splits,
+        shard=reader.file,
+        account=shards.account,
+        label_from=f"member .{config.label_member} (data.label_key){field}",
+    )
 
 
-def _samples(path: Path, config: WebDatasetData) -> list[tuple[tarfile.TarInfo, int | str]]:
-    """The image member and the label of each sample; the members that share a key are one sample."""
-    images: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, int | str] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                key, _, suffix = member.name.rpartition("/")[2].partition(".")
-                key = f"{member.name.rpartition('/')[0]}/{key}"
-                if not member.isfile():
-                    continue
-                if f".{suffix.lower()}" in IMAGE_SUFFIXES:
-                    images[key] = member
-                elif suffix == config.label_key:
-                    stream = archive.extractfile(member)
-                    text = stream.read(1024).decode("utf-8", "replace").strip() if stream else ""
-                    labels[key] = int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as an uncompressed tar file ({error})") from None
-    unlabelled = [key for key in images if key not in labels]
-    if unlabelled:
-        raise DataError(
-            f"{path}: {len(unlabelled)} images have no member {unlabelled[0]!r}.{config.label_key}; "
-            "set data.label_key to the label's extension"
-        )
-    return [(member, labels[key]) for key, member in images.items()]
+def _unlabelled(config: WebDatasetData, path: Path, count: int, first: Sample) -> str:
+    """The message that images have no label, which only the whole test split may lack."""
+    where = f"member {first.image.key!r}.{config.label_member}"
+    if config.label_field is not None:
+        where, key = f"field {config.label_field!r} in {where}", "data.label_field to the label's field"
+    else:
+        key = "data.label_key to the label's extension"
+    return f"{path}: {count:,} images have no {where}; set {key}: {first.why_none}{dots([first.image])}"

@@ -24,6 +24,7 @@ from hard_ray.config.loader import absolute
 from hard_ray.config.networks import NetworkConfig, TeacherConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
+from hard_ray.data.account_text import say_account
 from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
@@ -80,6 +81,7 @@ def evaluate(
     config = absolute(target.config)
     check_suites([name for name in evaluation.suites if name != "adversarial"])
     index = build_index(config.data)
+    say_account(index, say)
     split = evaluation.split or index.final_split
     folder = RunFolder(output.expanduser().resolve())
     if not folder.evaluation.exists() and not is_vacant(folder.path):

@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
+from hard_ray.data.account_text import say_account
 from hard_ray.data.generated_set import open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex
@@ -69,6 +70,7 @@ def generate(
     check_output(folder)
     config, generation = absolute(config), absolute(generation)
     index = build_index(config.data)
+    say_account(index, say)
     if generation.split not in index.splits:
         known = suggestion(generation.split, list(index.splits))
         raise DataError(f"the data has no {generation.split} split; {known}")

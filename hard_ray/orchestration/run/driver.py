@@ -11,6 +11,7 @@ from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import absolute, validate
 from hard_ray.config.run import RunConfig, as_control, asks_teacher
 from hard_ray.config.teacher_training import teacher_run
+from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
@@ -83,6 +84,7 @@ class Driver:
         """Connect to Ray, train, and write the summary."""
         index = self.index
         self.check()
+        say_account(index, self.reporter.say)
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
         with connected(self.config.runtime, namespace=namespace, say=self.reporter.say) as cluster:
             self.config = resolve_runtime(self.config, cluster)
@@ -156,7 +158,7 @@ class Driver:
         """Write the summary and end the MLflow runs; return the reason if a part could not be sent."""
         description = None
         if status == "FINISHED":
-            summary = summarise(self.folder, self.config)
+            summary = summarise(self.folder, self.config, self.index)
             write_json(self.folder.summary, summary)
             description = markdown(summary, self.config)
         if tracking is None:

@@ -20,6 +20,7 @@ from hard_ray.config.loader import validate
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Base, Search, load_space
+from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
@@ -109,6 +110,7 @@ class SearchDriver:
     def run(self) -> SearchResult:
         """Start the cluster, the teacher and the trials, and write the results."""
         self.folder.stop_request.unlink(missing_ok=True)
+        say_account(self.index, self.say)
         namespace = f"hardray-tune-{self.folder.path.name}-{os.getpid()}"
         tracking = self._tracking()
         status = "FAILED"

@@ -140,7 +140,7 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_starts_nothing(tmp_path: P
 
 def test_the_command_ends_with_what_distill_wants(trained: Path):
     run = teacher_run(tiny_config(*RECIPE))
-    result = RunResult(trained, run, summarise(RunFolder(trained), run), None, None)
+    result = RunResult(trained, run, summarise(RunFolder(trained), run, build_index(run.data)), None, None)
     line = teaching_line(result, ["--preset", "digits", "data.img_size=16"])
     assert line.startswith("teach    hardray distill --preset digits data.img_size=16 teacher.model=hardray_cnn ")
     assert f"teacher.checkpoint={trained / 'student'}" in line

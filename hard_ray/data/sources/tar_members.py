@@ -1,0 +1,104 @@
+"""Members of a tar file: where each visible file lies in it, and an account of all others."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hard_ray.data.account import Tally
+from hard_ray.data.layout import HIDDEN, is_hidden, suffix_of
+from hard_ray.errors import DataError
+
+_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
+"""WebDataset's own rule: the key of a member ends at the first dot of its file name, and its extension begins there."""
+
+_META = re.compile(r"__[^/]*__($|/)")
+LARGEST_TAIL = 2**20
+"""Bytes behind the end of an archive that are looked at, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar file."""
+
+    key: str
+    """Shared by the members of one sample."""
+    extension: str
+    """In lower case: `jpg`, `seg.png`."""
+    name: str
+    offset: int
+    """The position of its first byte."""
+    size: int
+
+    @property
+    def suffix(self) -> str:
+        """The last part of the extension, with its dot."""
+        return suffix_of(f"x.{self.extension}")
+
+
+def read_members(path: Path, tally: Tally) -> list[Member]:
+    """The members that belong to samples, in their order; all others are entered in the tally with a reason.
+
+    Raises DataError if the file is no whole uncompressed tar file, or two members have one name.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = list(_members(archive, path, tally))
+            _check_end(path, archive.offset)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(
+            f"{path}: cannot be read as an uncompressed tar file ({error}); unpack it if it is compressed, or fetch or "
+            "write it again"
+        ) from None
+    names: set[tuple[str, str]] = set()
+    for member in members:
+        if (member.key, member.extension) in names:
+            raise DataError(
+                f"{path}: two members are named {member.name!r}, case of the extension aside; rename or remove one"
+            )
+        names.add((member.key, member.extension))
+    return members
+
+
+def _members(archive: tarfile.TarFile, path: Path, tally: Tally) -> Iterator[Member]:
+    for entry in archive:
+        if entry.isdir():
+            continue
+        tally.find(suffix_of(entry.name.rpartition("/")[2]))
+        where, named = f"{path}: {entry.name}", _NAME.match(entry.name)
+        reason = _why_no_member(entry)
+        if not reason and named is None:
+            reason = "a member whose name has no extension"
+        if reason or named is None:
+            tally.leave_out(reason, where)
+        elif entry.issparse():
+            raise DataError(
+                f"{where} is a sparse member, whose bytes do not follow one another; write it without --sparse"
+            )
+        else:
+            yield Member(named[1], named[2].lower(), entry.name, entry.offset_data, entry.size)
+
+
+def _why_no_member(entry: tarfile.TarInfo) -> str:
+    """The reason why an entry is no member of a sample; empty if it may be one."""
+    if any(is_hidden(part) for part in entry.name.split("/")):
+        return HIDDEN
+    if _META.match(entry.name):
+        return "a member of WebDataset's own"
+    if entry.islnk() or entry.issym():
+        return "a link in a tar file (write it with `tar --dereference --hard-dereference`)"
+    return "" if entry.isreg() else "no regular file"
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Raise DataError if something follows the archive's end: a damaged header, or a second archive."""
+    with path.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(LARGEST_TAIL).strip(b"\0"):
+            raise DataError(
+                f"{path}: more follows after byte {end:,}, where the archive ends or is damaged; fetch it again, or "
+                "write joined archives as one (`cat` does not join them)"
+            )
