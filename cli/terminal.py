@@ -44,6 +44,8 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
     """Print rows of a heading and a text."""
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is longer than the line is not cut off
     for heading, text in rows:
         table.add_row(heading, escape(text))
     console.print(table)

@@ -18,8 +18,9 @@ from rich.table import Table
 
 from hard_ray.errors import HardrayError
 
+from ..data_account import data_lines
 from ..options import Files, Overrides, Preset, load
-from ..terminal import console
+from ..terminal import console, print_pairs
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -37,11 +38,17 @@ def doctor(
     preset: Preset = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster to check as well.")] = None,
     output: Annotated[Path | None, typer.Option(help="A folder that every node of the cluster must see.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of data, or a configuration file: only list what it holds and lacks.")
+    ] = None,
 ) -> None:
     """Check this machine, and a cluster if one is given.
 
     With a configuration, also check that the cluster has everything the run reserves.
     """
+    if data is not None:
+        print_pairs(data_lines(data, config, preset, overrides))
+        return
     loaded = load(config, preset, overrides) if config or preset or overrides else None
     checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
     findings = [finding for check in checks for finding in check()]

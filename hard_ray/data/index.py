@@ -80,11 +80,15 @@ def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
     """Return the index; raises DataError if a split is empty, or the training split has fewer than two classes."""
     for split, rows in index.splits.items():
         if not len(rows):
-            raise DataError(f"{where}: the {split} split holds no image")
+            otherwise = "" if split == "train" else f", or set data.{split}_split=false to do without it"
+            raise DataError(f"{where}: the {split} split holds no image; put its images there{otherwise}")
     found = np.unique(index.labels[index.splits["train"]])
     if len(index.classes) < 2 or len(found) < 2:
         only = index.classes[int(found[0])] if len(found) else "none"
-        raise DataError(f"{where}: the training split has one class only ({only!r}); a classifier needs two or more")
+        raise DataError(
+            f"{where}: the training split has one class only ({only!r}); a classifier needs two or more; add the "
+            "images of others"
+        )
     return index
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -134,7 +135,7 @@ def tally_hidden(entry: os.DirEntry[str], tally: Tally) -> None:
     """Enter a hidden file, or each file below a hidden folder, as left out."""
     below = [entry.path]
     if entry.is_dir(follow_symlinks=False):
-        below = [os.path.join(where, name) for where, _, names in os.walk(entry.path) for name in names]
+        below = [os.path.join(where, name) for where, _, names in sorted(os.walk(entry.path)) for name in names]
     for path in below:
         tally.find(suffix_of(os.path.basename(path)))
         tally.leave_out(HIDDEN, path)
@@ -183,9 +184,9 @@ class _Walk:
                 yield from self._below(link.path)
 
     def _below(self, folder: str) -> Iterator[tuple[str, bool]]:
-        waiting = [folder]
+        waiting = deque([folder])
         while waiting:
-            folder = waiting.pop()
+            folder = waiting.popleft()
             self.listed.add(identity(folder))
             for entry in scan(folder):
                 if is_hidden(entry.name):

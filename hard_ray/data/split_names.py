@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hard_ray.config.data import HuggingFaceData, ImageFolderData, ParquetData, WebDatasetData
@@ -15,7 +15,9 @@ FilesConfig = ImageFolderData | ParquetData | WebDatasetData | HuggingFaceData
 
 WORDS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training", "trainset", "trainval", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "valset", "validset", "dev", "devel", "eval", "evaluation"), "val"),
+    **dict.fromkeys(
+        ("val", "valid", "validation", "validate", "valset", "validset", "dev", "devel", "eval", "evaluation"), "val"
+    ),
     **dict.fromkeys(("test", "testing", "testset", "tst", "holdout", "heldout"), "test"),
 }
 """The split that a word in a name says."""
@@ -41,7 +43,7 @@ NEUTRAL_WORDS = frozenset(
 def words_of(name: str) -> list[str]:
     """The words of a name in lower case, with numbers cut off: `trainImages_2017-x` is train, images, x."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    name = re.sub(r"(?i)held[-_ ]out", "heldout", re.sub(r"(?i)hold[-_ ]out", "holdout", name))
+    name = re.sub(r"(?i)(train|held|hold)[-_+ ](val|out)", r"\1\2", name)
     return [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
 
 
@@ -59,20 +61,44 @@ def whole_kind(name: str) -> SplitName | None:
 def cleaned(name: str) -> str:
     """A shard's or folder's name without its numbering: `imagenet1k-train` of `imagenet1k-train-0003-of-0040`.
 
-    Once a word says the split, numbers, hashes and neutral words after it are dropped.
+    Where a word says the split, numbers, hashes and neutral words beside it are dropped; other names stay as they are.
     """
-    parts = [part for part in re.split(r"[-_.= ]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) if part]
+    parts = re.findall(r"[-_.= ]*[^-_.= ]+", name)
     said = next((place for place, part in enumerate(parts) if kinds_in(part)), None)
     if said is None:
         return name
-    before = [part for part in parts[:said] if part.lower() not in NEUTRAL_WORDS and not part.isdigit()]
-    after = [part for part in parts[said + 1 :] if part.lower() not in NEUTRAL_WORDS and not _is_number(part)]
-    return "-".join([*before, re.sub(r"\d+$", "", parts[said]), *after])
+    before = [part for part in parts[:said] if not _is_neutral(part) and not _plain(part).isdigit()]
+    after = [part for part in parts[said + 1 :] if not _is_neutral(part) and not _is_number(_plain(part))]
+    return "".join([*before, re.sub(r"\d+$", "", parts[said]), *after]).lstrip("-_.= ")
+
+
+def _plain(part: str) -> str:
+    return part.lstrip("-_.= ")
+
+
+def _is_neutral(part: str) -> bool:
+    return _plain(part).lower() in NEUTRAL_WORDS
 
 
 def _is_number(part: str) -> bool:
     """Whether a part of a name numbers a shard: digits, or a hash."""
     return any(letter.isdigit() for letter in part) or bool(re.fullmatch(r"[0-9a-f]{6,}", part))
+
+
+def refuse_splits_in(names: Iterable[str], *, where: str) -> None:
+    """Raise DataError if the images of a pool all have names that say splits, and not the same: it would mix them."""
+    kinds: set[SplitName] = set()
+    for name in names:
+        said = set().union(*(kinds_in(part) for part in name.split("/")))
+        if not said:
+            return
+        kinds |= said
+    if len(kinds) > 1:
+        raise DataError(
+            f"{where}: no folder or file of the data says a split, but every image's name says "
+            f"{' or '.join(sorted(kinds))}, and a split by chance would mix them; move the images to folders or files "
+            "of these names, or set data.train_split=false to mix them"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +123,7 @@ def choose_splits(
     Raises DataError if a split cannot be told, or a configured one is not there.
     """
     if config.train_split is False:
-        return Choice(notes=(f"data.train_split is false: {some(sorted(kinds))} are one pool",))
+        return Choice(notes=("data.train_split is false: all images are one pool",))
     train = _training(config, kinds, where)
     if train is None:
         return Choice()
@@ -108,25 +134,36 @@ def choose_splits(
             splits[split] = name
     _refuse_overlap(config, splits, where)
     notes = tuple(
-        f"{name!r} is taken for the {split} split; data.{split}_split says otherwise"
+        f"{name!r} is taken for the {split} split; set data.{split}_split to choose another"
         for split, name in splits.items()
         if set(words_of(name)) & {"eval", "evaluation", "holdout", "heldout", "trainval"}
     )
     return Choice(splits, _others(config, kinds, splits, where), notes)
 
 
+def _is_complete(config: FilesConfig) -> bool:
+    """Whether all three splits are configured, so that nothing is left to tell."""
+    return config.val_split is not None and config.test_split is not None
+
+
+def _is_more(name: str) -> bool:
+    """Whether a name of training images says that they come on top of others: `trainval`, `train_extra`."""
+    return "trainval" in words_of(name) or bool(EXTRA_WORDS & set(words_of(name)))
+
+
 def _training(config: FilesConfig, kinds: Mapping[str, SplitName | None], where: str) -> str | None:
     """The name of the training split; None if the names are no splits."""
-    if config.train_split in kinds:
+    known = sorted(name for name, kind in kinds.items() if kind == "train" and not _is_more(name))
+    if config.train_split in kinds and (config.train_split != "train" or len(known) < 2 or _is_complete(config)):
         return str(config.train_split)
     names = some(sorted(kinds))
     if config.train_split != "train":
         raise DataError(f"{where}: data.train_split {config.train_split!r} is not among {names}; set it to one of them")
-    known = [name for name, kind in kinds.items() if kind == "train"]
+    known = known or sorted(name for name, kind in kinds.items() if kind == "train")
     if len(known) > 1:
         raise DataError(
-            f"{where}: {len(known)} names say a training split, {some(sorted(known))}; set data.train_split to one of "
-            "them, or data.path to the folder that holds one"
+            f"{where}: {len(known)} names say a training split, {some(known)}; set data.train_split to one of them "
+            "(and for 'train' itself data.val_split and data.test_split too), or data.path to the folder of one"
         )
     if known:
         return known[0]
@@ -180,7 +217,6 @@ def _others(
     config: FilesConfig, kinds: Mapping[str, SplitName | None], splits: Mapping[SplitName, str], where: str
 ) -> dict[str, str]:
     """The reason for each name that is not used; raises DataError for a name that says nothing."""
-    is_complete = config.val_split is not None and config.test_split is not None
     unused: dict[str, str] = {}
     for name, kind in kinds.items():
         if name in splits.values():
@@ -189,14 +225,15 @@ def _others(
             unused[name] = f"the split {name!r}: data.{kind}_split is false"
         elif kind is not None:
             unused[name] = f"the split {name!r}: data.{kind}_split is {splits.get(kind, 'another')!r}"
-        elif is_complete or EXTRA_WORDS & set(words_of(name)):
+        elif _is_complete(config) or EXTRA_WORDS & set(words_of(name)):
             unused[name] = f"the split {name!r}: it is neither train, val nor test"
     unknown = sorted(set(kinds) - set(splits.values()) - set(unused))
     if unknown:
         chosen = " ".join(f"data.{split}_split={splits.get(split, 'false')}" for split in ("train", "val", "test"))
         raise DataError(
             f"{where}: beside {some(sorted(splits.values()))} there is {some(unknown)}, which says no split; "
-            f"set all three splits to leave it out ({chosen}), or move it away"
+            f"set all three splits to leave it out ({chosen}), data.train_split=false if these are no splits, or move "
+            "it away"
         )
     return unused
 

@@ -17,6 +17,7 @@ from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
 from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
 from hard_ray.data.readers import FileReader
 from hard_ray.data.sources.split_folders import class_name, find_split_folders
+from hard_ray.data.split_names import refuse_splits_in
 from hard_ray.errors import DataError
 
 
@@ -34,6 +35,8 @@ def find_image_folder(config: ImageFolderData) -> FoundImages:
     listing.keep_each_once()
     listing.refuse_empty()
     listing.refuse_broken(config.max_bad_fraction)
+    if splits.is_pool and config.train_split is not False:
+        refuse_splits_in((Path(image.path).name for image in listing.images), where=f"data.path {root}")
     listing.note_classes()
     return listing.found(is_pool=splits.is_pool)
 
@@ -49,10 +52,13 @@ class _Listing:
     images: list[Listed] = field(default_factory=list)
     class_of: list[str] = field(default_factory=list)
     split_of: list[SplitName] = field(default_factory=list)
+    splits: list[SplitName] = field(default_factory=list)
+    """Those that were added."""
 
     def add(self, split: SplitName, folder: str) -> None:
         """List a split; the training split comes first and has all classes."""
         tally_files_in(folder, self.account.files, "in no class folder")
+        self.splits.append(split)
         folders = self._by_class(folder)
         if split == "train":
             self.classes = sorted(folders)
@@ -125,9 +131,9 @@ class _Listing:
     def note_classes(self) -> None:
         """Note classes without images, and those whose names are easily confused."""
         counts = Counter(zip(self.split_of, self.class_of, strict=True))
-        for split in dict.fromkeys(self.split_of):
+        for split in self.splits:
             empty = [name for name in self.classes if not counts[split, name]]
-            if empty:
+            if empty and len(empty) < len(self.classes):
                 self.account.notes.append(f"{len(empty)} classes have no image in {split}: {some(empty)}")
         alike: dict[str, list[str]] = {}
         for name in self.classes:
@@ -146,7 +152,7 @@ class _Listing:
         reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
         labels = [number[name] for name in self.class_of]
         split_of = np.array(self.split_of)
-        splits = {} if is_pool else {split: np.flatnonzero(split_of == split) for split in dict.fromkeys(self.split_of)}
+        splits = {} if is_pool else {split: np.flatnonzero(split_of == split) for split in self.splits}
         return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
 
 

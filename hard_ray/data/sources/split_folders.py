@@ -46,7 +46,23 @@ def find_split_folders(config: ImageFolderData, root: str, account: Account) -> 
         level.tally_others([only], account)
         base = f"{base}/{only}"
         account.notes.append(f"all images lie below {base}, so classes or splits are looked for there")
+    _refuse_splits_below(_Level.of(base))
+    why = "data.train_split is false" if config.train_split is False else f"no folder in {base} says a split"
+    account.notes.append(f"{why}: all images are one pool, which is split by data.split_seed")
     return SplitFolders({"train": base}, is_pool=True)
+
+
+def _refuse_splits_below(level: _Level) -> None:
+    """Raise DataError if folders that would be classes hold splits: several data sets, or splits within classes."""
+    for name in level.filled:
+        below = folders_in(f"{level.path}/{name}")
+        kinds = {whole_kind(each) for each in below}
+        if "train" in kinds and kinds & {"val", "test"}:
+            raise DataError(
+                f"data.path {level.path}: {len(level.filled)} folders hold images, and {name!r} holds {some(below)}, "
+                f"which are splits; set data.path to {level.path}/{name} if it is the data set, or move the images to "
+                "SPLIT/CLASS/IMAGE if it is a class"
+            )
 
 
 def class_name(folder: str) -> str:

@@ -11,6 +11,7 @@ from hard_ray.data.index import FoundImages
 from hard_ray.data.readers import TarReader
 from hard_ray.data.sources.samples import Sample, dots, read_samples
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
+from hard_ray.data.split_names import refuse_splits_in
 from hard_ray.errors import DataError
 
 
@@ -22,6 +23,7 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
     shards = find_shards(config, ".tar")
     file, offset, size, values = [], [], [], []
     unlabelled: dict[int, Sample] = {}
+    keys: list[str] = []
     for number, path in enumerate(shards.files):
         for sample in read_samples(path, config, shards.account.items):
             if sample.label is None:
@@ -30,9 +32,13 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
             offset.append(sample.image.offset)
             size.append(sample.image.size)
             values.append(sample.label)
+            if not shards.splits:
+                keys.append(sample.image.key)
     reader = TarReader(
         shards.files, np.array(file, dtype=np.int32), np.array(offset, dtype=np.int64), np.array(size, dtype=np.int64)
     )
+    if config.train_split is not False:
+        refuse_splits_in(keys, where=f"data.path {config.path}")
     splits = rows_of_splits(shards.splits, reader.file)
     if unlabelled and list(unlabelled) != list(splits.get("test", ())):
         row = next(iter(unlabelled))
