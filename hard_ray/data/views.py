@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hard_ray.config.data import DataConfig
+from hard_ray.data.depth import UnknownRangeError, to_eight_bits
+from hard_ray.data.metadata import orientation_of, turned, without_metadata
 from hard_ray.data.readers import Picture, open_picture
 
 _RESAMPLING = {
@@ -30,22 +33,29 @@ class UnreadableImageError(Exception):
 
 
 def decode(picture: Picture, *, in_chans: int) -> Image.Image:
-    """Decode a picture to grey or RGB, upright.
+    """Decode a picture to grey or RGB of 8 bits, upright, as `data.depth` and `data.metadata` say.
 
-    Palette, CMYK, 16-bit and transparent pictures are converted; EXIF rotation is applied. Raises UnreadableImageError
-    if it is truncated, not an image, larger than Pillow's limit, or fails to decode otherwise.
+    Of several frames or pages the first is used. Raises UnreadableImageError if it is truncated, not an image, larger
+    than Pillow's limit, of an unknown range of values, or fails to decode otherwise.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = ImageOps.exif_transpose(open_picture(picture))
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            return image.convert("L" if in_chans == 1 else "RGB")
+        return _decoded(picture, in_chans)
+    except UnknownRangeError as error:
+        raise UnreadableImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, ...
+        for encoded in without_metadata(picture) if isinstance(picture, bytes) else ():
+            with suppress(Exception):  # then the first error says more
+                return _decoded(encoded, in_chans)
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(picture: Picture, in_chans: int) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are about metadata, and `PYTHONWARNINGS=error` would make them errors
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = open_picture(picture)
+        converted = to_eight_bits(image, in_chans=in_chans)
+        return turned(converted, orientation_of(image))
 
 
 def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
