@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from hard_ray.data.cells import bytes_of
 from hard_ray.data.safe_parquet import open_parquet, read_parquet
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
@@ -84,10 +85,22 @@ class ParquetReader:
     group_start: NDArray[np.int64]
     """The first row of each row group, and at the end the number of rows."""
     column: str
+    kept: NDArray[np.int64] | None = None
+    """Where rows are left out: the place of each row among all of the files."""
 
     @classmethod
-    def of(cls, files: Sequence[Path], group_rows: Sequence[Sequence[int]], column: str) -> ParquetReader:
-        """A reader of `files`; `group_rows` holds the sizes of each file's row groups."""
+    def of(
+        cls,
+        files: Sequence[Path],
+        group_rows: Sequence[Sequence[int]],
+        column: str,
+        *,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> ParquetReader:
+        """A reader of `files`; `group_rows` holds the sizes of each file's row groups.
+
+        `kept` says which of their rows are used; None: all.
+        """
         counts = [len(rows) for rows in group_rows]
         return cls(
             tuple(files),
@@ -95,11 +108,12 @@ class ParquetReader:
             np.concatenate([np.arange(count) for count in counts]).astype(np.int64),
             np.concatenate([[0], np.cumsum(np.concatenate(group_rows))]).astype(np.int64),
             column,
+            None if kept is None or kept.all() else np.flatnonzero(kept),
         )
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The encoded bytes; each row group is read once, and an error in it is the picture of all its rows."""
-        wanted = np.asarray(rows)
+        wanted = self._places(rows)
 
         def of_group(group: int, positions: NDArray[np.int64]) -> list[Picture]:
             values = _read_row_group(self.files[self.group_file[group]], int(self.group_index[group]), self.column)
@@ -109,9 +123,15 @@ class ParquetReader:
 
     def name(self, row: int) -> str:
         """The file, the row group and the row in it."""
-        group = int(np.searchsorted(self.group_start, row, side="right") - 1)
+        (place,) = self._places([row])
+        group = int(np.searchsorted(self.group_start, place, side="right") - 1)
         path = self.files[self.group_file[group]]
-        return f"{path}[group {self.group_index[group]}, row {row - self.group_start[group]}]"
+        return f"{path}[group {self.group_index[group]}, row {place - self.group_start[group]}]"
+
+    def _places(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """Places of rows among all of the files."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        return wanted if self.kept is None else self.kept[wanted]
 
 
 def _read_together(
@@ -135,11 +155,10 @@ def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
     return read_parquet(open_parquet(path), [column], group).column(column)
 
 
-def encoded(value: Any) -> Picture:
+def encoded(cell: Any) -> Picture:
     """The bytes in a cell, which is binary or Hugging Face's struct of bytes and path."""
-    if isinstance(value, dict):
-        value = value.get("bytes")
-    return value if isinstance(value, bytes) else OSError("the cell holds no encoded image")
+    found = bytes_of(cell)
+    return OSError("the cell holds no encoded image") if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,3 +58,23 @@ def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | N
     if len(table) != (rows := sum(parquet.metadata.row_group(number).num_rows for number in groups)):
         raise OSError(f"has {len(table)} rows, and {rows} according to its metadata")
     return table
+
+
+def first_rows(parquet: pq.ParquetFile, column: str) -> list[Any]:
+    """The first few cells of a column; raises OSError if they cannot be read."""
+    try:
+        batch = next(parquet.iter_batches(ROWS_AT_A_TIME, columns=[column], use_threads=False), None)
+        return [] if batch is None else batch.column(column).to_pylist()
+    except _ERRORS as error:
+        raise OSError(readable(error)) from None
+
+
+def nulls(parquet: pq.ParquetFile, column: str, group: int) -> int | None:
+    """How many cells of a column are empty in a row group, or the bytes in them; None if the file does not tell."""
+    found = parquet.metadata.row_group(group)
+    for number in range(found.num_columns):
+        part = found.column(number)
+        if part.path_in_schema in (column, f"{column}.bytes"):
+            statistics = part.statistics
+            return statistics.null_count if statistics is not None and statistics.has_null_count else None
+    return None

@@ -3,38 +3,81 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress, pairwise, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hard_ray.config.data import ParquetData
+from hard_ray.data.account import Account
+from hard_ray.data.cells import bytes_of, check_image_type, check_label_type, path_of
 from hard_ray.data.index import FoundImages
 from hard_ray.data.readers import ParquetReader
-from hard_ray.data.safe_parquet import group_rows, open_parquet, read_parquet
+from hard_ray.data.safe_parquet import first_rows, group_rows, nulls, open_parquet, read_parquet
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
 from hard_ray.errors import DataError
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What the index needs of a file."""
+
+    path: Path
+    groups: list[int]
+    """The rows of each row group."""
+    labels: list[Any]
+    kind: str
+    """The kind of its labels."""
+    names: tuple[str, ...] | None
+    """Class names in its metadata."""
+    empty: NDArray[np.int64]
+    """Rows without an image."""
+
+
 def find_parquet(config: ParquetData) -> FoundImages:
-    """Index row groups and labels; images stay in the files."""
+    """Index row groups and labels; images stay in the files. Rows without an image are left out."""
     shards = find_shards(config, ".parquet")
-    files = shards.files
-    groups, labels = [], []
-    for path in files:
-        try:
-            parquet = open_parquet(path)
-            _require_columns(parquet, config, path)
-            labels.append(read_parquet(parquet, [config.label_column]).column(config.label_column).to_pylist())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
-        groups.append(group_rows(parquet))
-    reader = ParquetReader.of(files, groups, config.image_column)
-    file_of_row = np.repeat(np.arange(len(files)), [len(part) for part in labels])
-    values = [value for part in labels for value in part]
+    files = [_read(path, config) for path in shards.files]
+    _refuse_differences(files, config)
+    sizes = [len(file.labels) for file in files]
+    kept = np.ones(sum(sizes), dtype=bool)
+    for file, start in zip(files, np.cumsum([0, *sizes]), strict=False):
+        kept[start + file.empty] = False
+    _enter(shards.account, files, config)
+    reader = ParquetReader.of(
+        [file.path for file in files], [file.groups for file in files], config.image_column, kept=kept
+    )
+    values = list(compress(_all_labels(files), kept.tolist()))
+    file_of_row = np.repeat(np.arange(len(files)), sizes)[kept]
     splits = rows_of_splits(shards.splits, file_of_row)
-    names = _label_names(open_parquet(files[0]), config)
+    names = next((file.names for file in files if file.names), None)
     return FoundImages(reader, values, str(config.path), names, splits, file_of_row.astype(np.int32), shards.account)
+
+
+def _all_labels(files: Sequence[_File]) -> list[Any]:
+    return [value for file in files for value in file.labels]
+
+
+def _read(path: Path, config: ParquetData) -> _File:
+    try:
+        parquet = open_parquet(path)
+        _require_columns(parquet, config, path)
+        kind = _check_types(parquet, config, path)
+        labels = read_parquet(parquet, [config.label_column]).column(config.label_column).to_pylist()
+        names, empty = _label_names(parquet, config), _empty_rows(parquet, config, path)
+        return _File(path, group_rows(parquet), labels, kind, names, empty)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as Parquet ({error}); write the file again, or move it out of data.path"
+        ) from None
 
 
 def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> None:
@@ -43,6 +86,85 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
         column = getattr(config, key)
         if column not in names:
             raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}")
+
+
+def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> str:
+    """Refuse columns that hold no images or labels; return the kind of labels."""
+    schema = parquet.schema_arrow
+
+    def example(column: str) -> Any:
+        return next((cell for cell in first_rows(parquet, column) if cell is not None), None)
+
+    for column, check in ((config.image_column, check_image_type), (config.label_column, check_label_type)):
+        kind = check(schema.field(column).type, where=str(path), column=column, example=partial(example, column))
+    return str(kind)
+
+
+def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> NDArray[np.int64]:
+    """The rows whose cell is empty, as far as the file's statistics tell that there are any."""
+    rows: list[int] = []
+    start, column, kind = 0, config.image_column, parquet.schema_arrow.field(config.image_column).type
+    for group, size in enumerate(group_rows(parquet)):
+        if (count := nulls(parquet, column, group)) is None and not group and pa.types.is_struct(kind):
+            _refuse_paths(first_rows(parquet, column), start, config, path)
+        elif count:
+            cells = read_parquet(parquet, [column], group).column(column).to_pylist()
+            _refuse_paths(cells, start, config, path)
+            rows += [start + row for row, cell in enumerate(cells) if bytes_of(cell) is None]
+        start += size
+    return np.array(rows, dtype=np.int64)
+
+
+def _refuse_paths(cells: Sequence[Any], start: int, config: ParquetData, path: Path) -> None:
+    named = [(row, found) for row, cell in enumerate(cells) if (found := path_of(cell))]
+    if named:
+        row, found = named[0]
+        raise DataError(
+            f"{path}: data.image_column {config.image_column!r} holds paths without bytes in {len(named)} of the "
+            f"{len(cells)} rows from {start} on, first {found!r} in row {start + row}; want the encoded images "
+            "themselves. Write their bytes into the cells, or use the files: data.kind=image_folder if folders are "
+            "their classes, or data.kind=huggingface data.name=FOLDER, which reads files below its folder"
+        )
+
+
+def _refuse_differences(files: Sequence[_File], config: ParquetData) -> None:
+    """Refuse files whose labels mean different classes."""
+    where = f"data.label_column {config.label_column!r}"
+    for kind in ("numbers", "names"):
+        first, other = (
+            next((file for file in files if (file.kind == kind) is wanted), None) for wanted in (True, False)
+        )
+        if first and other and other.kind != "none":
+            raise DataError(
+                f"{where} holds {kind} in {first.path}, and {other.kind} in {other.path}; want the same in every file: "
+                "write one of them anew"
+            )
+    for before, after in pairwise(file for file in files if file.names):
+        if before.names != after.names:
+            pairs = zip_longest(before.names or (), after.names or ())
+            place, (one, other_one) = next(found for found in enumerate(pairs) if found[1][0] != found[1][1])
+            raise DataError(
+                f"{where}: class {place} is {one!r} in the metadata of {before.path}, and {other_one!r} in that of "
+                f"{after.path}; want the same classes in every file: write one of them anew"
+            )
+
+
+def _enter(account: Account, files: Sequence[_File], config: ParquetData) -> None:
+    """Enter the rows, those without an image, and labels that are numbers in words."""
+    rows = sum(len(file.labels) for file in files)
+    account.items.found[config.image_column] += rows
+    for file in files:
+        if len(file.empty):
+            first = f"{file.path}, row {file.empty[0]}"
+            account.items.leave_out("no image in the cell", first, count=len(file.empty))
+    account.items.used = rows - sum(len(file.empty) for file in files)
+    texts = {value for value in _all_labels(files) if isinstance(value, str)}
+    if len(texts) > 10 and all(re.fullmatch(r"\d+", text) for text in texts):
+        first = ", ".join(repr(text) for text in sorted(texts)[:3])
+        account.notes.append(
+            f"data.label_column {config.label_column!r} holds numbers as text: they are names of classes, in the order "
+            f"of text ({first}, ...); write integers to have their own order"
+        )
 
 
 def _label_names(parquet: pq.ParquetFile, config: ParquetData) -> tuple[str, ...] | None:
