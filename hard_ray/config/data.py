@@ -151,6 +151,26 @@ class TorchvisionData(_Images):
     """Folder that torchvision reads from and downloads to."""
     download: bool = True
     """Whether a missing data set is downloaded."""
+    train_split: str | None = None
+    """Name of the training split; unset: `train`, or `trainval` or `train-standard` where the class has no `train`."""
+    val_split: str | Literal[False] | None = None
+    """Name of the validation split; unset: `val` or `valid` if the class has it, else split off by seed. `false`: split
+    off by seed."""
+    test_split: str | Literal[False] | None = None
+    """Name of the test split; unset: `test` if the class has it. `false`: none."""
+    arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further arguments of the class, for example `{split: letters}` for EMNIST or `{annotation_level: family}`."""
+
+    @model_validator(mode="after")
+    def _arguments_are_free(self) -> TorchvisionData:
+        keys = {"root": "path", "download": "download", "train": "train_split"}
+        for argument, key in keys.items():
+            if argument in self.arguments:
+                raise ValueError(f"arguments holds {argument!r}; set data.{key} instead")
+        for argument in ("transform", "target_transform", "transforms", "loader"):
+            if argument in self.arguments:
+                raise ValueError(f"arguments holds {argument!r}, which is no plain value; remove it")
+        return self
 
 
 class HuggingFaceData(_Files):

@@ -25,7 +25,6 @@ def check_image_type(kind: pa.DataType, *, where: str, column: str, example: Exa
     They can if they are bytes, lists of bytes, or structs with such a field `bytes`, as the `datasets` library writes.
     """
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    found = f"{kind}"
     if types.is_struct(kind):
         names = [field.name for field in kind]
         found = f"structs of {', '.join(names)}"
@@ -34,9 +33,10 @@ def check_image_type(kind: pa.DataType, *, where: str, column: str, example: Exa
             found = f"structs whose field `bytes` is {kind}"
             if types.is_null(kind):
                 return
+    else:
+        found = f"{kind}" if _holds_bytes(kind) else f"{kind}{_shown(example)}"
     if _holds_bytes(kind):
         return
-    found += _shown(example)
     raise DataError(
         f"{where}: data.image_column {column!r} holds {found}; want encoded images (PNG, JPEG, ...) as binary, or a "
         f"struct with the field `bytes`; {_image_remedy(kind)}"

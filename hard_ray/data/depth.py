@@ -66,7 +66,8 @@ def _from_sixteen(image: Image.Image) -> Image.Image:
 
 def _from_pgm(image: Image.Image) -> Image.Image:
     """Scale the values of a PGM file with more than 8 bits, which Pillow scaled to 16 from the file's own maximum."""
-    arguments = image.tile[0].args if image.tile else ()  # until the pixels are loaded
+    tiles = getattr(image, "tile", [])  # empty once the pixels are loaded
+    arguments = tiles[0].args if tiles else ()
     own = arguments[1] if isinstance(arguments, tuple) and len(arguments) == 2 else _SIXTEEN
     values = np.asarray(image)
     eight = values >> 8 if own == _SIXTEEN else np.rint(values / 257)
