@@ -117,6 +117,11 @@ def encode_labels(found: FoundImages) -> tuple[tuple[str, ...], NDArray[np.int64
     if all(isinstance(value, int) for value in values):
         count = max(len(names), max(values, default=-1) + 1)
         classes = names if names and len(names) == count else tuple(str(number) for number in range(count))
+        if names and classes != names:
+            found.account.notes.append(
+                f"{found.where}: {len(names):,} class names, but labels up to {count - 1:,}: classes are called by "
+                f"their numbers; correct the names, or {found.label_from}"
+            )
         return classes, np.array(values, dtype=np.int64)
     number_at = next((row for row, value in enumerate(values) if isinstance(value, int)), None)
     if number_at is not None:

@@ -59,7 +59,16 @@ def find_parquet(config: ParquetData) -> FoundImages:
     file_of_row = np.repeat(np.arange(len(files)), sizes)[kept]
     splits = rows_of_splits(shards.splits, file_of_row)
     names = next((file.names for file in files if file.names), None)
-    return FoundImages(reader, values, str(config.path), names, splits, file_of_row.astype(np.int32), shards.account)
+    return FoundImages(
+        reader,
+        values,
+        str(config.path),
+        names,
+        splits,
+        file_of_row.astype(np.int32),
+        shards.account,
+        label_from=f"column {config.label_column!r} (data.label_column)",
+    )
 
 
 def _all_labels(files: Sequence[_File]) -> list[Any]:

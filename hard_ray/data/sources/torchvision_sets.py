@@ -141,16 +141,16 @@ def find_torchvision(config: TorchvisionData) -> FoundImages:
         files += paths
         classes[where] = [_class_name(each) for each in getattr(data, "classes", ())]
     names = _agreed(classes)
-    count = max((label for label in labels if label is not None), default=-1) + 1
     return FoundImages(
         FileReader(source.folder, pa.array(files, pa.large_string()))
         if len(files) == len(labels)
         else TorchvisionReader(source, tuple(starts)),
         labels,
         source.where,
-        names if len(names) == count else None,
+        names or None,
         splits,
         account=account,
+        label_from=f"the label that {config.name} gives",
     )
 
 
