@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import glob
@@ -83,10 +84,23 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file that a user wrote: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+
+    Raises OSError, or ValueError if it is neither.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not {encoding.removesuffix('-sig').upper()} (byte {error.start:,})") from None
+
+
 def read_json(path: Path, default: Any = None) -> Any:
     """Read a JSON file; `default` if it does not exist; ValueError: it is not JSON, or nested too deeply."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         return default
     except RecursionError:

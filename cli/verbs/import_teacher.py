@@ -59,6 +59,7 @@ def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
         f"mean {_numbers(network.contract.mean)}  std {_numbers(network.contract.std)}",
         f"folder   {escape(str(folder))}",
         *_names_line(made),
+        *(f"weights  {escape(note)}" for note in made.notes),
         "",
         "fine-tune it on your images first:",
         f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 
 from hard_ray.config.data import DataConfig
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
-from hard_ray.errors import ModelError, suggestion
+from hard_ray.errors import ModelError, readable, suggestion
+from hard_ray.networks.class_names import read_names
+from hard_ray.networks.misfit import settings
 from hard_ray.networks.weights import add_weights, load_weights
 
 
@@ -51,6 +54,8 @@ class Network(nn.Module):
     outputs: Tensor | None
     has_new_head: bool
     """Whether the class head is newly initialised, unlike the other weights."""
+    notes: tuple[str, ...]
+    """What was chosen in the file of the weights, and what was left out, a sentence each."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
         """Wrap a model; `outputs` selects and orders its classes, None keeps them."""
@@ -61,7 +66,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
-        self.has_new_head = False
+        self.has_new_head, self.notes = False, ()
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
@@ -110,14 +115,16 @@ def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "stud
     """A network with one output per class of the data; raises ModelError if it is unknown, or weights do not fit."""
     if isinstance(config, StudentConfig) and config.new_head:
         return _with_fitting_head(config, images, role=role)
-    model = _create(config, images, num_classes=len(images.classes), role=role)
+    model, notes = _create(config, images, num_classes=len(images.classes), role=role)
     if model.num_classes != len(images.classes):
         raise ModelError(
             f"{role}.model {config.model} has {model.num_classes} outputs, the data has "
             f"{len(images.classes)} classes; use a model trained on these classes, or its architecture's name"
         )
     _check_order(model, images.classes, role=role)
-    return Network(model, input_contract(model, config, images))
+    network = Network(model, input_contract(model, config, images))
+    network.notes = notes
+    return network
 
 
 def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
@@ -131,9 +138,8 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     network = Network(model, input_contract(model, config, images))
     saved = pretrained_cfg(model)
     if config.checkpoint is not None and not config.checkpoint.is_dir():
-        named = saved.get("classifier") or ()
-        heads = (named,) if isinstance(named, str) else tuple(named)
-        network.has_new_head = load_weights(model, config.checkpoint, role=role, head=heads)
+        loaded = load_weights(model, config.checkpoint, role=role, head=settings(model, "classifier"))
+        network.has_new_head, network.notes = loaded.has_new_head, loaded.notes
         return network
     network.has_new_head = saved.get("num_classes") != count
     names = label_names(model)
@@ -150,7 +156,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     """
     names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
-    model = _create(config, images, num_classes=count, role="teacher")
+    model, notes = _create(config, images, num_classes=count, role="teacher")
     outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
     if names and model.num_classes != len(names):
         raise ModelError(
@@ -165,15 +171,19 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
         )
     if not names:
         _check_order(model, images.classes, role="teacher")
-    return Network(model, input_contract(model, config, images), outputs).freeze()
+    network = Network(model, input_contract(model, config, images), outputs).freeze()
+    network.notes = notes
+    return network
 
 
-def _create(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
-    """The architecture with all of its weights."""
+def _create(
+    config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The architecture with all of its weights, and what was chosen in their file."""
     model = _make(config, images, num_classes=num_classes, role=role)
     if config.checkpoint is not None and not config.checkpoint.is_dir():
-        load_weights(model, config.checkpoint, role=role)
-    return model
+        return model, load_weights(model, config.checkpoint, role=role).notes
+    return model, ()
 
 
 def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
@@ -195,10 +205,25 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
     try:
         model = timm.create_model(name, pretrained=config.pretrained or has_source, **arguments)
     except Exception as error:  # timm raises the errors of its models and of the hub
-        raise ModelError(f"{role}.model {name} cannot be made: {type(error).__name__}: {error}") from error
+        raise ModelError(
+            f"{role}.model {name} cannot be made ({readable(error)}); want a model that timm makes with "
+            f"{arguments or 'no arguments'}; {_making_remedy(config, images, role)}"
+        ) from error
     if from_folder:
         _check_architecture(model, config, role)
     return model
+
+
+def _making_remedy(config: NetworkConfig, images: ImageSpec, role: str) -> str:
+    """What to do if timm cannot make a model."""
+    if config.model_kwargs:
+        return f"correct {role}.model_kwargs, or name another {role}.model"
+    if ":" in config.model or config.checkpoint is not None:
+        return f"look at the files of the model, or name another {role}.model or {role}.checkpoint"
+    own = getattr(get_pretrained_cfg(config.model), "input_size", None)
+    if own and own[-1] != (config.img_size or images.img_size):
+        return f"set {role}.img_size={own[-1]}, to which images are then resized, or name another {role}.model"
+    return f"name another {role}.model"
 
 
 def check_known(name: str, role: str) -> None:
@@ -249,30 +274,15 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values) if len(values) > 1 else (float(values[0]),) * channels
 
 
-def read_names(path: Path, what: str) -> tuple[str, ...]:
-    """Read class names in the order of the outputs, one per line.
-
-    Raises ModelError if the file, which messages call `what`, cannot be read or holds a duplicate.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{what} {path}: cannot be read: {error}") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ModelError(f"{what} {path}: the class {twice[0]!r} is a duplicate; name each class once")
-    return names
-
-
 def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path | None) -> list[int]:
-    absent = [name for name in classes if name not in names]
+    wanted = [unicodedata.normalize("NFC", name) for name in classes]
+    absent = [name for name in wanted if name not in names]
     if absent:
         raise ModelError(
             f"teacher.class_map {path} lacks {len(absent)} of the data's classes, first {absent[0]!r}; "
             "the map needs every class of the data, by the same name"
         )
-    return [names.index(name) for name in classes]
+    return [names.index(name) for name in wanted]
 
 
 def _check_order(model: nn.Module, classes: tuple[str, ...], *, role: str) -> None:

@@ -1,4 +1,4 @@
-"""Read weights from safetensors, or from torch files without unpickling anything but tensors."""
+"""Fit weights that were read to a network, and load them."""
 
 from __future__ import annotations
 
@@ -6,83 +6,65 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from hard_ray.errors import ModelError
+from hard_ray.networks.checkpoint import Checkpoint, Weights, read_checkpoint
+from hard_ray.networks.misfit import Misfit, Remedies, explained
 
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights; moving averages come first, because they are evaluated."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes that wrappers around a module add to every key."""
 COUNTERS = (".num_batches_tracked", "n_averaged")
 """Ends of keys that only count updates; no output depends on them."""
-
-Weights = dict[str, Tensor]
-
-
-def read_weights(path: Path) -> Weights:
-    """Read a state dict, without what scripts and wrappers put around it; raises ModelError if there is none."""
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path}: there is no such file")
-    try:
-        content = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged file can make torch's reader raise almost any error
-        raise ModelError(
-            f"checkpoint {path}: cannot be read as weights ({_first_sentence(error)}); "
-            "want a safetensors file, or a torch file that holds tensors only"
-        ) from None
-    found = _unwrapped(content)
-    if not isinstance(found, Mapping) or not found:
-        raise ModelError(f"checkpoint {path}: holds no state dict, such as torch.save(model.state_dict(), PATH) writes")
-    if not all(isinstance(key, str) for key in found):
-        raise ModelError(f"checkpoint {path}: holds a table whose keys are not names of tensors; want a state dict")
-    weights: Weights = clean_state_dict(dict(found))
-    strangers = [key for key, value in weights.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ModelError(
-            f"checkpoint {path}: the entry {strangers[0]!r} is not a tensor; want a state dict, such as "
-            "torch.save(model.state_dict(), PATH) writes"
-        )
-    return weights
-
-
-def _unwrapped(content: Any) -> Any:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            return content
-        content = inner
-    return content
-
-
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """Keys by which weights and a model differ, in the model's order, or the file's if the model lacks them."""
-
-    missing: list[str]
-    unexpected: list[str]
-    reshaped: list[str]
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.reshaped)
+PROFILED = ("total_ops", "total_params")
+"""Last parts of keys that profilers of operations (thop) leave in a model; no output depends on them."""
+LISTED = 2
+"""Most keys that a note lists."""
 
 
 def compare(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Misfit:
-    """The keys that are missing, unexpected, or of another shape."""
+    """The keys that are missing, unexpected, of another shape, or whole numbers in place of weights."""
+    shared = [key for key in wanted if key in weights]
     return Misfit(
         missing=[key for key in wanted if key not in weights],
         unexpected=[key for key in weights if key not in wanted],
-        reshaped=[key for key in wanted if key in weights and weights[key].shape != wanted[key].shape],
+        reshaped=[key for key in shared if weights[key].shape != wanted[key].shape],
+        whole=[key for key in shared if wanted[key].is_floating_point() and not weights[key].is_floating_point()],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Weights under the names of a model, as far as they have its names."""
+
+    weights: Weights
+    notes: tuple[str, ...]
+    """What was taken off and what was left out, a sentence each."""
+
+
+def fitted(checkpoint: Checkpoint, wanted: Mapping[str, Tensor], *, head: Sequence[str] = ()) -> Fitted:
+    """Give weights the model's names: prefixes of wrappers are taken off, and counters are left out or added.
+
+    If the model's keys are in the file under one more prefix, this is taken off too, and keys without it are left out.
+    Layers of `head` may be of other shapes. Raises ModelError if there are several such prefixes.
+    """
+    weights = without_prefixes(checkpoint.weights, wanted)
+    profiled = [key for key in weights if key.rpartition(".")[2] in PROFILED and key not in wanted]
+    notes = [*checkpoint.notes, *_left_out("numbers of a profiler", profiled)]
+    weights = {key: value for key, value in weights.items() if key not in profiled}
+    prefix = _model_prefix(checkpoint.path, weights, wanted, head)
+    if prefix:
+        others = [key for key in weights if not key.startswith(prefix) and not key.endswith(COUNTERS)]
+        notes += [f"the prefix {prefix!r} was taken off", *_left_out("keys without it", others)]
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    return Fitted(_with_counters(weights, wanted), tuple(notes))
+
+
+def _left_out(what: str, keys: Sequence[str]) -> list[str]:
+    shown = ", ".join(keys[:LISTED]) + (", ..." if len(keys) > LISTED else "")
+    return [f"{what} were left out: {len(keys)}, such as {shown}"] if keys else []
 
 
 def without_prefixes(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
@@ -99,36 +81,73 @@ def _shared_prefix(weights: Weights, wanted: Mapping[str, Tensor]) -> str | None
     return next((prefix for prefix in PREFIXES if keys and all(key.startswith(prefix) for key in keys)), None)
 
 
-def with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
+def _model_prefix(path: Path, weights: Weights, wanted: Mapping[str, Tensor], head: Sequence[str]) -> str | None:
+    """The prefix under which the file has every key of the model; None if it has them without, or lacks some."""
+    names = [key for key in wanted if not key.endswith(COUNTERS)]
+    if not names or any(key in weights for key in names):
+        return None
+    first = names[0]
+    prefixes = [key.removesuffix(first) for key in weights if key.endswith(f".{first}")]
+    whole = [prefix for prefix in prefixes if all(prefix + key in weights for key in names)]
+    if len(whole) > 1:
+        whole = [prefix for prefix in whole if _fits(weights, prefix, wanted, head)] or whole
+    if len(whole) > 1:
+        raise ModelError(
+            f"checkpoint {path}: {len(whole)} networks in it fit: their keys begin with "
+            f"{', '.join(map(repr, whole))}; want one; `hardray import-teacher` chooses, for example with "
+            f"--rename '^{whole[0]}=' --rename '^{whole[1]}.*='"
+        )
+    return whole[0] if whole else None
+
+
+def _fits(weights: Weights, prefix: str, wanted: Mapping[str, Tensor], head: Sequence[str]) -> bool:
+    """Whether the keys with a prefix are exactly the model's, with the same shapes outside of the head."""
+    part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    misfit = compare(_with_counters(part, wanted), wanted)
+    return not (misfit.missing or misfit.unexpected) and all(layer_of(key) in head for key in misfit.reshaped)
+
+
+def _with_counters(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
     """The weights with the model's own counters of updates where they lack them, and without counters it lacks."""
     counters = {key: value for key, value in wanted.items() if key.endswith(COUNTERS)}  # since torch 0.4.1
     return counters | {key: value for key, value in weights.items() if key in wanted or not key.endswith(COUNTERS)}
 
 
-def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str] = ()) -> bool:
-    """Load a file's weights into `model`, and return whether any layer of `head` kept its own.
+def layer_of(key: str) -> str:
+    """The layer that a tensor belongs to, by its key."""
+    return key.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What happened when weights were loaded."""
+
+    has_new_head: bool
+    """Whether any layer of the head kept the model's own weights."""
+    notes: tuple[str, ...]
+    """What was chosen, taken off and left out, a sentence each."""
+
+
+def load_weights(model: nn.Module, path: Path, *, role: str, head: Sequence[str] = ()) -> Loaded:
+    """Load a file's weights into `model`.
 
     Every key must be there with its shape, except that layers of `head` keep the model's own weights if the file's are
-    of another shape. Messages call the model `role`; a ModelError names the first missing, unexpected and wrongly
-    shaped key.
+    of another shape, or not there. Messages call the model `role`; a ModelError names what is missing, unexpected and
+    of another shape, its likely cause, and what to do.
     """
     wanted = model.state_dict()
-    weights = with_counters(without_prefixes(read_weights(path), wanted), wanted)
-    own = {key: wanted[key] for key in compare(weights, wanted).reshaped if key.rpartition(".")[0] in head}
-    weights |= own
+    checkpoint = read_checkpoint(path)
+    found = fitted(checkpoint, wanted, head=head)
+    differs = compare(found.weights, wanted)
+    own = {key: wanted[key] for key in (*differs.reshaped, *differs.missing) if layer_of(key) in head}
+    weights = found.weights | own
     misfit = compare(weights, wanted)
     if misfit:
-        lines = [f"checkpoint {path} does not fit {role}.model:"]
-        lines += [_finding("missing", misfit.missing)] if misfit.missing else []
-        lines += [_finding("unexpected", misfit.unexpected)] if misfit.unexpected else []
-        if misfit.reshaped:
-            lines.append(_finding("of another shape", misfit.reshaped, shapes(misfit.reshaped[0], weights, wanted)))
-        if misfit.unexpected:
-            lines.append("`hardray import-teacher` renames keys, and lists all that do not fit")
-        raise ModelError("\n  ".join(lines))
+        lines = explained(misfit, weights, model, remedies=Remedies.of(role), architecture=checkpoint.architecture)
+        raise ModelError("\n  ".join([f"checkpoint {path} does not fit {role}.model:", *lines]))
     with torch.no_grad():
         model.load_state_dict(weights)
-    return bool(own)
+    return Loaded(bool(own), found.notes)
 
 
 def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
@@ -136,18 +155,3 @@ def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-
-
-def shapes(key: str, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Both shapes of a key, in words."""
-    return f"{tuple(weights[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
-
-
-def _finding(what: str, keys: list[str], detail: str = "") -> str:
-    count = f"{len(keys)} key{'s' if len(keys) > 1 else ''} {what}, first {keys[0]!r}"
-    return f"{count} ({detail})" if detail else count
-
-
-def _first_sentence(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0].split(". ")[0]

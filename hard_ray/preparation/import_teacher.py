@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from hard_ray.config.problems import describe
 from hard_ray.errors import ConfigError, ModelError, RunFolderError
 from hard_ray.export.card_text import card_text
 from hard_ray.export.timm_folder import EvalView, write_timm_folder
-from hard_ray.networks.network import ImageSpec, Network, build_student, check_known, read_names
-from hard_ray.networks.weights import Misfit, Weights, compare, read_weights, shapes, with_counters, without_prefixes
+from hard_ray.networks.checkpoint import Weights, read_checkpoint
+from hard_ray.networks.class_names import read_names
+from hard_ray.networks.misfit import Remedies, explained, listed
+from hard_ray.networks.network import ImageSpec, Network, build_student, check_known
+from hard_ray.networks.weights import compare, fitted, without_prefixes
 
-LISTED = 12
-"""Most keys of one kind that a message lists."""
 LARGE = 224
 """Input size, in pixels, for an architecture that defines none."""
 
@@ -36,6 +37,8 @@ class ImportedTeacher:
     images: ImageSpec
     names: tuple[str, ...] | None
     """Classes in the order of the outputs; None if unknown."""
+    notes: tuple[str, ...] = ()
+    """What was chosen in the checkpoint, and what was left out, a sentence each."""
 
 
 def network_config(model: str, **given: Any) -> NetworkConfig:
@@ -64,19 +67,20 @@ def import_teacher(
     check_known(config.model, "teacher")
     names = read_names(classes, "--classes") if classes is not None else None
     rules = [_rule(rename) for rename in renames]
-    weights = read_weights(checkpoint.expanduser())
-    images = _image_spec(config, weights, names)
+    read = read_checkpoint(checkpoint.expanduser())
+    images = _image_spec(config, read.weights, names)
     network = build_student(config, images, role="teacher")
     wanted = network.model.state_dict()
-    weights = without_prefixes(renamed(without_prefixes(weights, wanted), rules), wanted)
-    weights = with_counters(weights, wanted)
-    misfit = compare(weights, wanted)
+    read = replace(read, weights=renamed(without_prefixes(read.weights, wanted), rules))
+    found = fitted(read, wanted)
+    misfit = compare(found.weights, wanted)
     if misfit:
-        raise ModelError(_explained(misfit, weights, wanted, checkpoint, config.model))
-    network.model.load_state_dict(weights)
+        lines = explained(misfit, found.weights, network.model, remedies=Remedies(), architecture=read.architecture)
+        raise ModelError("\n  ".join([f"checkpoint {checkpoint} does not fit --model {config.model}:", *lines]))
+    network.model.load_state_dict(found.weights)
     card = _card(network, images, checkpoint, names)
     write_timm_folder(network, output, images=images, names=names, view=EvalView(), card=card)
-    return ImportedTeacher(output, network, images, names)
+    return ImportedTeacher(output, network, images, names, found.notes)
 
 
 def _card(network: Network, images: ImageSpec, checkpoint: Path, names: Sequence[str] | None) -> str:
@@ -100,7 +104,11 @@ def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] 
             f"--classes names {len(names)} classes, the checkpoint has {outputs} outputs; one line for each"
         )
     if not outputs:
-        raise ModelError("the checkpoint does not show the number of classes; name them with --classes")
+        raise ModelError(
+            f"the checkpoint does not show the number of classes: of its {len(weights)} keys, such as "
+            f"{listed(list(weights), 3)}, none is the last layer of --model {config.model}; want its weights; name "
+            "another --model, or the classes with --classes"
+        )
     channels = default[0] if first is None or first.ndim != 4 else first.shape[1]
     for name, values in (("--mean", config.mean), ("--std", config.std)):
         if values is not None and len(values) not in (1, channels):
@@ -132,7 +140,7 @@ def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> W
     for pattern, new in rules:
         if not any(pattern.search(key) for key in found.values()):
             raise ModelError(
-                f"--rename {pattern.pattern!r} finds nothing in keys such as {_listed(list(found.values())[:3])}"
+                f"--rename {pattern.pattern!r} finds nothing in keys such as {listed(list(found.values()), 3)}"
             )
         try:
             found = {old: pattern.sub(new, key) for old, key in found.items()}
@@ -143,46 +151,3 @@ def renamed(weights: Weights, rules: Sequence[tuple[re.Pattern[str], str]]) -> W
         if key and taken.setdefault(key, old) != old:
             raise ModelError(f"--rename makes one key {key!r} of {taken[key]!r} and {old!r}")
     return {key: weights[old] for key, old in taken.items()}
-
-
-def _explained(misfit: Misfit, weights: Weights, wanted: Mapping[str, Tensor], checkpoint: Path, model: str) -> str:
-    reshaped = [f"{key} ({shapes(key, weights, wanted)})" for key in misfit.reshaped]
-    kinds = {"missing": misfit.missing, "unexpected": misfit.unexpected, "of another shape": reshaped}
-    lines = [f"checkpoint {checkpoint} does not fit --model {model}:"]
-    lines += [
-        f"{len(keys)} {'keys' if len(keys) > 1 else 'key'} {what}: {_listed(keys)}"
-        for what, keys in kinds.items()
-        if keys
-    ]
-    return "\n  ".join([*lines, _advice(misfit)])
-
-
-def _advice(misfit: Misfit) -> str:
-    prefix = _prefix_between(misfit)
-    if prefix is not None:
-        return f"what to do: --rename '^{re.escape(prefix)}=' removes the prefix of every key"
-    if misfit.missing and misfit.unexpected:
-        return (
-            "what to do: --rename 'OLD=NEW' turns unexpected keys into missing ones (OLD is a regular expression; give "
-            "it as often as needed), or name another --model"
-        )
-    if misfit.missing:
-        return "what to do: the file is of a smaller model or of a part of one; name another --model or checkpoint"
-    if misfit.unexpected:
-        return "what to do: name another --model, or drop keys that play no part in answers: --rename '^KEY.*='"
-    return "what to do: name another --model: the layers are the same, their widths are not"
-
-
-def _prefix_between(misfit: Misfit) -> str | None:
-    """The prefix that turns every missing key into an unexpected one; None if there is none."""
-    unexpected = set(misfit.unexpected)
-    if not misfit.missing:
-        return None
-    first = misfit.missing[0]
-    prefixes = [key.removesuffix(first) for key in misfit.unexpected if key.endswith(f".{first}")]
-    return next((p for p in prefixes if all(p + key in unexpected for key in misfit.missing)), None)
-
-
-def _listed(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
-    return f"{', '.join(keys[:LISTED])}{more}"

@@ -21,6 +21,7 @@ from hard_ray.config.scoring import CLEAN
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.errors import ConfigError, suggestion
+from hard_ray.files import read_text
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.networks.precision import Precision, to_pixels
@@ -191,7 +192,7 @@ def read_losses(path: Path, names: Collection[str]) -> dict[str, float]:
     Raises ConfigError if it holds something else, or too few losses of the scored augmentations, `names`.
     """
     try:
-        losses = json.loads(path.read_text(encoding="utf-8"))
+        losses = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ConfigError([f"cannot be read as JSON: {error}"], str(path)) from None
     if not isinstance(losses, dict) or not all(_is_number(loss) for loss in losses.values()):

@@ -88,9 +88,9 @@ def test_a_checkpoint_that_does_not_fit_names_the_first_of_each_kind(tmp_path: P
         student(model="resnet18", checkpoint=tmp_path / "w.safetensors")
     text = str(caught.value)
     assert "does not fit student.model" in text
-    assert "1 key missing, first 'bn1.weight'" in text
-    assert "1 key unexpected, first 'stranger'" in text
-    assert "1 key of another shape, first 'fc.bias' ((7,) in the file, (3,) in the model)" in text
+    assert "1 key missing: bn1.weight" in text
+    assert "1 key unexpected: stranger" in text
+    assert "1 key of another shape, of the class head: fc.bias ((7,) in the file, (3,) in the model)" in text
 
 
 def test_wrappers_around_a_state_dict_are_taken_off(tmp_path: Path):

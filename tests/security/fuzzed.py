@@ -27,7 +27,7 @@ from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore, Counters, Weights
 from hard_ray.errors import HardrayError
-from hard_ray.networks.weights import read_weights
+from hard_ray.networks.checkpoint import read_checkpoint
 
 Read = Callable[[bytes], None]
 """Reads bytes, or raises one of `REFUSALS`."""
@@ -140,7 +140,7 @@ def weights(suffix: str, folder: Path) -> tuple[bytes, Read]:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        assert all(isinstance(value, torch.Tensor) for value in read_weights(path).values())
+        assert all(isinstance(value, torch.Tensor) for value in read_checkpoint(path).weights.values())
 
     return save(network) if suffix == "safetensors" else stream.getvalue(), read
 

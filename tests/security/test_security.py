@@ -21,7 +21,7 @@ from hard_ray.data.sources.idx import read_idx
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
-from hard_ray.networks.weights import read_weights
+from hard_ray.networks.checkpoint import read_checkpoint
 from hard_ray.orchestration.jobs.package import choose
 from hard_ray.runs.snapshots import read_snapshot
 from tests.support.helpers import Trap, plant_secret, run_here, tiny_config
@@ -41,7 +41,7 @@ def test_a_malicious_checkpoint_of_a_teacher_is_refused_and_not_run(tmp_path: Pa
     path = tmp_path / "teacher.pth"
     torch.save({"state_dict": Trap(sprung)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match="cannot be read as weights"):
-        read_weights(path)
+        read_checkpoint(path)
     assert not sprung.exists()
 
 

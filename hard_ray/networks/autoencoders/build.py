@@ -9,6 +9,7 @@ import torch
 
 from hard_ray.config.autoencoder import HUB, LOCAL, AutoencoderConfig
 from hard_ray.errors import ModelError, readable
+from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
 
 
@@ -63,7 +64,7 @@ def _read_latents(autoencoder: Autoencoder, path: Path) -> None:
     if not path.is_file():
         return
     try:
-        std = torch.tensor(json.loads(path.read_text(encoding="utf-8"))["std"], dtype=torch.float32)
+        std = torch.tensor(json.loads(read_text(path))["std"], dtype=torch.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read ({type(error).__name__}: {error}); {_LATENTS_REMEDY}") from None
     count = autoencoder.latent_channels

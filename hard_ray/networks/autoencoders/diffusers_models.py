@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
 from hard_ray.errors import ModelError
+from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.precision import widen
 
@@ -187,7 +188,7 @@ _ADAPTERS = {"AutoencoderKL": KlAutoencoder, "AutoencoderTiny": TinyAutoencoder,
 
 def _class_name(path: Path) -> str:
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        name = json.loads(read_text(path))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path}: cannot be read as diffusers' ({type(error).__name__}: {error}); want JSON with `_class_name`"
