@@ -79,7 +79,9 @@ def holds_run(config: RunConfig, folder: Path) -> bool:
     if not path.is_file():
         return False
     now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))
-    then = dotted_values(validate([read_layer(path)], source=str(path)).model_dump(mode="json", by_alias=True))
+    then = dotted_values(
+        validate([read_layer(path, saved=True)], source=str(path)).model_dump(mode="json", by_alias=True)
+    )
     differing = [
         f"{key} is {now.get(key)!r}, the run has {then.get(key)!r}"
         for key in sorted(now.keys() | then.keys())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hard_ray.config.base import DISCRIMINATORS
+from hard_ray.config.core_schema import without_leading_zeros
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError
 from hard_ray.redaction import masked
@@ -17,14 +20,19 @@ ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
 """Keys that exclude each other: setting one in a later layer unsets the other."""
 
 
-def read_layer(path: Path) -> Layer:
-    """Read one configuration file."""
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Encodings of YAML files by the byte-order mark that they begin with."""
+
+
+def read_layer(path: Path, *, saved: bool = False) -> Layer:
+    """Read one configuration file; `saved`: one that hardray wrote, perhaps a version that quoted fewer texts."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode(next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text; save it as UTF-8"
         raise ConfigError([f"cannot read the file: {reason}"], str(path)) from None
-    layer = parse_yaml(text, str(path))
+    layer = parse_yaml(text, str(path), reading="saved" if saved else "strict")
     if layer is None:
         return {}
     if not isinstance(layer, dict):
@@ -37,15 +45,28 @@ def parse_overrides(overrides: Iterable[str]) -> Layer:
     values: list[tuple[str, str, Any]] = []
     problems = []
     for override in overrides:
-        dotted, sep, text = override.partition("=")
+        dotted, sep, _ = override.partition("=")
         if not sep or not all(dotted.strip().split(".")):
             problems.append(f"{masked(repr(override))}: want dotted.key=value, for example optim.lr=0.1")
             continue
-        values.append((override, dotted.strip(), parse_yaml(text, f"the override {masked(repr(override))}")))
+        values.append((override, dotted.strip(), _value_of(override)))
     layer, conflicts = _nested(values)
     if problems or conflicts:
         raise ConfigError([*problems, *conflicts], "the overrides")
     return layer
+
+
+def _value_of(override: str) -> Any:
+    """The value of one override; ConfigError: it is not YAML."""
+    dotted, _, text = override.partition("=")
+    source = f"the override {masked(repr(override))}"
+    try:
+        return parse_yaml(text, source)
+    except ConfigError as error:
+        if without_leading_zeros(text.strip()) is None:
+            raise
+        quoted = shlex.quote(f'{dotted.strip()}="{text.strip()}"')
+        raise ConfigError([f"{error.problems[0]}; in a shell, the text is {quoted}"], source) from None
 
 
 def dotted_values(values: Mapping[str, Any], prefix: str = "", *, empty_blocks: bool = False) -> dict[str, Any]:

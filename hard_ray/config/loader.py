@@ -80,7 +80,7 @@ def from_options(model: type[ConfigT], values: Layer) -> ConfigT:
 
 def read_begun(model: type[ConfigT], path: Path) -> ConfigT:
     """Read the settings that a folder was started with; ConfigError: no such file; RunFolderError: they are refused."""
-    layer = read_layer(path)
+    layer = read_layer(path, saved=True)
     try:
         return model.model_validate(layer)
     except ValidationError as error:

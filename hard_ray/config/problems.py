@@ -72,7 +72,13 @@ def describe(problem: ErrorDetails, raw: Any, model: type[BaseModel] = RunConfig
         return f"{where}.{tag}: {got!r} is unknown; {suggestion(got, known.split(', '))}"
     if problem["type"] == "missing":
         return f"{where}: is required and has no default"
-    return f"{where}: {problem['msg']} (got {_shown(problem['input'])})"
+    return f"{where}: {problem['msg']} (got {_shown(problem['input'])}){_quotes(problem, where)}"
+
+
+def _quotes(problem: ErrorDetails, where: str) -> str:
+    """The remedy where a number stands for a text."""
+    is_number = isinstance(problem["input"], bool | int | float) and problem["type"] in ("string_type", "path_type")
+    return f"; quote it, in a shell as '{where}=\"...\"'" if is_number else ""
 
 
 def _shown(value: object) -> str:

@@ -77,7 +77,7 @@ class RunRecord:
 def read_record(path: Path) -> RunRecord:
     """Read everything that a run's page and pictures need; RunFolderError: there is no run, or a file is damaged."""
     folder = open_run(path)
-    config = validate([read_layer(folder.config)], source=str(folder.config))
+    config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
     try:
         evaluations, split = _evaluations(folder, config)
         return RunRecord(

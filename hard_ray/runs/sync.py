@@ -40,6 +40,6 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
 
 
 def _follower(folder: RunFolder, name: str, parent: Follower | None) -> Follower:
-    config = validate([read_layer(folder.config)], source=str(folder.config))
+    config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
     uri = parent.uri if parent else tracking_uri(config.tracking, folder)
     return Follower(folder, config, config.experiment.name or name if parent is None else name, uri, parent=parent)

@@ -162,7 +162,9 @@ class Follower:
         from mlflow.entities import Param
 
         path = self.folder.config
-        values = dotted_values(parse_yaml(path.read_text(encoding="utf-8"), str(path)), empty_blocks=True)
+        values = dotted_values(
+            parse_yaml(path.read_text(encoding="utf-8"), str(path), reading="saved"), empty_blocks=True
+        )
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])

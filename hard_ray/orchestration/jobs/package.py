@@ -177,7 +177,7 @@ def _unfit(path: Path) -> str | None:
 
 def _parsed(text: str) -> Any:
     try:
-        return parse_yaml(text, "the file", repeated_keys=True)
+        return parse_yaml(text, "the file", reading="tolerant")
     except ConfigError:
         return None
 

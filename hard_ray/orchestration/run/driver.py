@@ -66,7 +66,7 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     """Continue a run from its newest checkpoint, with the configuration it began with; raises what `distill` does."""
     folder = open_run(output)
     with folder.locked():
-        config = validate([read_layer(folder.config)], source=str(folder.config))
+        config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
         index, _, _ = examine(config)
         return Driver(config, index, folder, reporter or Silent()).run()
 

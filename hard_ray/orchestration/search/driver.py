@@ -154,7 +154,7 @@ class SearchDriver:
         """The base configuration of trials; what an earlier start chose from the hardware stays."""
         base = without_extras(self.search.base)
         if self.folder.trial_base.exists():
-            base = validate([read_layer(self.folder.trial_base)], source=str(self.folder.trial_base))
+            base = validate([read_layer(self.folder.trial_base, saved=True)], source=str(self.folder.trial_base))
         base = resolve_runtime(base, cluster, trials=self.trials_at_once)
         write_text(self.folder.trial_base, dump_yaml(base))
         return base

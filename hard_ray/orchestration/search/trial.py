@@ -151,7 +151,7 @@ class TrialRun:
     def _config(self) -> RunConfig:
         """The configuration that the trial began with, or begins with."""
         if self.folder.config.exists():
-            return validate([read_layer(self.folder.config)], source=str(self.folder.config))
+            return validate([read_layer(self.folder.config, saved=True)], source=str(self.folder.config))
         return without_extras(self.order.config(self.values))
 
     def _failure(self, error: BaseException) -> TrialFailedError:
