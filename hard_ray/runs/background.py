@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 from hard_ray.runs.system_metrics import SystemSampler
 from hard_ray.runs.tracking import Follower, readable_problem
@@ -13,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0
+SILENCE_S = 10.0
+"""An error that takes so long is that of a server that does not answer; the next run would wait as long."""
 
 
 class Tracking:
@@ -51,6 +54,8 @@ class Tracking:
         closer = threading.Thread(target=close, name="mlflow-close", daemon=True)
         closer.start()
         closer.join(patience_s)
+        for follower in self.followers:
+            follower.given_up = not done.is_set()
         return done.is_set()
 
     def _follow(self) -> None:
@@ -61,12 +66,34 @@ class Tracking:
                     for follower in self.followers:
                         follower.reopen()
                     reopened = True
-                if self._sampler is not None:
-                    self._sampler.sample()
-                for follower in self.followers:
-                    follower.follow()
+                self._sample()
+                each_in_turn([follower.follow for follower in self.followers])
                 self.problem, pause = None, FOLLOW_EVERY_S
             except Exception as error:  # the server's errors are of any kind; the next round tries again
                 self.problem, reopened = readable_problem(error), True
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 logger.debug("MLflow cannot be reached: %s", self.problem)
+
+    def _sample(self) -> None:
+        """Sample this machine's use; where that fails, the runs are followed all the same."""
+        try:
+            if self._sampler is not None:
+                self._sampler.sample()
+        except Exception as error:  # a monitor's errors are of any kind
+            logger.warning("the use of this machine is not recorded: %s", readable_problem(error))
+            self._sampler = None
+
+
+def each_in_turn(calls: Iterable[Callable[[], None]]) -> None:
+    """Make every call, and raise the first error afterwards; one address that does not answer ends it at once."""
+    problem: Exception | None = None
+    for call in calls:
+        began = time.monotonic()
+        try:
+            call()
+        except Exception as error:  # the server's errors are of any kind
+            problem = problem or error
+            if time.monotonic() - began > SILENCE_S:
+                break
+    if problem is not None:
+        raise problem

@@ -49,6 +49,8 @@ class RunFolder:
     """The folder of `hardray evaluate`'s results."""
     outcome = Inside("outcome.json")
     """How training ended, and its counters."""
+    dataset = Inside("dataset.json")
+    """The data set's name, digest and numbers of images, as MLflow shows them."""
     tracking = Inside("tracking.json")
     """The part of the run that MLflow already has."""
     checkpoints = Inside("checkpoints")

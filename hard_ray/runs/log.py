@@ -74,7 +74,7 @@ class LogTail:
 
 def _point(line: bytes) -> dict[str, Any] | None:
     try:
-        point: dict[str, Any] = json.loads(line)
-    except ValueError:
+        point = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return point
+    return point if isinstance(point, dict) and isinstance(point.get("step"), int) else None

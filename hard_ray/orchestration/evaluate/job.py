@@ -101,7 +101,7 @@ def evaluate(
     if target.run is not None and not target.is_outcome:
         say("MLflow keeps the run's own numbers: these are not of its finished student on its data")
     elif target.run is not None and config.tracking.enabled:
-        problem = log_evaluation(target.run, config, result, folder.path)
+        problem = log_evaluation(target.run, config, folder.path)
         if problem is not None:
             say(f"MLflow did not get the results ({problem}); they are saved, and the same command logs them again")
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.pool.server import PoolServer
-from hard_ray.orchestration.run.follow import end_tracking, follow
+from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
 from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Reporter, Silent
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
 from hard_ray.preparation.checks import examine
-from hard_ray.runs.background import Tracking
+from hard_ray.runs.background import Tracking, each_in_turn
+from hard_ray.runs.dataset import dataset_facts
 from hard_ray.runs.folder import RunFolder, check_new_run, create_run, open_run
 from hard_ray.runs.summary import markdown, summarise
 from hard_ray.runs.tracking import Follower, tracking_uri
@@ -50,11 +52,12 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
         StoppedError: Ctrl-C; the run can be resumed.
     """
     check_new_run(output)
-    config = absolute(config)
+    config, reporter = absolute(config), reporter or Silent()
     index, _, _ = examine(config, role=role)
+    use_address(config.tracking, output.expanduser().resolve().parent, reporter.say)
     folder = create_run(output)
     with folder.locked():
-        return Driver(config, index, folder, reporter or Silent()).run()
+        return Driver(config, index, folder, reporter, verb="distill" if role == "student" else "train-teacher").run()
 
 
 def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:
@@ -68,17 +71,22 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     with folder.locked():
         config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
         index, _, _ = examine(config)
-        return Driver(config, index, folder, reporter or Silent()).run()
+        reporter = reporter or Silent()
+        use_address(config.tracking, folder.path.parent, reporter.say, goes_on=True)
+        return Driver(config, index, folder, reporter).run()
 
 
 class Driver:
     """One start of a run."""
 
-    def __init__(self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
+    def __init__(
+        self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter, verb: str = "distill"
+    ) -> None:
         self.config = config
         self.index = index
         self.folder = folder
         self.reporter = reporter
+        self.verb = verb
 
     def run(self) -> RunResult:
         """Connect to Ray, train, and write the summary."""
@@ -91,6 +99,7 @@ class Driver:
             teacher, trained = prepare_teacher(self.config, index, self.folder, self.reporter.say)
             runs = self.plans(train_teacher=not trained)
             write_configs(self.folder, index, runs)
+            write_json(self.folder.dataset, dataset_facts(self.config.data, index))
             tracking = self._tracking(runs)
             if tracking:
                 tracking.start()
@@ -147,9 +156,10 @@ class Driver:
         if not config.enabled:
             return None
         uri = tracking_uri(config, self.folder)
-        main = Follower(self.folder, self.config, runs[-1].name, uri)
+        say, verb = self.reporter.say, self.verb
+        main = Follower(self.folder, self.config, runs[-1].name, uri, verb=verb, say=say)
         others = [
-            Follower(RunFolder(run.folder), run.config, f"{main.name}/{run.name}", uri, parent=main)
+            Follower(RunFolder(run.folder), run.config, f"{main.name}/{run.name}", uri, parent=main, verb=verb, say=say)
             for run in runs[:-1]
         ]
         return Tracking([main, *others], sample_system=config.system_metrics)
@@ -164,10 +174,9 @@ class Driver:
         if tracking is None:
             return None
 
-        def close() -> None:
-            for follower in tracking.followers:
-                finished = follower.folder.is_finished
-                text = description if follower is tracking.followers[0] else None
-                follower.close("FINISHED" if finished else status, text)
+        def close(follower: Follower) -> None:
+            text = description if follower is tracking.followers[0] else None
+            follower.close("FINISHED" if follower.folder.is_finished else status, text)
 
-        return end_tracking(tracking, close, status)
+        calls = [functools.partial(close, follower) for follower in tracking.followers]
+        return end_tracking(tracking, functools.partial(each_in_turn, calls), status)

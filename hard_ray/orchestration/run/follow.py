@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from hard_ray.config.records import TrackingConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.errors import HardrayError, StoppedError
@@ -23,6 +25,7 @@ from hard_ray.orchestration.run.teacher import keep_teacher
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.tracking import TrackingError, UnreachableError, check_address, ignored_variables, readable_problem
 
 WATCH_EVERY_S = 0.5
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
@@ -96,6 +99,23 @@ def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
         f"training failed; the run can go on from its last checkpoint with "
         f"`hardray distill --resume {folder.path}`\n{text}"
     )
+
+
+def use_address(config: TrackingConfig, runs: Path, say: Callable[[str], None], *, goes_on: bool = False) -> None:
+    """Use MLflow's address once, as the run will; TrackingError: it cannot be used as it is.
+
+    One that does not answer now is only said, and so is any of a run that goes on: `hardray sync` sends the rest later.
+    """
+    if not config.enabled:
+        return
+    for line in ignored_variables():
+        say(line)
+    try:
+        check_address(config, runs, create=True)
+    except TrackingError as error:
+        if not (goes_on or isinstance(error, UnreachableError)):
+            raise
+        say(f"{readable_problem(error)}; training goes on, and `hardray sync` sends the run later")
 
 
 def end_tracking(tracking: Tracking, close: Callable[[], None], status: str) -> str | None:
