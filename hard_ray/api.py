@@ -92,7 +92,7 @@ def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: No
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Send to MLflow the part of a run that was not sent while it went on."""
+    """Send to MLflow the part of a run or a search that was not sent while it went on, and end it there."""
     from hard_ray.runs import sync as after
 
     after.sync(Path(output), say)

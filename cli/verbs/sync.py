@@ -1,4 +1,4 @@
-"""`hardray sync`: send the rest of a run to MLflow."""
+"""`hardray sync`: send the rest of a run or a search to MLflow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from ..terminal import say
 
 
-def sync(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Send to MLflow what a run could not send."""
+def sync(run: Annotated[Path, typer.Argument(help="The folder of a run or a search.")]) -> None:
+    """Send to MLflow what a run or a search could not send, and end it there."""
     from hard_ray import api
 
     api.sync(run, say=say)

@@ -181,5 +181,8 @@ def result_lines(result: SearchResult) -> list[str]:
     lines.append(f"search   {escape(str(folder))}")
     lines.append(f"best     hardray distill -c {escape(str(folder / 'best.yaml'))}")
     if result.tracking_problem is not None:
-        lines.append(f"[yellow]MLflow lacks a part of the search ({escape(result.tracking_problem)})[/yellow]")
+        problem, shown = escape(result.tracking_problem), escape(str(folder))
+        lines.append(
+            f"[yellow]MLflow lacks a part of the search ({problem}); send it with: hardray sync {shown}[/yellow]"
+        )
     return lines

@@ -10,6 +10,9 @@ from hard_ray.config.augmentor import RandomAffineAugmentor
 from hard_ray.config.base import Config, Epochs
 from hard_ray.redaction import refuse_password
 
+LONGEST_EXPERIMENT = 250
+"""Characters that every database of MLflow takes."""
+
 Control = Literal["labels_only", "kd", "random"]
 
 
@@ -37,6 +40,16 @@ class TrackingConfig(Config):
     """Images in each picture of the gallery; 0: no gallery."""
     system_metrics: bool = True
     """Whether CPU, memory and GPU use are recorded."""
+
+    @field_validator("experiment")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.strip() or len(name) > LONGEST_EXPERIMENT or any(ord(letter) < 32 for letter in name):
+            raise ValueError(
+                f"an experiment of MLflow needs a name of 1 to {LONGEST_EXPERIMENT} characters in one line, got "
+                f"{len(name)} characters: {name[:60]!r}"
+            )
+        return name
 
     @field_validator("uri")
     @classmethod

@@ -46,8 +46,8 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
     axes = figure.subplots(3, count, squeeze=False)
     for axis, name in zip(axes[0], names_of(snapshot.labels, classes), strict=True):
         axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
-    _draw_row(axes[0], "original", original, classes)
-    _draw_row(axes[1], "augmented", augmented, classes)
+    draw_row(axes[0], "original", original, classes)
+    draw_row(axes[1], "augmented", augmented, classes)
     _draw_differences(axes[2], original.images, augmented.images)
     return figure
 
@@ -61,14 +61,16 @@ def _draw_differences(
     axes[0].set_ylabel("difference", fontsize=9, color=INK)
 
 
-def _draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[str]) -> None:
+def draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[str], *, said: bool = True) -> None:
+    """Draw images in a row of axes, with both networks' predictions below them unless `said` is False."""
     teacher, student = Verdicts.of(view.teacher, classes), Verdicts.of(view.student, classes)
     for column, axis in enumerate(axes):
         _show(axis, view.images[column])
         verdict = f"{teacher.line('T', column)}\n{student.line('S', column)}"
         agree = teacher.names[column] == student.names[column]
-        axis.set_xlabel(verdict, fontsize=8, color=AGREE if agree else DIFFER, parse_math=False)
-    axes[0].set_ylabel(title, fontsize=9, color=INK)
+        if said:
+            axis.set_xlabel(verdict, fontsize=8, color=AGREE if agree else DIFFER, parse_math=False)
+    axes[0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
 
 
 def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:

@@ -15,8 +15,9 @@ from hard_ray.runs.local_database import SQLITE, TrackingError, check_database, 
 from hard_ray.runs.mlflow_client import mlflow_client, mlflow_settings, within
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-CHECK_S = 60.0
-"""Longest time of a check; a single request takes at most half of it."""
+CHECK_SERVER_S = 15.0
+CHECK_DATABASE_S = 90.0
+"""Longest time of a check; a new database takes seconds, more on a busy machine."""
 IGNORED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 """Variables of MLflow's own scripts that a run does not follow."""
 DATABASES = ("mysql", "mssql", "postgresql", "postgres")
@@ -127,7 +128,7 @@ def _use(uri: str, shown: str, config: TrackingConfig, *, create: bool) -> None:
             client.search_runs([number], filter_string="tags.`hardray.id` = 'none'", max_results=1)
 
     try:
-        within(CHECK_S, call, what=f"MLflow at {shown}")
+        within(CHECK_SERVER_S if uri.startswith("http") else CHECK_DATABASE_S, call, what=f"MLflow at {shown}")
     except TrackingError:
         raise
     except Exception as error:  # client, driver and network raise errors of any kind

@@ -114,7 +114,7 @@ def within(seconds: float, call: Callable[[], Result], *, what: str) -> Result:
     if errors:
         raise errors[0]
     if not results:
-        raise UnreachableError(f"{what} did not answer within {seconds:g} s")
+        raise UnreachableError(f"{what} did not answer within {seconds:g} s; start it, or correct the address")
     return results[0]
 
 

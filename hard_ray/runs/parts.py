@@ -112,6 +112,14 @@ class Parts:
             sent.steps[path.name] = max(before, last)
             self.remember()
 
+    def last_metrics(self, client: MlflowClient, sent: Sent) -> None:
+        """Send the numbers that a run has in the end."""
+        from mlflow.entities import Metric
+
+        stamp = int(1000 * sent.last_time)
+        metrics = [Metric(key_of(name), value, stamp, 0) for name, value in sent.last_metrics.items()]
+        self._send_points(client, sent, metrics)
+
     def _send_points(self, client: MlflowClient, sent: Sent, metrics: list[Metric]) -> None:
         for start in range(0, len(metrics), POINTS_PER_REQUEST):
             client.log_batch(_id(sent), metrics=metrics[start : start + POINTS_PER_REQUEST], synchronous=True)

@@ -66,9 +66,15 @@ def check_new_search(path: Path) -> None:
     check_new_run(path)
 
 
+def search_at(path: Path) -> SearchFolder | None:
+    """The folder of a search; None: there is no search in it."""
+    folder = SearchFolder(path.expanduser().resolve())
+    return folder if folder.config.is_file() and folder.base.is_file() else None
+
+
 def open_search(path: Path) -> SearchFolder:
     """Open the folder of an existing search; RunFolderError: there is no search in it."""
-    folder = SearchFolder(path.expanduser().resolve())
-    if not folder.config.is_file() or not folder.base.is_file():
+    folder = search_at(path)
+    if folder is None:
         raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml")
     return folder

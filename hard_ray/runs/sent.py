@@ -42,6 +42,11 @@ class Sent:
     """Whether the logged model is complete."""
     ended: str | None = None
     """The status that the run is to be closed with."""
+    last_tags: dict[str, str] = field(default_factory=dict)
+    """Tags that the run is to have in the end."""
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    """Metrics that the run is to have in the end, measured at `last_time`."""
+    last_time: float = 0.0
     status: str | None = None
     """The status that the run was closed with."""
     whole: bool = False
@@ -78,5 +83,10 @@ class Sent:
         others[str(self.address)] = own
         chosen = Sent.of(others.pop(address, {}))
         chosen.address, chosen.elsewhere = address, others
-        chosen.ended, chosen.later = self.ended, self.later
+        chosen.wants(self)
         return chosen
+
+    def wants(self, other: Sent) -> None:
+        """Take over what is to be sent in the end."""
+        self.ended, self.later = other.ended, other.later
+        self.last_tags, self.last_metrics, self.last_time = other.last_tags, other.last_metrics, other.last_time

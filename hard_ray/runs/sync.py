@@ -1,4 +1,4 @@
-"""Sending a run to MLflow after it has ended."""
+"""Sending a run or a search to MLflow after it has ended."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ from hard_ray.errors import HardrayError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password
 from hard_ray.runs.folder import RunFolder, open_run
+from hard_ray.runs.search_folder import SearchFolder, search_at
 from hard_ray.runs.summary import markdown
 from hard_ray.runs.tracking import Follower, check_address, readable_problem, tracking_uri
+from hard_ray.runs.trials import MLFLOW_WORDS, TrialStatus
 
 
 def sync(output: Path, say: Callable[[str], None]) -> None:
-    """Send to MLflow what it lacks of a run; HardrayError: no run, it is in use, or the server does not answer.
+    """Send to MLflow what it lacks of a run or a search; HardrayError: there is none, or the server does not answer.
 
     A run that has not finished is closed as its driver noted, or as KILLED: nobody else holds its folder.
     """
-    folder = open_run(output)
+    folder = search_at(output) or open_run(output)
     with folder.locked():
-        main = _follower(folder, folder.path.name, None, say)
-        controls = [RunFolder(path) for path in sorted((folder.path / "controls").glob("*"))]
-        parts = [part for part in (folder.part("teacher"), *controls) if part.config.exists()]
-        followers = [main, *(_follower(part, f"{main.name}/{part.path.name}", main, say) for part in parts)]
-        for follower in followers:
+        for follower in _of_search(folder, say) if isinstance(folder, SearchFolder) else _of_run(folder, say):
             try:
-                if follower is main:
-                    tracking = follower.config.tracking.model_copy(update={"enabled": True})
-                    check_address(tracking, folder.path.parent, create=True)
                 _close(follower)
             except Exception as error:  # client, store and network raise errors of any kind
                 shown = without_password(follower.uri)
@@ -42,11 +37,39 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
 
 
 def _close(follower: Follower) -> None:
+    if follower.parent is None:
+        tracking = follower.config.tracking.model_copy(update={"enabled": True})
+        check_address(tracking, follower.folder.path.parent, create=True)
     summary = read_json(follower.folder.summary)
     if follower.folder.is_finished:
         follower.close("FINISHED", markdown(summary, follower.config) if summary else None)
     else:
-        follower.close(follower.sent.ended or "KILLED")
+        follower.close(follower.ended or follower.sent.ended or "KILLED")
+
+
+def _of_run(folder: RunFolder, say: Callable[[str], None]) -> list[Follower]:
+    """A run, its teacher's training and its controls."""
+    main = _follower(folder, folder.path.name, None, say)
+    controls = [RunFolder(path) for path in sorted((folder.path / "controls").glob("*"))]
+    parts = [part for part in (folder.part("teacher"), *controls) if part.config.exists()]
+    return [main, *(_follower(part, f"{main.name}/{part.path.name}", main, say) for part in parts)]
+
+
+def _of_search(folder: SearchFolder, say: Callable[[str], None]) -> list[Follower]:
+    """A search and its trials, with the states that `results.json` has."""
+    config = validate([read_layer(folder.base)], source=str(folder.base))
+    results = read_json(folder.results, {})
+    uri = tracking_uri(config.tracking, folder)
+    main = Follower(folder, config, folder.path.name, uri, verb="tune", say=say)
+    main.ended = {"finished": "FINISHED", "failed": "FAILED"}.get(results.get("status"))
+    followers = [main]
+    for row in results.get("trials", []):
+        trial = folder.trial(row["id"])
+        if trial.config.is_file():
+            made = Follower(trial, config, f"{main.name}/{row['id']}", uri, parent=main, verb="tune", say=say)
+            made.ended = MLFLOW_WORDS[TrialStatus(row["status"])]
+            followers.append(made)
+    return followers
 
 
 def _follower(folder: RunFolder, name: str, parent: Follower | None, say: Callable[[str], None]) -> Follower:

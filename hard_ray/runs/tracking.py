@@ -41,8 +41,6 @@ __all__ = [
     "ignored_variables",
     "log_evaluation",
     "readable_problem",
-    "show_best",
-    "show_table",
     "tracking_uri",
 ]
 
@@ -87,7 +85,7 @@ class Follower:
 
     def sync(self) -> None:
         """Send what is new. Raises whatever the client raises; each part that is there is marked."""
-        self._send(None)
+        self._send()
 
     def follow(self) -> None:
         """Send what is new; if the run has ended, end the MLflow run too. Raises as `sync` does."""
@@ -96,18 +94,41 @@ class Follower:
         elif self.sent.status != self.ended or not self.sent.whole:
             self.close(self.ended)
 
-    def close(self, status: str, description: str | None = None) -> None:
-        """Send the rest, the description in Markdown and the model, and end the run as FINISHED, FAILED or KILLED.
+    def close(
+        self,
+        status: str,
+        description: str | None = None,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        table: str | None = None,
+    ) -> None:
+        """Send the rest, and end the run.
 
-        The wanted status is noted first, so that `hardray sync` ends the run where this cannot.
+        What is wanted is noted first, so that `hardray sync` ends the run where this cannot.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            description: the text of the run's page, in Markdown.
+            metrics: numbers that the run has in the end.
+            table: the name of an artifact with `columns` and `data` that is listed among MLflow's tables.
         """
         if not self._can_start:
             return
-        if self.sent.ended != status:
-            self.sent.ended = status
-            self._remember()
+        tags = {} if description is None else {"mlflow.note.content": description}
+        if table is not None:
+            tags["mlflow.loggedArtifacts"] = json.dumps([{"path": table, "type": "table"}])
+        self._note_end(status, {**self.sent.last_tags, **tags}, {**self.sent.last_metrics, **(metrics or {})})
         self._known = False
-        self._send(description)
+        self._send()
+
+    def _note_end(self, status: str, tags: dict[str, str], metrics: dict[str, float]) -> None:
+        sent = self.sent
+        if (sent.ended, sent.last_tags, sent.last_metrics) == (status, tags, metrics):
+            return
+        if sent.last_metrics != metrics:
+            sent.last_time = time.time()
+        sent.ended, sent.last_tags, sent.last_metrics, sent.whole = status, tags, metrics, False
+        self._remember()
 
     def reopen(self) -> None:
         """Let the MLflow run be running again when it is next told something, after a resume."""
@@ -115,7 +136,7 @@ class Follower:
             self.sent.ended, self.sent.whole = None, False
             self._remember()
 
-    def _send(self, description: str | None) -> None:
+    def _send(self) -> None:
         """Send every part; if the run turns out to be deleted there, once more to a new one."""
         from mlflow.exceptions import MlflowException
 
@@ -127,13 +148,13 @@ class Follower:
                 self._forget_if_gone(client)
                 self._known = True
             try:
-                self._send_parts(client, description)
+                self._send_parts(client)
             except MlflowException:
                 if not self._forget_if_gone(client):
                     raise
-                self._send_parts(client, description)
+                self._send_parts(client)
 
-    def _send_parts(self, client: MlflowClient, description: str | None) -> None:
+    def _send_parts(self, client: MlflowClient) -> None:
         """Records first. Files may lie elsewhere: where they cannot be sent, the run is ended all the same."""
         if self.sent.run_id is None:
             self._start(client)
@@ -142,11 +163,13 @@ class Follower:
             client.update_run(self.run_id, status="RUNNING")
             sent.status = None
             self._remember()
-        parts.tags(client, sent, self._tags(description))
+        parts.tags(client, sent, {**self._tags(), **sent.last_tags})
         parts.params(client, sent)
         parts.data(client, sent, self._dataset())
         parts.points(client, sent, self.folder.metrics, self._covered())
         parts.points(client, sent, self.folder.path / "system.jsonl", None)
+        if not sent.whole:
+            parts.last_metrics(client, sent)
         problem = self._send_files(client)
         if ended is not None and sent.status != ended:
             client.set_terminated(self.run_id, ended, end_time=self._end_time())
@@ -198,7 +221,8 @@ class Follower:
             f"the MLflow run {old.run_id} of {self.folder.path} was deleted there, so that a new one is made; "
             f"`mlflow runs restore --run-id {old.run_id}` brings the old one back"
         )
-        self.sent = Sent(address=address, ended=old.ended, later=old.later, elsewhere=old.elsewhere)
+        self.sent = Sent(address=address, elsewhere=old.elsewhere)
+        self.sent.wants(old)
         self._parts = Parts(self.folder, self._remember)
         return True
 
@@ -218,19 +242,19 @@ class Follower:
         if made:
             self.sent.run_id = made[0].info.run_id
         else:
-            tags = {**origin_tags(self.verb), **self._tags(None), KEY: self.sent.key}
+            tags = {**origin_tags(self.verb), **self._tags(), KEY: self.sent.key}
             run = client.create_run(experiment, start_time=self._start_time(), tags=tags)
             self.sent.run_id, self.sent.tags = run.info.run_id, tags
         self._remember()
 
-    def _tags(self, description: str | None) -> dict[str, str]:
+    def _tags(self) -> dict[str, str]:
         tags = {
             "mlflow.runName": shortened(plain_text(self.name), LONGEST_NAME),
             "hardray.folder": plain_text(str(self.folder.path)),
         }
         if self.parent is not None and self.parent.sent.run_id is not None:
             tags["mlflow.parentRunId"] = self.parent.sent.run_id
-        return tags if not description else {**tags, "mlflow.note.content": description}
+        return tags
 
     def _dataset(self) -> Path:
         own = self.folder.dataset
@@ -275,18 +299,3 @@ def log_evaluation(run: RunFolder, config: RunConfig, folder: Path) -> str | Non
     except Exception as error:  # the server's errors are of any kind; the folder has it all
         return readable_problem(error)
     return None
-
-
-def show_best(uri: str, run_id: str, values: Mapping[str, float]) -> None:
-    """Log the best trial's metrics in the search's own run."""
-    with mlflow_settings():
-        client = mlflow_client(uri)
-        for name, value in values.items():
-            client.log_metric(run_id, f"best/{name}", value, synchronous=True)
-
-
-def show_table(uri: str, run_id: str, name: str) -> None:
-    """List an artifact of a run, a JSON file with `columns` and `data`, among MLflow's tables."""
-    shown = json.dumps([{"path": name, "type": "table"}])
-    with mlflow_settings():
-        mlflow_client(uri).set_tag(run_id, "mlflow.loggedArtifacts", shown, synchronous=True)

@@ -24,6 +24,15 @@ class TrialStatus(StrEnum):
     FAILED = "failed"
 
 
+MLFLOW_WORDS = {
+    TrialStatus.RUNNING: None,
+    TrialStatus.FINISHED: "FINISHED",
+    TrialStatus.STOPPED: "KILLED",
+    TrialStatus.FAILED: "FAILED",
+}
+"""MLflow's status of a trial's run; None: it goes on."""
+
+
 @dataclass(slots=True)
 class Trial:
     """One setting and its result."""

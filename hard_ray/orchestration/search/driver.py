@@ -25,13 +25,13 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, StoppedError
-from hard_ray.files import make_folder, write_text
+from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import PoolServer
-from hard_ray.orchestration.run.follow import end_tracking, follow
+from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
 from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
@@ -42,10 +42,11 @@ from hard_ray.orchestration.search.ray_tune import goals, run_trials
 from hard_ray.orchestration.search.trial import TrialOrder, without_extras
 from hard_ray.preparation.checks import examine
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
-from hard_ray.runs.background import Tracking
+from hard_ray.runs.background import Tracking, each_in_turn
+from hard_ray.runs.dataset import dataset_facts
 from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
-from hard_ray.runs.tracking import Follower, show_best, show_table, tracking_uri
-from hard_ray.runs.trials import Trial, TrialStatus
+from hard_ray.runs.tracking import Follower, tracking_uri
+from hard_ray.runs.trials import MLFLOW_WORDS, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
     check_new_search(output)
     index, _, _ = examine(without_extras(search.base))
     folder = SearchFolder(output.expanduser().resolve())
+    use_address(search.base.tracking, folder.path.parent, say)
     make_folder(folder.path)
     with folder.locked():
         write_text(folder.base, dump_yaml(search.base))
@@ -87,6 +89,7 @@ def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
     with folder.locked():
         search = load_space(str(folder.config))
         index, _, _ = examine(without_extras(search.base))
+        use_address(search.base.tracking, folder.path.parent, say, goes_on=True)
         return SearchDriver(search, index, folder, say).run()
 
 
@@ -229,7 +232,9 @@ class SearchDriver:
         config = self.search.base.tracking
         if not config.enabled:
             return None
-        main = Follower(self.folder, self.search.base, self.folder.path.name, tracking_uri(config, self.folder))
+        write_json(self.folder.dataset, dataset_facts(self.search.base.data, self.index))
+        uri = tracking_uri(config, self.folder)
+        main = Follower(self.folder, self.search.base, self.folder.path.name, uri, verb="tune", say=self.say)
         tracking = Tracking([main], sample_system=config.system_metrics)
         for trial in self.ledger.trials.values():
             self._track(tracking, trial)
@@ -240,7 +245,8 @@ class SearchDriver:
         name = f"{main.name}/{trial.id}"
         found = next((follower for follower in tracking.followers if follower.name == name), None)
         if found is None:
-            found = Follower(self.folder.trial(trial.id), self.search.base, name, main.uri, parent=main)
+            folder, base = self.folder.trial(trial.id), self.search.base
+            found = Follower(folder, base, name, main.uri, parent=main, verb="tune", say=self.say)
             tracking.followers.append(found)
         found.ended = MLFLOW_WORDS[trial.status]
 
@@ -249,18 +255,13 @@ class SearchDriver:
         if tracking is None or not tracking.is_started:
             return None
         main, *children = tracking.followers
-
-        def close() -> None:
-            for follower in children:
-                follower.close(follower.ended or status)
-            main.close(status, markdown(self.ledger, self.search.space))
-            if self.ledger.best is not None:
-                measured = self.ledger.best.metrics
-                show_best(main.uri, main.run_id, {name: measured[name] for name in self.search.space.metrics})
-            if self.folder.leader_board.is_file():
-                show_table(main.uri, main.run_id, self.folder.leader_board.name)
-
-        return end_tracking(tracking, close, status)
+        best = self.ledger.best
+        measured = {} if best is None else {f"best/{name}": best.metrics[name] for name in self.search.space.metrics}
+        table = self.folder.leader_board.name if self.folder.leader_board.is_file() else None
+        text = markdown(self.ledger, self.search.space)
+        calls = [functools.partial(child.close, child.ended or status) for child in children]
+        calls.insert(0, functools.partial(main.close, status, text, metrics=measured, table=table))
+        return end_tracking(tracking, functools.partial(each_in_turn, calls), status)
 
 
 class TeacherReporter(Silent):
@@ -272,11 +273,3 @@ class TeacherReporter(Silent):
     @override
     def say(self, text: str) -> None:
         self._say(text)
-
-
-MLFLOW_WORDS = {
-    TrialStatus.RUNNING: None,
-    TrialStatus.FINISHED: "FINISHED",
-    TrialStatus.STOPPED: "KILLED",
-    TrialStatus.FAILED: "FAILED",
-}

@@ -10,6 +10,7 @@ from typing import Any
 from hard_ray.errors import RunFolderError
 from hard_ray.files import write_json
 from hard_ray.reports.comparison.groups import ComparedRun, Comparison, read_comparison
+from hard_ray.reports.comparison.pictures import draw_pictures, same_pictures
 from hard_ray.reports.comparison.plots import colours_of, draw_accuracy, draw_curves, validated_suites
 from hard_ray.reports.comparison.tables import by_condition, differences, mean_by_severity, results, t_tests
 from hard_ray.reports.curves import draw_robustness, is_curve
@@ -66,6 +67,7 @@ def _body(comparison: Comparison) -> Html:
         section("Significance", _tests(comparison)),
         section("Validation", _validation(comparison)),
         section("Robustness", _robustness(comparison)),
+        section("Pictures", _pictures(comparison)),
         section("The runs", _runs(comparison)),
     ]
     return "\n".join(parts)
@@ -136,6 +138,18 @@ def _robustness(comparison: Comparison) -> Html:
 def _curve(comparison: Comparison, suite: str, condition: str, lines: dict[str, dict[str, float]]) -> Html:
     drawn = draw_robustness(condition, lines, colours_of(comparison))
     return figure_of(to_svg(drawn), caption=f"Suite {suite}, means over seeds")
+
+
+def _pictures(comparison: Comparison) -> Html:
+    found = same_pictures(comparison)
+    left_out = "".join(map(note, found.left_out))
+    if not found.shown:
+        return left_out
+    caption = (
+        "The same images by each run's augmentor, at its newest pictures. T: the teacher's prediction, "
+        "S: the student's; red: they differ."
+    )
+    return figure_of(to_svg(draw_pictures(found)), caption=caption) + left_out
 
 
 def _runs(comparison: Comparison) -> Html:
