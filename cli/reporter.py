@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .terminal import console, print_lines, say
+from .terminal import console, print_lines, print_nowhere, say
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -34,7 +34,14 @@ class ConsoleReporter:
 
     def say(self, text: str) -> None:
         """Print a sentence."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        self._print(escape(text))
+
+    def _print(self, text: str) -> None:
+        """Print a line; a terminal that was closed, or the end of a pipe, does not end the run."""
+        try:
+            self.console.print(text, highlight=False, soft_wrap=True)
+        except OSError:
+            print_nowhere()
 
     def watch(self, plans: Iterable[RunPlan]) -> None:
         """Print the points that the trainings have logged since the last call."""
@@ -47,6 +54,8 @@ class ConsoleReporter:
             for point in tail.read(RunFolder(plan.folder).metrics):
                 if point["kind"] == "val" and self._is_new(plan, point):
                     self._line(plan, point)
+                elif point["kind"] == "note" and self._is_new(plan, point):
+                    self.say(f"{plan.name}: {point['text']}")
                 elif point["kind"] == "train":
                     latest = point
             tail.advance()
@@ -61,7 +70,7 @@ class ConsoleReporter:
         elapsed = time.monotonic() - self._started
         head = f"[dim]{elapsed:5.0f}s[/dim]  {escape(plan.name):<16} update {point['step']:>6}"
         parts = _validation(point) if point["kind"] == "val" else _training(point)
-        self.console.print(f"{head}  {'  '.join(parts)}", highlight=False, soft_wrap=True)
+        self._print(f"{head}  {'  '.join(parts)}")
 
     def _is_new(self, plan: RunPlan, point: dict[str, Any]) -> bool:
         """Whether this evaluation is to be printed: a log that a resume cut is read again from its start."""

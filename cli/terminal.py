@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,14 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         errors.print("stopped", highlight=False)
         raise typer.Exit(130) from None
+
+
+def print_nowhere() -> None:
+    """Drop everything that is printed from now on: the terminal is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def say(text: str) -> None:

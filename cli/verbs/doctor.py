@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import io
 import os
 import platform
 import sys
 import sysconfig
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +48,17 @@ def doctor(
 ) -> None:
     """Check this machine, and a cluster if one is given.
 
+    What is judged is tried: a file is written to each folder, a figure is drawn, a worker of Ray imports what it needs.
     With a configuration, also check that the cluster has everything the run reserves.
     """
     if data is not None:
         print_pairs(data_lines(data, config, preset, overrides))
         return
     loaded = load(config, preset, overrides) if config or preset or overrides else None
-    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _tracking]
-    findings = [finding for check in checks for finding in check()]
+    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _drawing]
+    findings = [finding for check in (*checks, _tracking) for finding in check()]
+    if output is not None:
+        findings += list(_output(output))
     findings += list(_cluster(address, loaded, output))
     table = Table(show_header=False, box=None, pad_edge=False)
     for finding in findings:
@@ -105,7 +112,7 @@ def _processor() -> Iterator[Finding]:
     from hard_ray.orchestration.cluster.hardware import probe
 
     hardware = probe()
-    yield Finding("processor", "ok", f"{hardware.cpu}, {hardware.cores} cores")
+    yield Finding("processor", "ok", f"{hardware.cpu}, {hardware.cores} cores{_quota()}")
     if hardware.gpus:
         precision = "bfloat16" if hardware.gpu_has_bf16 else "float32: no bfloat16"
         yield Finding("GPU", "ok", f"{len(hardware.gpus)} x {hardware.gpus[0]}, {precision}")
@@ -115,12 +122,25 @@ def _processor() -> Iterator[Finding]:
         yield Finding("GPU", "note", f"none that torch sees; students and teachers compute on the CPU in {precision}")
 
 
+def _quota() -> str:
+    """How a control group limits the cores of this machine; empty if none does."""
+    from hard_ray.orchestration.cluster.cgroups import limits
+    from hard_ray.orchestration.cluster.hardware import installed_cores
+
+    quota = limits().cores
+    if quota is None or quota >= installed_cores():
+        return ""
+    return f" of {installed_cores()}: a control group allows the time of {quota:g}"
+
+
 def _memory() -> Iterator[Finding]:
-    from hard_ray.orchestration.cluster.hardware import probe
+    from hard_ray.orchestration.cluster.hardware import installed_memory_gib, probe
 
     hardware = probe()
     state = "ok" if hardware.memory_gib >= 4 else "wrong"
-    yield Finding("memory", state, f"{hardware.memory_gib:.1f} GiB; a run on one machine takes about 4")
+    installed = installed_memory_gib()
+    limited = f" of {installed:.1f}, by a control group" if hardware.memory_gib < installed - 0.05 else ""
+    yield Finding("memory", state, f"{hardware.memory_gib:.1f} GiB{limited}; a run on one machine takes about 4")
     shared = hardware.shared_memory_gib
     state, advice = ("note", ": Ray falls back to slow files; give containers more") if shared < 1 else ("ok", "")
     yield Finding(SHARED_MEMORY, state, f"{shared:.1f} GiB free{advice}")
@@ -143,9 +163,41 @@ def _folders() -> Iterator[Finding]:
 
 
 def _writable(folder: Path, *, shown: Path | None = None, otherwise: str = "wrong") -> tuple[str, str]:
-    if os.access(folder, os.W_OK):
-        return "ok", f"{shown or folder} is writable"
-    return otherwise, f"{shown or folder} is not writable"
+    """Write and lock a file in a folder, as a run does in its own."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hardray-") as stream:
+            stream.write(b"0" * 4096)
+            stream.flush()
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return otherwise, f"{shown or folder} cannot be written and locked ({error.strerror})"
+    return "ok", f"{shown or folder} is writable"
+
+
+def _output(output: Path) -> Iterator[Finding]:
+    """Try the folder of the runs, or the one in which it would be made."""
+    folder = output.expanduser().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        yield Finding("output", "wrong", f"{there} is a file, and {folder} a folder below it; choose another --output")
+        return
+    yield Finding("output here", *_writable(there))
+
+
+def _drawing() -> Iterator[Finding]:
+    """Draw a figure as runs do; without matplotlib's font cache the first one takes seconds."""
+    from hard_ray.errors import readable
+    from hard_ray.reports.figures import new_figure
+
+    began = time.perf_counter()
+    try:
+        figure = new_figure(1, 1)
+        figure.add_subplot().set_title("T. stddev")
+        figure.savefig(io.BytesIO(), format="png")
+    except Exception as error:  # of a style file, a font or a damaged package
+        yield Finding("pictures", "note", f"matplotlib draws none ({readable(error)}); runs go on without them")
+        return
+    yield Finding("pictures", "ok", f"matplotlib draws one in {time.perf_counter() - began:.1f} s")
 
 
 def _tracking() -> Iterator[Finding]:
@@ -182,6 +234,7 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
     try:
         with connected(runtime, namespace="hardray-doctor") as cluster:
             yield _room(where, cluster, runtime, whole=config is not None)
+            yield _imports()
             if not cluster.is_own:
                 yield from _nodes(output)
     except HardrayError as error:
@@ -209,6 +262,21 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
     if resources.get("CPU", 0.0) < needed:
         return Finding("Ray", "wrong", f"{where} has {shown}; the smallest run needs {needed:g} CPU")
     return Finding("Ray", "ok", f"{where} starts and has {shown}")
+
+
+def _imports() -> Finding:
+    """Import in a worker of Ray what student and teacher need: its import path and libraries may be others."""
+    from hard_ray.errors import readable
+    from hard_ray.orchestration.cluster.nodes import import_in_worker
+
+    began = time.perf_counter()
+    try:
+        places = import_in_worker()
+    except Exception as error:  # whatever an import raises there
+        text = f"a worker of Ray cannot import torch, timm and hardray ({readable(error)}); install them again there"
+        return Finding("worker", "wrong", text)
+    seconds = time.perf_counter() - began
+    return Finding("worker", "ok", f"a worker of Ray imports torch, timm and hardray in {seconds:.1f} s, from {places}")
 
 
 def _nodes(output: Path | None) -> Iterator[Finding]:

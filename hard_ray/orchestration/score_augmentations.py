@@ -34,6 +34,7 @@ from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import start_pool
 from hard_ray.orchestration.progress import SAY_EVERY_S
@@ -82,7 +83,7 @@ def score_augmentations(
         else:
             say("all of it was scored before: the teacher is not asked again")
             write_text(folder.settings, dump_yaml(in_folder))
-        return finish(folder, in_folder, known, losses)
+        return finish(folder, in_folder, known, losses, say)
 
 
 def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
@@ -191,12 +192,19 @@ class Scorer:
                 yield batch
 
 
-def finish(folder: ScoreFolder, run: ScoreRun, known: KnownMeans, losses: Mapping[str, float] | None) -> dict[str, Any]:
+def finish(
+    folder: ScoreFolder,
+    run: ScoreRun,
+    known: KnownMeans,
+    losses: Mapping[str, float] | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     """Rank the augmentors that have enough groups, draw and write; `scores.json` comes last."""
     still = {name for name, kind in run.augmentors.items() if isinstance(kind, IdentityAugmentor)}
     names = [name for name in run.augmentors if name in still or not known.lacks([name], run.groups)]
     scores = ranking(known.means, names, run.groups)
-    save_png(draw_scores(scores), folder.picture)
+    with extra("the plot of the scores", say):
+        save_png(draw_scores(scores), folder.picture)
     result: dict[str, Any] = {
         "teacher": {"model": run.teacher.model, "identity": known.identity},
         "data": {"what": describe(run.data), "fingerprint": known.fingerprint},
@@ -211,7 +219,8 @@ def finish(folder: ScoreFolder, run: ScoreRun, known: KnownMeans, losses: Mappin
         values = {score.name: score.t_stddev for score in scores if score.name in losses}
         correlation = pearson(values.values(), (losses[name] for name in values))
         result["correlation"] = {"pearson": correlation, "losses": dict(losses)}
-        save_png(draw_correlation(values, losses), folder.correlation)
+        with extra("the plot of the correlation", say):
+            save_png(draw_correlation(values, losses), folder.correlation)
     write_json(folder.result, result)
     return result
 

@@ -31,6 +31,7 @@ from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_p
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.hardware import probe
 from hard_ray.orchestration.cluster.resources import data_shares
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
 from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, reconstruction_quality
@@ -176,7 +177,8 @@ class Trainer:
         path = self.folder.path
         coder.save(path)
         write_latents(path / LATENTS_FILE, mean=quality.latent_mean, std=quality.latent_std)
-        self._draw(coder, precision, quality)
+        with extra("the picture", self.say):
+            self._draw(coder, precision, quality)
         result = {
             "psnr": round(quality.psnr, 3),
             "images": quality.images,

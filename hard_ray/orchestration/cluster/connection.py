@@ -6,18 +6,27 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import ray
+from ray.job_config import JobConfig
+from typing_extensions import override
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
+from hard_ray.orchestration.cluster.address import check_address
 from hard_ray.orchestration.cluster.demand import Demand, demand
 from hard_ray.orchestration.cluster.hardware import usable_cores
-from hard_ray.orchestration.cluster.processes import end_processes, started_by_ray
+from hard_ray.orchestration.cluster.places import check_places
+from hard_ray.orchestration.cluster.processes import (
+    apart,
+    end_processes,
+    handlers_kept,
+    sessions_of_ray,
+    started_by_ray,
+    watched,
+)
 from hard_ray.orchestration.cluster.resources import Cluster, await_nodes, slots_of
 from hard_ray.redaction import masked, without_password
 
@@ -25,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 MOST_TOKENS_PER_CORE = 4
 """The most CPU tokens per core of this machine; a run that reserves more is refused."""
-
-CONNECT_TIMEOUT_S = 5.0
 
 START_TRIES, SLOW_START = 4, "timed out during startup"
 """Ray allows a node 30 s to start, which may be too short on a busy machine; then the start is repeated."""
@@ -71,20 +78,57 @@ def connected(
     if ray.is_initialized():
         yield Cluster(is_own=False, resources=ray.cluster_resources())
         return
-    address = runtime.address or os.environ.get("RAY_ADDRESS")
+    address = address_of(runtime)
     quiet_ray()
-    with _defaults({} if address else OWN_CLUSTER):
+    with _joined(address, runtime, namespace, trials, say) if address else _started(runtime, namespace, trials):
+        yield Cluster(is_own=not address, resources=ray.cluster_resources())
+
+
+def address_of(runtime: RuntimeConfig) -> str | None:
+    """The address of the cluster to join; None: one is started, also where Ray's word `local` asks for it."""
+    address = runtime.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
+
+
+@contextlib.contextmanager
+def _joined(
+    address: str, runtime: RuntimeConfig, namespace: str, trials: int | None, say: Callable[[str], None]
+) -> Iterator[None]:
+    try:
+        with handlers_kept():
+            _join(address, namespace)
+        await_nodes(runtime, trials, say)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _started(runtime: RuntimeConfig, namespace: str, trials: int | None) -> Iterator[None]:
+    """A cluster whose processes this one's signals do not reach, and that ends with this one, whatever ends it."""
+    with _defaults(OWN_CLUSTER), contextlib.ExitStack() as stack:
         try:
-            if address:
-                _join(address, namespace)
-                await_nodes(runtime, trials, say)
-            else:
+            with apart(), handlers_kept():
                 _start(demand(runtime, trials=trials), namespace)
-            yield Cluster(is_own=not address, resources=ray.cluster_resources())
+            stack.enter_context(watched(sessions_of_ray()))
+            yield
         finally:
-            processes = [] if address else started_by_ray()
+            processes = started_by_ray()
             ray.shutdown()
             end_processes(processes)
+
+
+class OwnImports(JobConfig):
+    """The settings of this program at Ray, by which workers import what this process does.
+
+    By default Ray puts the current folder and the script's in front of its workers' import path. There a user's
+    `profile.py` or `timm.py` would be imported in the place of a module of Python or of a package. Ray leaves both out
+    where a program brings its working folder along, so that is what this says.
+    """
+
+    @override
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 @contextlib.contextmanager
@@ -101,10 +145,16 @@ def _defaults(environment: Mapping[str, str]) -> Iterator[None]:
 
 def _join(address: str, namespace: str) -> None:
     shown = without_password(address)
-    _knock(address)
+    check_address(address)
     _take_token_along()
     try:
-        ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            address=address,
+            namespace=namespace,
+            job_config=OwnImports(),
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
         raise ClusterError(
             f"no Ray cluster answers at {shown} ({type(error).__name__}: {masked(_first_line(error))}); "
@@ -125,26 +175,6 @@ def _take_token_along() -> None:
         authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def _knock(address: str) -> None:
-    """Raise a ClusterError within seconds if nothing listens at the address; Ray would wait for minutes."""
-    shown = without_password(address)
-    parts = urlsplit(address if "://" in address else f"ray://{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        reason = masked(str(error))
-        raise ClusterError(f"runtime.address {shown!r} is not an address ({reason}); want HOST:PORT") from None
-    if host is None or port is None:
-        return  # a word such as `auto`: Ray looks it up by itself
-    try:
-        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {shown} ({error.strerror or error}); start one with `ray start --head`, or "
-            "leave runtime.address and RAY_ADDRESS unset to use this machine"
-        ) from None
-
-
 def _start(reserved: Demand, namespace: str) -> None:
     """Start a cluster on this machine. CPUs are tokens: a small machine offers as many as the run reserves."""
     if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
@@ -155,11 +185,13 @@ def _start(reserved: Demand, namespace: str) -> None:
             f"{reserved.whose} reserves {wanted:g} CPUs and this machine has {cores} cores; lower {reserved.knobs}, "
             "or give runtime.address to use a cluster"
         )
+    check_places()
     for left in reversed(range(START_TRIES)):
         try:
             ray.init(
                 address="local",
                 namespace=namespace,
+                job_config=OwnImports(),
                 num_cpus=int(max(cores, wanted)),
                 resources=slots_of(reserved),
                 include_dashboard=False,

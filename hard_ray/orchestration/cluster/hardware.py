@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.config.runtime import Dtype
+from hard_ray.orchestration.cluster.cgroups import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,42 @@ def probe() -> Hardware:
         has_avx512="avx512f" in flags,
         gpus=names,
         gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported()),
-        memory_gib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
-        shared_memory_gib=_free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
+        memory_gib=usable_memory_gib(),
+        shared_memory_gib=free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
     )
 
 
-def usable_cores() -> int:
-    """The number of cores that this process may use."""
+def installed_cores() -> int:
+    """The number of cores that the scheduler may put this process on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_cores() -> int:
+    """The number of whole cores that this process may use at a time, at least 1.
+
+    A control group may allow less time than all cores have: with a quota of 1.5 cores, two threads that wait for each
+    other would both be halted for a part of each period.
+    """
+    quota = limits().cores
+    return installed_cores() if quota is None else max(1, min(installed_cores(), int(quota + 1e-6)))
+
+
+def installed_memory_gib() -> float:
+    """The memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def usable_memory_gib() -> float:
+    """The memory that this process and its group may have: of the machine, or less by a control group."""
+    limit = limits().memory_bytes
+    return installed_memory_gib() if limit is None else min(installed_memory_gib(), limit / 2**30)
 
 
 def free_disk_gib(path: Path) -> float:
     """Free space of the disk that `path` is on, or will be."""
     while not path.exists():
         path = path.parent
-    return _free_gib(path)
+    return free_gib(path)
 
 
 def _cpu_info() -> tuple[frozenset[str], str]:
@@ -75,7 +97,8 @@ def _cpu_info() -> tuple[frozenset[str], str]:
     return frozenset(found.get("flags", "").split()), found.get("model name", "unknown")
 
 
-def _free_gib(path: Path) -> float:
+def free_gib(path: Path) -> float:
+    """Free space of the disk that `path` is on; 0 if it cannot be read."""
     try:
         status = os.statvfs(path)
     except OSError:

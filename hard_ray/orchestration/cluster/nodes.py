@@ -101,6 +101,24 @@ def _sent_as_code() -> tuple[Any, Any]:
     return versions, probe
 
 
+def import_in_worker(*, patience_s: float = PATIENCE_S) -> str:
+    """Import torch, timm and hardray in one of Ray's workers; return the folder of hardray there.
+
+    Raises what an import raises, and GetTimeoutError if no worker starts.
+    """
+
+    def imports() -> str:
+        import timm  # noqa: F401
+        import torch  # noqa: F401
+
+        import hard_ray.networks.network
+
+        return str(Path(hard_ray.networks.network.__file__).parents[1])
+
+    found: str = ray.get(ray.remote(imports).options(num_cpus=0).remote(), timeout=patience_s)
+    return found
+
+
 def differences(here: Mapping[str, str | None], nodes: Sequence[Node]) -> Iterator[str]:
     """Describe each version that differs between this process and a node."""
     for name, version in here.items():

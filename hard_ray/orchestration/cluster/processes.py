@@ -1,15 +1,62 @@
-"""Processes of a cluster that hardray started: their priorities, and their end."""
+"""Processes of a cluster that hardray started: their sessions, their priorities, and their end."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 
 WORKERS_END_S = 10.0
 """Seconds that Ray's workers have to end after their cluster; they usually need less than one."""
+
+_apart = threading.Event()
+"""Set while Ray starts; read by the hook below in each process that is forked meanwhile."""
+
+
+def _leave_session() -> None:
+    if _apart.is_set():
+        with contextlib.suppress(OSError):  # it leads a session of its own already
+            os.setsid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_session)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Put the processes that are forked within the block into sessions of their own.
+
+    Ctrl-C, `timeout`, a batch system and a closing terminal signal the whole process group. Ray's processes would end
+    before this one has asked for a checkpoint. Ray forks them with a function of its own, so the hook above runs.
+    """
+    _apart.set()
+    try:
+        yield
+    finally:
+        _apart.clear()
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Restore the handlers of signals that the block replaces: Ray installs one for SIGTERM that ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before not in (signal.SIG_DFL, None):
+            signal.signal(signal.SIGTERM, before)
 
 
 def started_by_ray() -> list[psutil.Process]:
@@ -19,6 +66,45 @@ def started_by_ray() -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found += child.children(recursive=True) if child.name() == "raylet" else []
     return found
+
+
+def sessions_of_ray() -> list[int]:
+    """The sessions of Ray's processes that this process started; its workers are in the raylet's."""
+    own = os.getsid(0)
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error, OSError):
+            if child.name() in ("raylet", "gcs_server") and os.getsid(child.pid) != own:
+                found.append(os.getsid(child.pid))
+    return found
+
+
+@contextlib.contextmanager
+def watched(sessions: Sequence[int]) -> Iterator[None]:
+    """End all processes of these sessions soon after this process, whatever ends it; see `watchdog.py`.
+
+    The kernel ends Ray's own processes with this one. Its workers notice that by themselves, except one that hangs or
+    computes: such a process kept its memory for a quarter of an hour.
+    """
+    if not sessions:
+        yield
+        return
+    program = Path(__file__).with_name("watchdog.py")
+    watchdog = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-I", "-S", str(program), str(WORKERS_END_S), *map(str, sessions)],
+        stdin=subprocess.PIPE,  # closed when this process ends
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    try:
+        yield
+    finally:
+        watchdog.kill()  # `end_processes` has done its work
+        watchdog.wait()
+        assert watchdog.stdin is not None
+        watchdog.stdin.close()
 
 
 def end_processes(processes: list[psutil.Process]) -> None:

@@ -49,9 +49,18 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
         parts = "; ".join(f"{who}: {amounts(part)}" for who, part in wanted.parts.items())
         waited = f" within {runtime.nodes_timeout_s:g} s" if runtime.nodes_timeout_s and not cluster.is_own else ""
         raise ClusterError(
-            f"{wanted.whose} reserves {missing}{waited}: {parts}; lower {wanted.knobs}, or add nodes (where an "
-            "autoscaler does, runtime.nodes_timeout_s waits for it)"
+            f"{wanted.whose} reserves {missing}{waited}: {parts}; {_smaller(runtime, cluster, trials)}lower "
+            f"{wanted.knobs}, or add nodes (where an autoscaler does, runtime.nodes_timeout_s waits for it)"
         )
+
+
+def _smaller(runtime: RuntimeConfig, cluster: Cluster, trials: int | None) -> str:
+    """The remedy for a small cluster: without a pool, the student workers hold the teacher themselves."""
+    teacher = runtime.teacher.model_copy(update={"placement": "colocated", "max_replicas": None, "min_replicas": None})
+    without = demand(runtime.model_copy(update={"teacher": teacher}), trials=trials, least=True)
+    if runtime.teacher.placement != "pool" or _missing(without, cluster.resources):
+        return ""
+    return f"set runtime.teacher.placement=colocated, which fits ({amounts(without.total)}), or "
 
 
 def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:

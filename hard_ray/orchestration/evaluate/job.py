@@ -44,6 +44,7 @@ from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
 from hard_ray.orchestration.evaluate.actors import EvaluationActor, NetworksSpec, make_views
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.progress import ProgressLine
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
@@ -279,13 +280,18 @@ class Evaluation:
                     _report(plan, progress, int(rows["student"][row][0]))
                 self.bad.add(name for names in map(str, rows["bad"]) if names for name in names.split("\n"))
         except KeyboardInterrupt:
-            raise StoppedError(
-                f"stopped; the finished suites are in {self.folder.evaluation}, and the same command continues"
-            ) from None
+            raise StoppedError(f"stopped in {plan.suite}; {self._continuation()}") from None
         except RayError as failure:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            raise HardrayError(f"{plan.suite}: the same command continues, but this one failed: {reason}") from failure
+            raise HardrayError(f"{plan.suite}: this command failed: {reason}; {self._continuation()}") from failure
         return students, teachers
+
+    def _continuation(self) -> str:
+        """How the evaluation goes on, for messages; they promise results only if there are any."""
+        measured = read_json(self.folder.evaluation, {}).get("measured", {})
+        if not measured:
+            return "no suite is finished, so the same command begins anew"
+        return f"{', '.join(measured)} is in {self.folder.evaluation}, and the same command continues"
 
     def _dataset(self, plan: SuitePlan) -> ray.data.Dataset:
         """Stream counts: tasks read, decode and change images, actors evaluate the networks."""
@@ -314,8 +320,9 @@ class Evaluation:
         if self.bad.names:
             self.bad.write(self.folder.bad_images)
         write_json(self.folder.evaluation, result)
-        for name, figure in draw_evaluation(result).items():
-            save_png(figure, self.folder.path / f"{name}.png")
+        with extra("the plots", self.say):
+            for name, figure in draw_evaluation(result).items():
+                save_png(figure, self.folder.path / f"{name}.png")
 
 
 def _report(plan: SuitePlan, progress: ProgressLine, images: int) -> None:

@@ -36,6 +36,7 @@ from hard_ray.networks.precision import to_pixels
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.generate.actors import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.pool.server import start_pool
@@ -198,7 +199,8 @@ class Generation:
         if self._bad(done).names:
             self._bad(done).write(self.folder.run.bad_images)
         write_json(self.folder.manifest, manifest)
-        self._draw(manifest)
+        with extra("the picture", self.say):
+            self._draw(manifest)
         return manifest
 
     def _verified(self) -> dict[int, ShardHeader]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import absolute, validate
@@ -16,8 +19,9 @@ from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
-from hard_ray.orchestration.cluster.connection import connected
+from hard_ray.orchestration.cluster.connection import address_of, connected
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
+from hard_ray.orchestration.cluster.memory import memory_plan, shortage
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
 from hard_ray.orchestration.pool.server import PoolServer
 from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
@@ -53,10 +57,11 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
     """
     check_new_run(output)
     config, reporter = absolute(config), reporter or Silent()
-    index, _, _ = examine(config, role=role)
+    index, *networks = examine(config, role=role)
     use_address(config.tracking, output.expanduser().resolve().parent, reporter.say)
     folder = create_run(output)
     with folder.locked():
+        say_shortage(config, networks, reporter.say)
         return Driver(config, index, folder, reporter, verb="distill" if role == "student" else "train-teacher").run()
 
 
@@ -70,10 +75,19 @@ def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     folder = open_run(output)
     with folder.locked():
         config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
-        index, _, _ = examine(config)
+        index, *networks = examine(config)
         reporter = reporter or Silent()
+        say_shortage(config, networks, reporter.say)
         use_address(config.tracking, folder.path.parent, reporter.say, goes_on=True)
         return Driver(config, index, folder, reporter).run()
+
+
+def say_shortage(
+    config: RunConfig, networks: Sequence[nn.Module], say: Callable[[str], None], *, trials: int = 1
+) -> None:
+    """Say if student and teacher need more memory than this machine allows, unless a cluster is joined."""
+    if address_of(config.runtime) is None and (text := shortage(memory_plan(config, *networks, trials=trials))):
+        say(text)
 
 
 class Driver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.export.timm_folder import TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.networks.precision import Precision
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_gallery
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.snapshots import write_snapshot
 
 
@@ -48,15 +51,22 @@ class FirstRank:
         export_network(self.network, self.folder.best, images=self.images, facts=self.facts())
 
     def picture(self, step: int) -> None:
-        """Draw the same images at every call, and save the arrays that are drawn."""
-        count = self.config.tracking.gallery_images
-        if not count or self.pool is None or self.augmentor is None:
-            return
+        """Draw the same images at every call, and save the arrays that are drawn; a failure is noted in the log."""
+
+        def note(text: str) -> None:
+            point = {"kind": "note", "step": step, "time": time.time(), "text": text}
+            MetricsLog(self.folder.metrics).append(point)
+
+        if self.config.tracking.gallery_images and self.pool is not None and self.augmentor is not None:
+            with extra(f"the gallery of update {step}", note):
+                self._picture(step, self.config.tracking.gallery_images, self.augmentor, self.pool)
+
+    def _picture(self, step: int, count: int, augmentor: Augmentor, pool: TeacherPool) -> None:
         if self._sample is None:
             split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
             with closing(self.pipeline.eval_batches(split, count)) as batches:
                 self._sample = next(batches)
-        camera = Camera(self.augmentor, self.network, self.pool, self.precision, self.config.seed)
+        camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed)
         snapshot = camera.take(step, self._sample)
         path = self.folder.gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)

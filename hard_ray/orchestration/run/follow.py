@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -79,12 +80,25 @@ def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:
 
 def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
     if "error" in outcome:
-        raise _readable(outcome["error"], folder) from outcome["error"]
+        error = outcome["error"]
+        if folder.stop_request.exists():  # Ray's processes may have got the signal too, from a service manager
+            raise StoppedError(
+                f"stopped, and Ray ended before it wrote a checkpoint; {continuation(folder)}"
+            ) from error
+        raise _readable(error, folder) from error
     returned = outcome["value"] or {}
     if returned.get("status") == "failed":
         raise HardrayError(returned["error"])
     if returned.get("status") == "stopped":
-        raise StoppedError(f"stopped, with a checkpoint; continue with `hardray distill --resume {folder.path}`")
+        raise StoppedError(f"stopped, with a checkpoint; {continuation(folder)}")
+
+
+def continuation(folder: RunFolder) -> str:
+    """How a run goes on, for messages; they promise a checkpoint only if there is one."""
+    command = f"`hardray distill --resume {shlex.quote(str(folder.path))}`"
+    if any(folder.path.glob("**/checkpoints/step-*")):  # of the main training, a control, or the teacher
+        return f"continue with {command}"
+    return f"there is no checkpoint yet, so {command} begins with the first update"
 
 
 def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
@@ -95,10 +109,7 @@ def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
         if isinstance(cause, HardrayError):
             return cause
     text = str(error).strip()
-    return HardrayError(
-        f"training failed; the run can go on from its last checkpoint with "
-        f"`hardray distill --resume {folder.path}`\n{text}"
-    )
+    return HardrayError(f"training failed; {continuation(folder)}\n{text}")
 
 
 def use_address(config: TrackingConfig, runs: Path, say: Callable[[str], None], *, goes_on: bool = False) -> None:

@@ -29,8 +29,10 @@ from hard_ray.files import make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import PoolServer
+from hard_ray.orchestration.run.driver import say_shortage
 from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
 from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Silent
@@ -72,7 +74,7 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
         StoppedError: Ctrl-C; the search can be resumed.
     """
     check_new_search(output)
-    index, _, _ = examine(without_extras(search.base))
+    index, *networks = examine(without_extras(search.base))
     folder = SearchFolder(output.expanduser().resolve())
     use_address(search.base.tracking, folder.path.parent, say)
     make_folder(folder.path)
@@ -80,7 +82,9 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
         write_text(folder.base, dump_yaml(search.base))
         saved = search.space.model_copy(update={"base": Base(config=Path(folder.base.name))})
         write_text(folder.config, dump_yaml(saved))
-        return SearchDriver(search, index, folder, say).run()
+        driver = SearchDriver(search, index, folder, say)
+        say_shortage(search.base, networks, say, trials=driver.trials_at_once)
+        return driver.run()
 
 
 def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
@@ -219,7 +223,9 @@ class SearchDriver:
 
     def _write(self, status: str, *, plots: bool = False) -> dict[str, dict[str, float]]:
         self._results(status)
-        return draw_plots(self.folder, self.ledger, self.search.space) if plots else {}
+        with extra("the plots", self.say):
+            return draw_plots(self.folder, self.ledger, self.search.space) if plots else {}
+        return {}
 
     def changed(self, tracking: Tracking | None, trial: Trial) -> None:
         """Send a trial that started or ended to MLflow; once it has ended, write the results so far."""
