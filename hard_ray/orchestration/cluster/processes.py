@@ -47,13 +47,18 @@ def apart() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of signals that the block replaces: Ray installs one for SIGTERM that ends at once."""
+    """Restore the handler of SIGTERM that the block replaces: Ray installs one, which raises SystemExit.
+
+    SIGTERM within the block ends like Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
     finally:
         if before not in (signal.SIG_DFL, None):
             signal.signal(signal.SIGTERM, before)
