@@ -133,7 +133,7 @@ def _part(part: Any, split: str, config: HuggingFaceData) -> _Part:
     if column not in part.features:
         raise DataError(f"{where}: has no column {column!r}, but {', '.join(part.features)}; set data.label_column")
     kind = part.features.arrow_schema.field(column).type
-    check_label_type(kind, where=where, column=column, example=lambda: part[:1][column].to_pylist())
+    check_label_type(kind, where=where, column=column, example=part[:1][column].to_pylist)
     rows = _rows_with_image(part, where, config)
     labels = part[column][:].to_pylist()
     missing = np.setdiff1d(np.arange(len(part)), rows)
