@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hard_ray.data.account import Tally
-from hard_ray.data.layout import HEAD, HIDDEN, is_hidden, suffix_of, why_no_image, why_no_image_inside
+from hard_ray.data.layout import (
+    HEAD,
+    HIDDEN,
+    NO_IMAGE,
+    TEMPORARY,
+    is_hidden,
+    suffix_of,
+    why_no_image,
+    why_no_image_inside,
+)
 from hard_ray.errors import DataError
 
 Identity = int | str
@@ -25,6 +34,8 @@ BROKEN = "a link that leads nowhere"
 SPECIAL = "no regular file"
 AGAIN = "a further link to a file that is used"
 LOOP = "a link to a folder that is listed already"
+HARMLESS = frozenset([HIDDEN, NO_IMAGE, TEMPORARY, AGAIN, LOOP])
+"""Reasons to leave a file out that are no fault of an image."""
 LINK = "(link to a folder)"
 """The suffix under which a link that is not followed is counted."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hard_ray.config.evaluation import Published
 from hard_ray.data.account import Tally
 from hard_ray.data.layout import some
-from hard_ray.data.listing import each_once, folders_in, list_images
+from hard_ray.data.listing import HARMLESS, each_once, folders_in, list_images
 from hard_ray.data.readers import FileReader
 from hard_ray.errors import DataError
 from hard_ray.evaluation import corruptions
@@ -124,7 +124,7 @@ def _open(
         raise DataError(f"{name}: {root} has a class {foreign[0]!r} that is not among {some(list(folders))}")
     position = {each: number for number, each in enumerate(classes)}
     paths, labels = [], []
-    for folder, path in _listed(root, folders):
+    for folder, path in _listed(name, root, folders):
         paths.append(path)
         labels.append(position[folders[folder]])
     filled = set(labels)
@@ -135,10 +135,18 @@ def _open(
     return PublishedImages(condition, severity, reader, np.array(labels, dtype=np.int64))
 
 
-def _listed(root: Path, folders: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The class folder and the path of each image, each real file once; raises DataError if one has two classes."""
+def _listed(name: Published, root: Path, folders: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The class folder and the path of each image, each real file once.
+
+    Raises DataError if one has two classes, or some cannot be read: a part of a set is another set.
+    """
     tally = Tally()
     found = [image for folder in folders for image in list_images(f"{root}/{folder}", tally)]
+    for reason, entry in tally.left_out.items():
+        if reason not in HARMLESS:
+            raise DataError(
+                f"{name}: {entry.count:,} images are not used, first {entry.example}: {reason}; repair the set"
+            )
     for image in each_once(found, lambda path: f"class {_class_folder(path, root)!r}", tally):
         yield _class_folder(image.path, root), os.path.relpath(image.path, root)
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hard_ray.data.account import Tally
-from hard_ray.data.layout import HIDDEN, NO_IMAGE, TEMPORARY
-from hard_ray.data.listing import AGAIN, LOOP, each_once, list_images
+from hard_ray.data.listing import HARMLESS, each_once, list_images
 from hard_ray.data.readers import read_file
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.export.saved_model import SavedModel
@@ -66,10 +65,6 @@ def probabilities(saved: SavedModel, pixels: NDArray[np.uint8], precision: Preci
     return logits.softmax(dim=1).cpu()
 
 
-NOT_REPORTED = (HIDDEN, NO_IMAGE, TEMPORARY, AGAIN, LOOP)
-"""Reasons to pass over a file in a folder that are no fault of an image."""
-
-
 def _files(path: Path) -> list[tuple[Path, str]]:
     """A file, or the images below a folder as training lists them, each with the reason why it is not read, if any.
 
@@ -82,7 +77,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     images = each_once(list_images(str(path), tally), lambda _: "one folder", tally)
     found = [(Path(image.path), "") for image in images]
     for reason, entry in tally.left_out.items():
-        if reason not in NOT_REPORTED:
+        if reason not in HARMLESS:
             others = f" ({entry.count - 1:,} more)" if entry.count > 1 else ""
             found.append((Path(entry.example), f"{reason}{others}"))
     return sorted(found) or [(path, "the folder holds no image")]

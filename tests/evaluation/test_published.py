@@ -103,3 +103,29 @@ def test_imagenet_v2_counts_classes_in_imagenets_order(tmp_path: Path):
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"stylized-imagenet: .*gone is not a folder"):
         open_published("stylized-imagenet", tmp_path / "gone", ("cat",))
+
+
+def test_published_sets_are_listed_as_training_lists(tmp_path: Path):
+    fill(tmp_path, ["cat", "dog"], each=2)
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (tmp_path / "cat" / name).write_bytes(b"x")
+    (tmp_path / "@eaDir/cat").mkdir(parents=True)
+    (tmp_path / "dog/0.png").rename(tmp_path / "dog/0.jpe")
+    (tmp_path / "dog/again").symlink_to("..")
+    (found,) = open_published("imagenet-sketch", tmp_path, ("cat", "dog"))
+    names = [Path(found.reader.name(row)).name for row in range(len(found.labels))]
+    assert names == ["0.png", "1.png", "0.jpe", "1.png"]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_part_of_a_published_set_is_refused(tmp_path: Path):
+    fill(tmp_path, ["cat", "dog"], each=2)
+    (tmp_path / "dog/x.png").symlink_to("nowhere.png")
+    with pytest.raises(
+        DataError, match=r"imagenet-sketch: 1 images are not used, first .*x\.png: a link that leads nowhere"
+    ):
+        open_published("imagenet-sketch", tmp_path, ("cat", "dog"))
+    (tmp_path / "dog/x.png").unlink()
+    (tmp_path / "dog/x.png").symlink_to("../cat/0.png")
+    with pytest.raises(DataError, match="one file by a link.*class 'cat' and in class 'dog'"):
+        open_published("imagenet-sketch", tmp_path, ("cat", "dog"))

@@ -12,7 +12,7 @@ from hard_ray.data.account import Account
 from hard_ray.data.index import SplitName
 from hard_ray.data.layout import some
 from hard_ray.data.listing import folders_in, holds_image, holds_image_itself, list_images, tally_below, tally_files_in
-from hard_ray.data.split_names import choose_splits, kinds_in, whole_kind
+from hard_ray.data.split_names import EXTRA_WORDS, NEUTRAL_WORDS, WORDS, choose_splits, kinds_in, whole_kind, words_of
 from hard_ray.errors import DataError
 
 MOST_LEVELS = 8
@@ -142,7 +142,7 @@ def _chosen(
         folder = _lowered(f"{level.path}/{name}", classes, account)
         if split == "train":
             classes = frozenset(class_name(each) for each in folders_in(folder))
-        elif not _has_labels(folder, classes):
+        elif classes and not _has_labels(folder, classes):
             _leave_out_unlabelled(config, split, folder, account)
             continue
         folders[split] = folder
@@ -162,10 +162,18 @@ def _lowered(folder: str, classes: frozenset[str], account: Account) -> str:
 
 
 def _has_labels(folder: str, classes: frozenset[str]) -> bool:
-    """Whether a split has class folders; images in the folder itself, or in one that is no class, have no labels."""
+    """Whether a split has class folders; images in the folder itself, or in one as `images/`, have no labels."""
     level = _Level.of(folder)
-    known = {class_name(name) for name in level.names} & classes
-    return bool(known) or not (holds_image_itself(folder) or len(level.filled) == 1)
+    if {class_name(name) for name in level.names} & classes:
+        return True
+    return not (holds_image_itself(folder) or (len(level.filled) == 1 and _is_no_class(level.filled[0], classes)))
+
+
+def _is_no_class(name: str, classes: frozenset[str]) -> bool:
+    """Whether a folder's name is as good as none: `images`, `unknown`, `test`, or a number where classes are words."""
+    words = words_of(name)
+    no_class = NEUTRAL_WORDS | EXTRA_WORDS | WORDS.keys() | {"all", "unknown", "jpegimages", "jpeg", "png", "flat"}
+    return all(word in no_class for word in words) and (bool(words) or any(words_of(each) for each in classes))
 
 
 def _leave_out_unlabelled(config: ImageFolderData, split: SplitName, folder: str, account: Account) -> None:

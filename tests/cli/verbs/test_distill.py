@@ -5,6 +5,7 @@ import pytest
 
 from hard_ray.errors import HardrayError
 from tests.cli.commands import HARDRAY, invoke
+from tests.support.data_folders import fill_splits, put
 from tests.support.helpers import make_image_folder
 
 
@@ -45,6 +46,18 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
     ):
         assert words in text, text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_is_left_out_and_where_splits_come_from(tmp_path: Path):
+    fill_splits(tmp_path, "train", "validation", each=40)
+    put(tmp_path, {"train/cat/a.heic": b"", "train/@eaDir/x.png": b""})
+    done = invoke(
+        "distill", "--preset", "digits", "--dry-run", f"data={{kind: image_folder, path: {tmp_path}, img_size: 28}}"
+    )
+    assert done.exit_code == 0, done.stderr
+    text = "".join(done.stdout.split())
+    for words in (f"val: 80 images, folder {tmp_path}/validation", "1: .heic images are not read", "1: hidden"):
+        assert words.replace(" ", "") in text, done.stdout
 
 
 def test_resume_takes_no_other_configuration(tmp_path: Path):
