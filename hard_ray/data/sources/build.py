@@ -44,8 +44,8 @@ def build_index(config: DataConfig) -> ImageIndex:
 
 def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
     """The images without a test split of which no image has a label; raises DataError if it is configured."""
-    rows = found.splits.get("test", ())
-    if not len(rows) or not all(is_missing(found.labels[row]) for row in rows):
+    rows = found.splits.get("test")
+    if rows is None or not len(rows) or not all(is_missing(found.labels[row]) for row in rows):
         return found
     example = found.reader.name(int(rows[0]))
     what = f"the {len(rows):,} images of the test split have no labels: {found.label_from} is {found.labels[rows[0]]!r}"

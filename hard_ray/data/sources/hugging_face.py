@@ -107,7 +107,7 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
         [value for part in parts.values() for value in part.labels],
         f"data.name {config.name}",
         parts["train"].names,
-        {} if is_pool else splits,
+        splits if not is_pool else dict[str, Rows](),
         account=account,
         label_from=f"column {config.label_column!r} (data.label_column)",
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hard_ray.config.data import ImageFolderData
 from hard_ray.data.account import Account
-from hard_ray.data.index import FoundImages, SplitName
+from hard_ray.data.index import FoundImages, Rows, SplitName
 from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
 from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
 from hard_ray.data.readers import FileReader
@@ -152,7 +152,9 @@ class _Listing:
         reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
         labels = [number[name] for name in self.class_of]
         split_of = np.array(self.split_of)
-        splits = {} if is_pool else {split: np.flatnonzero(split_of == split) for split in self.splits}
+        splits: dict[str, Rows] = {}
+        if not is_pool:
+            splits = {split: np.flatnonzero(split_of == split).astype(np.int64) for split in self.splits}
         return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
 
 

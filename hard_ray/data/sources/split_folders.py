@@ -92,7 +92,8 @@ class _Level:
         """The split that each folder's name says; None if the folders are no splits."""
         if config.train_split is False:
             return None
-        configured = {config.train_split, config.val_split, config.test_split} - {"train", None, False}
+        given = (config.train_split, config.val_split, config.test_split)
+        configured = {name for name in given if isinstance(name, str)} - {"train"}
         known: dict[str, SplitName] = {name: kind for name in self.names if (kind := whole_kind(name)) is not None}
         others = [name for name in self.filled if name not in known]
         if configured and (configured & set(self.names) or self.only_way_down() is None):

@@ -11,6 +11,7 @@ from hard_ray.data.index import FoundImages
 from hard_ray.data.readers import TarReader
 from hard_ray.data.sources.samples import Sample, dots, read_samples
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
+from hard_ray.data.sources.tar_labels import Label
 from hard_ray.data.split_names import refuse_splits_in
 from hard_ray.errors import DataError
 
@@ -21,7 +22,8 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
     Raises DataError if a sample has several images or no label, or a file is no whole uncompressed tar file.
     """
     shards = find_shards(config, ".tar")
-    file, offset, size, values = [], [], [], []
+    file, offset, size = [], [], []
+    values: list[Label | None] = []
     unlabelled: dict[int, Sample] = {}
     keys: list[str] = []
     for number, path in enumerate(shards.files):
