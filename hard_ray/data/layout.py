@@ -26,13 +26,14 @@ OTHER_SUFFIXES = frozenset(
     [
         *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst"),
         *(".html", ".htm", ".pdf", ".log", ".py", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl"),
-        *(".pt", ".pth", ".h5", ".hdf5", ".db", ".sqlite", ".parquet", ".arrow", ".tar", ".zip", ".gz"),
-        *(".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav"),
-        *(".mp3", ".cls", ".bbox", ".caf", ".lock", ".md5", ".sha256", ".crc", ".url", ".lnk", ".ini"),
-        *(".cfg",),
+        *(".pt", ".pth", ".h5", ".hdf5", ".db", ".sqlite", ".parquet", ".arrow", ".mp4", ".avi", ".mov"),
+        *(".mkv", ".webm", ".wav", ".mp3", ".cls", ".bbox", ".caf", ".lock", ".md5", ".sha256", ".crc"),
+        *(".url", ".lnk", ".ini", ".cfg"),
     ]
 )
 """Usual neighbours of images; files with other suffixes are opened to see whether they hold an image."""
+
+ARCHIVE_SUFFIXES = frozenset([".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"])
 
 TEMPORARY_SUFFIXES = frozenset(
     [
@@ -53,6 +54,7 @@ SYSTEM_NAMES = frozenset(
 HIDDEN = "hidden, or made by an operating system"
 TEMPORARY = "a temporary or backup file"
 NO_IMAGE = "no image"
+ARCHIVE = "an archive, which is not unpacked"
 
 
 def is_hidden(name: str) -> bool:
@@ -77,6 +79,8 @@ def why_no_image(name: str) -> str | None:
         return f"{suffix} images are not read: convert them to JPEG or PNG"
     if suffix in TEMPORARY_SUFFIXES or name.endswith("~"):
         return TEMPORARY
+    if suffix in ARCHIVE_SUFFIXES:
+        return ARCHIVE
     return NO_IMAGE if suffix in OTHER_SUFFIXES else None
 
 

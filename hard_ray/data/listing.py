@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from hard_ray.data.account import Tally
 from hard_ray.data.layout import (
+    ARCHIVE,
     HEAD,
     HIDDEN,
     NO_IMAGE,
@@ -34,7 +35,7 @@ BROKEN = "a link that leads nowhere"
 SPECIAL = "no regular file"
 AGAIN = "a further link to a file that is used"
 LOOP = "a link to a folder that is listed already"
-HARMLESS = frozenset([HIDDEN, NO_IMAGE, TEMPORARY, AGAIN, LOOP])
+HARMLESS = frozenset([HIDDEN, NO_IMAGE, ARCHIVE, TEMPORARY, AGAIN, LOOP])
 """Reasons to leave a file out that are no fault of an image."""
 LINK = "(link to a folder)"
 """The suffix under which a link that is not followed is counted."""

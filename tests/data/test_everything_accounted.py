@@ -200,7 +200,7 @@ def key_of(member: tarfile.TarInfo) -> str:
 
 
 def check_shards(index: ImageIndex, files: list[str], root: Path) -> None:
-    """Rows of a file are in one split, or in the two that are split off from it; a held-out name is never trained on."""
+    """Rows of a file are in one split, or split off from its rows; a file with a held-out name is not trained on."""
     for number, path in enumerate(files):
         rows = set(np.flatnonzero(index.shard == number).tolist())
         inside = {split for split, own in index.splits.items() if rows & set(own.tolist())}

@@ -68,6 +68,11 @@ def test_images_that_cannot_be_read_are_counted_with_the_remedy(tmp_path: Path):
     }
 
 
+def test_an_archive_among_images_is_said_to_be_one(tmp_path: Path):
+    put(tmp_path, {"dog.tar.gz": b"x", "cat.zip": b"x", "a.png": image()})
+    assert listed(tmp_path) == (["a.png"], {"an archive, which is not unpacked": 2})
+
+
 def test_temporary_files_are_no_images(tmp_path: Path):
     put(tmp_path, dict.fromkeys(["a.png~", "b.jpg.part", "c.png.bak", "d.crdownload", "e.png.tmp"], image()))
     assert listed(tmp_path) == ([], {TEMPORARY: 5})

@@ -11,6 +11,7 @@ from hard_ray.api import export, predict
 from hard_ray.errors import ModelError, RunFolderError
 from hard_ray.export.predict import Prediction, predictions
 from hard_ray.export.saved_model import open_model
+from tests.support.data_folders import HEIC, SIDECAR, fill, image, put
 from tests.support.saved_students import number_config, number_folder, real_views, saved_run
 
 
@@ -150,6 +151,22 @@ def test_a_folder_that_is_no_model_is_an_error(run: Path):
         predict(run / "student", ["a.png"], best=True)
     with pytest.raises(RunFolderError, match="--best has nothing to choose from"):
         predict("resnet18", ["a.png"], best=True)
+
+
+def test_folders_are_listed_as_training_lists_them(run: Path, tmp_path: Path):
+    fill(tmp_path, "a", "b", each=2)
+    hidden = ("a/._0.png", "@eaDir/a/0.png", ".ipynb_checkpoints/x.png", "Thumbs.db", "notes.txt")
+    put(
+        tmp_path, {**dict.fromkeys(hidden, SIDECAR), "a/2.jfif": image(form="JPEG"), "b/x.heic": HEIC, "b/y.heic": HEIC}
+    )
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "b/again.png").symlink_to("0.png")
+    (tmp_path / "b/broken.png").symlink_to("nowhere.png")
+    found = {str(each.image.relative_to(tmp_path)): each for each in predict(run, [tmp_path], top=1)}
+    assert list(found) == ["a/0.png", "a/1.png", "a/2.jfif", "b/0.png", "b/1.png", "b/broken.png", "b/x.heic"]
+    assert [name for name, each in found.items() if each.problem is None] == list(found)[:5]
+    assert found["b/x.heic"].problem == ".heic images are not read: convert them to JPEG or PNG (1 more)"
+    assert found["b/broken.png"].problem == "a link that leads nowhere"
 
 
 def test_no_images_are_no_predictions(run: Path):

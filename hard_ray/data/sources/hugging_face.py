@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hard_ray.config.data import HuggingFaceData
 from hard_ray.data.account import Account
 from hard_ray.data.cells import check_label_type
-from hard_ray.data.index import FoundImages
+from hard_ray.data.index import FoundImages, Rows
 from hard_ray.data.readers import Picture, encoded, read_file, split_of
 from hard_ray.data.split_names import choose_splits, kinds_in
 from hard_ray.errors import DataError, readable
@@ -92,7 +92,7 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
     starts = dict(zip(names, np.cumsum([0, *(len(found[name]) for name in names.values())]).tolist(), strict=False))
     kept = np.concatenate([starts[split] + part.rows for split, part in parts.items()])
     ends = np.cumsum([0, *(len(part.rows) for part in parts.values())])
-    splits = {split: np.arange(ends[number], ends[number + 1]) for number, split in enumerate(parts)}
+    splits: dict[str, Rows] = {split: np.arange(ends[number], ends[number + 1]) for number, split in enumerate(parts)}
     _enter(account, found, {names[split]: part for split, part in parts.items()})
     is_pool = set(names) == {"train"} and len(found) == 1
     reader = HuggingFaceReader(
@@ -107,7 +107,7 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
         [value for part in parts.values() for value in part.labels],
         f"data.name {config.name}",
         parts["train"].names,
-        splits if not is_pool else dict[str, Rows](),
+        {} if is_pool else splits,
         account=account,
         label_from=f"column {config.label_column!r} (data.label_column)",
     )
