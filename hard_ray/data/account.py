@@ -37,7 +37,8 @@ class Tally:
 
     def leave_out(self, reason: str, example: str, *, count: int = 1) -> None:
         """Count what is not used; the first example of a reason is kept."""
-        entry = self.left_out.setdefault(reason, LeftOut(0, example))
+        shown = example.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
+        entry = self.left_out.setdefault(reason, LeftOut(0, shown))
         entry.count += count
 
     @property

@@ -82,6 +82,9 @@ def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
         if not len(rows):
             otherwise = "" if split == "train" else f", or set data.{split}_split=false to do without it"
             raise DataError(f"{where}: the {split} split holds no image; put its images there{otherwise}")
+    odd = next((name for name in index.classes if len(name.splitlines()) != 1), None)
+    if odd is not None:
+        raise DataError(f"{where}: the class {odd!r} is empty or has a line break in its name; rename it")
     found = np.unique(index.labels[index.splits["train"]])
     if len(index.classes) < 2 or len(found) < 2:
         only = index.classes[int(found[0])] if len(found) else "none"

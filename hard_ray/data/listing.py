@@ -33,6 +33,7 @@ Judge = Callable[[str, Tally], str]
 
 BROKEN = "a link that leads nowhere"
 SPECIAL = "no regular file"
+NO_TEXT = "a name that is not UTF-8: rename it"
 AGAIN = "a further link to a file that is used"
 LOOP = "a link to a folder that is listed already"
 HARMLESS = frozenset([HIDDEN, NO_IMAGE, ARCHIVE, TEMPORARY, AGAIN, LOOP])
@@ -106,10 +107,21 @@ def judge_image(path: str, tally: Tally) -> str:
 
 
 def folders_in(folder: str) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones and links to a folder above them."""
-    return [
-        entry.name for entry in scan(folder) if not is_hidden(entry.name) and _is_folder(entry) and not _is_loop(entry)
-    ]
+    """The names of the folders in a folder, sorted, without hidden ones and links to a folder above them.
+
+    Raises DataError if one is not UTF-8.
+    """
+    shown = (entry for entry in scan(folder) if not is_hidden(entry.name))
+    names = [entry.name for entry in shown if _is_folder(entry) and not _is_loop(entry)]
+    odd = next((name for name in names if not is_text(name)), None)
+    if odd is not None:
+        raise DataError(f"{folder} holds a folder {odd!r}, whose name is not UTF-8; rename it")
+    return names
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; Python keeps the bytes of others as lone surrogates."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def holds_image(folder: str) -> bool:
@@ -214,6 +226,8 @@ class _Walk:
     def _wants(self, entry: os.DirEntry[str]) -> bool:
         self.tally.find(suffix_of(entry.name))
         reason = _broken(entry) or self.judge(entry.path, self.tally)
+        if not reason and not is_text(entry.path):
+            reason = NO_TEXT
         if reason:
             self.tally.leave_out(reason, entry.path)
         return not reason

@@ -1,8 +1,11 @@
+import json
+import os
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from hard_ray.data.account_text import account_facts
 from hard_ray.data.layout import NO_IMAGE
 from hard_ray.errors import DataError
 from tests.support.data_folders import fill, fill_splits, folder_index, image, put, sizes
@@ -162,10 +165,40 @@ def test_classes_without_images_and_names_that_are_nearly_equal_are_said(tmp_pat
     (tmp_path / "train/cow").mkdir()
     index = folder_index(tmp_path)
     assert index.classes == ("Cat", "cat", "cow", "dog", "dog ")
-    assert "1 classes have no image in train: 'cow'" in notes(index)
-    assert "4 classes have no image in val: 'Cat', 'cat', 'cow', 'dog '" in notes(index)
+    assert "1 of 5 classes have no image in train: 'cow'" in notes(index)
+    assert "4 of 5 classes have no image in val: 'Cat', 'cat', 'cow', 'dog '" in notes(index)
     assert "'Cat', 'cat' differ in case or spaces alone and are 2 classes" in notes(index)
     assert "'dog', 'dog ' differ in case or spaces alone" in notes(index)
+
+
+@pytest.mark.parametrize("place", ["train_test_split.txt", "meta/test.json", "splits/val_list.csv"])
+def test_files_that_list_splits_are_pointed_at(tmp_path: Path, place: str):
+    fill(tmp_path, "cat", "dog")
+    put(tmp_path, {place: b"cat/0.png 1", "classes.txt": b"cat"})
+    assert f"'{tmp_path / place}' may list splits; such files are not read" in notes(folder_index(tmp_path))
+
+
+def test_one_split_taken_for_the_whole_is_said(tmp_path: Path):
+    fill_splits(tmp_path, "train", "val")
+    assert f"beside 'train', 'val'; set it to {tmp_path} to use them all" in notes(folder_index(tmp_path / "train"))
+
+
+def test_names_that_are_no_text_are_left_out_or_refused(tmp_path: Path):
+    fill_splits(tmp_path, "train")
+    (tmp_path / os.fsdecode(b"train/cat/\xff.png")).write_bytes(image())
+    (tmp_path / os.fsdecode(b"train/cat/\xff.txt")).write_bytes(b"x")
+    index = folder_index(tmp_path)
+    assert index.account.files.left_out["a name that is not UTF-8: rename it"].count == 1
+    assert json.dumps(account_facts(index), ensure_ascii=False).encode()
+    (tmp_path / os.fsdecode(b"train/\xff")).mkdir()
+    with pytest.raises(DataError, match="whose name is not UTF-8; rename it"):
+        folder_index(tmp_path)
+
+
+def test_a_class_name_of_two_lines_is_refused(tmp_path: Path):
+    fill(tmp_path, "train/a\nb", "train/c")
+    with pytest.raises(DataError, match=r"the class 'a\\nb' is empty or has a line break in its name; rename it"):
+        folder_index(tmp_path)
 
 
 def test_a_folder_of_what_cannot_be_read_says_what_it_holds(tmp_path: Path):

@@ -162,6 +162,15 @@ def test_a_validation_split_without_labels_is_refused(tmp_path: Path):
     assert sizes(tar_index(tmp_path, "data.val_split=false")) == {"train": 18, "val": 2}
 
 
+def test_classes_that_only_held_out_images_have_are_said(tmp_path: Path):
+    write_tar(tmp_path / "train-0.tar", samples(0, 10))
+    write_tar(tmp_path / "val-0.tar", [("a.png", image()), ("a.cls", b"3"), ("b.png", image()), ("b.cls", b"1")])
+    assert tar_index(tmp_path).account.notes == [
+        "2 of 4 classes have no image in train: '2', '3'",
+        "2 of 4 classes have no image in val: '0', '2'",
+    ]
+
+
 def test_two_members_of_one_name_are_refused(tmp_path: Path):
     write_tar(tmp_path / "train-0.tar", [*samples(0, 10), ("s0.PNG", image(9))])
     with pytest.raises(DataError, match="two members are named 's0.PNG'"):

@@ -21,6 +21,7 @@ from hard_ray.config.data import (
     describe,
 )
 from hard_ray.data.index import FoundImages, ImageIndex, Rows, check_index, encode_labels, is_missing
+from hard_ray.data.layout import some
 from hard_ray.data.sources.digits import SHARES, find_digits
 from hard_ray.data.sources.hugging_face import find_hugging_face
 from hard_ray.data.sources.idx import find_idx
@@ -38,6 +39,7 @@ def build_index(config: DataConfig) -> ImageIndex:
     classes, labels = encode_labels(found)
     splits = _splits(config, found, labels)
     _note_origins(config, found, splits)
+    _note_empty_classes(found, labels, classes, splits["train"])
     index = ImageIndex(found.reader, labels, classes, splits, found.shard, found.account)
     return check_index(index, where=describe(config))
 
@@ -90,6 +92,18 @@ def _splits(config: DataConfig, found: FoundImages, labels: NDArray[np.int64]) -
         return with_validation({"train": np.arange(len(labels))}, labels, fraction=fraction, seed=seed)
     test, val = SHARES if isinstance(config, DigitsData) else (fraction, fraction / (1 - fraction))
     return split_pool(labels, test=test, val=val, seed=seed)
+
+
+def _note_empty_classes(found: FoundImages, labels: NDArray[np.int64], classes: tuple[str, ...], train: Rows) -> None:
+    """Note the classes that have no image to learn from, or none in a held-out split that the source has."""
+    for split, rows in {
+        "train": train,
+        **{name: found.splits[name] for name in found.splits if name != "train"},
+    }.items():
+        empty = np.flatnonzero(np.bincount(labels[rows], minlength=len(classes)) == 0)
+        if 0 < len(empty) < len(classes):
+            names = some([classes[number] for number in empty[:11]])
+            found.account.notes.append(f"{len(empty):,} of {len(classes):,} classes have no image in {split}: {names}")
 
 
 def _note_origins(config: DataConfig, found: FoundImages, splits: Mapping[str, Rows]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,15 +91,19 @@ class _Listing:
 
     def keep_each_once(self) -> None:
         """Keep each real file once; raises DataError if one has two classes, or lies in two splits."""
-        places = (
-            f"class {name!r} of the {split} split" for name, split in zip(self.class_of, self.split_of, strict=True)
-        )
-        place_of = dict(zip((image.path for image in self.images), places, strict=True))
-        kept = {image.path for image in each_once(self.images, place_of.__getitem__, self.account.files)}
-        chosen = [place for place, image in enumerate(self.images) if image.path in kept]
-        self.images = [self.images[place] for place in chosen]
-        self.class_of = [self.class_of[place] for place in chosen]
-        self.split_of = [self.split_of[place] for place in chosen]
+        number_of: dict[str, int] = {}
+
+        def place(path: str) -> str:
+            if not number_of:  # few data sets have links, and a million paths take their time
+                number_of.update((image.path, number) for number, image in enumerate(self.images))
+            number = number_of[path]
+            return f"class {self.class_of[number]!r} of the {self.split_of[number]} split"
+
+        kept = {image.path for image in each_once(self.images, place, self.account.files)}
+        chosen = [number for number, image in enumerate(self.images) if image.path in kept]
+        self.images = [self.images[number] for number in chosen]
+        self.class_of = [self.class_of[number] for number in chosen]
+        self.split_of = [self.split_of[number] for number in chosen]
 
     def refuse_empty(self) -> None:
         """Raise DataError if there is no class folder, or no image in any."""
@@ -129,12 +132,7 @@ class _Listing:
             )
 
     def note_classes(self) -> None:
-        """Note classes without images, and those whose names are easily confused."""
-        counts = Counter(zip(self.split_of, self.class_of, strict=True))
-        for split in self.splits:
-            empty = [name for name in self.classes if not counts[split, name]]
-            if empty and len(empty) < len(self.classes):
-                self.account.notes.append(f"{len(empty)} classes have no image in {split}: {some(empty)}")
+        """Note classes whose names are easily confused."""
         alike: dict[str, list[str]] = {}
         for name in self.classes:
             alike.setdefault(_alike(name), []).append(name)

@@ -10,11 +10,20 @@ from pathlib import Path
 from hard_ray.config.data import ImageFolderData
 from hard_ray.data.account import Account
 from hard_ray.data.index import SplitName
-from hard_ray.data.layout import some
-from hard_ray.data.listing import folders_in, holds_image, holds_image_itself, list_images, tally_below, tally_files_in
+from hard_ray.data.layout import some, suffix_of
+from hard_ray.data.listing import (
+    folders_in,
+    holds_image,
+    holds_image_itself,
+    list_images,
+    scan,
+    tally_below,
+    tally_files_in,
+)
 from hard_ray.data.split_names import EXTRA_WORDS, NEUTRAL_WORDS, WORDS, choose_splits, kinds_in, whole_kind, words_of
 from hard_ray.errors import DataError
 
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".mat", ".lst")
 MOST_LEVELS = 8
 """Folders between `data.path` and the splits or classes, at most."""
 
@@ -49,7 +58,28 @@ def find_split_folders(config: ImageFolderData, root: str, account: Account) -> 
     _refuse_splits_below(_Level.of(base))
     why = "data.train_split is false" if config.train_split is False else f"no folder in {base} says a split"
     account.notes.append(f"{why}: all images are one pool, which is split by data.split_seed")
+    _note_signs_of_splits(root, base, account)
     return SplitFolders({"train": base}, is_pool=True)
+
+
+def _note_signs_of_splits(root: str, base: str, account: Account) -> None:
+    """Note what lets a pool look like a part of more: a root that is a split itself, and files that list splits."""
+    beside = [name for name in folders_in(str(Path(root).parent)) if whole_kind(name) is not None]
+    if whole_kind(Path(root).name) is not None and len(beside) > 1:
+        account.notes.append(
+            f"data.path is the folder of one split beside {some(beside)}; set it to {Path(root).parent} to use them all"
+        )
+    places = {root, base, *(f"{each}/{name}" for each in (root, base) for name in folders_in(each))}
+    lists = [
+        entry.path
+        for place in sorted(places)
+        for entry in scan(place)
+        if suffix_of(entry.name) in LIST_SUFFIXES and kinds_in(Path(entry.name).stem)
+    ]
+    if lists:
+        account.notes.append(
+            f"{some(lists)} may list splits; such files are not read: move the images to train/CLASS/ and test/CLASS/"
+        )
 
 
 def _refuse_splits_below(level: _Level) -> None:

@@ -79,7 +79,8 @@ def _members(archive: tarfile.TarFile, path: Path, tally: Tally) -> Iterator[Mem
                 f"{where} is a sparse member, whose bytes do not follow one another; write it without --sparse"
             )
         else:
-            yield Member(named[1], named[2].lower(), entry.name, entry.offset_data, entry.size)
+            name = entry.name.encode("utf-8", "backslashreplace").decode()
+            yield Member(named[1], named[2].lower(), name, entry.offset_data, entry.size)
 
 
 def _why_no_member(entry: tarfile.TarInfo) -> str:
