@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from hard_ray.config.data import DataConfig
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import Rows
-from hard_ray.data.readers import Reader
+from hard_ray.data.readers import Picture, Reader
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
 from hard_ray.errors import DataError
@@ -44,12 +45,16 @@ class TrainPictures:
                 try:
                     image = decode(picture, in_chans=self.config.in_chans)
                     break
-                except UnreadableImageError:
-                    names.append(self.reader.name(int(taken[position])))
+                except UnreadableImageError as error:
+                    names.append(_name(self.reader, taken[position]))
+                    reason = error
                     taken[position] = self._next_row(int(rows[position]), attempt + 1)
                     (picture,) = self.reader.read([int(taken[position])])
             else:
-                raise DataError(f"{len(names)} unreadable images in a row, from {names[0]} on")
+                raise DataError(
+                    f"{len(names)} unreadable images in a row, from {names[0]} on, the last because {reason}; repair "
+                    "the images, or remove them from the data"
+                )
             views.append(train_view(image, self.config, draws[position]))
             bad[position] = "\n".join(names)
         columns: Columns = {
@@ -67,14 +72,7 @@ class TrainPictures:
         pictures = self.generated.read(sample_ids)
         views = []
         for sample_id, picture, drawn in zip(sample_ids, pictures, draws, strict=True):
-            try:
-                image = decode(picture, in_chans=self.config.in_chans)
-            except UnreadableImageError as error:
-                raise DataError(
-                    f"the generated image of sample id {sample_id} cannot be read ({error}); delete its shard, and "
-                    "the same `hardray generate` command makes it again"
-                ) from None
-            views.append(train_view(image, self.config, drawn))
+            views.append(train_view(_decode_generated(picture, sample_id, self.config), self.config, drawn))
         return np.stack(views)
 
     def _next_row(self, row: int, step: int) -> int:
@@ -102,7 +100,7 @@ class EvalPictures:
             except UnreadableImageError:
                 side = self.config.img_size
                 views.append(np.zeros((self.config.in_chans, side, side), dtype=np.uint8))
-                bad[position] = self.reader.name(int(rows[position]))
+                bad[position] = _name(self.reader, rows[position])
         columns: Columns = {
             "image": np.stack(views),
             "label": self.labels[rows],
@@ -119,8 +117,23 @@ class EvalPictures:
         views = np.zeros((len(rows), self.config.in_chans, side, side), dtype=np.uint8)
         good = np.array([not name for name in bad], dtype=bool)
         for position, picture in zip(np.flatnonzero(good), self.generated.read(rows[good]), strict=True):
-            views[position] = eval_view(decode(picture, in_chans=self.config.in_chans), self.config)
+            views[position] = eval_view(_decode_generated(picture, rows[position], self.config), self.config)
         return views
+
+
+def _name(reader: Reader, row: np.int64) -> str:
+    """A row's name in one line: names of files may hold any character."""
+    return reader.name(int(row)).replace("\n", "\\n")
+
+
+def _decode_generated(picture: Picture, sample_id: np.int64, config: DataConfig) -> Image.Image:
+    try:
+        return decode(picture, in_chans=config.in_chans)
+    except UnreadableImageError as error:
+        raise DataError(
+            f"the generated image of sample id {sample_id} cannot be read ({error}); delete its shard, and the same "
+            "`hardray generate` command makes it again"
+        ) from None
 
 
 Pictures = TrainPictures | EvalPictures

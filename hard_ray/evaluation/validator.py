@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.teacher import Answered, TeacherPool
+from hard_ray.errors import AgreedError
 from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
@@ -63,6 +64,7 @@ class Evaluator:
     _answers: dict[tuple[int, Change], Tensor] = field(init=False, default_factory=dict)
     _changed: dict[tuple[int, Change], _LabelledImages] = field(init=False, default_factory=dict)
     _changed_bytes: int = field(init=False, default=0)
+    _first_bad: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         sampled = self.sample is not None
@@ -74,7 +76,10 @@ class Evaluator:
         self._teacher = self.pool.identity() if self.pool is not None and self.cache is not None else ""
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
-        """Measure a network; return its results by suite, and the teacher's (empty without a teacher)."""
+        """Measure a network; return its results by suite, and the teacher's (empty without a teacher).
+
+        Raises AgreedError if none of the images of a suite can be read.
+        """
         students = {change: Counts() for change in self.changes}
         teachers = {change: Counts() for change in self.changes}
         with resting(network), torch.inference_mode():
@@ -91,9 +96,20 @@ class Evaluator:
                         teachers[change].add(teacher, found.labels)
         for counts in (*students.values(), *teachers.values()):
             counts.values = self.ranks.sum(counts.values.to(self.precision.device)).cpu()
+        self._refuse_unread(students)
         with_teacher = self.pool is not None
         results = self._results(students, with_teacher=with_teacher)
         return results, self._results(teachers, with_teacher=False) if with_teacher else {}
+
+    def _refuse_unread(self, counts: Mapping[Change, Counts]) -> None:
+        """Refuse a suite without images, of which a top-1 of 0 % would say something wrong; on all ranks alike."""
+        first = self._first_bad or "on another rank"
+        for suite, group in self.conditions.items():
+            if not all(counts[each.change].values[0] for each in group):
+                raise AgreedError(
+                    f"suite {suite!r}: none of its images can be read, first {first}; repair the images of the split, "
+                    "or name another in data.val_split or data.test_split"
+                )
 
     def _batches(self) -> Iterator[_LabelledImages]:
         if self._batches_in_memory is not None:
@@ -102,6 +118,7 @@ class Evaluator:
         read, size = [], 0
         for batch in self.batches():
             self.on_bad(batch.bad)
+            self._first_bad = self._first_bad or next(iter(batch.bad), None)
             labels = torch.tensor(batch.labels).to(self.precision.device)
             item = _LabelledImages(np.array(batch.images), labels, np.array(batch.sample_ids))
             size += item.images.nbytes

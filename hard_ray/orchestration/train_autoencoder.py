@@ -22,7 +22,7 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Status
-from hard_ray.errors import RunFolderError, StoppedError
+from hard_ray.errors import DataError, RunFolderError, StoppedError
 from hard_ray.files import is_vacant, read_json, write_json, write_text
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
@@ -190,6 +190,8 @@ class Trainer:
 
     def _draw(self, coder: DiffusersAutoencoder, precision: Precision, quality: Quality) -> None:
         (batch,) = self._spread().eval_batches("pictures", PICTURES)
+        if not len(batch):
+            raise DataError("none of the images that it shows can be read")
         with torch.inference_mode():
             decoded = coder.reconstruct(precision.images(batch.images)).clamp(0, 1)
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"

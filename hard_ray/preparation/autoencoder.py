@@ -269,6 +269,8 @@ def reconstruction_quality(coder: Autoencoder, batches: Iterable[Batch], precisi
     error, pixels, images, cells = 0.0, 0, 0, 0
     sums = torch.zeros(2, coder.latent_channels, dtype=torch.float64)
     for batch in batches:
+        if not len(batch):  # none of its images can be read
+            continue
         originals = precision.images(batch.images)
         latent = coder.encode(originals)
         decoded = coder.decode(coder.quantise(latent), _size(originals)).clamp(0, 1)

@@ -60,5 +60,33 @@ def test_a_broken_evaluation_image_is_dropped_and_named(tmp_path: Path):
 def test_a_long_run_of_broken_images_is_an_error(tmp_path: Path):
     config, index, _ = broken_folder(tmp_path, list(range(40)))
     pictures = TrainPictures(index.reader, index.labels, config.data, Schedule(index.rows("train"), 8, seed=0))
-    with pytest.raises(DataError, match="100 unreadable images in a row"):
+    words = "100 unreadable images in a row, from .* on, the last because .*; repair the images, or remove them"
+    with pytest.raises(DataError, match=words):
         pictures(np.arange(8))
+
+
+def test_a_name_with_a_line_break_is_one_name(tmp_path: Path):
+    make_image_folder(tmp_path, per_class=20)
+    (tmp_path / "train" / "ant" / "000.png").unlink()
+    (tmp_path / "train" / "ant" / "000\n.png").write_bytes(b"no picture")
+    config = load_config(overrides=["data.kind=image_folder", f"data.path={tmp_path}", "data.img_size=16"])
+    index = build_index(config.data)
+    pictures = EvalPictures(index.reader, index.labels, config.data, index.rows("train"))
+    batch = to_batch(pictures(np.arange(40)), keep_bad=False)
+    assert batch.bad == (str(tmp_path / "train" / "ant" / "000\\n.png"),)
+
+
+def test_a_damaged_generated_image_is_said_with_the_remedy(tmp_path: Path):
+    config, index, _ = broken_folder(tmp_path, [])
+
+    class Damaged:
+        def read(self, sample_ids: np.ndarray) -> list[bytes]:
+            return [b"no picture"] * len(sample_ids)
+
+    rows = index.rows("train")
+    for pictures in (
+        EvalPictures(index.reader, index.labels, config.data, rows, Damaged()),
+        TrainPictures(index.reader, index.labels, config.data, Schedule(rows, 8, seed=0), Damaged()),
+    ):
+        with pytest.raises(DataError, match=r"generated image of sample id \d+ cannot be read .*; delete its shard"):
+            pictures(np.arange(4))

@@ -8,6 +8,7 @@ from torch import nn
 from hard_ray.config.validation import Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import Answered
+from hard_ray.errors import AgreedError
 from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.corruptions import Corruption
 from hard_ray.evaluation.validator import Evaluator
@@ -197,3 +198,35 @@ def test_a_teacher_is_asked_once_for_all_runs_whose_evaluation_is_kept(tmp_path:
     assert first.asked > 0
     assert evaluator(second, cache=cache).evaluate(Brightness()) == one
     assert second.asked == 0
+
+
+def without_images(count: int = 3):
+    for number, batch in enumerate(batches(count)):
+        none = slice(0, 0)
+        yield Batch(batch.images[none], batch.labels[none], batch.sample_ids[none], batch.epochs[none], (f"b{number}",))
+
+
+def test_a_split_of_which_nothing_can_be_read_is_an_error_and_not_zero_percent():
+    made = evaluator(Pool())
+    made.batches = without_images
+    with pytest.raises(
+        AgreedError, match=r"'clean': none of its images can be read, first b0; repair .*data\.val_split"
+    ):
+        made.evaluate(Brightness())
+
+
+def test_a_sample_of_which_nothing_can_be_read_is_an_error():
+    made = evaluator(Pool(), sample=np.array([4_000]))
+    with pytest.raises(AgreedError, match="'shifted': none of its images can be read"):
+        made.evaluate(Brightness())
+
+
+def test_a_batch_without_images_is_passed_over():
+    def some():
+        yield from without_images(1)
+        yield from batches(2)
+
+    made = evaluator(Pool())
+    made.batches = some
+    student, teacher = made.evaluate(Brightness())
+    assert student["clean"].metrics.n == teacher["clean"].metrics.n == 8

@@ -1,5 +1,6 @@
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from safetensors.torch import load_file
 
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.data.batch import Batch
 from hard_ray.errors import RunFolderError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
+from hard_ray.orchestration.stream import Pipeline
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.folder import RunFolder
 from tests.orchestration.commands import start, succeed, wait_for_step
@@ -54,6 +57,23 @@ def test_what_is_trained_is_loaded_by_hardray_and_by_diffusers(kind: str, tmp_pa
     assert -10 * error.log10() == pytest.approx(result["psnr"], abs=0.01)
     with Image.open(tmp_path / "reconstructions.png") as picture:
         assert picture.width > 1000
+
+
+def test_pictures_that_cannot_be_read_cost_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pipeline = digits_pipeline(16)
+    plain = type(pipeline).eval_batches
+
+    def eval_batches(self: Pipeline, split: str, batch_size: int) -> Iterator[Batch]:
+        for batch in plain(self, split, batch_size):
+            none = slice(0, 0 if split == "pictures" else None)
+            yield Batch(batch.images[none], batch.labels[none], batch.sample_ids[none], batch.epochs[none])
+
+    monkeypatch.setattr(type(pipeline), "eval_batches", eval_batches)
+    said: list[str] = []
+    run, folder = run_of("kl", steps=3), AutoencoderFolder(tmp_path)
+    result = Trainer(_settle(run, folder), folder, pipeline, said.append).run()
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert "none of the images that it shows can be read" in said[-1]
 
 
 def test_a_finished_one_is_refused(tmp_path: Path):

@@ -211,6 +211,17 @@ def test_the_measure_is_over_all_images_and_cells_whatever_the_batches():
     torch.testing.assert_close(other.latent_std, latent.std(dim=1, correction=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_batches_without_images_are_passed_over_and_no_images_at_all_are_an_error(kind: str):
+    coder = objective(TRAININGS[kind]).coder
+    (batch,) = digits_pipeline(16).eval_batches("val", 200)
+    empty = Batch(batch.images[:0], batch.labels[:0], batch.sample_ids[:0], batch.epochs[:0], bad=("a.jpg",))
+    alone, beside = (reconstruction_quality(coder, batches, CPU) for batches in ([batch], [empty, batch, empty]))
+    assert (beside.psnr, beside.images) == (alone.psnr, alone.images)
+    with pytest.raises(DataError, match=r"validation split has no readable image; repair .*data\.val_split"):
+        reconstruction_quality(coder, [empty, empty], CPU)
+
+
 def test_too_many_unreadable_images_end_the_training(tmp_path: Path):
     def batches(first: int) -> Iterator[Batch]:
         for batch in digits_pipeline(16).train_batches(first):

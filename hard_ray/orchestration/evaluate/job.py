@@ -260,8 +260,13 @@ class Evaluation:
         """Measure one suite; return the student's numbers, the teacher's, and the seconds it took."""
         progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
         students, teachers = self._counts(plan, progress)
-        if not any(counts.values[0] for counts in students):
-            raise DataError(f"{plan.suite}: none of its images can be read, first {self.bad.first}")
+        if lost := [each for each, counts in zip(plan.conditions, students, strict=True) if not counts.values[0]]:
+            what = (
+                "its images" if len(lost) == len(plan.conditions) else f"its images {lost[0].name} {lost[0].severity}"
+            )
+            raise DataError(
+                f"{plan.suite}: none of {what} can be read, first {self.bad.first}; repair them, or leave the suite out"
+            )
         has_mce = plan.suite == "imagenet-c" and self.config.data.img_size == IMAGENET_C_SIZE
         with_teacher = self.networks.teacher is not None
         found = evaluation_numbers(plan.conditions, students, teachers if with_teacher else None, has_mce=has_mce)

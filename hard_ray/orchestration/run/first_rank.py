@@ -15,6 +15,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.camera import Camera
 from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.errors import DataError
 from hard_ray.export.timm_folder import TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.networks.precision import Precision
@@ -63,11 +64,18 @@ class FirstRank:
 
     def _picture(self, step: int, count: int, augmentor: Augmentor, pool: TeacherPool) -> None:
         if self._sample is None:
-            split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
-            with closing(self.pipeline.eval_batches(split, count)) as batches:
-                self._sample = next(batches)
+            self._sample = self._first_readable(count)
         camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed)
         snapshot = camera.take(step, self._sample)
         path = self.folder.gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)
         save_png(draw_gallery(snapshot, self.index.classes), path)
+
+    def _first_readable(self, count: int) -> Batch:
+        """The first batch of which an image can be read; raises DataError if there is none."""
+        split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
+        with closing(self.pipeline.eval_batches(split, count)) as batches:
+            for batch in batches:
+                if len(batch):
+                    return batch
+        raise DataError(f"no image of the {split} split can be read on this rank; repair the images")
