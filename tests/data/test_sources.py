@@ -206,6 +206,33 @@ def test_broken_idx_files_are_named(tmp_path: Path):
         index_of("data.kind=idx", f"data.path={tmp_path}")
 
 
+def test_idx_files_are_found_by_either_name_and_unpacked_by_content(tmp_path: Path):
+    mnist_like(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "train-images.idx3-ubyte")
+    labels = tmp_path / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(gzip.compress(labels.read_bytes()))
+    index = index_of("data.kind=idx", f"data.path={tmp_path}")
+    assert {name: len(rows) for name, rows in index.splits.items()} == {"train": 54, "val": 6, "test": 20}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x14" + bytes(20))[:-9], "Compressed file ended"),
+        (b"<html>not found</html>", "not an idx file"),
+        (b"", "not an idx file"),
+        (b"\0\0\x0c\x01\0\0\0\x14" + bytes(80), "not an idx file of unsigned bytes, or of more than"),
+    ],
+)
+def test_files_that_are_no_idx_are_said_with_the_remedy(tmp_path: Path, content: bytes, words: str):
+    mnist_like(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(
+        DataError, match=f"t10k-labels-idx1-ubyte: .*{words}.*; want a file in MNIST's format; download"
+    ):
+        index_of("data.kind=idx", f"data.path={tmp_path}")
+
+
 def test_the_real_mnist_files(shared_data: Path):
     index = index_of("data.kind=idx", f"data.path={shared_data / 'mnist'}")
     assert {name: len(rows) for name, rows in index.splits.items()} == {"train": 54000, "val": 6000, "test": 10000}
