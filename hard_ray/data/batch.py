@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ class Batch:
     epochs: NDArray[np.int64]
     bad: tuple[str, ...] = ()
     """Names of the unreadable images that were found while this batch was made."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why each of them cannot be read."""
     generated: NDArray[np.uint8] | None = None
     """The generated image of each image, if the run uses a generated set; shape as `images`."""
 

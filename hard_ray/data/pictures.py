@@ -38,31 +38,33 @@ class TrainPictures:
         """Make the views; an unreadable image is replaced by the next readable one of the training split."""
         rows, epochs = self.schedule.take(positions)
         draws = uniform("view", seed=self.schedule.seed, epochs=epochs, sample_ids=rows, count=DRAWS_PER_IMAGE)
-        views, taken, bad = [], rows.copy(), [""] * len(rows)
+        views, taken = [], rows.copy()
+        bad, why = [""] * len(rows), [""] * len(rows)
         for position, first in enumerate(self.reader.read(rows.tolist())):
-            picture, names = first, []
+            picture, names, reasons = first, [], []
             for attempt in range(_MOST_BAD_IN_A_ROW):
                 try:
                     image = decode(picture, in_chans=self.config.in_chans)
                     break
                 except UnreadableImageError as error:
                     names.append(_name(self.reader, taken[position]))
-                    reason = error
+                    reasons.append(one_line(str(error)))
                     taken[position] = self._next_row(int(rows[position]), attempt + 1)
                     (picture,) = self.reader.read([int(taken[position])])
             else:
                 raise DataError(
-                    f"{len(names)} unreadable images in a row, from {names[0]} on, the last because {reason}; repair "
+                    f"{len(names)} unreadable images in a row, from {names[0]} on, which is {reasons[0]}; repair "
                     "the images, or remove them from the data"
                 )
             views.append(train_view(image, self.config, draws[position]))
-            bad[position] = "\n".join(names)
+            bad[position], why[position] = "\n".join(names), "\n".join(reasons)
         columns: Columns = {
             "image": np.stack(views),
             "label": self.labels[taken],
             "sample_id": taken,
             "epoch": epochs,
             "bad": np.array(bad, dtype=object),
+            "why": np.array(why, dtype=object),
         }
         return columns if self.generated is None else {**columns, "generated": self._generated(taken, draws)}
 
@@ -93,20 +95,22 @@ class EvalPictures:
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
         """Make the views; an unreadable image becomes black, is named in `bad`, and is dropped by `to_batch`."""
         rows = self.rows[positions]
-        views, bad = [], [""] * len(rows)
+        views: list[NDArray[np.uint8]] = []
+        bad, why = [""] * len(rows), [""] * len(rows)
         for position, picture in enumerate(self.reader.read(rows.tolist())):
             try:
                 views.append(eval_view(decode(picture, in_chans=self.config.in_chans), self.config))
-            except UnreadableImageError:
+            except UnreadableImageError as error:
                 side = self.config.img_size
                 views.append(np.zeros((self.config.in_chans, side, side), dtype=np.uint8))
-                bad[position] = _name(self.reader, rows[position])
+                bad[position], why[position] = _name(self.reader, rows[position]), one_line(str(error))
         columns: Columns = {
             "image": np.stack(views),
             "label": self.labels[rows],
             "sample_id": rows,
             "epoch": np.zeros_like(rows),
             "bad": np.array(bad, dtype=object),
+            "why": np.array(why, dtype=object),
         }
         return columns if self.generated is None else {**columns, "generated": self._generated(rows, columns["bad"])}
 
@@ -126,6 +130,11 @@ def _name(reader: Reader, row: np.int64) -> str:
     return reader.name(int(row)).replace("\n", "\\n")
 
 
+def one_line(reason: str) -> str:
+    """Why a picture cannot be read, in one line, without the address in memory that Pillow's messages end with."""
+    return " ".join(reason.partition(" <_io.")[0].split())
+
+
 def _decode_generated(picture: Picture, sample_id: np.int64, config: DataConfig) -> Image.Image:
     try:
         return decode(picture, in_chans=config.in_chans)
@@ -141,7 +150,7 @@ Pictures = TrainPictures | EvalPictures
 
 def to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
     """The batch of these columns; with `keep_bad` also the rows whose own image was unreadable."""
-    bad = tuple(name for names in columns["bad"] if names for name in str(names).split("\n"))
+    bad = _lines(columns["bad"])
     good = np.ones(len(columns["label"]), dtype=bool) if keep_bad else np.array([not n for n in columns["bad"]])
     return Batch(
         images=columns["image"][good] if bad and not keep_bad else columns["image"],
@@ -149,5 +158,10 @@ def to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
         sample_ids=columns["sample_id"][good],
         epochs=columns["epoch"][good],
         bad=bad,
+        reasons=dict(zip(bad, _lines(columns["why"]), strict=True)),
         generated=columns["generated"][good] if "generated" in columns else None,
     )
+
+
+def _lines(column: NDArray[np.object_]) -> tuple[str, ...]:
+    return tuple(line for lines in column if lines for line in str(lines).split("\n"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hard_ray.data.batch import Batch
@@ -18,8 +18,8 @@ class Prefetch:
 
     batches: Iterator[Batch]
     updater: Updater
-    note_bad: Callable[[Sequence[str]], None]
-    """Receives the names of a batch's unreadable images."""
+    note_bad: Callable[[Sequence[str], Mapping[str, str]], None]
+    """Receives the names of a batch's unreadable images, and why they are."""
     learned: bool
     """Whether the augmentor has anything to learn."""
     ahead: int = 1
@@ -45,5 +45,5 @@ class Prefetch:
         start = time.perf_counter()
         batch = next(self.batches)
         self.updater.clock.add("data_wait", start)
-        self.note_bad(batch.bad)
+        self.note_bad(batch.bad, batch.reasons)
         return self.updater.prepare(batch, second_view=not self.learned)

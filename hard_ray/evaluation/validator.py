@@ -118,7 +118,8 @@ class Evaluator:
         read, size = [], 0
         for batch in self.batches():
             self.on_bad(batch.bad)
-            self._first_bad = self._first_bad or next(iter(batch.bad), None)
+            if batch.bad and self._first_bad is None:
+                self._first_bad = f"{batch.bad[0]} ({batch.reasons.get(batch.bad[0], 'unreadable')})"
             labels = torch.tensor(batch.labels).to(self.precision.device)
             item = _LabelledImages(np.array(batch.images), labels, np.array(batch.sample_ids))
             size += item.images.nbytes

@@ -188,7 +188,7 @@ class Scorer:
         bad = BadImages.allowed_by(self.run.data, len(self.pipeline.index.labels))
         with closing(self.pipeline.train_batches(first)) as batches:
             for batch in batches:
-                bad.add(batch.bad)
+                bad.add(batch.bad, batch.reasons)
                 yield batch
 
 

@@ -196,7 +196,7 @@ class AutoencoderLoop:
 
     def _update(self, batch: Batch) -> None:
         progress, config = self.progress, self.config
-        self.bad_images.add([*progress.bad_images, *batch.bad])
+        self.bad_images.add([*progress.bad_images, *batch.bad], batch.reasons)
         progress.bad_images = sorted(self.bad_images.names)
         images = self.precision.images(batch.images)
         generator = torch.Generator().manual_seed(seed_of("autoencoder noise", self.seed, progress.step))

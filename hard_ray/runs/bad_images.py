@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ class BadImages:
     limit: int
     """Unreadable images that are allowed."""
     names: set[str] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why images cannot be read, as far as it is known."""
 
     @classmethod
     def allowed_by(cls, data: DataConfig, images: int) -> BadImages:
@@ -26,12 +28,14 @@ class BadImages:
 
     @property
     def first(self) -> str:
-        """The first name in sorted order, for a message."""
-        return min(self.names, default="none")
+        """The first name in sorted order, for a message, with the reason if it is known."""
+        first = min(self.names, default="none")
+        return f"{first} ({self.reasons[first]})" if self.reasons.get(first) else first
 
-    def add(self, names: Iterable[str]) -> None:
-        """Note unreadable images; DataError: there are more than allowed."""
+    def add(self, names: Iterable[str], reasons: Mapping[str, str] | None = None) -> None:
+        """Note unreadable images, and why they are; DataError: there are more than allowed."""
         self.names.update(names)
+        self.reasons.update(reasons or {})
         if problem := self.problem():
             raise problem
 

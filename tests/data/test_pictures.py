@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hard_ray.config.loader import load_config
 from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
@@ -60,7 +61,7 @@ def test_a_broken_evaluation_image_is_dropped_and_named(tmp_path: Path):
 def test_a_long_run_of_broken_images_is_an_error(tmp_path: Path):
     config, index, _ = broken_folder(tmp_path, list(range(40)))
     pictures = TrainPictures(index.reader, index.labels, config.data, Schedule(index.rows("train"), 8, seed=0))
-    words = "100 unreadable images in a row, from .* on, the last because .*; repair the images, or remove them"
+    words = "100 unreadable images in a row, from .* on, which is .*; repair the images, or remove them"
     with pytest.raises(DataError, match=words):
         pictures(np.arange(8))
 
@@ -90,3 +91,18 @@ def test_a_damaged_generated_image_is_said_with_the_remedy(tmp_path: Path):
     ):
         with pytest.raises(DataError, match=r"generated image of sample id \d+ cannot be read .*; delete its shard"):
             pictures(np.arange(4))
+
+
+def test_a_batch_says_why_its_images_are_unreadable(tmp_path: Path):
+    config, index, names = broken_folder(tmp_path, [3, 4])
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(names[0], format="TIFF")
+    Path(names[1]).write_bytes(b"no picture")
+    rows = index.rows("train")
+    for pictures, keep_bad in (
+        (EvalPictures(index.reader, index.labels, config.data, rows), False),
+        (TrainPictures(index.reader, index.labels, config.data, Schedule(rows, 8, seed=0)), True),
+    ):
+        reasons = to_batch(pictures(np.arange(40)), keep_bad=keep_bad).reasons
+        assert reasons.keys() == set(names)
+        assert "mode is F" in reasons[names[0]]
+        assert reasons[names[1]] == "UnidentifiedImageError: cannot identify image file"

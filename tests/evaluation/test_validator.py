@@ -210,7 +210,7 @@ def test_a_split_of_which_nothing_can_be_read_is_an_error_and_not_zero_percent()
     made = evaluator(Pool())
     made.batches = without_images
     with pytest.raises(
-        AgreedError, match=r"'clean': none of its images can be read, first b0; repair .*data\.val_split"
+        AgreedError, match=r"'clean': none of its images can be read, first b0 .unreadable.; repair .*data\.val_split"
     ):
         made.evaluate(Brightness())
 

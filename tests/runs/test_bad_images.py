@@ -26,3 +26,11 @@ def test_the_error_names_the_file_that_lists_them(tmp_path: Path):
     bad.write(tmp_path / "bad_images.txt")
     assert (tmp_path / "bad_images.txt").read_text() == "a.png\nb.png\n"
     assert str(tmp_path) in str(bad.problem(listed_in=tmp_path / "bad_images.txt"))
+
+
+def test_the_reason_of_the_first_is_said_where_it_is_known():
+    bad = BadImages(1, {"c.png"})
+    with pytest.raises(DataError, match=r"first a\.png \(its mode is F\)"):
+        bad.add(["a.png"], {"a.png": "its mode is F"})
+    with pytest.raises(DataError, match=r"first a\.png \(its mode is F\)"):
+        bad.add(["b.png"])
