@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray.data
 from ray.data import DataContext, ExecutionResources
+from ray.exceptions import RayTaskError
 
 from hard_ray.config.data import DataConfig
 from hard_ray.data.batch import Batch
@@ -20,6 +21,7 @@ from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
+from hard_ray.errors import HardrayError
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.processes import give_way
 from hard_ray.orchestration.shipped import Shipped
@@ -77,8 +79,13 @@ class Pipeline:
         stream = ray.data.range(stop - start, override_num_blocks=blocks).map_batches(
             _make_columns(start), batch_size=None, fn_args=(self._shipped[name],), zero_copy_batch=True
         )
-        for columns in stream.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=False):
-            yield to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
+        try:
+            for columns in stream.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=False):
+                yield to_batch(columns, keep_bad=isinstance(pictures, TrainPictures))
+        except RayTaskError as failure:
+            if isinstance(failure.cause, HardrayError):  # its text is for the user, Ray's is a traceback
+                raise failure.cause from None
+            raise
 
     def _rows_per_block(self) -> int:
         return max(1, min(_LARGEST_BLOCK_ROWS, int(self.block_bytes // self._row_bytes())))
@@ -135,6 +142,7 @@ def configure_ray_data(share: DataShare) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # not one of Ray Data's around it
     options = context.execution_options
     options.preserve_order = True
     options.verbose_progress = False

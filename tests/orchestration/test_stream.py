@@ -2,16 +2,19 @@
 
 import itertools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ray.data import DataContext
 
+from hard_ray.config.loader import load_config
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
+from hard_ray.errors import DataError
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.stream import Breath, Pipeline, configure_ray_data
-from tests.support.helpers import tiny_config
+from tests.support.helpers import make_image_folder, tiny_config
 
 
 @pytest.mark.usefixtures("cluster")
@@ -28,6 +31,20 @@ def test_updates_keep_their_order_after_training_images_were_looked_at_for_a_pic
     assert np.array_equal(np.concatenate([batch.sample_ids for batch in taken]), rows)
     assert np.array_equal(np.concatenate([batch.epochs for batch in taken]), epochs)
     assert np.array_equal(next(pipeline.eval_batches("train", 8)).images, looked_at.images)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_error_for_the_user_comes_through_ray_data_as_it_was_raised(tmp_path: Path):
+    root = make_image_folder(tmp_path)
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"no picture")
+    config = load_config(overrides=["data.kind=image_folder", f"data.path={root}", "data.img_size=8"]).data
+    index = build_index(config)
+    schedule = train_schedule(index, config, batch_size=8, seed=3)
+    pipeline = Pipeline(index, config, schedule, DataShare(1.0, 2**28), 2**20)
+    with pytest.raises(DataError, match="^100 unreadable images in a row, from ") as caught:
+        next(pipeline.train_batches(0))
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_turn_that_waited_for_nothing_is_followed_by_a_pause(monkeypatch: pytest.MonkeyPatch):
