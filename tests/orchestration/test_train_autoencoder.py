@@ -14,8 +14,8 @@ from hard_ray.config.autoencoder_training import AutoencoderRun
 from hard_ray.data.batch import Batch
 from hard_ray.errors import RunFolderError
 from hard_ray.networks.autoencoders.build import build_autoencoder
-from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
 from hard_ray.orchestration.stream import Pipeline
+from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.folder import RunFolder
 from tests.orchestration.commands import start, succeed, wait_for_step

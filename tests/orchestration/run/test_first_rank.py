@@ -26,13 +26,11 @@ def folder_config(root: Path, *more: str) -> RunConfig:
 
 
 def notes(folder: Path) -> list[str]:
-    return [point["text"] for point in read_points(folder / "metrics.jsonl") if point["kind"] == "note"]
+    return [point["text"] for _, point in read_points(folder / "metrics.jsonl") if point["kind"] == "note"]
 
 
 @pytest.mark.parametrize("broken", ["Camera", "draw_gallery", "save_png", "write_snapshot"])
-def test_a_picture_that_fails_is_noted_and_changes_no_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
-):
+def test_a_picture_that_fails_is_noted_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
     assert run_here(tiny_config(*PICTURES), tmp_path / "whole") is Status.FINISHED
     assert RunFolder(tmp_path / "whole").pictures
 
