@@ -131,8 +131,8 @@ def _name(reader: Reader, row: np.int64) -> str:
 
 
 def one_line(reason: str) -> str:
-    """Why a picture cannot be read, in one line, without the address in memory that Pillow's messages end with."""
-    return " ".join(reason.partition(" <_io.")[0].split())
+    """Why a picture cannot be read, in one line."""
+    return " ".join(reason.split())
 
 
 def _decode_generated(picture: Picture, sample_id: np.int64, config: DataConfig) -> Image.Image:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hard_ray.config.data import DataConfig
+from hard_ray.data.content import content_of
 from hard_ray.data.depth import UnknownRangeError, to_eight_bits
 from hard_ray.data.metadata import orientation_of, turned, without_metadata
 from hard_ray.data.readers import Picture, open_picture
@@ -46,7 +47,10 @@ def decode(picture: Picture, *, in_chans: int) -> Image.Image:
         for encoded in without_metadata(picture) if isinstance(picture, bytes) else ():
             with suppress(Exception):  # then the first error says more
                 return _decoded(encoded, in_chans)
-        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}".partition(" <_io.")[0]  # Pillow appends the stream's repr
+        if isinstance(error, UnidentifiedImageError) and isinstance(picture, bytes):
+            reason = f"no image can be read from it: {content_of(picture)}"
+        raise UnreadableImageError(reason) from error
 
 
 def _decoded(picture: Picture, in_chans: int) -> Image.Image:

@@ -190,7 +190,7 @@ def test_damaged_exif_of_an_avif_file_costs_no_picture(place: int):
 
 def test_pixels_that_are_cut_off_are_unreadable_with_any_metadata():
     for picture in (in_jpeg(exif(turn(6)))[:-300], PLAIN[:-60], with_segment(JPEG, 0xE2, b"ICC_PROFILE\0")[:-300]):
-        with pytest.raises(UnreadableImageError, match="truncated|broken|cannot identify"):
+        with pytest.raises(UnreadableImageError, match="truncated|broken|no image"):
             decode(picture, in_chans=1)
 
 

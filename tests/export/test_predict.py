@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,6 +12,7 @@ from hard_ray.api import export, predict
 from hard_ray.errors import ModelError, RunFolderError
 from hard_ray.export.predict import Prediction, predictions
 from hard_ray.export.saved_model import open_model
+from tests.data.encoded import encoded, exif, pgm, turn, with_segment
 from tests.support.data_folders import HEIC, SIDECAR, fill, image, put
 from tests.support.saved_students import number_config, number_folder, real_views, saved_run
 
@@ -93,12 +95,34 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run: Path, pictures: 
     found = list(predict(run, [*given, pictures[1]]))
     assert [each.image for each in found] == [*given, pictures[1]]
     text, first, none, half, empty, last = found
-    assert text.problem == "UnidentifiedImageError: cannot identify image file"
+    assert text.problem.startswith("no image can be read from it: want JPEG, PNG")
     assert none.problem == "No such file or directory"
     assert half.problem
     assert empty.problem == "the folder holds no image"
     assert not text.top
     assert [first.top, last.top] == [each.top for each in predict(run, pictures[:2])]
+
+
+def test_a_picture_of_sixteen_bits_has_the_answer_of_the_one_of_eight(run: Path, pictures: list[Path], tmp_path: Path):
+    grey = np.asarray(Image.open(pictures[0]).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "0.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "1.tif")
+    (tmp_path / "2.pgm").write_bytes(pgm(grey.astype(np.uint16) * 257, 65535))
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "3.tif")
+    eight, *wide, unknown = predict(run, [tmp_path])
+    for each in wide:
+        assert each.top == eight.top
+    assert unknown.top == ()
+    assert "mode is F, floating-point numbers whose range is not known; save it with 8 or 16" in unknown.problem
+
+
+def test_damaged_metadata_costs_no_answer(run: Path, pictures: list[Path], tmp_path: Path):
+    picture = encoded(Image.open(pictures[0]).convert("RGB"), "JPEG", quality=95)
+    words, orientation = (0x0128, 2, 4, b"abc\0"), turn(6)
+    for name, block in {"0.jpg": exif(orientation), "1.jpg": exif(orientation, words)}.items():
+        (tmp_path / name).write_bytes(with_segment(picture, 0xE1, block))
+    intact, damaged = predict(run, [tmp_path])
+    assert damaged.top == intact.top != ()
 
 
 def test_a_folder_without_names_numbers_its_classes(run: Path, pictures: list[Path], tmp_path: Path):

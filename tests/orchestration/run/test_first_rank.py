@@ -60,7 +60,7 @@ def test_a_validation_split_that_cannot_be_read_is_said(tmp_path: Path):
     broken = sorted((root / "val").rglob("*.png"))
     for path in broken:
         path.write_bytes(b"no picture")
-    words = f"'clean': none of its images can be read, first {broken[0]} .UnidentifiedImageError: .*; repair"
+    words = f"'clean': none of its images can be read, first {broken[0]} .no image can be read from it: .*; repair"
     with pytest.raises(AgreedError, match=words):
         run_here(folder_config(root), tmp_path / "run")
     assert "no image of the val split can be read" in notes(tmp_path / "run")[0]
