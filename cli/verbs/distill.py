@@ -31,10 +31,11 @@ def distill(
         run_to_end(lambda reporter: api.resume(resume, reporter=reporter))
         return
     loaded = options.load(config, preset, overrides, teacher=teacher, data=data)
-    if dry_run:
-        print_pairs(plan_lines(loaded))
-        return
     folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
+    if dry_run:
+        resumes = continues and options.holds_run(loaded, folder)
+        print_pairs(plan_lines(loaded, folder, resumes=resumes))
+        return
     print_heading("distill", folder)
     if continues and options.holds_run(loaded, folder):
         run_to_end(lambda reporter: api.resume(folder, reporter=reporter))

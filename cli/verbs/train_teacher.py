@@ -49,11 +49,13 @@ def train_teacher(
         return
     given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
     loaded = options.load(config, preset, given, teacher=model, data=data, trains_teacher=True)
+    folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
     if dry_run:
         say(recipe_line(loaded))
-        print_pairs(plan_lines(teacher_run(loaded), role="teacher"))
+        run = teacher_run(loaded)
+        resumes = continues and options.holds_run(run, folder)
+        print_pairs(plan_lines(run, folder, role="teacher", resumes=resumes))
         return
-    folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
     print_heading("train-teacher", folder)
     say(recipe_line(loaded))
     if continues and options.holds_run(teacher_run(loaded), folder):

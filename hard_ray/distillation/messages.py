@@ -70,7 +70,8 @@ def checked(answer: Checked, images: Pixels, context: ContextArrays | None = Non
             continue
         bad = int((~np.isfinite(part.reshape(rows, -1))).any(axis=1).sum())
         raise TeacherError(
-            f"the teacher's {name} are not finite for {bad} of {rows} images; try runtime.teacher.dtype=float32"
+            f"the teacher's {name} are not finite for {bad} of {rows} images; want finite numbers; give other "
+            "weights as teacher.checkpoint, or try runtime.teacher.dtype=float32"
         )
     return answer
 

@@ -12,11 +12,11 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.errors import ModelError, suggestion
 
 
-def build_optimizer(network: nn.Module, optim: OptimConfig) -> Optimizer:
-    """Build timm's optimiser of the student; raises ModelError if timm has none of that name."""
+def build_optimizer(network: nn.Module, optim: OptimConfig, *, block: str = "optim") -> Optimizer:
+    """Build timm's optimiser of the student; ModelError, which calls `optim` by `block`: timm has none of that name."""
     known = [str(name) for name in list_optimizers()]
     if optim.opt.lower() not in known:
-        raise ModelError(f"optim.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")
+        raise ModelError(f"{block}.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")
     return create_optimizer_v2(
         network, opt=optim.opt, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
     )

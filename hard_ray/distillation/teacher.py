@@ -61,7 +61,7 @@ class FrozenNetwork:
             raise ValueError(f"want a dtype of {', '.join(DTYPES)}, got {dtype!r}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = Precision(device, DTYPES[dtype], channels_last)
-        self._identity = f"{network.identity()}-{dtype}"
+        self._dtype, self._identity = dtype, ""
         self.network = network.freeze().to(device).to(memory_format=self.precision.memory_format)
 
     @classmethod
@@ -72,7 +72,9 @@ class FrozenNetwork:
         return cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
 
     def identity(self) -> str:
-        """Hash of weights, input contract and class order, and the precision."""
+        """Hash of weights, input contract and class order, and the precision; made when it is first asked for."""
+        if not self._identity:
+            self._identity = f"{self.network.identity()}-{self._dtype}"
         return self._identity
 
     def logits(self, images: Pixels) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError, readable, suggestion
 from hard_ray.networks.class_names import read_names
 from hard_ray.networks.misfit import settings
+from hard_ray.networks.timm_layout import check_timm_folder
 from hard_ray.networks.weights import add_weights, load_weights
 
 
@@ -192,7 +193,10 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
         name = f"local-dir:{checkpoint}"
-    has_source = ":" in name
+    source, _, path = name.partition(":")
+    if source == "local-dir":
+        check_timm_folder(Path(path).expanduser(), f"{role}.checkpoint" if from_folder else f"{role}.model")
+    has_source = bool(path)
     arguments: dict[str, Any] = {"in_chans": images.in_chans, **config.model_kwargs}
     if has_source:
         arguments = dict(config.model_kwargs)

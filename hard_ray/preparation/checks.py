@@ -1,16 +1,22 @@
-"""Checks of a run before a cluster starts: data and both networks."""
+"""Checks of a run before a cluster starts: data, both networks, and the ways in which they are trained."""
 
 from __future__ import annotations
 
 from hard_ray.augmentors.build import build_augmentor
-from hard_ray.config.run import RunConfig
-from hard_ray.data.generated_set import generated_for
+from hard_ray.config.optim import OptimConfig
+from hard_ray.config.run import RunConfig, asks_teacher
+from hard_ray.config.teacher_training import teacher_training
+from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.optimisers import build_optimizer
+from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
+from hard_ray.networks.forward import check_forward
 from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
+
+BLOCKS = {"student": "optim", "teacher": "teacher.recipe"}
+"""The block of the configuration that says how the network of a role is trained."""
 
 
 def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Network, Network]:
@@ -21,13 +27,50 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     check_suites(config.validation.at_the_end)
     index = build_index(config.data)
     images = image_spec(config.data, index.classes)
+    check_batch(index, config.optim, block=BLOCKS[role])
     student = build_student(config.student, images, role=role)
+    build_optimizer(student, config.optim, block=BLOCKS[role])
+    check_forward(student, config.student, images, role=role)
     if config.teacher.has_weights:
         teacher = build_teacher(config.teacher, images)
     else:
         teacher = build_student(config.teacher, images, role="teacher")
-    build_optimizer(student, config.optim)
+    if config.teacher.has_weights or asks_teacher(config):
+        check_forward(teacher, config.teacher, images, role="teacher")
+    if trains_teacher(config):
+        recipe = teacher_training(config).optim
+        check_batch(index, recipe, block=BLOCKS["teacher"])
+        build_optimizer(teacher, recipe, block=BLOCKS["teacher"])
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
-    generated_for(config.augmentor, index)
-    train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
+    generated = generated_for(config.augmentor, index)
+    if generated is not None:
+        check_generated(generated, index)
     return index, student, teacher
+
+
+def trains_teacher(config: RunConfig) -> bool:
+    """Whether the run trains its teacher first, unless one of the same recipe is in the cache."""
+    return asks_teacher(config) and not config.teacher.has_weights
+
+
+def check_batch(index: ImageIndex, optim: OptimConfig, *, block: str) -> None:
+    """Raise a DataError if a batch is larger than the training split."""
+    images = len(index.rows("train"))
+    if optim.batch_size > images:
+        raise DataError(
+            f"{block}.batch_size {optim.batch_size} is larger than the training split of {images} images; use a "
+            f"smaller batch: {block}.batch_size={images} at most"
+        )
+
+
+def check_generated(generated: GeneratedImages, index: ImageIndex) -> None:
+    """Raise a DataError if training images have no generated one, beyond those that were unreadable then."""
+    rows = index.rows("train")
+    missing = rows[generated.place[rows] < 0]
+    folder = generated.reader.files[0].parent
+    manifest = read_manifest(folder)
+    if len(missing) > len(manifest.get("bad_images") or ()):
+        raise DataError(
+            f"augmentor.path {folder}: has no image for {len(missing):,} of {len(rows):,} training images, first "
+            f"{index.reader.name(int(missing[0]))}; want one for each; make them with `hardray generate --split train`"
+        )

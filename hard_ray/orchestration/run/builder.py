@@ -16,17 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.data import describe
-from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.schedule import Schedule, train_schedule
+from hard_ray.distillation.assembly import build_updater, student_precision
 from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
 from hard_ray.distillation.loop import Rhythm, Run, Status, StopRequest
-from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
@@ -42,7 +41,7 @@ from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
-from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels
+from hard_ray.networks.precision import Precision, prepare_kernels
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.first_rank import FirstRank
 from hard_ray.orchestration.run.plan import RunPlan
@@ -209,31 +208,11 @@ class Builder:
         return Weights(modules, optimizers)
 
     def _updater(self, learner: Learner, schedule: Schedule) -> Updater:
-        config = self.config
-        objective = config.objective
-        augmentation = None
-        if isinstance(objective, HardObjective):
-            augmentation = AugmentorObjective(
-                objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap
-            )
-        return Updater(
-            learner,
-            StudentObjective(
-                objective, smoothing=config.optim.smoothing, has_second_view=config.augmentor.kind != "identity"
-            ),
-            pool=self.pool,
-            precision=self._precision(),
-            ranks=self.ranks,
-            seed=config.seed,
-            augmentation=augmentation,
-            clip_grad=config.optim.clip_grad,
-            round_pixels=config.runtime.teacher.wire_dtype == "uint8",
-            share=schedule.local_batch * self.ranks.size / config.optim.batch_size,
-        )
+        share = schedule.local_batch * self.ranks.size / self.config.optim.batch_size
+        return build_updater(self.config, learner, self.pool, device=self.device, ranks=self.ranks, share=share)
 
     def _precision(self) -> Precision:
-        runtime = self.config.runtime
-        return Precision(self.device, DTYPES[runtime.amp_dtype or "float32"], bool(runtime.channels_last))
+        return student_precision(self.config, self.device)
 
     def _first_rank(self, network: nn.Module, learner: Learner, pipeline: Pipeline, counters: Counters) -> FirstRank:
         return FirstRank(

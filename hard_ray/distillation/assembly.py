@@ -1,0 +1,48 @@
+"""Put the parts of an update together, as a run's configuration says."""
+
+from __future__ import annotations
+
+import torch
+
+from hard_ray.config.objective import HardObjective
+from hard_ray.config.run import RunConfig
+from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.phases import Learner
+from hard_ray.distillation.step import Updater
+from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.networks.precision import DTYPES, Precision
+from hard_ray.ranks import Ranks
+
+
+def student_precision(config: RunConfig, device: torch.device) -> Precision:
+    """Type and memory layout of the student's kernels; float32 where the configuration leaves it open."""
+    runtime = config.runtime
+    return Precision(device, DTYPES[runtime.amp_dtype or "float32"], bool(runtime.channels_last))
+
+
+def build_updater(
+    config: RunConfig,
+    learner: Learner,
+    pool: TeacherPool | None,
+    *,
+    device: torch.device,
+    ranks: Ranks,
+    share: float = 1.0,
+) -> Updater:
+    """What makes the updates of a run; `share` is this rank's images over the mean of all ranks."""
+    objective, augmentation = config.objective, None
+    if isinstance(objective, HardObjective):
+        augmentation = AugmentorObjective(objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap)
+    has_second_view = config.augmentor.kind != "identity"
+    return Updater(
+        learner,
+        StudentObjective(objective, smoothing=config.optim.smoothing, has_second_view=has_second_view),
+        pool=pool,
+        precision=student_precision(config, device),
+        ranks=ranks,
+        seed=config.seed,
+        augmentation=augmentation,
+        clip_grad=config.optim.clip_grad,
+        round_pixels=config.runtime.teacher.wire_dtype == "uint8",
+        share=share,
+    )
