@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.teacher_training import teacher_run
-from hard_ray.errors import DataError, HardrayError, ModelError
+from hard_ray.errors import DataError, HardrayError, ModelError, TeacherError
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.preparation.checks import examine
 from hard_ray.preparation.trial import Trial, try_run
@@ -159,7 +159,7 @@ def test_weights_whose_answers_are_not_finite_on_images_are_the_teachers(tmp_pat
     contract = ("teacher.mean=[0]", "teacher.std=[1]")
     config = on_folder(root, f"teacher.checkpoint={tmp_path / 't.safetensors'}", *contract, *KD)
     with pytest.raises(
-        ModelError, match="the teacher's answers on the first images are not finite.*teacher.checkpoint"
+        TeacherError, match=r"not finite for 8 of 8 images; want .* other weights as teacher.checkpoint"
     ):
         tried(config)
 
