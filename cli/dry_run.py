@@ -1,4 +1,4 @@
-"""`hardray distill --dry-run`: length, resources and memory of a run, from its opened data and built networks."""
+"""`--dry-run`: length, resources and memory of a run, whose first updates are made in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hard_ray.config.run import RunConfig
+    from hard_ray.data.index import ImageIndex
     from hard_ray.networks.network import Network
     from hard_ray.preparation.trial import Trial
 
@@ -20,61 +21,85 @@ def plan_lines(
     With `resumes`, the output folder holds the run already.
     """
     from hard_ray.config.data import describe
-    from hard_ray.config.run import asks_teacher
     from hard_ray.data.account_text import account_lines
-    from hard_ray.data.schedule import train_schedule
-    from hard_ray.orchestration.cluster.demand import amounts, demand
     from hard_ray.preparation.checks import examine
-    from hard_ray.preparation.room import check_output, checkpoint_bytes, run_bytes
+    from hard_ray.preparation.room import check_output, run_bytes
     from hard_ray.preparation.trial import try_run
 
     index, student, teacher = examine(config, role=role)
     room = check_output(output, run_bytes(config, student, teacher), resumes=resumes)
     trial, tried = try_run(config, index, student, teacher, role=role)
-    schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
-    updates = config.optim.total_updates(schedule.batches_per_epoch)
-    epochs = updates / schedule.batches_per_epoch
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
-    resources = demand(config.runtime)
-    parts = "; ".join(f"{who}: {amounts(part)}" for who, part in resources.parts.items())
-    weights = _mib(student)
-    head = f"; with a new head for {len(index.classes)} classes" if getattr(student, "has_new_head", False) else ""
-    lines = [
+    updates, length = _length(config, index, role)
+    return [
         ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
         *account_lines(index),
-        (role, f"{config.student.model}, {_millions(student)} parameters{head}"),
-    ]
-    lines += [("weights", note) for note in student.notes]
-    has_teacher = config.teacher.has_weights or asks_teacher(config)
-    if has_teacher:
-        note = "" if config.teacher.has_weights else "; without weights: trained first, by teacher.recipe, and cached"
-        lines.append(("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{note}"))
-        lines += [("weights", note) for note in teacher.notes]
-    lines += [
+        *_network_lines(config, student, teacher, len(index.classes), role),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
         ("optimiser", _optimiser(config)),
-        ("length", f"{updates:,} {role} updates of {config.optim.batch_size} images = {epochs:.4g} epochs"),
-    ]
-    if config.experiment.controls:
-        lines.append(("controls", f"{', '.join(config.experiment.controls)}: as many updates each"))
-    lines += [
-        ("reserved", parts),
-        (
-            "memory",
-            f"{role}, gradients and optimiser about {4 * weights:,.0f} MiB a worker; "
-            + (f"teacher {_mib(teacher):,.0f} MiB a replica; " if has_teacher else "")
-            + "activations come on top",
-        ),
-        (
-            "checkpoints",
-            f"about {checkpoint_bytes(config, student) / 2**20:,.0f} MiB each, the newest {config.checkpoints.keep} "
-            "are kept",
-        ),
+        ("length", length),
+        *_resource_lines(config, student, teacher, role),
         ("output", room),
         *(("tried", line) for line in tried),
         ("estimated", _estimate(config, trial, updates)),
     ]
+
+
+def tried_lines(config: RunConfig) -> list[tuple[str, str]]:
+    """Try a run, such as a trial of a search, whose plan is described elsewhere; raises what `plan_lines` does."""
+    from hard_ray.preparation.checks import examine
+    from hard_ray.preparation.trial import try_run
+
+    index, student, teacher = examine(config)
+    _, tried = try_run(config, index, student, teacher)
+    notes = [*student.notes, *teacher.notes]
+    return [*(("weights", note) for note in notes), *(("tried", line) for line in tried)]
+
+
+def _asks_teacher(config: RunConfig) -> bool:
+    from hard_ray.config.run import asks_teacher
+
+    return config.teacher.has_weights or asks_teacher(config)
+
+
+def _network_lines(
+    config: RunConfig, student: Network, teacher: Network, classes: int, role: str
+) -> list[tuple[str, str]]:
+    head = f"; with a new head for {classes} classes" if student.has_new_head else ""
+    lines = [(role, f"{config.student.model}, {_millions(student)} parameters{head}")]
+    lines += [("weights", note) for note in student.notes]
+    if _asks_teacher(config):
+        note = "" if config.teacher.has_weights else "; without weights: trained first, by teacher.recipe, and cached"
+        lines.append(("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{note}"))
+        lines += [("weights", note) for note in teacher.notes]
     return lines
+
+
+def _length(config: RunConfig, index: ImageIndex, role: str) -> tuple[int, str]:
+    """The number of updates, and the sentence about it."""
+    from hard_ray.data.schedule import train_schedule
+
+    size = config.optim.batch_size
+    per_epoch = train_schedule(index, config.data, batch_size=size, seed=config.seed).batches_per_epoch
+    updates = config.optim.total_updates(per_epoch)
+    return updates, f"{updates:,} {role} updates of {size} images = {updates / per_epoch:.4g} epochs"
+
+
+def _resource_lines(config: RunConfig, student: Network, teacher: Network, role: str) -> list[tuple[str, str]]:
+    """What the run reserves, and how much memory and disk its parts take."""
+    from hard_ray.orchestration.cluster.demand import amounts, demand
+    from hard_ray.preparation.room import checkpoint_bytes, weight_bytes
+
+    reserved = "; ".join(f"{who}: {amounts(part)}" for who, part in demand(config.runtime).parts.items())
+    replica = f"teacher {weight_bytes(teacher) / 2**20:,.0f} MiB a replica; " if _asks_teacher(config) else ""
+    worker = f"{role}, gradients and optimiser about {4 * weight_bytes(student) / 2**20:,.0f} MiB a worker"
+    checkpoint, controls = checkpoint_bytes(config, student) / 2**20, ", ".join(config.experiment.controls)
+    return [
+        *([("controls", f"{controls}: as many updates each")] if controls else []),
+        ("reserved", reserved),
+        ("memory", f"{worker}; {replica}activations come on top"),
+        ("checkpoints", f"about {checkpoint:,.0f} MiB each, the newest {config.checkpoints.keep} are kept"),
+    ]
 
 
 def _optimiser(config: RunConfig) -> str:
@@ -87,10 +112,6 @@ def _optimiser(config: RunConfig) -> str:
 
 def _millions(network: Network) -> str:
     return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:,.2f} M"
-
-
-def _mib(network: Network) -> float:
-    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters()) / 2**20
 
 
 def _estimate(config: RunConfig, trial: Trial, updates: int) -> str:

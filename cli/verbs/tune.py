@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..dry_run import tried_lines
 from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
@@ -35,6 +36,7 @@ def tune(
     Trials share one teacher pool. KEY=VALUE overrides apply to the space's base configuration.
     """
     from hard_ray import api
+    from hard_ray.config.run import without_extras
     from hard_ray.config.space import load_space, space_names
 
     if resume is not None:
@@ -48,6 +50,7 @@ def tune(
     search = load_space(space, [*shorthands(teacher=teacher, data=data), *(overrides or [])])
     if dry_run:
         print_pairs(plan_lines(search))
+        print_pairs(tried_lines(without_extras(search.base)))
         return
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = given_output(output, continues=continues) or stamped

@@ -134,6 +134,16 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
     )
 
 
+def without_extras(config: RunConfig) -> RunConfig:
+    """The configuration without what trials leave out: controls, and suites that are measured only at the end."""
+    return config.model_copy(
+        update={
+            "experiment": config.experiment.model_copy(update={"controls": ()}),
+            "validation": config.validation.model_copy(update={"final": ()}),
+        }
+    )
+
+
 def asks_teacher(config: RunConfig) -> bool:
     """Whether any training of the run needs a teacher."""
     return config.objective.kind != "cross_entropy" or any(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -211,32 +211,44 @@ def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, 
     except Exception as error:  # timm raises the errors of its models and of the hub
         raise ModelError(
             f"{role}.model {name} cannot be made ({readable(error)}); want a model that timm makes with "
-            f"{arguments or 'no arguments'}; {_making_remedy(config, images, role)}"
+            f"{arguments or 'no arguments'}; {_making_remedy(config, arguments, role)}"
         ) from error
     if from_folder:
         _check_architecture(model, config, role)
     return model
 
 
-def _making_remedy(config: NetworkConfig, images: ImageSpec, role: str) -> str:
+def _making_remedy(config: NetworkConfig, arguments: Mapping[str, Any], role: str) -> str:
     """What to do if timm cannot make a model."""
     if config.model_kwargs:
         return f"correct {role}.model_kwargs, or name another {role}.model"
+    if config.pretrained or config.model.startswith("hf-hub:"):
+        return f"look at the name and the network, or bring the weights as {role}.checkpoint=FILE"
     if ":" in config.model or config.checkpoint is not None:
         return f"look at the files of the model, or name another {role}.model or {role}.checkpoint"
     own = getattr(get_pretrained_cfg(config.model), "input_size", None)
-    if own and own[-1] != (config.img_size or images.img_size):
+    if own and arguments.get("img_size") not in (None, own[-1]):
         return f"set {role}.img_size={own[-1]}, to which images are then resized, or name another {role}.model"
     return f"name another {role}.model"
 
 
 def check_known(name: str, role: str) -> None:
-    """Raise a ModelError, which names similar architectures, if timm does not know this one."""
-    if timm.is_model(name):
-        return
-    architecture, _ = split_model_name_tag(name)
-    hint = suggestion(architecture, timm.list_models(), most=3, otherwise="`timm.list_models()` names them")
-    raise ModelError(f"{role}.model {name}: timm knows no such model; {hint}")
+    """Raise a ModelError, which names similar ones, if timm does not know this architecture or these weights of it."""
+    architecture, tag = split_model_name_tag(name)
+    if not timm.is_model(name):
+        hint = suggestion(architecture, timm.list_models(), most=3, otherwise="`timm.list_models()` names them")
+        raise ModelError(f"{role}.model {name}: timm knows no such model; {hint}")
+    tags = [full.partition(".")[2] for full in timm.list_models(f"{architecture}.*", pretrained=True)]
+    if tag and tag not in tags and not _is_described(name):
+        hint = suggestion(tag, tags, most=3, otherwise=f"there are {', '.join(tags) or 'none'}")
+        raise ModelError(f"{role}.model {name}: timm knows no weights {tag!r} of {architecture}; {hint}")
+
+
+def _is_described(name: str) -> bool:
+    try:
+        return get_pretrained_cfg(name) is not None
+    except RuntimeError:  # timm's answer to a tag that it does not know
+        return False
 
 
 def _check_architecture(model: nn.Module, config: NetworkConfig, role: str) -> None:

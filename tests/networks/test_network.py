@@ -79,6 +79,20 @@ def test_an_unknown_model_is_answered_with_near_ones():
         student(model="resnett18")
 
 
+def test_unknown_weights_of_a_known_model_are_answered_with_near_ones():
+    with pytest.raises(ModelError, match=r"knows no weights 'a1_in1' of resnet18; did you mean a1_in1k"):
+        student(model="resnet18.a1_in1")
+    with pytest.raises(ModelError, match=r"knows no weights 'imagenet' of resnet18; there are a1_in1k, "):
+        student(model="resnet18.imagenet")
+
+
+def test_weights_that_do_not_exist_and_wrong_arguments_say_what_to_do():
+    with pytest.raises(ModelError, match=r"No pretrained weights exist .* or bring the weights as student.checkpoint"):
+        student(model="cifar_resnet8", pretrained=True)
+    with pytest.raises(ModelError, match=r"unexpected keyword argument 'foo'\); want .*; correct student.model_kwargs"):
+        student(model="resnet18", model_kwargs={"foo": 1})
+
+
 def test_a_checkpoint_that_does_not_fit_names_the_first_of_each_kind(tmp_path: Path):
     weights = timm.create_model("resnet18", num_classes=3).state_dict()
     weights["stranger"] = weights.pop("bn1.weight")

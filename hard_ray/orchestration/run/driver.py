@@ -19,6 +19,7 @@ from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
+from hard_ray.networks.network import Network
 from hard_ray.orchestration.cluster.connection import address_of, connected
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.memory import memory_plan, shortage
@@ -61,8 +62,16 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
     use_address(config.tracking, output.expanduser().resolve().parent, reporter.say)
     folder = create_run(output)
     with folder.locked():
+        for network in networks:
+            say_notes(network, reporter.say)
         say_shortage(config, networks, reporter.say)
         return Driver(config, index, folder, reporter, verb="distill" if role == "student" else "train-teacher").run()
+
+
+def say_notes(network: Network, say: Callable[[str], None]) -> None:
+    """Say what was chosen in the file of a network's weights, and what was left out."""
+    for note in network.notes:
+        say(f"weights of {network.architecture}: {note}")
 
 
 def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = None) -> RunResult:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import validate
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, without_extras
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Base, Search, load_space
 from hard_ray.data.account_text import say_account
@@ -41,7 +41,7 @@ from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_po
 from hard_ray.orchestration.search.left_groups import LeftGroups, this_job
 from hard_ray.orchestration.search.listener import Say, TrialListener
 from hard_ray.orchestration.search.ray_tune import goals, run_trials
-from hard_ray.orchestration.search.trial import TrialOrder, without_extras
+from hard_ray.orchestration.search.trial import TrialOrder
 from hard_ray.preparation.checks import examine
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.runs.background import Tracking, each_in_turn

@@ -21,7 +21,7 @@ from ray import tune
 
 from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import validate
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, without_extras
 from hard_ray.config.space import with_values
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -71,16 +71,6 @@ class TrialOrder:
     def config(self, values: Mapping[str, Any]) -> RunConfig:
         """The base configuration with a trial's settings; raises ConfigError if they cannot be used together."""
         return with_values(self.base, values, self.source)
-
-
-def without_extras(config: RunConfig) -> RunConfig:
-    """The configuration without what trials leave out: controls, and suites that are measured only at the end."""
-    return config.model_copy(
-        update={
-            "experiment": config.experiment.model_copy(update={"controls": ()}),
-            "validation": config.validation.model_copy(update={"final": ()}),
-        }
-    )
 
 
 Runner = Callable[[RunConfig, TrialFolder, Reporter], None]

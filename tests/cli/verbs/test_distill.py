@@ -2,6 +2,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from hard_ray.errors import HardrayError
 from tests.cli.commands import HARDRAY, invoke
@@ -22,7 +24,12 @@ def test_configuration_mistakes_are_one_message_and_exit_code_2():
         (["data.kind=image_folder", "data.path=/no/such/folder"], "there is no such folder"),
         (["student.model=resnett18"], "did you mean resnet18"),
         (["teacher.checkpoint=/no/weights.pt"], "there is no such file"),
-        (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+        (["optim.batch_size=5000"], "optim.batch_size 5000 is larger than the training split of 1297 images"),
+        (["teacher.recipe.batch_size=5000"], "teacher.recipe.batch_size 5000 is larger than the training split"),
+        (["student={model: vgg11, model_kwargs: {}}"], "student.model vgg11 cannot take images of 1 x 28 x 28"),
+        (["optim.lr=1e30"], "lower optim.lr"),
+        (["--output", "/proc/run"], "/proc/run cannot be written"),
+        (["augmentor={kind: vae, autoencoder: {model: /no/such/folder}}"], "there is no such folder"),
     ],
 )
 def test_a_dry_run_finds_what_a_run_would_fail_on(arguments: list[str], words: str):
@@ -42,6 +49,10 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
         "teacher pool: 1 CPU",
         "trained first",
         "labels_only, kd",
+        "16 images of each split decoded, a teacher update by teacher.recipe (loss ",
+        "a student update of 41 images (loss ",
+        "an augmentor update (loss ",
+        "can be written; about",
         "estimated",
     ):
         assert words in text, text
@@ -58,6 +69,22 @@ def test_a_dry_run_says_what_is_left_out_and_where_splits_come_from(tmp_path: Pa
     text = "".join(done.stdout.split())
     for words in (f"val: 80 images, folder {tmp_path}/validation", "1: .heic images are not read", "1: hidden"):
         assert words.replace(" ", "") in text, done.stdout
+
+
+def test_a_dry_run_says_what_was_chosen_in_a_file_of_weights(tmp_path: Path):
+    import hard_ray.networks  # noqa: F401
+
+    torch.save({"net": timm.create_model("hardray_cnn").state_dict(), "epoch": 3}, tmp_path / "t.pth")
+    done = invoke("distill", "--preset", "digits", "--dry-run", f"teacher.checkpoint={tmp_path / 't.pth'}")
+    assert done.exit_code == 0, done.stderr
+    assert "weights the weights are the entry 'net' of the file" in " ".join(done.stdout.split())
+
+
+def test_a_dry_run_of_an_output_that_holds_a_run_is_refused(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    done = invoke("distill", "--preset", "digits", "--dry-run", "--output", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds a run already" in done.stderr
 
 
 def test_resume_takes_no_other_configuration(tmp_path: Path):

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hard_ray_cli.verbs.tune import plan_lines
 
+from hard_ray.config.space import load_space
 from tests.cli.commands import invoke
 
 SPACE = """
@@ -18,14 +20,13 @@ parameters:
 """
 
 
-def plan_of(*arguments: str) -> str:
-    done = invoke("tune", *arguments, "--dry-run")
-    assert done.exit_code == 0, done.stdout + done.stderr
-    return " ".join(done.stdout.split())
+def plan_of(space: str, *overrides: str) -> str:
+    lines = plan_lines(load_space(space, list(overrides)))
+    return " ".join(f"{heading} {text}" for heading, text in lines)
 
 
 def test_the_plan_says_what_a_search_tries_and_needs():
-    text = plan_of("--space", "imagenet.yaml")
+    text = plan_of("imagenet.yaml")
     for words in (
         "parameter augmentor.strength: uniform [0, 1]",
         "parameter objective.temperature: loguniform [1, 20]",
@@ -43,10 +44,10 @@ def test_the_plan_says_what_a_search_tries_and_needs():
 
 def test_the_plan_counts_gpus_and_a_colocated_teacher():
     gpus = ("runtime.gpus_per_worker=1", "runtime.teacher.num_gpus=0.5")
-    text = plan_of("--space", "imagenet", *gpus)
+    text = plan_of("imagenet", *gpus)
     assert "8 student workers of 8 CPU + 1 GPU" in text
     assert "needs 138.2 CPU + 18 GPU in all" in text
-    colocated = plan_of("--space", "imagenet", *gpus, "runtime.teacher.placement=colocated")
+    colocated = plan_of("imagenet", *gpus, "runtime.teacher.placement=colocated")
     assert "a copy in every student worker" in colocated
     assert "needs 130.2 CPU + 16 GPU in all" in colocated
 
@@ -54,21 +55,36 @@ def test_the_plan_counts_gpus_and_a_colocated_teacher():
 def test_the_plan_of_a_grid_has_every_combination_and_no_more_at_a_time(tmp_path: Path):
     path = tmp_path / "grid.yaml"
     path.write_text(SPACE.replace("uniform: [0, 1]", "choice: [0, 0.5, 1]") + "search: grid\nconcurrency: 9\n")
-    text = plan_of("--space", str(path))
+    text = plan_of(str(path))
     assert "trials 6, 6 at a time, 1,000 updates each" in text
     assert "hardray_cnn, one pool for all trials: 1 replica of 1 CPU; without weights: trained once" in text
 
 
 def test_the_plan_needs_neither_ray_nor_torch():
     code = """
-import sys, hard_ray_cli.main
-try:
-    hard_ray_cli.main.app(["tune", "--space", "digits", "--dry-run"])
-except SystemExit as end:
-    print(end.code, [m for m in ("torch", "ray", "mlflow", "optuna") if m in sys.modules])
+import sys
+from hard_ray.config.space import load_space
+from hard_ray_cli.verbs.tune import plan_lines
+plan_lines(load_space("digits"))
+print([m for m in ("torch", "ray", "mlflow", "optuna") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_dry_run_prints_the_plan_and_tries_a_trial():
+    done = invoke("tune", "--space", "digits", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "search Optuna, TPE, seed 0" in text
+    assert "16 images of each split decoded, a teacher update by teacher.recipe (loss " in text
+    assert "an augmentor update (loss " in text
+
+
+def test_a_dry_run_finds_what_a_trial_would_fail_on():
+    done = invoke("tune", "--space", "digits", "--dry-run", "teacher.recipe.batch_size=1298")
+    assert done.exit_code == 1
+    assert "teacher.recipe.batch_size 1298 is larger" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +105,7 @@ def test_mistakes_are_messages_and_exit_code_2(arguments: tuple[str, ...], words
 
 
 def test_data_and_teacher_are_shorthands_for_the_base(tmp_path: Path):
-    text = plan_of("--space", "mnist", "--data", str(tmp_path), "--teacher", "resnet50")
+    text = plan_of("mnist", "--data", str(tmp_path), "--teacher", "resnet50")
     assert "base resnet50 teaches hardray_mlp on idx" in text
 
 

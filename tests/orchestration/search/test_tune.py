@@ -16,7 +16,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.serialization import TuneFunctionEncoder
 
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, without_extras
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import Search, load_space
 from hard_ray.data.sources.build import build_index
@@ -36,7 +36,6 @@ from hard_ray.orchestration.search.trial import (
     TrialRun,
     evaluation,
     state_of,
-    without_extras,
 )
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
