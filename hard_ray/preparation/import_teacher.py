@@ -43,12 +43,26 @@ class ImportedTeacher:
 
 def network_config(model: str, **given: Any) -> NetworkConfig:
     """Build the configuration of the architecture and its input; raises ConfigError, which lists all wrong options."""
-    values = {"model": model, **{name: value for name, value in given.items() if value is not None}}
+    values = {"model": model, **{name: _read(value) for name, value in given.items() if value is not None}}
     try:
         return NetworkConfig.model_validate(values)
     except ValidationError as error:
         problems = [describe(problem, values) for problem in error.errors(include_url=False)]
         raise ConfigError(problems, "the options") from None
+
+
+def _read(value: Any) -> Any:
+    """Numbers where a list has their texts, as from a command line; what is no number stays, and is refused."""
+    if isinstance(value, (str, int, float)):
+        return value
+    return [_number(part) for part in value]
+
+
+def _number(part: float | str) -> float | str:
+    try:
+        return float(part)
+    except ValueError:
+        return part
 
 
 def import_teacher(

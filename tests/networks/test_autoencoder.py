@@ -227,6 +227,14 @@ class Evil:
         return (Path.touch, (Path("touched"),))
 
 
+def test_weights_of_an_autoencoder_that_were_not_fetched_are_said_to_be_a_pointer(tmp_path: Path):
+    folder = save("kl", tmp_path / "kl")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3141\n"
+    (folder / "diffusion_pytorch_model.safetensors").write_text(pointer)
+    with pytest.raises(ModelError, match="it is a pointer of Git LFS.* git lfs pull"):
+        build(folder)
+
+
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     evil = pickle.dumps({"encoder.conv_in.weight": Evil()})

@@ -1,5 +1,6 @@
 """Checkpoints of other layouts as teachers."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,35 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="cannot be read as weights"):
         import_teacher(saved({"state_dict": Trap(tmp_path / "pwned")}, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_training_scripts_checkpoint_is_imported_and_what_was_chosen_is_printed(weights: dict, tmp_path: Path):
+    content = {
+        "state_dict": {key: torch.zeros_like(value) for key, value in weights.items()},
+        "state_dict_ema": {f"student.{key}": value for key, value in weights.items()} | {"loss.weight": torch.ones(2)},
+        "args": argparse.Namespace(model=MODEL, output=Path("x")),
+        "metric": np.float64(93.1),
+    }
+    path = saved(content, tmp_path / "last.pth.tar")
+    done = CliRunner().invoke(
+        app, ["import-teacher", str(path), "--model", MODEL, "--output", str(tmp_path / "t")], env={"COLUMNS": "200"}
+    )
+    assert done.exit_code == 0, done.stderr
+    assert_imported(tmp_path / "t", weights)
+    for words in (
+        "weights  the weights are the moving average 'state_dict_ema'; 'state_dict' is left out",
+        "weights  the prefix 'student.' was taken off",
+        "weights  keys without it were left out: 1, such as loss.weight",
+    ):
+        assert words in done.stdout
+
+
+def test_a_pointer_of_git_lfs_is_said_to_be_one(tmp_path: Path):
+    path = tmp_path / "pointer.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3141\n")
+    done = CliRunner().invoke(app, ["import-teacher", str(path), "--model", MODEL, "--output", str(tmp_path / "t")])
+    assert done.exit_code == 1
+    assert "it is a pointer of Git LFS" in " ".join(done.stderr.split())
 
 
 def command_of(text: str, word: str) -> list[str]:

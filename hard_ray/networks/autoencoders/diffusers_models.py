@@ -18,6 +18,7 @@ from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
 from hard_ray.errors import ModelError
 from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import Autoencoder
+from hard_ray.networks.file_kinds import file_kind
 from hard_ray.networks.precision import widen
 
 _ROWS_AT_ONCE = 2**14
@@ -118,12 +119,20 @@ class VqAutoencoder(DiffusersAutoencoder):
         return (images + 1) / 2
 
 
+def _check_weights(path: Path) -> None:
+    """Say what a file is that stands where the weights should, such as a pointer of Git LFS."""
+    kind = file_kind(path) if path.is_file() else None
+    if kind is not None and kind.problem:
+        raise ModelError(f"autoencoder.model {path}: {kind.problem}; want the weights in safetensors; {kind.remedy}")
+
+
 def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
     """Load the model of a folder in diffusers' layout; only safetensors are read.
 
     Raises ModelError if it is of another kind, or its weights cannot be read or do not fit.
     """
     name = _class_name(folder / "config.json")
+    _check_weights(folder / "diffusion_pytorch_model.safetensors")
     model_class = _model_class(name)
     try:
         model, found = model_class.from_pretrained(

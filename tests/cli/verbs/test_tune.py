@@ -105,8 +105,9 @@ def test_mistakes_are_messages_and_exit_code_2(arguments: tuple[str, ...], words
 
 
 def test_data_and_teacher_are_shorthands_for_the_base(tmp_path: Path):
-    text = plan_of("mnist", "--data", str(tmp_path), "--teacher", "resnet50")
-    assert "base resnet50 teaches hardray_mlp on idx" in text
+    done = invoke("tune", "--space", "mnist", "--data", str(tmp_path), "--teacher", "resnet50", "--dry-run")
+    assert "base       resnet50 teaches hardray_mlp on idx" in done.stdout
+    assert str(tmp_path) in done.stderr  # where no data are
 
 
 def test_the_help_for_data_says_that_the_space_names_its_kind():
