@@ -12,7 +12,7 @@ def test_mistakes_in_the_options_of_an_autoencoder_are_one_message_and_start_not
     assert "4 problems in the options" in text
     for key in ("training.steps", "training.lr", "training.widths.1", "training.codes"):
         assert key in text
-    assert invoke(*command, "--batch-size", "5000").exit_code == 1
+    assert invoke(*command, "--batch-size", "5000", "--widths", "8, 16").exit_code == 1  # of the batch alone
     assert not output.exists()
 
 
