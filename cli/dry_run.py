@@ -21,18 +21,20 @@ def plan_lines(
     With `resumes`, the output folder holds the run already.
     """
     from hard_ray.config.data import describe
+    from hard_ray.config.loader import absolute
     from hard_ray.data.account_text import account_lines
     from hard_ray.preparation.checks import examine
     from hard_ray.preparation.room import check_output, run_bytes
     from hard_ray.preparation.trial import try_run
 
+    described, config = config, absolute(config)
     index, student, teacher = examine(config, role=role)
     room = check_output(output, run_bytes(config, student, teacher), resumes=resumes)
     trial, tried = try_run(config, index, student, teacher, role=role)
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
     updates, length = _length(config, index, role)
     return [
-        ("data", f"{describe(config.data)}: {splits} images of {len(index.classes)} classes"),
+        ("data", f"{describe(described.data)}: {splits} images of {len(index.classes)} classes"),
         *account_lines(index),
         *_network_lines(config, student, teacher, len(index.classes), role),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
@@ -47,9 +49,11 @@ def plan_lines(
 
 def tried_lines(config: RunConfig) -> list[tuple[str, str]]:
     """Try a run, such as a trial of a search, whose plan is described elsewhere; raises what `plan_lines` does."""
+    from hard_ray.config.loader import absolute
     from hard_ray.preparation.checks import examine
     from hard_ray.preparation.trial import try_run
 
+    config = absolute(config)
     index, student, teacher = examine(config)
     _, tried = try_run(config, index, student, teacher)
     notes = [*student.notes, *teacher.notes]

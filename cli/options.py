@@ -25,7 +25,9 @@ Data = Annotated[
     Path | None, typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.")
 ]
 Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, try the first updates, print the plan, and stop.")
+]
 Continue = Annotated[
     bool,
     typer.Option(

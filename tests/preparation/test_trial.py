@@ -133,9 +133,9 @@ def test_what_a_run_would_fail_on_fails_by_its_key(overrides: tuple[str, ...], e
 def test_a_network_that_cannot_take_the_size_is_named(role: str, tmp_path: Path):
     root = make_image_folder(tmp_path / "data")
     with pytest.raises(
-        ModelError, match=f"{role}.model vgg11 cannot take images of 3 x 16 x 16 .*set {role}.img_size="
+        ModelError, match=f"{role}.model convnext_atto cannot take images of 3 x 16 x 16 .*set {role}.img_size="
     ):
-        tried(on_folder(root, f"{role}.model=vgg11"))
+        tried(on_folder(root, f"{role}.model=convnext_atto"))
 
 
 def test_a_mistake_in_a_teachers_training_is_named_by_the_recipe():
