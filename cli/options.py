@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,13 @@ def load(
     made = load_teacher_config if trains_teacher else load_config
     defaults = None if data is None else {"data": {"kind": "image_folder"}}
     return made(files or [], preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
+
+
+def listed(text: str | None, option: str) -> list[Any] | None:
+    """The parts of an option's value between commas, each as YAML reads it; None: the option was not given."""
+    from hard_ray.config.safe_yaml import parse_yaml
+
+    return None if text is None else [parse_yaml(part, f"{option} {text}") for part in text.split(",")]
 
 
 def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:

@@ -71,6 +71,11 @@ def print_error(text: str) -> None:
     errors.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False, soft_wrap=True)
 
 
+def print_note(text: str) -> None:
+    """Print a line on stderr that is no error."""
+    errors.print(f"[yellow]note:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 def usage_error(text: str) -> HardrayError:
     """An error in the words of a command line: exit code 2."""
     error = HardrayError(text)

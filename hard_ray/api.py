@@ -84,11 +84,20 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
     return orchestration.tune_space(checked, Path(output), say)
 
 
-def resume_tune(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> SearchResult:
-    """Continue a search: trials that have ended are kept, the others continue from their checkpoints."""
+def resume_tune(
+    output: str | Path, *, search: Search | str | None = None, say: Callable[[str], None] = lambda _: None
+) -> SearchResult:
+    """Continue a search: trials that have ended are kept, the others continue from their checkpoints.
+
+    Args:
+        output: the search's folder.
+        search: the search as it began, perhaps with more trials; None: as the folder holds it.
+        say: a callback for lines about progress.
+    """
+    given = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
 
-    return orchestration.resume(Path(output), say)
+    return orchestration.resume(Path(output), say, search=given)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, load
+from ..options import Data, Files, Overrides, Preset, Teacher, listed, load
 from ..terminal import console, say, usage_error
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(
         **(read_suites(suite) if suite else {}),
         "split": split,
         "images": None if images == "all" else images,
-        "severities": severities.split(","),
+        "severities": listed(severities, "--severities"),
         "attack": {name: value for name, value in attack.items() if value is not None},
         "batch_size": batch_size,
     }

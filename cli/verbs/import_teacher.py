@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from ..options import listed
 from ..terminal import print_lines
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def import_teacher(
         output,
         model=model,
         classes=classes,
-        mean=None if mean is None else mean.split(","),
-        std=None if std is None else std.split(","),
+        mean=listed(mean, "--mean"),
+        std=listed(std, "--std"),
         img_size=img_size,
         renames=rename or (),
     )

@@ -6,22 +6,17 @@ import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from hard_ray.errors import suggestion
-
 from ..cluster_jobs import Address, connect, follow_job, print_handles
-from ..options import load
+from ..job_command import check_command
 from ..terminal import console, say, usage_error
 
 if TYPE_CHECKING:
     from hard_ray.orchestration.jobs.package import Package
-
-LOCAL_VERBS = ("submit", "jobs", "ui")
-"""Verbs that cannot be a job."""
 
 
 def submit(
@@ -63,7 +58,7 @@ def submit(
     if not folder.is_dir():
         raise usage_error(f"--working-dir {folder}: there is no such folder")
     with contextlib.chdir(folder):
-        named = _check(command, context.find_root().command)
+        named = check_command(command, context.find_root().command)
     package = packaging.choose(folder, named, whole=working_dir is not None)
     if dry_run:
         _print_package(package, ["hardray", *command], variables)
@@ -75,61 +70,6 @@ def submit(
         follow_job(jobs, job)
     else:
         print_handles(job, jobs.shown)
-
-
-def _check(command: Sequence[str], root: Any) -> list[Path]:
-    """Check a command as it would check itself, and return the files of the working directory that it reads."""
-    verb, arguments = command[0], list(command[1:])
-    known = [name for name in root.commands if name not in LOCAL_VERBS]
-    if verb not in known:
-        why = (
-            "runs here, not on a cluster"
-            if verb in LOCAL_VERBS
-            else f"is not a verb of hardray; {suggestion(verb, known)}"
-        )
-        raise usage_error(f"{verb!r} {why}")
-    try:
-        with root.commands[verb].make_context(verb, arguments) as context:
-            given = context.params
-    except typer.Exit:
-        raise
-    except Exception as error:  # typer keeps its class of usage errors private
-        text = error.format_message() if hasattr(error, "format_message") else str(error)
-        raise usage_error(f"hardray {verb}: {text}") from None
-    return _files(verb, given)
-
-
-def _files(verb: str, given: dict[str, Any]) -> list[Path]:
-    """The files that a command reads by relative paths; everything else it names must be on the cluster."""
-    from hard_ray.orchestration.jobs import checks as submission
-
-    overrides, files = given.get("overrides") or [], list(given.get("config") or [])
-    if verb == "tune" and given["space"] is not None:
-        made = submission.space_files(given["space"], overrides)
-    else:
-        made = [path for path in files if not path.is_absolute()]
-        missing = next((path for path in made if not path.is_file()), None)
-        if missing is not None:
-            raise usage_error(
-                f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from"
-            )
-        if "preset" in given and all(path.is_file() for path in files):
-            known = {name: given.get(name) for name in ("teacher", "data") if name in given}
-            submission.check_config(
-                load(files, given["preset"], overrides, trains_teacher=verb == "train-teacher", **known)
-            )
-    for name, value in given.items():
-        if name == "config" or (name == "data" and "preset" in given):
-            continue
-        for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and not path.is_absolute():
-                if not path.is_file():
-                    raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
-                made.append(path)
-    writes = "output" in given and not (given.get("resume") or given.get("dry_run"))
-    if writes and given["output"] is None:
-        raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
-    return made
 
 
 def _print_package(package: Package, words: Sequence[str], variables: dict[str, str]) -> None:

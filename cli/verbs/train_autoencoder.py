@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from ..options import Data, Files, Overrides, Preset, load
+from ..options import Data, Files, Overrides, Preset, listed, load
 from ..terminal import print_heading, print_lines, say
 
 
@@ -39,7 +39,7 @@ def train_autoencoder(
         "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
-        "widths": None if widths is None else [_number(part) for part in widths.split(",")],
+        "widths": listed(widths, "--widths"),
         "latent_channels": latent_channels,
         "codes": codes,
     }
@@ -48,11 +48,6 @@ def train_autoencoder(
     print_heading("train-autoencoder", output)
     result = api.train_autoencoder(loaded, training, output, say=say)
     print_lines(autoencoder_lines(result, output))
-
-
-def _number(text: str) -> int | str:
-    """The number that a text stands for; what is no number stays a text, and is refused with the other settings."""
-    return int(text) if text.strip().isdecimal() else text
 
 
 def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:

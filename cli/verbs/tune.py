@@ -25,7 +25,10 @@ def tune(
         str | None, typer.Option(help="YAML file, or the name of a shipped space such as digits.yaml.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder; by default runs/tune-SPACE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Resume the search in this folder.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Resume the search in this folder; --space may have more trials than it began with."),
+    ] = None,
     teacher: Teacher = None,
     data: Annotated[Path | None, typer.Option(help="Short for data.path=...")] = None,
     dry_run: DryRun = False,
@@ -38,16 +41,22 @@ def tune(
     from hard_ray import api
     from hard_ray.config.run import without_extras
     from hard_ray.config.space import load_space, space_names
+    from hard_ray.runs.search_folder import SearchFolder
 
-    if resume is not None:
-        if overrides or space or output or teacher or data or dry_run or continues:
-            raise usage_error("--resume takes the space from the folder; give nothing else")
+    if resume is not None and (output or dry_run or continues or (space is None and (overrides or teacher or data))):
+        raise usage_error(
+            "--resume takes the space from the folder; give nothing else, or --space with the options it began with"
+        )
+    if resume is not None and space is None:
         _print_result(api.resume_tune(resume, say=say))
         return
     if space is None:
         raise usage_error(f"give --space FILE, or one of the shipped spaces: {', '.join(space_names())}")
     # `data.kind` is set in the space's base configuration
     search = load_space(space, [*shorthands(teacher=teacher, data=data), *(overrides or [])])
+    if resume is not None:
+        _print_result(api.resume_tune(resume, search=search, say=say))
+        return
     if dry_run:
         print_pairs(plan_lines(search))
         print_pairs(tried_lines(without_extras(search.base)))
@@ -55,25 +64,10 @@ def tune(
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = given_output(output, continues=continues) or stamped
     print_heading("tune", folder)
-    if continues and _holds_search(search, folder):
-        _print_result(api.resume_tune(folder, say=say))
+    if continues and SearchFolder(folder.expanduser()).config.is_file():
+        _print_result(api.resume_tune(folder, search=search, say=say))
     else:
         _print_result(api.tune(search, folder, say=say))
-
-
-def _holds_search(search: Search, folder: Path) -> bool:
-    """Whether the folder holds this search; one of another space in it is refused."""
-    from hard_ray.config.space import load_space
-    from hard_ray.runs.search_folder import SearchFolder
-
-    config = SearchFolder(folder.expanduser()).config
-    if not config.is_file():
-        return False
-    begun = load_space(str(config))
-    spaces = [each.space.model_dump(mode="json", exclude={"base"}) for each in (search, begun)]
-    if spaces[0] != spaces[1] or search.base != begun.base:
-        raise usage_error(f"{folder} holds a search of another space or base configuration; choose another --output")
-    return True
 
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:

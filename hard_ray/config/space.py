@@ -204,19 +204,20 @@ def space_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
+def load_space(name: str, overrides: Sequence[str] = (), *, saved: bool = False) -> Search:
     """Read a space and check every value of it.
 
     Args:
         name: a file or a shipped space, with or without `.yaml`; a file in the working directory wins.
         overrides: `dotted.key=value` texts, above the base configuration.
+        saved: whether hardray wrote the file and its base configuration.
 
     Raises:
         ConfigError: every mistake found, in one message.
     """
-    raw, source, folder = _read(name)
+    raw, source, folder = _read(name, saved=saved)
     space = _parse(raw, source)
-    base = _base(space.base, folder, overrides, source)
+    base = _base(space.base, folder, overrides, source, saved=saved)
     search = Search(space, absolute(base), source)
     problems = [*_suite_problems(search), *_runtime_problems(search), *_value_problems(search)]
     if problems:
@@ -224,12 +225,12 @@ def load_space(name: str, overrides: Sequence[str] = ()) -> Search:
     return search
 
 
-def _read(name: str) -> tuple[Layer, str, Path]:
+def _read(name: str, *, saved: bool) -> tuple[Layer, str, Path]:
     """The content of a space, its name for messages, and the folder that its paths are relative to."""
     path = Path(name).expanduser()
     for here in (path, path.with_name(f"{path.name}.yaml")):
         if here.is_file():
-            return read_layer(here), str(here), here.parent
+            return read_layer(here, saved=saved), str(here), here.parent
     shipped = name.removesuffix(".yaml")
     if shipped not in space_names():
         problem = f"there is no such file, and no shipped space of that name; {suggestion(shipped, space_names())}"
@@ -266,12 +267,12 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
         yield describe({**problem, "loc": location}, raw, SpaceConfig)
 
 
-def _base(base: Base, folder: Path, overrides: Sequence[str], source: str) -> RunConfig:
+def _base(base: Base, folder: Path, overrides: Sequence[str], source: str, *, saved: bool) -> RunConfig:
     if base.preset is not None:
         layers, below = [parse_yaml(preset_text(base.preset), f"preset {base.preset}")], f"preset {base.preset}"
     else:
         path = folder / (base.config or "")
-        layers, below = [read_layer(path)], str(path)
+        layers, below = [read_layer(path, saved=saved)], str(path)
     layers += [layer_of(base.overrides, f"base.overrides of {source}"), parse_overrides(overrides)]
     above = [f"base.overrides of {source}"] if base.overrides else []
     above += ["the overrides"] if overrides else []

@@ -19,6 +19,8 @@ class SearchFolder(RunFolder):
     """The space, resolved; its base configuration is `base.yaml` beside it."""
     base = Inside("base.yaml")
     """The base configuration, resolved."""
+    begun = Inside("begun.json")
+    """The space and its base configuration as the search began, against edits; written last of the three."""
     trial_base = Inside("trial_base.yaml")
     """The base configuration of this search's trials, with the settings that depend on the hardware."""
     results = Inside("results.json")

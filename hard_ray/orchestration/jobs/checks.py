@@ -17,7 +17,7 @@ from hard_ray.config.space import load_space, space_names
 from hard_ray.errors import SubmissionError
 from hard_ray.redaction import secret_in
 
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 STAYS = "a relative path starts at a copy of the working directory on the cluster, which goes with the job"
 
@@ -28,25 +28,30 @@ def environment(given: Sequence[str], here: Mapping[str, str] = os.environ) -> d
     Raises SubmissionError if a name is invalid, or the variable is not set here.
     """
     made: dict[str, str] = {}
-    for item in given:
+    for number, item in enumerate(given, start=1):
         key, mark, value = item.partition("=")
         if not _VARIABLE.fullmatch(key):
-            raise SubmissionError("--env wants KEY=VALUE, or KEY for its value here; a name given is not a valid KEY")
+            raise SubmissionError(
+                f"--env number {number} has no valid name: want KEY=VALUE, or KEY for its value here; KEY has letters, "
+                "digits and _, and no digit first"
+            )
+        if "\0" in value:
+            raise SubmissionError(f"--env {key}: the value has a null character, which no variable can hold; remove it")
         if not mark and key not in here:
             raise SubmissionError(f"--env {key}: the variable is not set here; set it, or give {key}=VALUE")
         made[key] = value if mark else here[key]
     return made
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Raise a SubmissionError if a word contains a secret: Ray keeps the words, and the dashboard shows them."""
+BY_ENV = "Ray's dashboard shows commands; pass it by --env, such as --env MLFLOW_TRACKING_URI"
+
+
+def check_words(words: Sequence[str], *, remedy: str = BY_ENV) -> None:
+    """Raise a SubmissionError if a word contains a secret: Ray keeps the words, and others read them."""
     for number, word in enumerate(words, start=1):
         found = secret_in(word)
         if found is not None:
-            raise SubmissionError(
-                f"word {number} of the command contains {found}, and Ray's dashboard shows commands; "
-                "pass it by --env, such as --env MLFLOW_TRACKING_URI"
-            )
+            raise SubmissionError(f"word {number} of the command contains {found}, and {remedy}")
 
 
 def check_config(config: RunConfig) -> None:

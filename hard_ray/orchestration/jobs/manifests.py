@@ -23,7 +23,7 @@ OVERLAYS = {
     "cluster": "a GPU cluster that stays, for `hardray submit`",
 }
 SETTINGS = {
-    "image": "the image of all pods of hardray, REGISTRY/NAME:TAG",
+    "image": "the image of all pods of hardray, REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST",
     "name": "of the job or the cluster, and of its run folder",
     "namespace": "that everything is made in",
     "storage-class": "of the volume that holds runs; it must allow ReadWriteMany",
@@ -41,9 +41,25 @@ IMAGE = "hardray"
 NODES_TIMEOUT_S = 1800
 """Seconds that a job waits for nodes from the autoscaler; a GPU node takes minutes to start."""
 
-NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-LONGEST_NAME = 40
-"""KubeRay appends to the name, and the result has to fit into 63 characters."""
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+"""A job's name: KubeRay appends to it, and the result has to fit into the 63 characters of a label."""
+
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A label of RFC 1123."""
+
+SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){LABEL.pattern}(\.{LABEL.pattern})*")
+"""Names of most objects of Kubernetes: labels between dots."""
+
+QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])")
+"""A size of a volume; Kubernetes takes bytes and thousandths of a byte too, which nobody means."""
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+REPOSITORY = re.compile(
+    r"(?:[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*(:[0-9]{1,5})?/)?"
+    r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*"
+)
+"""HOST:PORT/NAME of an image, as registries take it: the name in small letters."""
 
 
 class DeploymentError(HardrayError):
@@ -58,23 +74,22 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
     The command is without `hardray`, and empty for a cluster that stays. Raises DeploymentError if the overlay, a
     setting or the command is unknown, or kustomize is missing.
     """
-    _check(overlay, settings, command)
+    check(overlay, settings, command)
     manifests = [each for each in yaml.safe_load_all(_kustomize(overlay)) if each]
     for manifest in manifests:
         _set(manifest, settings)
         if manifest["kind"] == "RayJob":
-            manifest["spec"]["entrypoint"] = entrypoint(
-                command, settings.get("name", "hardray"), slots=overlay == "gpu"
-            )
+            manifest["spec"]["entrypoint"] = shlex.join(["hardray", *whole(command, overlay, settings)])
     return yaml.safe_dump_all(manifests, sort_keys=False, width=120)
 
 
-def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
-    """The shell line that a job runs; a retried job goes on with the folder `name` of the shared volume.
+def whole(command: Sequence[str], overlay: str, settings: Mapping[str, str]) -> list[str]:
+    """The command that a job runs, without `hardray`, with the options that let a retried job go on.
 
-    The command is without `hardray`. `slots`: whether nodes offer `student_slot` and `teacher_slot`.
+    Its folder is named like the job, on the shared volume. In the overlay `gpu`, nodes offer slots.
     """
-    words = ["hardray", *command]
+    name, slots = settings.get("name", "hardray"), overlay == "gpu"
+    words = list(command)
     of_run = command[0] == "evaluate" and command[1:2] and command[1].startswith("/runs/")  # it keeps its evaluation
     if not of_run and not any(each.split("=")[0] == "--output" for each in command):
         words += ["--output", f"/runs/{name}"]
@@ -82,11 +97,11 @@ def entrypoint(command: Sequence[str], name: str, *, slots: bool) -> str:
         words.append("--continue")
     added = {"runtime.nodes_timeout_s": f"{NODES_TIMEOUT_S}", **({"runtime.slots": "true"} if slots else {})}
     given = {each.partition("=")[0] for each in command}
-    words += [f"{key}={value}" for key, value in added.items() if key not in given]
-    return shlex.join(words)
+    return words + [f"{key}={value}" for key, value in added.items() if key not in given]
 
 
-def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> None:
+def check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> None:
+    """Raise a DeploymentError if the overlay, a setting or the verb is unknown, or a job cannot have the command."""
     if overlay not in OVERLAYS:
         raise DeploymentError(f"--overlay {overlay}: there is no such overlay; {suggestion(overlay, list(OVERLAYS))}")
     for key, value in settings.items():
@@ -97,21 +112,67 @@ def _check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) ->
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
     if command and command[0] not in VERBS:
         raise DeploymentError(f"{command[0]!r} is not a command of a job; {suggestion(command[0], list(VERBS))}")
+    _check_resume(command)
+
+
+def _check_resume(command: Sequence[str]) -> None:
+    """Raise a DeploymentError for `--resume`, which does not go with the options that a job gets."""
+    place = next((place for place, word in enumerate(command) if word.partition("=")[0] == "--resume"), None)
+    if place is None:
+        return
+    _, sep, folder = command[place].partition("=")
+    folder = folder if sep else next(iter(command[place + 1 :]), "/runs/NAME")
+    raise DeploymentError(
+        f"--resume {folder}: a job gets --output and --continue, so that it goes on when it is retried, and --resume "
+        f"does not go with them; write {shlex.join([command[0], '--output', folder])}, with the options it began with"
+    )
 
 
 def _check_setting(overlay: str, key: str, value: str) -> None:
     if key not in SETTINGS:
         raise DeploymentError(f"--set {key}: there is no such setting; {suggestion(key, list(SETTINGS))}")
-    if key in GROUPS and not re.fullmatch(r"[1-9][0-9]*", value):
-        raise DeploymentError(f"--set {key}={value}: want a number of nodes, 1 or more")
     if key in ("students", "teachers") and overlay == "cpu":
         raise DeploymentError(f"--set {key}={value}: the overlay cpu has no such nodes; use workers")
-    if key == "image" and (":" not in value.rpartition("/")[2] or value.endswith((":latest", ":"))):
-        raise DeploymentError(f"--set image={value}: want REGISTRY/NAME:TAG, with a tag other than latest")
-    if key in ("name", "namespace") and not (NAME.fullmatch(value) and len(value) <= LONGEST_NAME):
-        raise DeploymentError(
-            f"--set {key}={value}: want small letters, digits and hyphens, at most {LONGEST_NAME}, a letter first"
+    problem = _problem(key, value)
+    if problem is not None:
+        raise DeploymentError(f"--set {key}={value}: {problem}")
+
+
+def _problem(key: str, value: str) -> str | None:
+    """The reason why a setting cannot have a value."""
+    if key in GROUPS:
+        fits = re.fullmatch(r"[1-9][0-9]{0,8}", value)
+        return None if fits else "want a number of nodes, 1 or more, in digits alone"
+    if key == "image":
+        return _image_problem(value)
+    if key == "storage":
+        fits = QUANTITY.fullmatch(value) and re.search(r"[1-9]", value)
+        return None if fits else "want a number above 0 and one unit of Kubernetes, without a space: 500Gi, 1.5Ti, 500G"
+    if key == "storage-class":
+        return (
+            None if SUBDOMAIN.fullmatch(value) else "want small letters, digits, hyphens and dots, as kubectl lists it"
         )
+    if key == "namespace":
+        return None if LABEL.fullmatch(value) else "want small letters, digits and hyphens, at most 63, none at an end"
+    fits = NAME.fullmatch(value)
+    return None if fits else "want small letters, digits and hyphens, at most 40, a letter first and no hyphen last"
+
+
+def _image_problem(value: str) -> str | None:
+    """The reason why a text names no image, or one that moves."""
+    name, mark, digest = value.partition("@")
+    if mark and not DIGEST.fullmatch(digest):
+        return (
+            f"want @sha256: and 64 digits of 0 to f, small letters, got {len(digest.partition(':')[2])} after the colon"
+        )
+    repository, colon, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    if not REPOSITORY.fullmatch(repository):
+        return "want REGISTRY/NAME:TAG, the name in small letters, without https:// and spaces"
+    if colon and not TAG.fullmatch(tag):
+        return "want a tag of letters, digits, dots, hyphens and underscores, at most 128"
+    if not mark and tag in ("", "latest"):
+        return "want REGISTRY/NAME:TAG, with a tag other than latest, or @sha256:DIGEST"
+    return None
 
 
 def _kustomize(overlay: str) -> str:

@@ -19,7 +19,7 @@ from hard_ray.config.layers import read_layer
 from hard_ray.config.loader import validate
 from hard_ray.config.run import RunConfig, without_extras
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.config.space import Base, Search, load_space
+from hard_ray.config.space import Search
 from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -38,6 +38,7 @@ from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
+from hard_ray.orchestration.search.begun import settle, write_begun
 from hard_ray.orchestration.search.left_groups import LeftGroups, this_job
 from hard_ray.orchestration.search.listener import Say, TrialListener
 from hard_ray.orchestration.search.ray_tune import goals, run_trials
@@ -79,19 +80,20 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
     use_address(search.base.tracking, folder.path.parent, say)
     make_folder(folder.path)
     with folder.locked():
-        write_text(folder.base, dump_yaml(search.base))
-        saved = search.space.model_copy(update={"base": Base(config=Path(folder.base.name))})
-        write_text(folder.config, dump_yaml(saved))
+        write_begun(folder, search)
         driver = SearchDriver(search, index, folder, say)
         say_shortage(search.base, networks, say, trials=driver.trials_at_once)
         return driver.run()
 
 
-def resume(output: Path, say: Say = lambda _: None) -> SearchResult:
-    """Resume a search: ended trials are kept, running ones go on from checkpoints; raises what `tune_space` does."""
+def resume(output: Path, say: Say = lambda _: None, *, search: Search | None = None) -> SearchResult:
+    """Resume a search: ended trials are kept, running ones go on from checkpoints; raises what `tune_space` does.
+
+    `search` is the one that the folder began with, perhaps with more trials; None: what the folder holds.
+    """
     folder = open_search(output)
     with folder.locked():
-        search = load_space(str(folder.config))
+        search = settle(folder, search)
         index, _, _ = examine(without_extras(search.base))
         use_address(search.base.tracking, folder.path.parent, say, goes_on=True)
         return SearchDriver(search, index, folder, say).run()

@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import SearchAlgorithm, Searcher
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher, SearchGenerator
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.stopper import NoopStopper
@@ -106,7 +106,6 @@ def run_trials(
         search_alg=searcher(space),
         scheduler=scheduler(space, epochs),
         num_samples=1 if space.search == "grid" else space.count,
-        max_concurrent_trials=space.concurrency,
         trial_dirname_creator=_name_of,
         callbacks=[Events(listener)],
         stop=Ends(listener),
@@ -153,13 +152,46 @@ def domain(drawn: Distribution, *, grid: bool) -> Any:
             return tune.grid_search(list(values)) if grid else tune.choice(list(values))
 
 
-def searcher(space: SpaceConfig) -> SearchAlgorithm | Searcher:
+def searcher(space: SpaceConfig) -> SearchAlgorithm:
     """The algorithm that chooses settings."""
     if space.search != "optuna":
-        return BasicVariantGenerator(max_concurrent=space.concurrency, random_state=space.seed)
-    if len(space.metrics) == 1:
-        return OptunaSearch(seed=space.seed)
-    return OptunaSearch(metric=list(space.metrics), mode=list(space.modes), seed=space.seed)
+        return GrowingDraws(space.count, max_concurrent=space.concurrency, random_state=space.seed)
+    several = {} if len(space.metrics) == 1 else {"metric": list(space.metrics), "mode": list(space.modes)}
+    limited = ConcurrencyLimiter(OptunaSearch(**several, seed=space.seed), max_concurrent=space.concurrency)
+    return GrowingSearch(limited, space.count)
+
+
+class GrowingSearch(SearchGenerator):
+    """A search whose restored state has as many trials as wanted now, instead of those that were wanted then."""
+
+    def __init__(self, searcher: Searcher, count: int) -> None:
+        super().__init__(searcher)
+        self._count = count
+
+    @override
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if self._count > self._total_samples:
+            self._total_samples, self._finished = self._count, False
+
+
+class GrowingDraws(BasicVariantGenerator):
+    """Draws or a grid whose restored state has as many trials as wanted now; more draws continue the same stream."""
+
+    def __init__(self, count: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._count = count
+
+    @override
+    def set_state(self, state: dict[str, Any]) -> None:
+        count = self._count
+        super().set_state(state)
+        self._count, more = count, count - self._total_samples
+        if more > 0:
+            (draws,) = self._iterators  # of the search's one experiment
+            draws.num_samples += more
+            draws.num_samples_left += more
+            self._total_samples, self._finished = count, False
 
 
 def scheduler(space: SpaceConfig, epochs: float) -> TrialScheduler | None:

@@ -63,6 +63,11 @@ def test_a_space_and_its_base_are_sent(place: Path):
         ((*DISTILL, "runtime.address=h:1"), "runtime.address: a job runs on the cluster that it is sent to"),
         (("distill", "-c", "no.yaml", "--output", "/x"), "-c no.yaml: there is no such file in"),
         ((*DISTILL, f"tracking.uri=http://u:{SECRET}@h"), "word 6 of the command contains an address with a password"),
+        (("tune", "--output", "/x"), "hardray tune: give --space FILE, or a shipped space"),
+        (("tune", "--space", "cifar10", "--data", "images", "--output", "/x"), "data.path images: data and weights"),
+        (("distill", "--resume", "/x", "seed=1"), "--resume takes everything from its folder, got overrides too"),
+        (("distill", "--resume", "/a b", "--output", "/c"), "or write --output '/a b' --continue in the place"),
+        (("deploy", "render"), "'deploy' runs here, not on a cluster"),
         (("tune", "--space", "digits", "--output", "/x", "teacher.checkpoint=w.pt"), "teacher.checkpoint w.pt: data"),
     ],
 )
@@ -96,6 +101,8 @@ def test_variables_come_from_here_or_are_given(place: Path, monkeypatch: pytest.
     done = dry("show", options=("--env", f"{SECRET}-x"))
     assert done.exit_code == 2
     assert SECRET not in done.output
+    for name in ("2A=1", "Ä=1", "A B=1", "=1", "A-B=1"):
+        assert "--env number 1 has no valid name" in dry("show", options=("--env", name)).output
     assert "--env NOT_SET: the variable is not set here" in dry("show", options=("--env", "NOT_SET")).output
 
 

@@ -92,7 +92,7 @@ def test_a_dry_run_finds_what_a_trial_would_fail_on():
     [
         (("--space", "imagenett"), "did you mean imagenet?"),
         ((), "give --space FILE, or one of the shipped spaces: cifar10, digits"),
-        (("--resume", "x", "--space", "digits"), "--resume takes the space from the folder"),
+        (("--resume", "x", "seed=1"), "--resume takes the space from the folder"),
         (("--space", "digits", "optim.lr=-1"), "optim.lr: Input should be greater than 0"),
         (("--space", "digits", "validate.suites=[clean]"), "metric: val/shifted/top1 is of the suite shifted"),
         (("--space", "digits", "objective.kind=kd", "augmentor.kind=random_affine"), "parameters.objective.lambda_t"),

@@ -21,7 +21,7 @@ from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
 from hard_ray.orchestration.cluster.demand import STUDENT_SLOT, TEACHER_SLOT
-from hard_ray.orchestration.jobs.manifests import OVERLAYS, SETTINGS, containers, render
+from hard_ray.orchestration.jobs.manifests import OVERLAYS, SETTINGS, check, containers, render
 from tests.orchestration.jobs.operator_rules import refusals
 
 ROOT = Path(__file__).parents[3]
@@ -247,7 +247,7 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
 
     waits = "runtime.nodes_timeout_s=1800"
     assert of("distill", "--output", "/runs/x") == ["hardray", "distill", "--output", "/runs/x", "--continue", waits]
-    assert of("generate", "--preset", "cifar10")[-3:] == ["--output", "/runs/hardray", waits]
+    assert of("generate", "--preset", "digits")[-3:] == ["--output", "/runs/hardray", waits]
     assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x", waits]
     assert of("evaluate", "resnet18", "--data", "/data")[-3:] == ["--output", "/runs/hardray", waits]
     own = "runtime.nodes_timeout_s=60"
@@ -261,6 +261,40 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
         (["--set", "imagee=a:1", "--", "tune"], "did you mean image?"),
         (["--set", "image=hardray", "--", "tune"], "with a tag other than latest"),
         (["--set", "image=hardray:latest", "--", "tune"], "with a tag other than latest"),
+        (["--set", "image=https://r.example/hardray:1", "--", "tune"], "without https:// and spaces"),
+        (["--set", "image=r.example/HardRay:1", "--", "tune"], "the name in small letters"),
+        (["--set", "image=r.example/hardray:a/b", "--", "tune"], "the name in small letters"),
+        (["--set", "image=r.example/hardray:1 2", "--", "tune"], "want a tag of letters, digits"),
+        (["--set", "image=r.example/hardray@sha256:12ab", "--", "tune"], "64 digits of 0 to f, small letters, got 4"),
+        (["--set", f"image=r.example/hardray@sha256:{'g' * 64}", "--", "tune"], "64 digits of 0 to f"),
+        (["--set", f"image=r.example/hardray@md5:{'a' * 64}", "--", "tune"], "want @sha256:"),
+        (["--set", f"image=r.example/hardray:1@sha256:{'A' * 64}", "--", "tune"], "small letters, got 64"),
+        *[
+            ([f"--set=storage={size}", "--", "tune"], "want a number above 0 and one unit of Kubernetes")
+            for size in ("100GB", "100 Gi", "100gi", "0Gi", "-5Gi", "100", "500m", "1e3", "Gi", "1,5Ti", "100Gib")
+        ],
+        (["--set", "storage-class=Fast_SSD", "--", "tune"], "as kubectl lists it"),
+        (["--set", "namespace=-a", "--", "tune"], "want small letters, digits and hyphens, at most 63"),
+        (["--set", "name=a-", "--", "tune"], "no hyphen last"),
+        (["--set", f"name={'a' * 41}", "--", "tune"], "at most 40"),
+        (["--set", "name=a", "--set", "name=b", "--", "tune"], "given twice, as a and b; keep one of them"),
+        (["--set", "workers=-1", "--", "tune"], "want a number of nodes, 1 or more"),
+        (["--set", "workers=03", "--", "tune"], "want a number of nodes, 1 or more"),
+        (["--set", "workers=99999999999", "--", "tune"], "want a number of nodes, 1 or more"),
+        (["--", "tune"], "hardray tune: give --space FILE, or a shipped space: cifar10"),
+        (["--", "distill", "--presett", "digits"], "hardray distill: No such option: --presett"),
+        (["--", "distill", "--preset", "digits", "optim.lrr=1"], "optim.lrr: unknown key; did you mean optim.lr?"),
+        (["--", "distill", "--preset", "digits", "seed=010"], "010 has a leading zero"),
+        (["--", "distill", "--preset", "digits", "--output", "x"], "x: a relative path starts at a copy"),
+        (["--", "distill", "-c", "a b.yaml"], "a rendered job has no files of this folder; put it on the volume"),
+        (["--", "tune", "--space", "mine.yaml"], "mine.yaml: a rendered job has no files of this folder"),
+        (["--", "distill", "--data", "images"], "data.path images: data and weights are not sent"),
+        (
+            ["--", "distill", "--resume", "/runs/x"],
+            "write distill --output /runs/x, with the options that it began with",
+        ),
+        (["--", "tune", "--resume=/runs/a b"], "write tune --output '/runs/a b', with the options it began with"),
+        (["--", "distill", "tracking.uri=http://u:hunter22x@h"], "put it into a Secret, as deploy/README.md says"),
         (["--set", "students=none", "--", "tune"], "want a number of nodes"),
         (["--set", "name=A_b", "--", "tune"], "want small letters"),
         (["--set", "name", "--", "tune"], "want KEY=VALUE"),
@@ -278,9 +312,36 @@ def test_a_mistake_is_one_message(arguments: list[str], words: str):
     assert "Traceback" not in done.stderr
 
 
+def test_images_sizes_and_names_that_kubernetes_takes_are_taken():
+    digest = f"sha256:{'0af9' * 16}"
+    images = (
+        "hardray:1",
+        "localhost:5000/a/hardray:1.2-b",
+        f"r.example/x@{digest}",
+        f"REG.example:443/a__b/c:1@{digest}",
+    )
+    for key, values in {
+        "image": images,
+        "storage": ("500Gi", "1.5Ti", "500G", "10Mi"),
+        "storage-class": ("standard", "csi.example.com", "a-1.b"),
+        "namespace": ("0team", "a" * 63),
+        "name": ("a", "a" * 40),
+    }.items():
+        for value in values:
+            check("gpu", {key: value}, ["distill"])
+
+
+def test_what_is_not_on_this_machine_is_said_to_be_unchecked():
+    done = invoke("--overlay", "cpu", "--", "distill", "-c", "/runs/mine.yaml")
+    assert done.exit_code == 0
+    assert "-c /runs/mine.yaml is not on this machine: the configuration is checked only when" in done.stderr
+    assert list(yaml.safe_load_all(done.stdout))
+    assert "--space /runs/s.yaml is not on this machine" in invoke("--", "tune", "--space", "/runs/s.yaml").stderr
+
+
 def test_without_kubectl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    done = invoke("--", "tune")
+    done = invoke("--", "tune", "--space", "digits")
     assert done.exit_code == 2
     assert "needs kubectl or kustomize" in done.stderr
 

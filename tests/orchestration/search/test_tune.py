@@ -339,9 +339,11 @@ def test_asha_decides_by_the_epoch_that_hardray_reports(tmp_path: Path):
 
 def test_each_search_is_tunes(tmp_path: Path):
     space = make_search(tmp_path).space
-    assert isinstance(searcher(space), OptunaSearch)
-    several = space.model_copy(update={"metric": ("val/top1", "val/loss")})
-    assert (searcher(several).metric, searcher(several)._mode) == (["val/top1", "val/loss"], ["max", "min"])
+    limited = searcher(space).searcher
+    assert isinstance(limited.searcher, OptunaSearch)
+    assert limited.max_concurrent == space.concurrency
+    several = searcher(space.model_copy(update={"metric": ("val/top1", "val/loss")})).searcher.searcher
+    assert (several.metric, several._mode) == (["val/top1", "val/loss"], ["max", "min"])
     assert isinstance(searcher(space.model_copy(update={"search": "random"})), BasicVariantGenerator)
 
 

@@ -1,0 +1,125 @@
+"""The command of a job: parsed by hardray's own parser and checked as it would check itself, before it is sent."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hard_ray.errors import suggestion
+
+from .options import load, shorthands
+from .terminal import print_note, usage_error
+
+LOCAL_VERBS = ("submit", "jobs", "ui", "deploy")
+"""Verbs that cannot be a job."""
+
+
+def check_command(command: Sequence[str], root: Any, *, sends: bool = True) -> list[Path]:
+    """Check a command, without `hardray`, and return the files of the working directory that it reads.
+
+    `root` is hardray's own command; `sends`: whether files of the working directory go with the command. Raises
+    HardrayError for what the verb would refuse, and for a path that only this machine has.
+    """
+    verb, arguments = command[0], list(command[1:])
+    known = [name for name in root.commands if name not in LOCAL_VERBS]
+    if verb not in known:
+        why = (
+            "runs here, not on a cluster"
+            if verb in LOCAL_VERBS
+            else f"is not a verb of hardray; {suggestion(verb, known)}"
+        )
+        raise usage_error(f"{verb!r} {why}")
+    try:
+        with root.commands[verb].make_context(verb, arguments) as context:
+            given = context.params
+    except typer.Exit:
+        raise
+    except Exception as error:  # typer keeps its class of usage errors private
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        raise usage_error(f"hardray {verb}: {text}") from None
+    _check_together(verb, given)
+    if not sends:
+        _check_files(verb, given)
+    return [*_configured(verb, given), *_named(verb, given)]
+
+
+def _check_files(verb: str, given: dict[str, Any]) -> None:
+    """Raise an error for a file of the working directory."""
+    from hard_ray.config.space import space_names
+
+    read = list(given.get("config") or [])
+    if verb == "tune" and given["space"] and given["space"].removesuffix(".yaml") not in space_names():
+        read.append(Path(given["space"]))
+    for path in read:
+        if not path.is_absolute():
+            raise usage_error(
+                f"{path}: a rendered job has no files of this folder; put it on the volume and give an absolute path, "
+                f"such as /runs/{path.name}, or send the command with `hardray submit`"
+            )
+
+
+def _check_together(verb: str, given: dict[str, Any]) -> None:
+    """Raise an error for options that the verb does not take together, or lacks."""
+    from hard_ray.config.space import space_names
+
+    if verb == "tune" and not given["space"] and not given["resume"]:
+        raise usage_error(f"hardray tune: give --space FILE, or a shipped space: {', '.join(space_names())}")
+    others = [name for name, value in given.items() if value and name not in ("resume", "space")]
+    if given.get("resume") and others and not given.get("space"):
+        raise usage_error(
+            f"hardray {verb}: --resume takes everything from its folder, got {', '.join(others)} too; leave them out, "
+            f"or write {shlex.join(['--output', str(given['resume']), '--continue'])} in the place of --resume"
+        )
+
+
+def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
+    """Check the configuration that a command describes, and return its files in the working directory."""
+    from hard_ray.orchestration.jobs import checks as submission
+
+    overrides, files = given.get("overrides") or [], list(given.get("config") or [])
+    if verb == "tune" and given["space"] is not None:
+        known = {"teacher": given.get("teacher"), "data": given.get("data")}
+        space = Path(given["space"])
+        if space.is_absolute() and not space.exists():
+            print_note(f"--space {space} is not on this machine: it is checked only when the job begins")
+            return []
+        return submission.space_files(given["space"], [*shorthands(**known), *overrides])
+    made = [path for path in files if not path.is_absolute()]
+    missing = next((path for path in made if not path.is_file()), None)
+    if missing is not None:
+        raise usage_error(
+            f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from"
+        )
+    unseen = [path for path in files if not path.is_file()]
+    if unseen:
+        print_note(f"-c {unseen[0]} is not on this machine: the configuration is checked only when the job begins")
+    elif "preset" in given and not given.get("resume"):
+        known = {name: given.get(name) for name in ("teacher", "data") if name in given}
+        submission.check_config(
+            load(files, given["preset"], overrides, trains_teacher=verb == "train-teacher", **known)
+        )
+    return made
+
+
+def _named(verb: str, given: dict[str, Any]) -> list[Path]:
+    """The other files that a command reads by relative paths; what else it names must be on the cluster."""
+    from hard_ray.orchestration.jobs import checks as submission
+
+    made = []
+    for name, value in given.items():
+        if name == "config" or (name == "data" and ("preset" in given or "space" in given)):
+            continue
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and not path.is_absolute():
+                if not path.is_file():
+                    raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
+                made.append(path)
+    of_run = verb == "evaluate" and given["model"].startswith("/")  # an evaluation of a run lies in its folder
+    writes = "output" in given and not (of_run or given.get("resume") or given.get("dry_run"))
+    if writes and given["output"] is None:
+        raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")
+    return made
