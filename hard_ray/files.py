@@ -29,9 +29,37 @@ LEFT_AFTER_S = 3600.0
 """A temporary folder that was not written to for so many seconds was left by a killed process."""
 
 
+BEGINNING = ".beginning"
+"""This file is in a folder while its first files are written; where it stays, the beginning was interrupted."""
+
+
 def is_vacant(path: Path) -> bool:
-    """Whether a folder is free for something new: it does not exist, or holds nothing but a lock."""
-    return not path.exists() or (path.is_dir() and all(entry.name == ".lock" for entry in path.iterdir()))
+    """Whether a folder is free for something new.
+
+    It does not exist, or holds nothing but a lock and unfinished files, or its beginning was interrupted.
+    """
+    if not path.is_dir():
+        return not path.exists()
+    names = {entry.name for entry in path.iterdir()}
+    return BEGINNING in names or all(name == ".lock" or (name[0] == "." and name.endswith(".tmp")) for name in names)
+
+
+@contextlib.contextmanager
+def beginning(path: Path) -> Iterator[None]:
+    """Write the first files of a folder, the one that makes it what it is last; RunFolderError: it cannot be written.
+
+    If the process ends within, the folder stays vacant, and the same command begins it anew.
+    """
+    mark = path / BEGINNING
+    try:
+        mark.touch()
+        yield
+        mark.unlink()
+    except OSError as error:
+        raise RunFolderError(
+            f"{error.filename or path} cannot be written ({error.strerror}); make room or allow it, and give the same "
+            "command, which begins the folder anew"
+        ) from error
 
 
 def make_folder(path: Path) -> None:
@@ -39,7 +67,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be made: {error.strerror}") from None
+        raise RunFolderError(
+            f"{path} cannot be made: {error.strerror}; make room or allow it, or choose another --output"
+        ) from None
 
 
 def cache_folder() -> Path:
@@ -67,11 +97,16 @@ def room_wanted() -> Iterator[None]:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader sees either the old content or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hard_ray.errors import RunFolderError
-from hard_ray.files import is_vacant, make_folder, read_json
+from hard_ray.files import BEGINNING, is_vacant, make_folder, read_json
 
 
 class Folder(Protocol):
@@ -100,6 +100,13 @@ class RunFolder:
             return False
         return isinstance(outcome, dict) and outcome.get("status") == "finished"
 
+    def forget_beginning(self) -> None:
+        """Remove what an interrupted beginning wrote; nothing was trained yet. A run that has begun stays as it is."""
+        if self.config.exists() or not (self.path / BEGINNING).exists():
+            return
+        for config in (*self.path.glob("controls/*/config.yaml"), self.part("teacher").config, self.classes):
+            config.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Refuse a second process; RunFolderError: there is one, or the folder cannot be written or has no locks."""
@@ -121,6 +128,13 @@ class RunFolder:
                     f"{self.path}: the file system has no locks ({error.strerror}); choose another --output"
                 ) from None
             yield
+
+
+def began_in_vain(path: Path) -> str:
+    """What to do about a folder whose beginning was interrupted; empty: it was not."""
+    if not (path / BEGINNING).exists():
+        return "; check the path"
+    return "; its beginning was interrupted: give the command that began it again, with the same --output"
 
 
 def check_new_run(path: Path) -> None:
@@ -147,5 +161,5 @@ def open_run(path: Path) -> RunFolder:
     """Open the folder of an existing run; RunFolderError: there is no run in it."""
     folder = RunFolder(path.expanduser().resolve())
     if not folder.config.is_file():
-        raise RunFolderError(f"{path} holds no run: it has no config.yaml")
+        raise RunFolderError(f"{path} holds no run: it has no config.yaml{began_in_vain(folder.path)}")
     return folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.errors import RunFolderError
-from hard_ray.runs.folder import Inside, RunFolder, check_new_run
+from hard_ray.runs.folder import Inside, RunFolder, began_in_vain, check_new_run
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 
@@ -78,5 +78,5 @@ def open_search(path: Path) -> SearchFolder:
     """Open the folder of an existing search; RunFolderError: there is no search in it."""
     folder = search_at(path)
     if folder is None:
-        raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml")
+        raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml{began_in_vain(path)}")
     return folder

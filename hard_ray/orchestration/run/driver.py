@@ -62,6 +62,7 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
     use_address(config.tracking, output.expanduser().resolve().parent, reporter.say)
     folder = create_run(output)
     with folder.locked():
+        folder.forget_beginning()
         for network in networks:
             say_notes(network, reporter.say)
         say_shortage(config, networks, reporter.say)

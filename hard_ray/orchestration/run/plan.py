@@ -10,7 +10,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.teacher import TeacherSpec
-from hard_ray.files import write_text
+from hard_ray.files import beginning, write_text
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.runs.folder import RunFolder
@@ -52,12 +52,15 @@ class WorkerPlan:
 
 
 def write_configs(folder: RunFolder, index: ImageIndex, runs: tuple[RunPlan, ...]) -> None:
-    """Make the folder that of a run: class names, and the configuration of each training that has none yet.
+    """Make the folder that of a run: class names, and the configuration of each training, the last one's at the end.
 
-    Errors are found before this, so that they leave the folder as it was.
+    A run that has begun keeps its configurations. Errors are found before this, so that they leave the folder as it
+    was. Raises RunFolderError if the folder cannot be written.
     """
-    write_text(folder.classes, "".join(f"{name}\n" for name in index.classes))
-    for run in runs:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if not RunFolder(run.folder).config.exists():
-            write_text(RunFolder(run.folder).config, dump_yaml(run.config))
+    has_begun = RunFolder(runs[-1].folder).config.exists()
+    with beginning(folder.path):
+        write_text(folder.classes, "".join(f"{name}\n" for name in index.classes))
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if not (has_begun and RunFolder(run.folder).config.exists()):
+                write_text(RunFolder(run.folder).config, dump_yaml(run.config))

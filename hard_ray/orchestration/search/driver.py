@@ -25,7 +25,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
 from hard_ray.errors import HardrayError, StoppedError
-from hard_ray.files import make_folder, write_json, write_text
+from hard_ray.files import beginning, make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
@@ -80,7 +80,8 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
     use_address(search.base.tracking, folder.path.parent, say)
     make_folder(folder.path)
     with folder.locked():
-        write_begun(folder, search)
+        with beginning(folder.path):
+            write_begun(folder, search)
         driver = SearchDriver(search, index, folder, say)
         say_shortage(search.base, networks, say, trials=driver.trials_at_once)
         return driver.run()

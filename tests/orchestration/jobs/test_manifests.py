@@ -291,7 +291,7 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
         (["--", "distill", "--data", "images"], "data.path images: data and weights are not sent"),
         (
             ["--", "distill", "--resume", "/runs/x"],
-            "write distill --output /runs/x, with the options that it began with",
+            "write distill --output /runs/x, with the options it began with",
         ),
         (["--", "tune", "--resume=/runs/a b"], "write tune --output '/runs/a b', with the options it began with"),
         (["--", "distill", "tracking.uri=http://u:hunter22x@h"], "put it into a Secret, as deploy/README.md says"),

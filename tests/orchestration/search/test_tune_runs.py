@@ -103,6 +103,33 @@ def test_a_killed_search_goes_on_and_what_was_finished_is_not_run_again(place: P
     assert Path(folder.best_config).is_file()
 
 
+MORE = """
+base: {config: config.yaml}
+parameters:
+  optim.lr: {loguniform: [0.01, 0.1]}
+search: SEARCH
+scheduler: none
+trials: 1
+"""
+
+
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_more_trials_of_a_finished_search_are_run_and_those_before_stay(place: Path, search: str):
+    (place / "mine.yaml").write_text(MORE.replace("SEARCH", search))
+    words = ("--space", "mine.yaml", "optim.steps=8", "tracking.enabled=false")
+    succeed("tune", *words, "--output", "s", cwd=place, timeout=PATIENCE_S)
+    folder = SearchFolder(place / "s")
+    (first,) = read_json(folder.results)["trials"]
+    stamp = (folder.trial(first["id"]).path / "student" / "model.safetensors").stat().st_mtime_ns
+    (place / "mine.yaml").write_text(MORE.replace("SEARCH", search).replace("trials: 1", "trials: 2"))
+    succeed("tune", *words, "--resume", "s", cwd=place, timeout=PATIENCE_S)
+    trials = read_json(folder.results)["trials"]
+    assert [trial["status"] for trial in trials] == ["finished", "finished"]
+    assert trials[0] == first
+    assert trials[1]["config"] != first["config"]
+    assert (folder.trial(first["id"]).path / "student" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
 def wait_for_second_trial(folder: SearchFolder, process) -> tuple[Path, Path]:
     """Until one trial has finished and the next has a checkpoint; their folders."""
     import time
