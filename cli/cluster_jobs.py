@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hard_ray.errors import command_line
+
 from .terminal import console, print_error, say, usage_error
 
 if TYPE_CHECKING:
@@ -54,5 +56,5 @@ def _write(text: str) -> None:
 
 def print_handles(job: str, address: str) -> None:
     """Print the commands that follow a job again and that stop it."""
-    say(f"look again  hardray jobs logs {job} --follow --address {address}")
-    say(f"stop it     hardray jobs stop {job} --address {address}")
+    say(f"look again  {command_line('jobs', 'logs', job, '--follow', '--address', address)}")
+    say(f"stop it     {command_line('jobs', 'stop', job, '--address', address)}")

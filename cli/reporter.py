@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hard_ray.errors import command_line
+
 from .terminal import console, print_lines, print_nowhere, say
 
 if TYPE_CHECKING:
@@ -117,10 +119,8 @@ def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | Non
     if pictures:
         say(f"gallery  {pictures[-1]}")
     if result.tracking_problem is not None:
-        problem, folder = escape(result.tracking_problem), escape(str(result.folder))
-        print_lines(
-            [f"[yellow]MLflow lacks a part of the run ({problem}); send it with: hardray sync {folder}[/yellow]"]
-        )
+        problem, command = escape(result.tracking_problem), escape(command_line("sync", result.folder))
+        print_lines([f"[yellow]MLflow lacks a part of the run ({problem}); send it with: {command}[/yellow]"])
     elif result.tracking_uri is not None:
-        say(f"MLflow   hardray ui --runs {result.folder.parent}")
+        say(f"MLflow   {command_line('ui', '--runs', result.folder.parent)}")
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Sequence
 
 
@@ -15,6 +16,11 @@ def suggestion(got: str, known: Sequence[str], *, most: int = 1, otherwise: str 
 def readable(error: BaseException) -> str:
     """Another library's error in one line: its type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+
+
+def command_line(*words: object) -> str:
+    """A `hardray` command as a shell takes it: every command in a message is made by this, so that paths are quoted."""
+    return shlex.join(["hardray", *map(str, words)])
 
 
 class HardrayError(Exception):

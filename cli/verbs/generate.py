@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
+
+from hard_ray.errors import command_line
 
 from ..options import Data, Files, Overrides, Preset, Teacher, as_given, load
 from ..terminal import print_heading, print_lines, say
@@ -64,6 +65,8 @@ def generate(
 
 def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
     """Lines about a generated set, and the command that trains with it; `given` are the words of its configuration."""
+    from hard_ray.config.layers import override
+
     settings, top1 = manifest["settings"], manifest["top1"]
     lines = [
         f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
@@ -79,6 +82,6 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
             f"left out {len(manifest['bad_images'])} unreadable images: {escape(str(folder / 'bad_images.txt'))}"
         )
     if manifest["split"] == "train":
-        training = ["objective.kind=dad", "augmentor.kind=generated", f"augmentor.path={folder}"]
-        lines.append(f"train    {escape(shlex.join(['hardray', 'distill', *given, *training]))}")
+        training = ["objective.kind=dad", "augmentor.kind=generated", override("augmentor.path", folder)]
+        lines.append(f"train    {escape(command_line('distill', *given, *training))}")
     return lines

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from hard_ray.errors import command_line
+
 from ..options import listed
 from ..terminal import print_lines
 
@@ -52,9 +54,16 @@ def import_teacher(
 def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
     """Lines about an imported teacher, and the commands that use it."""
     network, images = made.network, made.images
+    from hard_ray.config.layers import override
+
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
-    data = f"--data YOUR_IMAGES data.img_size={images.img_size}" + (" data.in_chans=1" if images.in_chans == 1 else "")
     name = network.architecture
+    data = ["--data", "YOUR_IMAGES", f"data.img_size={images.img_size}"]
+    data += ["data.in_chans=1"] if images.in_chans == 1 else []
+    distill = ["distill", *data, override("teacher.model", name)]
+    own, student = override("teacher.checkpoint", folder), "student.model=STUDENT"
+    fine_tune = command_line("train-teacher", *data, "--model", name, own, "--output", "runs/teacher")
+    tuned = command_line(*distill, "teacher.checkpoint=runs/teacher/student", student)
     return [
         f"[bold]{escape(name)}[/bold]  {parameters:,} parameters  {len(images.classes)} classes  "
         f"mean {_numbers(network.contract.mean)}  std {_numbers(network.contract.std)}",
@@ -63,14 +72,11 @@ def teacher_lines(made: ImportedTeacher, folder: Path) -> list[str]:
         *(f"weights  {escape(note)}" for note in made.notes),
         "",
         "fine-tune it on your images first:",
-        f"  hardray train-teacher {data} --model {escape(name)} teacher.checkpoint={escape(str(folder))} "
-        "--output runs/teacher",
+        f"  {escape(fine_tune)}",
         "then distill from it:",
-        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint=runs/teacher/student "
-        "student.model=STUDENT",
+        f"  {escape(tuned)}",
         "or distill from it as it is:",
-        f"  hardray distill {data} teacher.model={escape(name)} teacher.checkpoint={escape(str(folder))} "
-        "student.model=STUDENT",
+        f"  {escape(command_line(*distill, own, student))}",
     ]
 
 

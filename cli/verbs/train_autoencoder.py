@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,10 +53,12 @@ def train_autoencoder(
 
 def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
     """Lines about a trained autoencoder: its quality, and how to use it."""
+    from hard_ray.config.layers import override
+
     seconds = result["seconds"]["training"]
     return [
         f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "
         f"{result['parameters']:,} parameters, trained for {seconds:.0f} s",
         f"picture  {escape(str(folder / 'reconstructions.png'))}",
-        f"use it   augmentor.kind=vae augmentor.autoencoder.model={escape(str(folder))}",
+        f"use it   augmentor.kind=vae {escape(shlex.quote(override('augmentor.autoencoder.model', folder)))}",
     ]

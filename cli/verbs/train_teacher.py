@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hard_ray.errors import command_line
 
 from .. import options
 from ..dry_run import plan_lines
@@ -80,11 +81,15 @@ def recipe_line(config: RunConfig) -> str:
 
 def teaching_line(result: RunResult, given: Sequence[str]) -> str:
     """The command that distills from the trained teacher; `given` are its words that are not about the teacher."""
+    from hard_ray.config.layers import override
     from hard_ray.files import read_json
     from hard_ray.runs.folder import RunFolder
 
     folder, trained = RunFolder(result.folder).student, result.config.student
-    overrides = [f"teacher.model={read_json(folder / 'config.json')['architecture']}", f"teacher.checkpoint={folder}"]
+    overrides = [
+        f"teacher.model={read_json(folder / 'config.json')['architecture']}",
+        override("teacher.checkpoint", folder),
+    ]
     overrides += [f"teacher.img_size={trained.img_size}"] if trained.img_size is not None else []
     overrides += [f"teacher.model_kwargs={json.dumps(trained.model_kwargs)}"] if trained.model_kwargs else []
-    return f"teach    {shlex.join(['hardray', 'distill', *given, *overrides])}"
+    return f"teach    {command_line('distill', *given, *overrides)}"

@@ -10,6 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from hard_ray.errors import command_line
+
 from ..dry_run import tried_lines
 from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
@@ -176,7 +178,7 @@ def result_lines(result: SearchResult) -> list[str]:
             lines.append(f"matters  {escape(said)} of the variance of {escape(metric)}")
     folder = result.folder
     lines.append(f"search   {escape(str(folder))}")
-    lines.append(f"best     hardray distill -c {escape(str(folder / 'best.yaml'))}")
+    lines.append(f"best     {escape(command_line('distill', '-c', folder / 'best.yaml'))}")
     if result.tracking_problem is not None:
         problem, shown = escape(result.tracking_problem), escape(str(folder))
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,6 +68,16 @@ def _value_of(override: str) -> Any:
             raise
         quoted = shlex.quote(f'{dotted.strip()}="{text.strip()}"')
         raise ConfigError([f"{error.problems[0]}; in a shell, the text is {quoted}"], source) from None
+
+
+def override(key: str, value: object) -> str:
+    """A text as an override that YAML reads back as the same text."""
+    text = str(value)
+    try:
+        is_plain = parse_yaml(text, key) == text
+    except ConfigError:
+        is_plain = False
+    return f"{key}={text if is_plain else json.dumps(text)}"
 
 
 def dotted_values(values: Mapping[str, Any], prefix: str = "", *, empty_blocks: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timm.models import get_pretrained_cfg
 
-from hard_ray.errors import ModelError, RunFolderError
+from hard_ray.errors import ModelError, RunFolderError, command_line
 from hard_ray.networks.network import check_known
 from hard_ray.runs.folder import RunFolder
 
@@ -79,7 +79,8 @@ def _student(name: str, run: RunFolder, *, best: bool) -> NamedModel:
         )
     also = ", or take the best so far with --best" if (run.best / "config.json").is_file() else ""
     raise RunFolderError(
-        f"{run.path} has no finished student; continue the run with `hardray distill --resume {run.path}`{also}"
+        f"{run.path} has no finished student; continue the run with "
+        f"`{command_line('distill', '--resume', run.path)}`{also}"
     )
 
 

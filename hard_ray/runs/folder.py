@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hard_ray.errors import RunFolderError
+from hard_ray.errors import RunFolderError, command_line
 from hard_ray.files import BEGINNING, is_vacant, make_folder, read_json
 
 
@@ -142,7 +142,7 @@ def check_new_run(path: Path) -> None:
     path = path.expanduser()
     if RunFolder(path).config.exists():
         raise RunFolderError(
-            f"{path} holds a run already; continue it with `hardray distill --resume {path}`, "
+            f"{path} holds a run already; continue it with `{command_line('distill', '--resume', path)}`, "
             "or choose another --output"
         )
     if not is_vacant(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hard_ray.errors import RunFolderError
+from hard_ray.errors import RunFolderError, command_line
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain, check_new_run
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
@@ -62,7 +62,7 @@ def check_new_search(path: Path) -> None:
     path = path.expanduser()
     if SearchFolder(path).config.exists():
         raise RunFolderError(
-            f"{path} holds a search already; continue it with `hardray tune --resume {path}`, "
+            f"{path} holds a search already; continue it with `{command_line('tune', '--resume', path)}`, "
             "or choose another --output"
         )
     check_new_run(path)

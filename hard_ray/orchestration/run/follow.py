@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from hard_ray.config.records import TrackingConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.index import ImageIndex
-from hard_ray.errors import HardrayError, StoppedError
+from hard_ray.errors import HardrayError, StoppedError, command_line
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.run.entry import train_worker
 from hard_ray.orchestration.run.plan import WorkerPlan
@@ -95,7 +95,7 @@ def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
 
 def continuation(folder: RunFolder) -> str:
     """How a run goes on, for messages; they promise a checkpoint only if there is one."""
-    command = f"`hardray distill --resume {shlex.quote(str(folder.path))}`"
+    command = f"`{command_line('distill', '--resume', folder.path)}`"
     if any(folder.path.glob("**/checkpoints/step-*")):  # of the main training, a control, or the teacher
         return f"continue with {command}"
     return f"there is no checkpoint yet, so {command} begins with the first update"

@@ -24,7 +24,7 @@ from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
-from hard_ray.errors import HardrayError, StoppedError
+from hard_ray.errors import HardrayError, StoppedError, command_line
 from hard_ray.files import beginning, make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
@@ -216,7 +216,7 @@ class SearchDriver:
         return StoppedError(f"stopped; {self._go_on()}")
 
     def _go_on(self) -> str:
-        return f"continue with `hardray tune --resume {self.folder.path}`"
+        return f"continue with `{command_line('tune', '--resume', self.folder.path)}`"
 
     def _results(self, status: str) -> dict[str, Any]:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began
