@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from hard_ray.errors import command_line
 
+from .tables import print_table
 from .terminal import console, print_lines, print_nowhere, say
 
 if TYPE_CHECKING:
@@ -93,18 +93,13 @@ def _validation(point: dict[str, Any]) -> list[str]:
     return [f"[bold]{name.removesuffix('/top1')} {value:.1f} %[/bold]" for name, value in tops.items()]
 
 
-def result_table(summary: dict[str, Any], config: RunConfig, *, role: str | None = None) -> Table:
-    """Accuracy of teacher, controls and student on each suite; `role` renames the last row."""
+def print_results(summary: dict[str, Any], config: RunConfig, *, role: str | None = None) -> None:
+    """Print the accuracy of teacher, controls and student on each suite; `role` renames the last row."""
     from hard_ray.runs.summary import models_table
 
     header, body = models_table(summary["models"], config)
     body[-1][0] = role or body[-1][0]
-    table = Table(title=f"top-1 on the {summary['split']} split, %", title_justify="left", title_style="bold")
-    for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left")
-    for row in body:
-        table.add_row(*row, style="bold" if row is body[-1] else None)
-    return table
+    print_table(console, f"top-1 on the {summary['split']} split, %", header, body, bold=(len(body) - 1,))
 
 
 def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | None = None) -> RunResult:
@@ -113,7 +108,7 @@ def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | Non
 
     result = start(ConsoleReporter(console))
     console.print()
-    console.print(result_table(result.summary, result.config, role=role))
+    print_results(result.summary, result.config, role=role)
     say(f"run      {result.folder}")
     pictures = RunFolder(result.folder).pictures
     if pictures:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from ..tables import print_table
 from ..terminal import console, errors, say
 
 if TYPE_CHECKING:
     from hard_ray.reports.comparison.groups import Comparison
+    from hard_ray.reports.comparison.tables import Table
 
 
 def compare(
@@ -29,15 +30,15 @@ def compare(
     written = api.compare(runs, to=to)
     for warning in written.comparison.warnings:
         errors.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
-    for table in tables_of(written.comparison):
-        console.print(table)
+    for title, (header, body) in tables_of(written.comparison).items():
+        print_table(console, title, header, body)
     made = written.comparison
     for line in (*made.states, *made.cautions, f"page     {written.page}", f"numbers  {written.numbers}"):
         say(line)
 
 
-def tables_of(comparison: Comparison) -> list[Table]:
-    """The tables of results, of differing keys and of t-tests; empty ones are left out."""
+def tables_of(comparison: Comparison) -> dict[str, Table]:
+    """The tables of results, of differing keys and of t-tests, by title; empty ones are left out."""
     from hard_ray.reports.comparison.tables import differences, results, t_tests
 
     header, body = results(comparison)
@@ -47,13 +48,4 @@ def tables_of(comparison: Comparison) -> list[Table]:
         "differences of the configurations": differences(comparison),
         "differences of top-1 in points, by t-tests over seeds": t_tests(comparison),
     }
-    return [_table(title, header, body) for title, (header, body) in shown.items() if body]
-
-
-def _table(title: str, header: list[str], body: list[list[str]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for position, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if position else "left", overflow="fold")
-    for row in body:
-        table.add_row(*map(escape, row))
-    return table
+    return {title: table for title, table in shown.items() if table[1]}

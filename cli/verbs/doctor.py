@@ -61,6 +61,8 @@ def doctor(
         findings += list(_output(output))
     findings += list(_cluster(address, loaded, output))
     table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(escape(finding.what), MARKS[finding.state], escape(finding.text))
     console.print(table)

@@ -93,10 +93,10 @@ def result_table(result: dict[str, Any]) -> Table:
     """A table with a row for each suite."""
     with_teacher = bool(result["teacher"])
     table = Table(box=None, pad_edge=False, title=f"{result['split']} split, percent", title_justify="left")
-    table.add_column("suite", style="bold")
+    table.add_column("suite", style="bold", overflow="fold")
     names = ["top-1", *(["teacher", "agreement"] if with_teacher else []), "ECE", "mCE", "images"]
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for suite, found in result["suites"].items():
         beside = result["teacher"].get(suite)
         cells = [_percent(found["top1"])]

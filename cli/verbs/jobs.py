@@ -48,7 +48,7 @@ def jobs(
 def _table(found: Sequence[RayJob]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("job", "status", "started", "command"):
-        table.add_column(name, no_wrap=name != "command")
+        table.add_column(name, overflow="fold")
     for job in found:
         started = "" if job.started is None else f"{job.started:%Y-%m-%d %H:%M:%S}"
         table.add_row(escape(job.id), job.status, started, escape(job.command))

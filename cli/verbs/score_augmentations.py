@@ -57,7 +57,7 @@ def score_augmentations(
 def score_table(result: dict[str, Any]) -> Table:
     """A table of augmentations, the lowest T. stddev first, that marks differences within noise."""
     table = Table(title="T. stddev, x 1000, with standard errors", title_justify="left", title_style="bold")
-    table.add_column("augmentation")
+    table.add_column("augmentation", overflow="fold")
     table.add_column("T. stddev", justify="right")
     table.add_column("above the lowest", justify="right")
     table.add_column("")

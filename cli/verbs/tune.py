@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from hard_ray.errors import command_line
 
 from ..dry_run import tried_lines
 from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
+from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
 if TYPE_CHECKING:
@@ -145,24 +146,20 @@ def _gpu_note(search: Search) -> str:
 
 def _print_result(result: SearchResult) -> None:
     console.print()
-    console.print(result_table(result.board, result.results))
+    print_board(console, result.board, result.results)
     print_lines(result_lines(result))
 
 
-def result_table(board: dict[str, list[Any]], results: dict[str, Any]) -> Table:
-    """The leader board; the best trial is bold, or with several metrics the Pareto-optimal ones."""
+def print_board(to: Console, board: dict[str, list[Any]], results: dict[str, Any]) -> None:
+    """Print the leader board; the best trial is bold, or with several metrics the Pareto-optimal ones."""
     from hard_ray.reports.search.results import cell
 
     metrics = ", ".join(f"{name} ({mode})" for name, mode in results["metrics"].items())
-    table = Table(title=f"trials by {metrics}", title_justify="left", title_style="bold")
     columns = board["columns"][:-1]  # the reason of a failure is printed below the table
-    for name in columns:
-        table.add_column(escape(name), justify="left" if name in ("trial", "status") else "right")
+    rows = [[cell(value) for value in row[: len(columns)]] for row in board["data"]]
     chosen = results["pareto"] or [results["best"]]
-    for row in board["data"]:
-        style = "bold" if row[0] in chosen else None
-        table.add_row(*(escape(cell(value)) for value in row[: len(columns)]), style=style)
-    return table
+    bold = [place for place, row in enumerate(board["data"]) if row[0] in chosen]
+    print_table(to, f"trials by {metrics}", columns, rows, bold=bold, left=("status",))
 
 
 def result_lines(result: SearchResult) -> list[str]:

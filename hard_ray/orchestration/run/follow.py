@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
