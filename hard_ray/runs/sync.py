@@ -57,7 +57,7 @@ def _of_run(folder: RunFolder, say: Callable[[str], None]) -> list[Follower]:
 
 def _of_search(folder: SearchFolder, say: Callable[[str], None]) -> list[Follower]:
     """A search and its trials, with the states that `results.json` has."""
-    config = validate([read_layer(folder.base)], source=str(folder.base))
+    config = validate([read_layer(folder.base, saved=True)], source=str(folder.base))
     results = read_json(folder.results, {})
     uri = tracking_uri(config.tracking, folder)
     main = Follower(folder, config, folder.path.name, uri, verb="tune", say=say)
