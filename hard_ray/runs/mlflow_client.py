@@ -89,11 +89,12 @@ def mlflow_settings() -> Iterator[None]:
 
 def mlflow_client(uri: str) -> MlflowClient:
     """A client of one address; a local database that was moved finds its files first. Use it in `mlflow_settings`."""
-    database = database_of(uri)
-    if database is not None:
-        relocate(database)
     from mlflow import MlflowClient
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+    database = database_of(uri)
+    if database is not None and relocate(database):
+        _artifact_repos_cache.clear()  # MLflow remembers by run where the files were
     return MlflowClient(tracking_uri=uri)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from hard_ray.runs import logged_model
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import MetricsLog
 from hard_ray.runs.sync import sync
-from tests.support.failing_proxy import FailingProxy, Failure, failing_proxy
+from tests.support.failing_proxy import FailingProxy, failing_proxy
 from tests.support.helpers import tiny_config
 from tests.support.processes import free_ports, mlflow_server
 
@@ -98,7 +97,7 @@ def contents(uri: str, folder: RunFolder) -> dict[str, Any]:
         (run,) = runs
         run_id = run.info.run_id
         models = client.search_logged_models([number], filter_string=f"source_run_id = '{run_id}'")
-        apart = ("hardray.id", "hardray.folder", "mlflow.parentRunId")
+        apart = ("hardray.id", "hardray.folder", "mlflow.parentRunId", "mlflow.source.git.commit")
         found[name] = {
             "params": run.data.params,
             "tags": {key: value for key, value in run.data.tags.items() if key not in apart},
@@ -170,58 +169,15 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[Any]:
     ]
 
 
-def interrupt(proxy: FailingProxy, place: Path, number: int, failure: Failure) -> RunFolder:
-    """Send with one request failing, then send the rest."""
-    shutil.rmtree(place, ignore_errors=True)
-    folder = recorded(place)
-    proxy.begin(number, failure)
-    try:
-        sync(folder.path, lambda _: None)
-    except HardrayError as error:
-        assert "nothing is lost" in str(error)
-    assert len(proxy.seen) >= number, "the request that was to fail was never made"
-    proxy.begin()
-    sync(folder.path, lambda _: None)
-    return folder
-
-
-def check_every(proxy: FailingProxy, place: Path, whole: tuple[dict[str, Any], int], failure: Failure) -> None:
-    wanted, requests = whole
-    for number in range(1, requests + 1):
-        folder = interrupt(proxy, place / str(number) / "one", number, failure)
-        found = contents(proxy.uri, folder)
-        assert differences(found, wanted) == [], f"request {number} of {requests}, {failure}"
-
-
-def test_an_answer_that_is_lost_at_any_request(proxy, whole, tmp_path: Path):
-    check_every(proxy, tmp_path, whole, "lost answer")
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-@pytest.mark.parametrize("failure", ["lost request", "500"])
-def test_a_request_that_fails_at_any_place(proxy, whole, tmp_path: Path, failure: Failure):
-    check_every(proxy, tmp_path, whole, failure)
-
-
-def test_an_answer_that_comes_too_late(proxy, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    proxy.late_s = 1.5
-    for number in (4, 9, 14):
-        folder = interrupt(proxy, tmp_path / str(number) / "one", number, "late")
-        assert differences(contents(proxy.uri, folder), whole[0]) == []
-
-
 class Killed(BaseException):
     """Ends everything, as kill -9 does."""
 
 
-def test_a_process_that_is_killed_after_any_request(proxy, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def kill(folder: RunFolder, number: int) -> None:
+    """Send, and end at once when the answer to a request has come."""
     from mlflow.utils import rest_utils
 
-    wanted, requests = whole
-    real = rest_utils._get_http_response_with_retries
-    left = 0
+    real, left = rest_utils._get_http_response_with_retries, number
 
     def killing(*args: Any, **named: Any) -> Any:
         nonlocal left
@@ -231,13 +187,48 @@ def test_a_process_that_is_killed_after_any_request(proxy, whole, tmp_path: Path
             raise Killed
         return answer
 
-    for number in range(1, requests + 1):
-        folder = recorded(tmp_path / str(number) / "one")
-        monkeypatch.setattr(rest_utils, "_get_http_response_with_retries", killing)
-        left = number
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rest_utils, "_get_http_response_with_retries", killing)
         with pytest.raises(Killed):
             sync(folder.path, lambda _: None)
-        monkeypatch.setattr(rest_utils, "_get_http_response_with_retries", real)
-        sync(folder.path, lambda _: None)
-        found = contents(proxy.uri, folder)
-        assert differences(found, wanted) == [], f"killed after request {number} of {requests}"
+
+
+def check(proxy: FailingProxy, place: Path, whole: tuple[dict[str, Any], int], number: int, failure: str) -> None:
+    wanted, requests = whole
+    folder = recorded(place / f"{failure}-{number}" / "one")
+    proxy.begin(0 if failure == "killed" else number, failure)  # type: ignore[arg-type]
+    if failure == "killed":
+        kill(folder, number)
+    else:
+        try:
+            sync(folder.path, lambda _: None)
+        except HardrayError as error:
+            assert "nothing is lost" in str(error)
+        assert len(proxy.seen) >= number, "the request that was to fail was never made"
+    proxy.begin()
+    sync(folder.path, lambda _: None)
+    found = differences(contents(proxy.uri, folder), wanted)
+    assert found == [], f"{failure} at request {number} of {requests}"
+
+
+FAILURES = ("lost answer", "killed", "500", "lost request")
+
+
+def test_some_requests_fail_each_in_another_way(proxy, whole, tmp_path: Path):
+    for place, number in enumerate(range(3, whole[1] + 1, 5)):
+        check(proxy, tmp_path, whole, number, FAILURES[place % len(FAILURES)])
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_any_request_fails(proxy, whole, tmp_path: Path, failure: str):
+    for number in range(1, whole[1] + 1):
+        check(proxy, tmp_path, whole, number, failure)
+
+
+def test_an_answer_comes_too_late(proxy, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    proxy.late_s = 4
+    check(proxy, tmp_path, whole, 10, "late")

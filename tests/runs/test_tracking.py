@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -50,8 +51,10 @@ def steps_sent(made: Follower, key: str = "train/loss") -> list[int]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return folder_at(tmp_path / "runs" / "one")
+def run(tmp_path: Path, empty_database: Path) -> RunFolder:
+    made = folder_at(tmp_path / "runs" / "one")
+    shutil.copy(empty_database, made.path.parent / "mlflow.db")
+    return made
 
 
 def test_one_database_for_all_runs_beside_each_other(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
