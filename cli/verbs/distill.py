@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import options
 from ..dry_run import plan_lines
+from ..mlflow_line import mlflow_line
 from ..reporter import run_to_end
 from ..terminal import print_heading, print_pairs, usage_error
 
@@ -34,7 +35,7 @@ def distill(
     folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
     if dry_run:
         resumes = continues and options.holds_run(loaded, folder)
-        print_pairs(plan_lines(loaded, folder, resumes=resumes))
+        print_pairs([*plan_lines(loaded, folder, resumes=resumes), mlflow_line(loaded.tracking, output)])
         return
     print_heading("distill", folder)
     if continues and options.holds_run(loaded, folder):

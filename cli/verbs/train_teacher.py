@@ -12,6 +12,7 @@ from hard_ray.errors import command_line
 
 from .. import options
 from ..dry_run import plan_lines
+from ..mlflow_line import mlflow_line
 from ..reporter import run_to_end
 from ..terminal import print_heading, print_pairs, say, usage_error
 
@@ -55,7 +56,8 @@ def train_teacher(
         say(recipe_line(loaded))
         run = teacher_run(loaded)
         resumes = continues and options.holds_run(run, folder)
-        print_pairs(plan_lines(run, folder, role="teacher", resumes=resumes))
+        lines = plan_lines(run, folder, role="teacher", resumes=resumes)
+        print_pairs([*lines, mlflow_line(loaded.tracking, output)])
         return
     print_heading("train-teacher", folder)
     say(recipe_line(loaded))

@@ -13,6 +13,7 @@ from rich.markup import escape
 from hard_ray.errors import command_line
 
 from ..dry_run import tried_lines
+from ..mlflow_line import mlflow_line
 from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
@@ -61,7 +62,7 @@ def tune(
         _print_result(api.resume_tune(resume, search=search, say=say))
         return
     if dry_run:
-        print_pairs(plan_lines(search))
+        print_pairs([*plan_lines(search), mlflow_line(search.base.tracking, output)])
         print_pairs(tried_lines(without_extras(search.base)))
         return
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -33,7 +33,7 @@ class TrackingConfig(Config):
     uri: str | None = None
     """Tracking server; unset: MLFLOW_TRACKING_URI, else a sqlite database next to the runs."""
     experiment: str = "hardray"
-    """Name of the MLflow experiment."""
+    """Name of the MLflow experiment, any text of 1 to 250 characters; it is never taken as a path."""
     log_every: PositiveInt = 10
     """Updates between logged points; a point is the mean since the last one."""
     gallery_images: NonNegativeInt = 8

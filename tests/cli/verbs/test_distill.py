@@ -33,6 +33,7 @@ def test_configuration_mistakes_are_one_message_and_exit_code_2():
         (["optim.lr=1e30"], "lower optim.lr"),
         (["--output", "/proc/run"], "/proc/run cannot be written"),
         (["augmentor={kind: vae, autoencoder: {model: /no/such/folder}}"], "there is no such folder"),
+        (["tracking.uri=./mlruns"], "tracking.uri is ./mlruns, a folder: MLflow records in folders no more"),
     ],
 )
 def test_a_dry_run_finds_what_a_run_would_fail_on(arguments: list[str], words: str):
@@ -57,6 +58,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
         "an augmentor update (loss ",
         "can be written; about",
         "estimated",
+        "the new sqlite database",
     ):
         assert words in text, text
     assert list(tmp_path.iterdir()) == []
@@ -126,6 +128,7 @@ def test_an_address_that_does_not_answer_is_a_message(tmp_path: Path):
     [
         (["optim.opt=adamm"], "did you mean adam"),
         (["optim.batch_size=5000"], "larger than the training split of 1297 images"),
+        (["tracking.uri=./mlruns"], "tracking.uri is ./mlruns, a folder: MLflow records in folders no more"),
         (["student.model=resnett18"], "did you mean resnet18"),
         (["augmentor={kind: vae, autoencoder: {model: /no/such/folder}}"], "there is no such folder"),
         (["runtime.num_workers=64"], "the run reserves 66 CPUs"),
