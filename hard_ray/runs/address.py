@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from hard_ray.config.records import TrackingConfig
 from hard_ray.redaction import without_password
@@ -59,7 +60,8 @@ def check_address(config: TrackingConfig, runs: Path, *, create: bool = False) -
         return "nothing is recorded in MLflow (tracking.enabled=false)"
     uri = _address(config, runs)
     shown = without_password(uri)
-    _refuse_form(uri, shown, came_from="tracking.uri" if (config.uri or "").strip() else VARIABLE)
+    came_from = "tracking.uri" if (config.uri or "").strip() else VARIABLE
+    _refuse_form(uri, shown, came_from, is_default=uri == default_uri(runs.expanduser().resolve()))
     database = database_of(uri)
     found = check_database(database) if database is not None else shown
     if database is None or create:
@@ -77,14 +79,11 @@ def ignored_variables() -> list[str]:
     ]
 
 
-def _refuse_form(uri: str, shown: str, *, came_from: str) -> None:
+def _refuse_form(uri: str, shown: str, came_from: str, *, is_default: bool) -> None:
     """Refuse an address whose form says that it cannot be one."""
     scheme = uri.partition(":")[0].partition("+")[0].lower() if re.match(r"[A-Za-z][\w+.-]*:", uri) else ""
     if scheme == "sqlite":
-        if database_of(uri) is None:
-            raise TrackingError(
-                f"{came_from} is {shown}, which names no file that is kept; write {SQLITE}/FOLDER/mlflow.db"
-            )
+        _refuse_database(uri, shown, came_from, is_default=is_default)
         return
     if scheme in ("http", "https"):
         if not re.match(r"https?://[^/\s]+", uri) or "#" in uri or re.search(r"\s", uri):
@@ -108,13 +107,26 @@ def _refuse_form(uri: str, shown: str, *, came_from: str) -> None:
         )
 
 
+def _refuse_database(uri: str, shown: str, came_from: str, *, is_default: bool) -> None:
+    database = database_of(uri)
+    if database is None:
+        raise TrackingError(
+            f"{came_from} is {shown}, which names no file that is kept; write {SQLITE}/FOLDER/mlflow.db"
+        )
+    # the driver of a database cuts an address at ? and decodes %41: the file would lie elsewhere
+    if unquote(str(database)) != str(database) or (is_default and "?" in uri):
+        raise TrackingError(
+            f"the folder of {shown} has ? or % in its name, which the address of a database cannot hold; choose another "
+            f"folder, or give another address as tracking.uri or {VARIABLE}"
+        )
+
+
 def _allows_files() -> bool:
     return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").strip().lower() in ("true", "1")
 
 
 def _use(uri: str, shown: str, config: TrackingConfig, *, create: bool) -> None:
     """Read, find or make the experiment, and ask for its runs, as a follower does."""
-    from urllib.parse import urlsplit
 
     def call() -> None:
         if urlsplit(uri).scheme.partition("+")[0] in DATABASES:

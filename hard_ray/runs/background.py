@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0
+CLOSE_AGAIN_AFTER_S = (1.0, 2.0)
+"""Pauses before the runs are closed again: one request that fails at the end costs no `hardray sync`."""
 SILENCE_S = 10.0
 """An error that takes so long is that of a server that does not answer; the next run would wait as long."""
 
@@ -44,12 +46,16 @@ class Tracking:
 
         def close() -> None:
             self._thread.join()
-            try:
-                closing()
-                self.problem = None
-                done.set()
-            except Exception as error:  # the server's errors are of any kind; nothing is lost
-                self.problem = readable_problem(error)
+            for pause in (*CLOSE_AGAIN_AFTER_S, None):
+                try:
+                    closing()
+                    self.problem = None
+                    done.set()
+                    return
+                except Exception as error:  # the server's errors are of any kind; nothing is lost
+                    self.problem = readable_problem(error)
+                if pause is not None:
+                    time.sleep(pause)
 
         closer = threading.Thread(target=close, name="mlflow-close", daemon=True)
         closer.start()

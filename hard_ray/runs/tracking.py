@@ -112,7 +112,7 @@ class Follower:
             metrics: numbers that the run has in the end.
             table: the name of an artifact with `columns` and `data` that is listed among MLflow's tables.
         """
-        if not self._can_start:
+        if not self.folder.config.is_file():
             return
         tags = {} if description is None else {"mlflow.note.content": description}
         if table is not None:

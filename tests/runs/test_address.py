@@ -273,6 +273,22 @@ def test_names_of_experiments_are_names_and_never_paths(made: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["what?", "100%41"])
+def test_a_folder_that_an_address_cannot_hold_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(TrackingError, match=r"has \? or % in its name.+choose another folder"):
+        check_address(config(), tmp_path / name, create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a#b", "100%", "it's", "naïve 名", "a;b&c=d:e"])
+def test_other_folders_are_taken_as_they_are_called(made: Path, tmp_path: Path, name: str):
+    (tmp_path / name).mkdir()
+    shutil.copy(made, tmp_path / name / "mlflow.db")
+    check_address(config(experiment="new"), tmp_path / name, create=True)
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["mlartifacts", "mlflow.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("name", ["", "  ", "x" * 251, "two\nlines"])
 def test_a_name_that_mlflow_cannot_keep_is_refused_by_its_key(name: str):
     with pytest.raises(ConfigError, match=r"tracking.experiment: an experiment of MLflow needs a name of 1 to 250"):

@@ -175,9 +175,9 @@ class Killed(BaseException):
 
 def kill(folder: RunFolder, number: int) -> None:
     """Send, and end at once when the answer to a request has come."""
-    from mlflow.utils import rest_utils
+    from requests import Session
 
-    real, left = rest_utils._get_http_response_with_retries, number
+    real, left = Session.request, number
 
     def killing(*args: Any, **named: Any) -> Any:
         nonlocal left
@@ -188,7 +188,7 @@ def kill(folder: RunFolder, number: int) -> None:
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rest_utils, "_get_http_response_with_retries", killing)
+        patch.setattr(Session, "request", killing)
         with pytest.raises(Killed):
             sync(folder.path, lambda _: None)
 
