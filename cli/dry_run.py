@@ -41,6 +41,7 @@ def plan_lines(
         ("optimiser", _optimiser(config)),
         ("length", length),
         *_resource_lines(config, student, teacher, role),
+        *_machine(config, student, teacher),
         ("output", room),
         *(("tried", line) for line in tried),
         ("estimated", _estimate(config, trial, updates)),
@@ -104,6 +105,19 @@ def _resource_lines(config: RunConfig, student: Network, teacher: Network, role:
         ("memory", f"{worker}; {replica}activations come on top"),
         ("checkpoints", f"about {checkpoint:,.0f} MiB each, the newest {config.checkpoints.keep} are kept"),
     ]
+
+
+def _machine(config: RunConfig, student: Network, teacher: Network) -> list[tuple[str, str]]:
+    """The memory that this machine needs with Ray's processes, and whether it has it; nothing for a cluster."""
+    from hard_ray.orchestration.cluster.address import address_of
+    from hard_ray.orchestration.cluster.hardware import usable_memory_gib
+    from hard_ray.orchestration.cluster.memory import memory_plan, shortage
+
+    if address_of(config.runtime) is not None:
+        return []
+    plan = memory_plan(config, student, teacher)
+    text = f"about {plan.total:.1f} GiB of {usable_memory_gib():.1f} before activations: {plan.text}"
+    return [("machine", shortage(plan) or text)]
 
 
 def _optimiser(config: RunConfig) -> str:

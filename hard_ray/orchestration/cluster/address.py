@@ -6,6 +6,7 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.redaction import masked, without_password
 
@@ -26,6 +27,12 @@ INSTEAD = (
     "want HOST:PORT of Ray's head, as `ray start --head` prints it (port 6379 by default), in runtime.address or "
     "RAY_ADDRESS; leave both unset to use this machine"
 )
+
+
+def address_of(runtime: RuntimeConfig) -> str | None:
+    """The address of the cluster to join; None: one is started, also where Ray's word `local` asks for it."""
+    address = runtime.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 def check_address(address: str) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
-from hard_ray.orchestration.cluster.address import check_address
+from hard_ray.orchestration.cluster.address import address_of, check_address
 from hard_ray.orchestration.cluster.demand import Demand, demand
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.cluster.places import check_places
@@ -82,12 +82,6 @@ def connected(
     quiet_ray()
     with _joined(address, runtime, namespace, trials, say) if address else _started(runtime, namespace, trials):
         yield Cluster(is_own=not address, resources=ray.cluster_resources())
-
-
-def address_of(runtime: RuntimeConfig) -> str | None:
-    """The address of the cluster to join; None: one is started, also where Ray's word `local` asks for it."""
-    address = runtime.address or os.environ.get("RAY_ADDRESS")
-    return None if address == "local" else address
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
 from hard_ray.networks.network import Network
-from hard_ray.orchestration.cluster.connection import address_of, connected
+from hard_ray.orchestration.cluster.address import address_of
+from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.memory import memory_plan, shortage
 from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime

@@ -226,9 +226,11 @@ class SearchDriver:
 
     def _write(self, status: str, *, plots: bool = False) -> dict[str, dict[str, float]]:
         self._results(status)
-        with extra("the plots", self.say):
-            return draw_plots(self.folder, self.ledger, self.search.space) if plots else {}
-        return {}
+        shares: dict[str, dict[str, float]] = {}
+        if plots:
+            with extra("the plots", self.say):
+                shares = draw_plots(self.folder, self.ledger, self.search.space)
+        return shares
 
     def changed(self, tracking: Tracking | None, trial: Trial) -> None:
         """Send a trial that started or ended to MLflow; once it has ended, write the results so far."""

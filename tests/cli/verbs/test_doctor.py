@@ -1,42 +1,97 @@
+"""`hardray doctor` tries what it judges."""
+
+from __future__ import annotations
+
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
+from hard_ray_cli.verbs import doctor as module
+from hard_ray_cli.verbs.doctor import Finding, _drawing, _folders, _memory, _output, _processor, _quota
 
-from tests.cli.commands import invoke
-from tests.support.data_folders import SIDECAR, fill_splits, put, samples, write_rows, write_tar
+from hard_ray.orchestration.cluster import cgroups, hardware
+from hard_ray.orchestration.cluster.cgroups import Limits
+from hard_ray.reports import figures
 
-
-def words(text: str) -> str:
-    """The text without the breaks of lines, which may cut a path."""
-    return "".join(text.split())
-
-
-def test_doctor_lists_a_folder_of_images(tmp_path: Path):
-    fill_splits(tmp_path, "train", "val")
-    put(tmp_path, {"train/cat/._0.png": SIDECAR})
-    done = invoke("doctor", "--data", str(tmp_path))
-    assert done.exit_code == 0, done.stderr
-    assert words(f"25 .png; 24 used split train: 12 images, folder {tmp_path}/train") in words(done.stdout)
-    assert words("1: hidden, or made by an operating system") in words(done.stdout)
-    assert "nothing is wrong" not in done.stdout
+GIB = 2**30
 
 
-@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
-def test_doctor_takes_the_kind_of_data_from_the_files_and_says_so(tmp_path: Path, kind: str):
-    if kind == "parquet":
-        write_rows(tmp_path / "train-0.parquet", 0, 20)
-    else:
-        write_tar(tmp_path / "train-0.tar", samples(0, 20))
-    done = invoke("doctor", "--data", str(tmp_path))
-    assert words(f"data.kind is taken to be {kind}, from the names of the files") in words(done.stdout)
-    assert words("train: 18 images, 1 file named 'train'") in words(done.stdout)
+def one(findings: list[Finding], what: str) -> Finding:
+    (found,) = [finding for finding in findings if finding.what == what]
+    return found
 
 
-def test_doctor_lists_the_data_of_a_configuration(tmp_path: Path):
-    write_tar(tmp_path / "data/train-0.tar", samples(0, 20, label="y"))
-    (tmp_path / "c.yaml").write_text(f"data: {{kind: webdataset, path: {tmp_path}/data, label_key: y}}")
-    assert words("train: 18 images") in words(invoke("doctor", "--data", str(tmp_path / "c.yaml")).stdout)
-    done = invoke("doctor", "--data", str(tmp_path / "data"))
-    assert done.exit_code == 1
-    assert words("20 images have no member 's0'.cls; set data.label_key") in words(done.stderr)
-    assert words("there is no such folder; set data.path") in words(invoke("doctor", "--data", "/no/where").stderr)
+def test_a_figure_is_drawn():
+    (found,) = _drawing()
+    assert found.state == "ok"
+    assert found.text.startswith("matplotlib draws one in ")
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_note(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise ValueError("Key backend: 'bogus' is not a valid value")
+
+    monkeypatch.setattr(figures, "new_figure", fail)
+    (found,) = _drawing()
+    assert found == Finding(
+        "pictures",
+        "note",
+        "matplotlib draws none (ValueError: Key backend: 'bogus' is not a valid value); runs go on without them",
+    )
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, found: Limits, *, cores: int = 8, memory_gib: float = 16.0) -> None:
+    monkeypatch.setattr(hardware, "installed_cores", lambda: cores)
+    monkeypatch.setattr(hardware, "installed_memory_gib", lambda: memory_gib)
+    for place in (hardware, cgroups):
+        monkeypatch.setattr(place, "limits", lambda: found)
+
+
+def test_the_limits_of_a_container_are_shown(monkeypatch: pytest.MonkeyPatch):
+    limited(monkeypatch, Limits(2.5, 6 * GIB))
+    assert one(list(_processor()), "processor").text.endswith("2 cores of 8: a control group allows the time of 2.5")
+    memory = one(list(_memory()), "memory")
+    assert memory.text == "6.0 GiB of 16.0, by a control group; a run on one machine takes about 4"
+    assert memory.state == "ok"
+    limited(monkeypatch, Limits(None, 2 * GIB))
+    assert one(list(_memory()), "memory").state == "wrong"
+
+
+@pytest.mark.parametrize("quota", [None, 8.0, 64.0])
+def test_a_quota_that_limits_nothing_is_not_shown(monkeypatch: pytest.MonkeyPatch, quota: float | None):
+    limited(monkeypatch, Limits(quota, None))
+    assert _quota() == ""
+
+
+def test_a_folder_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert one(list(_folders()), "current folder").state == "ok"
+    assert one(list(_output(tmp_path / "not/yet/there")), "output here").text == f"{tmp_path} is writable"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [28, 30, 122])  # no space, read-only, quota
+def test_a_folder_that_cannot_be_written_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.tempfile, "NamedTemporaryFile", fail)
+    found = one(list(_output(tmp_path)), "output here")
+    assert found.state == "wrong"
+    assert found.text == f"{tmp_path} cannot be written and locked ({os.strerror(number)})"
+
+
+def test_a_folder_without_locks_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    assert one(list(_output(tmp_path)), "output here").state == "wrong"
+
+
+def test_an_output_below_a_file_is_wrong(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    found = one(list(_output(tmp_path / "file/run")), "output")
+    assert found.state == "wrong"
+    assert "is a file" in found.text

@@ -10,7 +10,8 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.orchestration.cluster import connection as sessions
-from hard_ray.orchestration.cluster.connection import OWN_CLUSTER, _start, connected
+from hard_ray.orchestration.cluster.address import address_of
+from hard_ray.orchestration.cluster.connection import OWN_CLUSTER, OwnImports, _start, connected
 from hard_ray.orchestration.cluster.demand import demand
 from hard_ray.orchestration.cluster.resources import (
     Cluster,
@@ -72,6 +73,42 @@ def test_missing_resources_are_reported_before_anything_waits():
     assert "student workers: 8 CPU + 8 GPU; Ray Data: 1 CPU; teacher pool: 1 CPU" in text
     assert "lower runtime.num_workers" in text
     check_demand(runtime("runtime.num_workers=4"), cluster())
+
+
+def test_a_small_cluster_is_told_to_do_without_a_pool():
+    two_cores = Cluster(is_own=False, resources={"CPU": 2.0})
+    with pytest.raises(ClusterError) as caught:
+        check_demand(runtime(), two_cores)
+    assert "reserves 3 CPU (the cluster has 2)" in str(caught.value)
+    assert "set runtime.teacher.placement=colocated, which fits (2 CPU), or lower runtime.num_workers" in str(
+        caught.value
+    )
+    check_demand(runtime("runtime.teacher.placement=colocated"), two_cores)
+    with pytest.raises(ClusterError) as caught:  # where that does not fit either, it is no remedy
+        check_demand(runtime("runtime.num_workers=2"), two_cores)
+    assert "colocated" not in str(caught.value)
+    growing = runtime("runtime.teacher.min_replicas=1", "runtime.teacher.max_replicas=3")
+    with pytest.raises(ClusterError, match="placement=colocated"):
+        check_demand(growing, two_cores)
+    with pytest.raises(ClusterError, match=r"placement=colocated, which fits \(2.1 CPU\)|lower concurrency"):
+        check_demand(runtime(), two_cores, trials=1)
+
+
+def test_rays_word_for_a_new_cluster_starts_one(monkeypatch: pytest.MonkeyPatch):
+    assert address_of(RuntimeConfig(address="local")) is None
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert address_of(RuntimeConfig()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "h:6379")
+    assert address_of(RuntimeConfig()) == "h:6379"
+    assert address_of(RuntimeConfig(address="g:6379")) == "g:6379"
+
+
+def test_no_folder_of_this_program_is_put_on_the_import_path_of_workers():
+    assert OwnImports()._runtime_env_has_working_dir() is True
+    with_env = OwnImports()
+    with_env.set_runtime_env({"env_vars": {"A": "1"}})  # as a submitted job brings one
+    assert with_env._runtime_env_has_working_dir() is True
+    assert list(with_env._get_proto_job_config().py_driver_sys_path) == []
 
 
 def test_a_gpu_that_the_cluster_lacks_is_refused_before_it_is_probed():
