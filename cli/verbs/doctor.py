@@ -56,7 +56,8 @@ def doctor(
         return
     loaded = load(config, preset, overrides) if config or preset or overrides else None
     checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _drawing]
-    findings = [finding for check in (*checks, _tracking) for finding in check()]
+    findings = [finding for check in checks for finding in check()]
+    findings += list(_tracking(loaded, output))
     if output is not None:
         findings += list(_output(output))
     findings += list(_cluster(address, loaded, output))
@@ -202,26 +203,21 @@ def _drawing() -> Iterator[Finding]:
     yield Finding("pictures", "ok", f"matplotlib draws one in {time.perf_counter() - began:.1f} s")
 
 
-def _tracking() -> Iterator[Finding]:
-    from urllib.error import URLError
-    from urllib.request import urlopen
+def _tracking(config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
+    """Use MLflow's address as a run in this folder would, without making anything there."""
+    from hard_ray.config.records import TrackingConfig
+    from hard_ray.runs.tracking import TrackingError, UnreachableError, check_address, ignored_variables
 
-    from hard_ray.redaction import without_password
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        yield Finding("MLflow", "ok", "one sqlite database beside the runs (MLFLOW_TRACKING_URI is not set)")
-        return
-    host = without_password(uri)
-    if not uri.startswith(("http://", "https://")):
-        yield Finding("MLflow", "ok", f"MLFLOW_TRACKING_URI is {host}")
-        return
+    tracking = TrackingConfig() if config is None else config.tracking
+    runs = (Path("runs") if output is None else output.expanduser().absolute().parent).absolute()
+    for line in ignored_variables():
+        yield Finding("MLflow", "note", line)
     try:
-        with urlopen(f"{host.rstrip('/')}/health", timeout=5):  # noqa: S310  (the scheme was checked above)
-            yield Finding("MLflow", "ok", f"{host} answers")
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        yield Finding("MLflow", "wrong", f"{host} does not answer ({reason}); runs go on and can be sent later")
+        yield Finding("MLflow", "ok", check_address(tracking, runs))
+    except UnreachableError as error:
+        yield Finding("MLflow", "wrong", f"{error}; runs go on and can be sent later by `hardray sync`")
+    except TrackingError as error:
+        yield Finding("MLflow", "wrong", str(error))
 
 
 def _cluster(address: str | None, config: RunConfig | None, output: Path | None) -> Iterator[Finding]:
