@@ -21,7 +21,7 @@ HEAD = """# Command line
 | 0 | success; of `doctor`: nothing is wrong |
 | 1 | a failure; the message says how to fix it; of `doctor`: something is wrong |
 | 2 | the command or the configuration is wrong; nothing was started |
-| 130 | stopped by Ctrl-C or a signal; a run has written a checkpoint |
+| 130 | stopped by Ctrl-C, SIGTERM or a closed terminal; the message says whether a run has a checkpoint |
 """
 
 

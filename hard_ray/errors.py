@@ -75,6 +75,6 @@ class SubmissionError(HardrayError):
 
 
 class StoppedError(HardrayError):
-    """The user stopped the run; a checkpoint was written."""
+    """The user stopped the run; the text says whether a checkpoint was written."""
 
     exit_code = 130

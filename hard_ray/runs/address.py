@@ -116,8 +116,8 @@ def _refuse_database(uri: str, shown: str, came_from: str, *, is_default: bool) 
     # the driver of a database cuts an address at ? and decodes %41: the file would lie elsewhere
     if unquote(str(database)) != str(database) or (is_default and "?" in uri):
         raise TrackingError(
-            f"the folder of {shown} has ? or % in its name, which the address of a database cannot hold; choose another "
-            f"folder, or give another address as tracking.uri or {VARIABLE}"
+            f"the folder of {shown} has ? or % in its name, which the address of a database cannot hold; choose "
+            f"another folder, or give another address as tracking.uri or {VARIABLE}"
         )
 
 

@@ -86,7 +86,7 @@ def sessions_of_ray() -> list[int]:
 
 @contextlib.contextmanager
 def watched(sessions: Sequence[int]) -> Iterator[None]:
-    """End all processes of these sessions soon after this process, whatever ends it; see `watchdog.py`.
+    """End all processes of these sessions soon after the block or this process, whatever ends it; see `watchdog.py`.
 
     The kernel ends Ray's own processes with this one. Its workers notice that by themselves, except one that hangs or
     computes: such a process kept its memory for a quarter of an hour.
@@ -106,10 +106,10 @@ def watched(sessions: Sequence[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        watchdog.kill()  # `end_processes` has done its work
-        watchdog.wait()
         assert watchdog.stdin is not None
         watchdog.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then it ends what a raylet that was killed has left
+            watchdog.wait(timeout=1.0)
 
 
 def end_processes(processes: list[psutil.Process]) -> None:

@@ -83,11 +83,28 @@ def test_a_worker_that_hangs_ends_soon_after_a_killed_driver(end: signal.Signals
 
 
 def test_a_cluster_that_ends_takes_its_watchdog_along():
-    with watched([os.getsid(0)]):  # which it would end
+    with apart():
+        ended = forked()
+    with watched([ended.pid]):
         (watchdog,) = watchdogs(os.getpid())
+        ended.kill()
+        ended.wait()
     assert not lives(watchdog)
     with watched([]):
         assert watchdogs(os.getpid()) == []
+
+
+def test_what_a_killed_raylet_leaves_ends_after_the_cluster(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "WORKERS_END_S", 0.2)
+    command = [sys.executable, "-c", LEADER, DEAF]
+    leader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    worker = psutil.Process(int(leader.stdout.readline()))
+    with watched([leader.pid]):
+        leader.kill()
+        leader.communicate()
+        assert lives(worker)
+    psutil.wait_procs([worker], timeout=10)
+    assert not lives(worker)
 
 
 def test_handlers_that_a_library_replaces_are_put_back():
