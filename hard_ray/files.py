@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import struct
+import tempfile
 import time
 import zipfile
 import zlib
@@ -77,7 +78,15 @@ def cache_folder() -> Path:
     base = os.environ.get("HARDRAY_CACHE")
     if base:
         return Path(base).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hardray"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache").expanduser() / "hardray"
+
+
+def home_folder() -> Path:
+    """The user's home folder; for a user without one, as containers have, a folder of temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the system's list of users
+        return Path(tempfile.gettempdir()) / f"hardray-{os.getuid()}"
 
 
 @contextlib.contextmanager

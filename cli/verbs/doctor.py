@@ -150,14 +150,14 @@ def _memory() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from hard_ray.files import cache_folder
+    from hard_ray.files import cache_folder, home_folder
     from hard_ray.orchestration.cluster.hardware import free_disk_gib
 
     here = Path.cwd()
     free = free_disk_gib(here)
     yield Finding("disk", "ok" if free > 2 else "note" if free > 0.1 else "wrong", f"{free:.1f} GiB free in {here}")
     yield Finding("current folder", *_writable(here))
-    home = Path.home()
+    home = home_folder()
     state, text = _writable(home, otherwise="note")
     yield Finding("home folder", state, text if state == "ok" else f"{text}: Ray's token is kept in memory instead")
     cache = cache_folder()

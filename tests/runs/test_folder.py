@@ -1,13 +1,15 @@
 import errno
 import json
 import os
+import pwd
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from hard_ray.errors import RunFolderError
-from hard_ray.files import LEFT_AFTER_S, replacing_folder, write_json
+from hard_ray.files import LEFT_AFTER_S, cache_folder, home_folder, replacing_folder, write_json
 from hard_ray.runs.folder import RunFolder, create_run, open_run
 from hard_ray.runs.log import LogTail, MetricsLog, read_points
 
@@ -153,3 +155,13 @@ def test_a_run_whose_outcome_is_damaged_is_not_finished(tmp_path: Path, content:
     folder = RunFolder(tmp_path)
     folder.outcome.write_text(content)
     assert not folder.is_finished
+
+
+def test_a_user_without_a_home_has_a_cache_among_temporary_files(monkeypatch: pytest.MonkeyPatch):
+    for name in ("HARDRAY_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])  # as in a container with a number as its user
+    assert home_folder() == Path(tempfile.gettempdir()) / f"hardray-{os.getuid()}"
+    assert cache_folder() == home_folder() / ".cache" / "hardray"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_folder() == Path("/home/me/.cache/hardray")

@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import ray
 from ray.job_config import JobConfig
@@ -15,6 +14,7 @@ from typing_extensions import override
 
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
+from hard_ray.files import home_folder
 from hard_ray.orchestration.cluster.address import address_of, check_address
 from hard_ray.orchestration.cluster.demand import Demand, demand
 from hard_ray.orchestration.cluster.hardware import usable_cores
@@ -171,7 +171,7 @@ def _take_token_along() -> None:
 
 def _start(reserved: Demand, namespace: str) -> None:
     """Start a cluster on this machine. CPUs are tokens: a small machine offers as many as the run reserves."""
-    if "RAY_AUTH_TOKEN" not in os.environ and not os.access(Path.home(), os.W_OK):
+    if "RAY_AUTH_TOKEN" not in os.environ and not os.access(home_folder(), os.W_OK):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one to the home folder
     cores, wanted = usable_cores(), -(-reserved.total["CPU"] // 1)
     if wanted > MOST_TOKENS_PER_CORE * cores:
