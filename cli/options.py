@@ -56,10 +56,13 @@ def load(
 
 
 def listed(text: str | None, option: str) -> list[Any] | None:
-    """The parts of an option's value between commas, each as YAML reads it; None: the option was not given."""
+    """The values of an option such as `1,2,3`, as YAML reads them; None: the option was not given.
+
+    ConfigError: a value cannot be read.
+    """
     from hard_ray.config.safe_yaml import parse_yaml
 
-    return None if text is None else [parse_yaml(part, f"{option} {text}") for part in text.split(",")]
+    return None if text is None else parse_yaml(f"[{text}]", f"the option {option}")
 
 
 def shorthands(*, teacher: str | None, data: Path | None) -> list[str]:

@@ -57,7 +57,7 @@ def evaluate(
     options: dict[str, Any] = {
         **(read_suites(suite) if suite else {}),
         "split": split,
-        "images": None if images == "all" else images,
+        "images": None if images == "all" else (listed(images, "--images") or [None])[0],
         "severities": listed(severities, "--severities"),
         "attack": {name: value for name, value in attack.items() if value is not None},
         "batch_size": batch_size,
