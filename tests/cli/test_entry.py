@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from tests.cli.commands import HARDRAY
 
 HERE = "/home/me/work"
 SHADOWED = ("profile", "token", "random", "datetime", "inspect", "typing", "yaml", "rich", "typer", "json")
+
+
+@pytest.fixture(autouse=True)
+def hangup_is_heard() -> Iterator[None]:
+    """A child inherits that `nohup` has SIGHUP ignored, under which these tests may run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def cleaned(names: str = "utf-8", **variables: str) -> tuple[dict[str, str], bool]:

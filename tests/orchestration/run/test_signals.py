@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ import pytest
 from hard_ray.orchestration.run import signals as module
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.runs.folder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def hangup_is_heard() -> Iterator[None]:
+    """A child inherits that `nohup` has SIGHUP ignored, under which these tests may run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def ended(said: list[str]) -> list[str]:
