@@ -13,7 +13,7 @@ from rich.markup import escape
 from hard_ray.errors import command_line
 
 from .tables import print_table
-from .terminal import console, print_lines, print_nowhere, say
+from .terminal import console, print_lines, say
 
 if TYPE_CHECKING:
     from hard_ray.config.run import RunConfig
@@ -39,11 +39,7 @@ class ConsoleReporter:
         self._print(escape(text))
 
     def _print(self, text: str) -> None:
-        """Print a line; a terminal that was closed, or the end of a pipe, does not end the run."""
-        try:
-            self.console.print(text, highlight=False, soft_wrap=True)
-        except OSError:
-            print_nowhere()
+        print_lines([text], self.console)
 
     def watch(self, plans: Iterable[RunPlan]) -> None:
         """Print the points that the trainings have logged since the last call."""

@@ -12,11 +12,29 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typing_extensions import override
 
 from hard_ray.errors import HardrayError
 
-console = Console()
-errors = Console(stderr=True)
+
+def print_nowhere() -> None:
+    """Drop everything that is printed from now on: the terminal is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class LastingConsole(Console):
+    """A console whose closed pipe does not end the job; rich would end the process."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        print_nowhere()
+
+
+console = LastingConsole()
+errors = LastingConsole(stderr=True)
 
 
 @contextmanager
@@ -32,23 +50,21 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def print_nowhere() -> None:
-    """Drop everything that is printed from now on: the terminal is gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
 def say(text: str) -> None:
     """Print a line as it is."""
     print_lines([escape(text)])
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines with rich's markup; the terminal wraps them, so that paths can be copied."""
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+def print_lines(lines: Iterable[str], on: Console = console) -> None:
+    """Print lines with rich's markup; the terminal wraps them, so that paths can be copied.
+
+    A terminal that was closed, or a pipe that nobody reads any more, does not end a job.
+    """
+    try:
+        for line in lines:
+            on.print(line, highlight=False, soft_wrap=True)
+    except OSError:
+        print_nowhere()
 
 
 def print_pairs(rows: Iterable[tuple[str, str]]) -> None:

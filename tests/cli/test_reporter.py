@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,3 +46,34 @@ def test_a_log_that_a_resume_cut_is_read_from_its_start_and_each_evaluation_prin
         log.append(evaluated(step, 10.0 + step))
     assert printed(reporter, tmp_path) == ["2.0 %", "3.0 %", "4.0 %", "5.0 %"]
     assert printed(reporter, tmp_path) == []
+
+
+PRINTS = """
+import sys, time
+from hard_ray_cli.reporter import ConsoleReporter
+from hard_ray_cli.terminal import console, say
+reporter = ConsoleReporter(console)
+print("up", flush=True)
+sys.stdin.readline()
+for number in range(3):
+    reporter.say("a line")
+    say("another")
+open(sys.argv[1], "w").write("the job went on")
+"""
+
+
+def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path):
+    file = tmp_path / "went on"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRINTS, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "up\n"
+    process.stdout.close()  # as `hardray distill | head -1` does
+    _, errors = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert file.read_text() == "the job went on"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hard_ray_cli.verbs import doctor as module
-from hard_ray_cli.verbs.doctor import Finding, _drawing, _folders, _memory, _output, _processor, _quota
+from hard_ray_cli.verbs.doctor import Finding, _drawing, _folders, _memory, _output, _processor, _quota, _tracking
 
 from hard_ray.orchestration.cluster import cgroups, hardware
 from hard_ray.orchestration.cluster.cgroups import Limits
@@ -95,3 +95,24 @@ def test_an_output_below_a_file_is_wrong(tmp_path: Path):
     found = one(list(_output(tmp_path / "file/run")), "output")
     assert found.state == "wrong"
     assert "is a file" in found.text
+
+
+@pytest.mark.parametrize(
+    ("uri", "state", "words"),
+    [
+        (None, "ok", "mlflow.db"),
+        ("http://127.0.0.1:1", "wrong", "does not answer"),
+        ("file:///tmp/runs", "wrong", "MLflow records in folders no more"),
+        ("nonsense://x", "wrong", "MLFLOW_TRACKING_URI is nonsense://x"),
+    ],
+)
+def test_mlflows_address_is_used_as_a_run_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None, state: str, words: str
+):
+    monkeypatch.chdir(tmp_path)
+    if uri is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = one(list(_tracking(None, None)), "MLflow")
+    assert found.state == state
+    assert words in found.text
+    assert list(tmp_path.iterdir()) == []
