@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -41,25 +42,36 @@ def check_places() -> None:
         )
     if not folder.is_absolute():
         raise ClusterError(f"{name} is {folder}, and Ray wants an absolute path there; {remedy}")
-    _check_written(folder, f"{name} is {folder}", remedy)
-    if SHARED_MEMORY.is_dir():
-        _check_written(
-            SHARED_MEMORY,
-            f"{SHARED_MEMORY} is the place of Ray's object store",
-            "mount it writable, with some GiB (`docker run --shm-size=2g`, or an emptyDir with medium: Memory)",
+    if (problem := _problem(folder)) is not None:
+        raise ClusterError(f"{name} is {folder}, where nothing can be written ({problem.strerror}); {remedy}")
+    if (free := free_gib(_existing(folder))) < LEAST_GIB:
+        raise ClusterError(
+            f"{name} is {folder}, where {free:.2f} GiB are free and Ray needs {LEAST_GIB:g}; make room, or {remedy}"
+        )
+    _check_shared_memory()
+
+
+def _check_shared_memory() -> None:
+    """Refuse shared memory that cannot be written; if it is only small or full, Ray takes slower files instead."""
+    problem = _problem(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
+    if problem is not None and problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise ClusterError(
+            f"{SHARED_MEMORY} is the place of Ray's object store, and nothing can be written there "
+            f"({problem.strerror}); mount it writable, with some GiB (`docker run --shm-size=2g`, or an emptyDir with "
+            "medium: Memory)"
         )
 
 
-def _check_written(folder: Path, what: str, remedy: str) -> None:
-    """Write a little file into a folder, or below the first one that exists above it."""
-    there = folder
-    while not there.is_dir() and there != there.parent:
-        there = there.parent
+def _problem(folder: Path) -> OSError | None:
+    """The reason why no file can be written to a folder, or below the first one that exists above it."""
     try:
-        with tempfile.TemporaryFile(dir=there) as stream:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as stream:
             stream.write(b"0" * 4096)
             stream.flush()
     except OSError as error:
-        raise ClusterError(f"{what}, where nothing can be written ({error.strerror}); {remedy}") from None
-    if (free := free_gib(there)) < LEAST_GIB:
-        raise ClusterError(f"{what}, where {free:.2f} GiB are free and Ray needs {LEAST_GIB:g}; make room, or {remedy}")
+        return error
+    return None
+
+
+def _existing(folder: Path) -> Path:
+    return next((path for path in (folder, *folder.parents) if path.is_dir()), folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -48,20 +49,40 @@ def test_a_relative_folder_is_refused(monkeypatch: pytest.MonkeyPatch):
     assert "wants an absolute path" in refusal()
 
 
-@pytest.mark.parametrize("place", ["TMPDIR", "/dev/shm"])
-def test_a_folder_that_cannot_be_written_or_is_full_is_named(monkeypatch: pytest.MonkeyPatch, place: str):
+def failing(monkeypatch: pytest.MonkeyPatch, place: str, number: int) -> None:
+    """Nothing can be written to the folder of this name, for the reason of this number."""
+
     def written(dir: Path) -> object:
-        if (str(dir) == "/dev/shm") is (place == "/dev/shm"):
-            raise OSError(30, os.strerror(30))
+        if str(dir) == place:
+            raise OSError(number, os.strerror(number))
         return open(os.devnull, "wb")
 
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setattr(tempfile, "TemporaryFile", written)
-    text = refusal()
-    assert place in text
-    assert "nothing can be written (Read-only file system); " in text
-    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, number: int):
+    failing(monkeypatch, "/tmp", number)
+    assert f"TMPDIR is /tmp, where nothing can be written ({os.strerror(number)}); set TMPDIR" in refusal()
+
+
+def test_a_full_folder_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setattr(places, "free_gib", lambda path: 0.01)
-    assert "where 0.01 GiB are free and Ray needs 0.1; make room" in refusal()
+    assert "TMPDIR is /tmp, where 0.01 GiB are free and Ray needs 0.1; make room" in refusal()
+
+
+def test_shared_memory_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch):
+    failing(monkeypatch, "/dev/shm", errno.EROFS)
+    text = refusal()
+    assert "/dev/shm is the place of Ray's object store" in text
+    assert "Read-only file system" in text
+    assert "--shm-size" in text
+
+
+def test_small_or_full_shared_memory_is_left_to_ray_which_takes_slower_files(monkeypatch: pytest.MonkeyPatch):
+    failing(monkeypatch, "/dev/shm", errno.ENOSPC)
+    check_places()
