@@ -48,6 +48,7 @@ def main() -> None:
     import signal
 
     print_anything()
+    respect_quota()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has SIGHUP ignored
             signal.signal(number, _interrupt)
@@ -94,6 +95,15 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the shell closed it
             stream.reconfigure(errors="backslashreplace")
+
+
+def respect_quota() -> None:
+    """Compute with as many threads as a control group allows cores: by default there is one for each installed core."""
+    from hard_ray.orchestration.cluster.cgroups import limits
+
+    cores = limits().cores
+    if cores is not None and cores < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(cores))))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

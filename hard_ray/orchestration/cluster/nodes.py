@@ -101,7 +101,7 @@ def _sent_as_code() -> tuple[Any, Any]:
     return versions, probe
 
 
-def import_in_worker(*, patience_s: float = PATIENCE_S) -> str:
+def import_in_worker(*, patience_s: float = 3 * PATIENCE_S) -> str:
     """Import torch, timm and hardray in one of Ray's workers; return the folder of hardray there.
 
     Raises what an import raises, and GetTimeoutError if no worker starts.

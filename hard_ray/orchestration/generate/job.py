@@ -266,7 +266,8 @@ class Generation:
                 if too_many := self._bad(done).problem():
                     return too_many
         except KeyboardInterrupt:
-            return StoppedError(f"stopped; the same command continues {self.folder.path}")
+            there = f"{len(done)} of {len(self.spans)} shards are there"
+            return StoppedError(f"stopped; {there}, and the same command continues {self.folder.path}")
         return None
 
     def _report(self, progress: ProgressLine, header: ShardHeader, done: int) -> None:
