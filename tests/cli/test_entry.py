@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hard_ray_cli.entry import own_environment
+from hard_ray_cli.entry import own_environment, respect_quota
 
+from hard_ray.orchestration.cluster import cgroups
 from tests.cli.commands import HARDRAY
 
 HERE = "/home/me/work"
@@ -133,6 +134,18 @@ from hard_ray_cli.terminal import readable_errors
 main.app = readable_errors()(app)
 entry.main()
 """
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(None, None), (1.5, "1"), (0.2, "1"), (3.0, "3"), (8.0, None)])
+def test_threads_follow_a_quota_of_cores(monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: str | None):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cgroups, "limits", lambda: cgroups.Limits(quota, None))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    respect_quota()
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    respect_quota()
+    assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
