@@ -125,12 +125,12 @@ class Driver:
             runs = self.plans(train_teacher=not trained)
             write_configs(self.folder, index, runs)
             write_json(self.folder.dataset, dataset_facts(self.config.data, index))
-            tracking = self._tracking(runs)
-            if tracking:
-                tracking.start()
             pool = start_teacher_pool(self.config, teacher, namespace, self.reporter.say)
             address, shares = pool.address if pool else None, data_shares(self.config.runtime, cluster)
             plan = WorkerPlan(runs, teacher, address, shares, self.folder.stop_request)
+            tracking = self._tracking(runs)
+            if tracking:
+                tracking.start()
             problem = self.carry_out(plan, tracking, pool)
         uri = tracking_uri(self.config.tracking, self.folder) if tracking else None
         return RunResult(self.folder.path, self.config, read_json(self.folder.summary), uri, problem)
@@ -143,7 +143,7 @@ class Driver:
         try:
             follow(plan, self.config, self.index, self.folder, self.reporter)
             status = "FINISHED"
-        except StoppedError:
+        except (StoppedError, KeyboardInterrupt):
             status = "KILLED"
             raise
         finally:

@@ -129,7 +129,7 @@ class SearchDriver:
             with connected(runtime, namespace=namespace, trials=trials, say=self.say) as cluster:
                 self._search(cluster, namespace, tracking)
             status = "FINISHED"
-        except StoppedError:
+        except (StoppedError, KeyboardInterrupt):
             status = "KILLED"
             raise
         finally:

@@ -9,6 +9,11 @@ from hard_ray.config.run import asks_teacher
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import HardrayError
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.run import driver as module
+from hard_ray.orchestration.run.driver import Driver
+from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool
 from hard_ray.preparation.checks import examine
 from hard_ray.runs.folder import RunFolder
@@ -44,3 +49,21 @@ def test_a_suite_that_cannot_be_measured_is_found_before_the_start(monkeypatch: 
 def test_the_teachers_own_training_measures_no_final_suites():
     config = tiny_config("validate.suites=[clean, translate]", "validate.final=[shifts]")
     assert teacher_training(config).validation.at_the_end == ("clean", "translate")
+
+
+@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt(), "KILLED"), (HardrayError("no"), "FAILED")])
+def test_a_second_ctrl_c_closes_the_run_as_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException, status: str
+):
+    def ends(*_: object) -> None:
+        raise end
+
+    config = tiny_config()
+    driver = Driver(config, build_index(config.data), RunFolder(tmp_path), Silent())
+    closed: list[str] = []
+    monkeypatch.setattr(module, "follow", ends)
+    monkeypatch.setattr(driver, "_close", lambda tracking, runs, status: closed.append(status))
+    plan = WorkerPlan((), None, None, DataShare(1, 1), tmp_path / "stop")
+    with pytest.raises(type(end)):
+        driver.carry_out(plan)
+    assert closed == [status]
