@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import ray
 from ray.job_config import JobConfig
@@ -61,6 +61,18 @@ OWN_CLUSTER = {
 """
 
 
+NOT_FOR_WORKERS = (
+    "PYTHONWARNINGS",
+    "PYTHONOPTIMIZE",
+    "PYTHONINSPECT",
+    "PYTHONSTARTUP",
+    "PYTHONIOENCODING",
+    "MPLBACKEND",
+)
+"""Variables that a shell or a notebook sets for a program of its own, and that processes of a cluster do not inherit:
+with `PYTHONWARNINGS=error`, a deprecation in any package would end a worker."""
+
+
 @contextlib.contextmanager
 def connected(
     runtime: RuntimeConfig, *, namespace: str, trials: int | None = None, say: Callable[[str], None] = logger.info
@@ -102,7 +114,7 @@ def _started(runtime: RuntimeConfig, namespace: str, trials: int | None) -> Iter
     """A cluster whose processes this one's signals do not reach, and that ends with this one, whatever ends it."""
     with _defaults(OWN_CLUSTER), contextlib.ExitStack() as stack:
         try:
-            with apart(), handlers_kept():
+            with apart(), handlers_kept(), _without(NOT_FOR_WORKERS):
                 _start(demand(runtime, trials=trials), namespace)
             stack.enter_context(watched(sessions_of_ray()))
             yield
@@ -135,6 +147,16 @@ def _defaults(environment: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _without(names: Iterable[str]) -> Iterator[None]:
+    """Unset variables for as long as the block lasts."""
+    removed = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
 
 
 def _join(address: str, namespace: str) -> None:

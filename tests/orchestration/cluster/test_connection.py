@@ -218,6 +218,24 @@ def test_settings_of_a_local_cluster_do_not_stay(monkeypatch: pytest.MonkeyPatch
     assert first not in os.environ
 
 
+def test_workers_inherit_no_settings_of_this_program(monkeypatch: pytest.MonkeyPatch):
+    """As in a notebook, which calls the library and has a backend of its own."""
+    seen: list[dict[str, str]] = []
+    monkeypatch.setenv("MPLBACKEND", "module://a_notebook")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.delenv("PYTHONINSPECT", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sessions, "_start", lambda *_: seen.append(dict(os.environ)))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with connected(RuntimeConfig(), namespace="x"):
+        assert os.environ["MPLBACKEND"] == "module://a_notebook"  # this program's own stays
+        assert os.environ["PYTHONWARNINGS"] == "error"
+        assert "PYTHONINSPECT" not in os.environ
+    assert not {"MPLBACKEND", "PYTHONWARNINGS"} & seen[0].keys()
+
+
 def test_a_worker_that_hangs_when_its_cluster_is_gone_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script = tmp_path / "raylet"
     script.write_text("#!/bin/sh\nsleep 600 &\necho $!\nwait\n")
