@@ -52,9 +52,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has SIGHUP ignored
             signal.signal(number, _interrupt)
-    from .main import app
+    try:
+        from .main import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # before a verb began, which says it in its own words
+        sys.exit(130)
 
 
 def own_environment(variables: Mapping[str, str], here: str, names: str, printed: str) -> tuple[dict[str, str], bool]:

@@ -131,7 +131,7 @@ def app():
     print("up", flush=True)
     time.sleep(60)
 from hard_ray_cli.terminal import readable_errors
-main.app = readable_errors()(app)
+main.app = app if "early" in sys.argv else readable_errors()(app)
 entry.main()
 """
 
@@ -157,6 +157,15 @@ def test_a_signal_ends_any_command_like_ctrl_c(number: signal.Signals):
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert "stopped" in out
+
+
+def test_a_signal_before_a_verb_begins_is_no_traceback():
+    command = [sys.executable, "-c", STOPPED, "early"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
 
 
 def test_nohup_is_respected():
