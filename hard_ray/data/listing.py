@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -151,8 +151,10 @@ def tally_files_in(folder: str, tally: Tally, reason: str) -> None:
 
 def tally_below(folder: str, tally: Tally, reason: str) -> None:
     """Enter all files below a folder as left out: images for `reason`, others as what they are."""
+    known = Counter(tally.by_content)  # of images that are used
     for listed in list_images(folder, tally):
         tally.leave_out(reason, listed.path)
+    tally.by_content = known
 
 
 def tally_hidden(entry: os.DirEntry[str], tally: Tally) -> None:

@@ -119,16 +119,18 @@ def test_unlabelled_validation_images_can_be_left_out(tmp_path: Path):
 def test_splits_of_more_images_and_folders_without_images_are_left_out(tmp_path: Path):
     fill_splits(tmp_path, "train", "val")
     fill(tmp_path, "unlabeled")
+    put(tmp_path, {"unlabeled/x.jfif": image(form="JPEG")})
     put(tmp_path, {"annotations/a.xml": b"<x/>", "README.md": b"hello", "train/loose.png": image()})
     index = folder_index(tmp_path)
     assert sizes(index) == {"train": 12, "val": 12}
     left_out = {reason: entry.count for reason, entry in index.account.files.left_out.items()}
     assert left_out == {
         NO_IMAGE: 2,
-        "the split 'unlabeled': it is neither train, val nor test": 6,
+        "the split 'unlabeled': it is neither train, val nor test": 7,
         "in no class folder": 1,
     }
     assert index.account.files.adds_up
+    assert not index.account.files.by_content
 
 
 def test_a_folder_beside_the_splits_is_left_out_once_all_splits_are_named(tmp_path: Path):
