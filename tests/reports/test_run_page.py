@@ -221,3 +221,10 @@ def test_neither_needs_torch_ray_or_mlflow(run: RunFolder):
         "print([m for m in ('torch', 'ray', 'mlflow', 'timm') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_summary_holds_the_account_of_the_data(run: RunFolder):
+    data = read_json(run.summary)["data"]
+    assert data["splits"]["test"] == {"images": 300, "from": "split off from all images by data.split_seed 0"}
+    assert data["classes"]["count"] == 10
+    assert data["notes"] == []
