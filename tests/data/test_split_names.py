@@ -45,6 +45,8 @@ def splits_of(paths: list[str], **settings: str) -> dict[str, list[str]]:
         ("test-bed/train-0.tar", "test-bed/val-0.tar", "val"),
         ("partial-train/0.parquet", "partial-test/0.parquet", "test"),
         ("train.tar", "held-out.tar", "test"),
+        ("train_test_split/train-0.tar", "train_test_split/test-0.tar", "test"),
+        ("data_train_val_test/train/0.tar", "data_train_val_test/val/0.tar", "val"),
         ("shard-train-0-rank1.tar", "shard-val-0-rank1.tar", "val"),
     ],
 )
@@ -71,6 +73,7 @@ def test_words_that_only_begin_or_end_like_a_split_say_none(name: str):
     ("paths", "words"),
     [
         (["train/val-0.tar", "train/train-0.tar"], "more than one: 'train/val-0'"),
+        (["train_test/0.tar", "train_test/1.tar"], "more than one: 'train_test/0', 'train_test/1'"),
         (["train_00.tar", "training-00.tar"], "2 names say a training split, 'train', 'training'"),
         (["train-0.tar", "dev-0.tar", "eval-0.tar"], "2 names say a val split, 'dev', 'eval'; set data.val_split"),
         (["train-0.tar", "test_a-0.tar", "test_b-0.tar"], "'test_a', 'test_b'; set data.test_split"),

@@ -80,7 +80,7 @@ def _context(parts: Sequence[str]) -> list[str]:
 
 def _kinds(paths: Sequence[tuple[str, ...]], where: str, *, may_disagree: bool) -> list[SplitName | None]:
     """The split that each path says, without the words that all share where some say two."""
-    said = [set().union(*(kinds_in(part) for part in parts)) for parts in paths]
+    said = [_words_for(parts) for parts in paths]
     if any(len(kinds) > 1 for kinds in said):
         shared = set.intersection(*said)
         unlike = [kinds - shared for kinds in said]
@@ -93,9 +93,17 @@ def _kinds(paths: Sequence[tuple[str, ...]], where: str, *, may_disagree: bool) 
     return [next(iter(kinds)) if len(kinds) == 1 else None for kinds in said]
 
 
+def _words_for(parts: tuple[str, ...]) -> set[SplitName]:
+    """The splits that the parts of a path say; a folder that says several, as `train_test_split/`, is none of them."""
+    said = [kinds_in(part) for part in parts]
+    single = set().union(*(kinds for kinds in said[:-1] if len(kinds) == 1), said[-1])
+    return single or set().union(*said)
+
+
 def _said(parts: tuple[str, ...], kind: SplitName | None) -> tuple[str, str]:
     """The folders above the part that says the split, and the name that it says."""
-    place = next((place for place, part in enumerate(parts) if kind in kinds_in(part)), None)
+    saying = [place for place, part in enumerate(parts) if kind in kinds_in(part)]
+    place = next((place for place in saying if len(kinds_in(parts[place])) == 1), next(iter(saying), None))
     if place is None:
         return "", _plain_name(parts)
     return "/".join(_context(parts[:place])), cleaned(parts[place])
