@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed
 
@@ -92,6 +92,15 @@ class _Files(_Images):
     crop: Literal["none", "padded", "resized"] = "resized"
     hflip: Fraction = 0.5
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
+
+    @field_validator("train_split", "val_split", "test_split", mode="before")
+    @classmethod
+    def _names_or_false(cls, value: Any, info: ValidationInfo) -> Any:
+        is_train = info.field_name == "train_split"
+        if value is False or isinstance(value, str) or (value is None and not is_train):
+            return value
+        otherwise = "false for one pool" if is_train else "false for none, or null for the one whose name says so"
+        raise ValueError(f"got {value!r}; want the name of a split, in quotes if it is a number, or {otherwise}")
 
 
 class ImageFolderData(_Files):

@@ -5,7 +5,7 @@ import pytest
 from hard_ray.config.loader import load_config
 from hard_ray.data.sources.shard_names import name_shards
 from hard_ray.data.split_names import choose_splits, cleaned, kinds_in, whole_kind
-from hard_ray.errors import DataError
+from hard_ray.errors import ConfigError, DataError
 from tests.support.data_folders import samples, sizes, tar_index, write_tar
 
 
@@ -140,3 +140,12 @@ def test_a_pool_whose_images_all_name_splits_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="every image's name says train or val.*data.train_split=false"):
         tar_index(tmp_path)
     assert len(tar_index(tmp_path, "data.train_split=false").labels) == 40
+
+
+@pytest.mark.parametrize(("key", "value"), [("val_split", "true"), ("test_split", "3"), ("train_split", "null")])
+def test_a_split_is_a_name_or_false(key: str, value: str):
+    with pytest.raises(
+        ConfigError, match=rf"data.{key}: .*want the name of a split, in quotes if it is a number, or fal"
+    ) as found:
+        load_config(overrides=["data.kind=parquet", "data.path=/x", f"data.{key}={value}"])
+    assert len(found.value.problems) == 1
