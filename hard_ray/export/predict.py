@@ -91,7 +91,7 @@ def _view(saved: SavedModel, path: Path) -> NDArray[np.uint8] | str:
             raise picture
         return saved.view(decode(picture, in_chans=saved.images.in_chans))
     except (UnreadableImageError, OSError) as error:
-        return getattr(error, "strerror", None) or str(error).partition(" <_io.")[0]  # Pillow appends the stream's repr
+        return getattr(error, "strerror", None) or str(error)
 
 
 def _most_probable(saved: SavedModel, row: Tensor, count: int) -> tuple[Guess, ...]:

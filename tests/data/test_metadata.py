@@ -169,6 +169,11 @@ def test_damaged_segments_of_a_jpeg_file_cost_neither_picture_nor_orientation(ma
     np.testing.assert_array_equal(grey(with_segment(in_jpeg(exif(turn(8))), marker, content)), np.rot90(PIXELS))
 
 
+def test_words_in_place_of_a_resolution_cost_no_tiff_file():
+    picture = tiff(GREY.tobytes(), [8], (0x0112, 3, 6), (0x0128, 3, 3), (0x011A, 2, 7))
+    np.testing.assert_array_equal(grey(picture), np.rot90(GREY, -1))
+
+
 @pytest.mark.parametrize(
     "entry",
     [(0x8769, 4, 60_000), (0x8825, 4, 8), (0x8769, 2, 60_000), (0x011A, 5, 60_000), (0x010E, 2, 0), (0x02BC, 1, 7)],

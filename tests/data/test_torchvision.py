@@ -210,6 +210,8 @@ def test_rows_of_a_pool_are_in_the_order_of_their_paths(tmp_path: Path):
     [
         ("Flower102", r"no such class; did you mean Flowers102"),
         ("utils", "no such class"),
+        ("VisionDataset", r"has no length \(NotImplementedError.*; name a data set for classification"),
+        ("CocoDetection", r"missing 1 required .*'annFile'; set it in data\.arguments"),
         (
             "Food101",
             r"Food101 in .*: RuntimeError: Dataset not found.*set data\.path to the folder .* or data\.download",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hard_ray.data.account import Account
-from hard_ray.errors import DataError
+from hard_ray.errors import DataError, readable
 
 _LISTS = ("targets", "labels", "_labels", "y")
 """Attributes with a label for each row."""
@@ -22,7 +22,11 @@ def labels_of(data: Any, *, where: str, account: Account) -> list[int | None]:
     A list that the class keeps is taken if it says of the first row what the data set itself says; otherwise every row
     is read, which is noted. Raises DataError if the labels are no class numbers, as those of a detection data set.
     """
-    if not len(data):
+    try:
+        count = len(data)
+    except Exception as error:  # of a class that only others are made from
+        raise DataError(f"{where}: has no length ({readable(error)}); name a data set for classification") from None
+    if not count:
         return []
     first: int | None = None
     try:
@@ -32,12 +36,12 @@ def labels_of(data: Any, *, where: str, account: Account) -> list[int | None]:
     if problem is None:
         first = _checked(item, where)
     for labels in _kept(data):
-        if len(labels) == len(data) and (problem is not None or labels[0] == first):
+        if len(labels) == count and (problem is not None or labels[0] == first):
             return labels
     if problem is not None:
         raise DataError(f"{where}: its labels are only known with its images, and the first cannot be read: {problem}")
     account.notes.append(f"{where}: its labels were read with its images, one by one; data.kind=parquet starts faster")
-    return [_checked(data[row], where) for row in range(len(data))]
+    return [_checked(data[row], where) for row in range(count)]
 
 
 def _kept(data: Any) -> Iterator[list[int | None]]:
