@@ -30,8 +30,8 @@ def _frames(image: Image.Image) -> str:
 def _transparency(image: Image.Image) -> str:
     if not image.has_transparency_data or image.mode not in ("P", "PA", "LA", "RGBA"):
         return ""
-    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return "have transparent parts, of which the colours beneath are used" if lowest < 255 else ""
+    opacity = np.asarray(image.convert("RGBA").getchannel("A"))
+    return "have transparent parts, of which the colours beneath are used" if opacity.min() < 255 else ""
 
 
 def _depth(image: Image.Image) -> str:
