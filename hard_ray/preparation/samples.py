@@ -55,7 +55,8 @@ def try_images(config: DataConfig, index: ImageIndex) -> list[str]:
 def _spread(rows: Rows) -> Rows:
     """At most SAMPLE rows, evenly spread from the first to the last."""
     places = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(int)
-    return rows[places]
+    spread: Rows = rows[places]
+    return spread
 
 
 def _unreadable(config: DataConfig, index: ImageIndex, rows: Rows) -> Unreadable:
