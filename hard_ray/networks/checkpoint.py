@@ -1,16 +1,13 @@
 """Read the weights in a file, whatever a training script put around them; nothing in a file is ever run.
 
-Torch files are read by torch's own reader of weights, which makes tensors, tables and numbers alone. Objects of other
-types that scripts keep beside the weights, such as `argparse.Namespace` and NumPy's numbers, become a `Stand`, which
-has no behaviour: the objects themselves are never made.
+Torch files are read by torch's own reader of weights, which makes tensors, tables and numbers alone.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from torch import Tensor
 
 from hard_ray.errors import ModelError
 from hard_ray.networks.file_kinds import AGAIN, SAVE, WANTED, FileKind, file_kind, no_weights, path_problem
+from hard_ray.networks.stands import STANDS, Stand
 
 AVERAGES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict", "params_ema")
 """Keys of moving averages of the weights; they come first, because they are evaluated."""
@@ -43,61 +41,6 @@ class Checkpoint:
     """What was chosen and what was left out, a sentence each."""
     architecture: str | None = None
     """The model's name as the training script noted it."""
-
-
-class Stand:
-    """Stands for an object of a type that is not needed; keeps its state if that is a table."""
-
-    def __new__(cls, *_: Any) -> Stand:
-        """Whatever the object would be made of is ignored."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        self.state: dict[Any, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = dict(state) if isinstance(state, Mapping) else {}
-
-
-def _table(*_: Any) -> OrderedDict[Any, Any]:
-    """Stands for a dictionary of another type; its entries are put in afterwards."""
-    return OrderedDict()
-
-
-_OBJECTS = (
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "datetime.datetime",
-    "datetime.timedelta",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")),
-    "numpy.ndarray",
-    "numpy.dtype",
-    *(f"pathlib{local}.{kind}" for local in ("", "._local") for kind in ("PosixPath", "PurePosixPath", "WindowsPath")),
-    *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig", "base.ContainerMetadata")),
-    *(f"omegaconf.base.{name}" for name in ("Metadata", "Node")),
-    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Integer", "Float", "String", "Boolean", "Path", "Bytes")),
-    "typing.Any",
-    *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str", "bool", "slice", "range")),
-)
-"""Objects that training scripts keep beside the weights."""
-_TABLES = (
-    *(f"{home}.AttributeDict" for home in ("lightning_fabric.utilities.data", "lightning.fabric.utilities.data")),
-    *(
-        f"{home}.AttributeDict"
-        for home in ("pytorch_lightning.utilities.parsing", "lightning.pytorch.utilities.parsing")
-    ),
-    "easydict.EasyDict",
-    "addict.addict.Dict",
-    "yacs.config.CfgNode",
-    "fvcore.common.config.CfgNode",
-)
-"""Dictionaries of other types."""
-
-_STANDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    *((Stand, name) for name in _OBJECTS),
-    *((OrderedDict, name) for name in _TABLES),
-    (_table, "collections.defaultdict"),
-]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -123,7 +66,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _torch_content(path: Path) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(_STANDS), path.open("rb") as stream:
+    with warnings.catch_warnings(), torch.serialization.safe_globals(STANDS), path.open("rb") as stream:
         warnings.simplefilter("ignore")
         return torch.load(stream, map_location="cpu", weights_only=True)  # by a path, torch would go by the suffix
 
@@ -152,7 +95,7 @@ def _reason(path: Path, error: BaseException) -> FileKind:
 def _foreign_types(path: Path, text: str) -> list[str]:
     """The types in a torch file that are neither tensors nor known to be harmless; names alone, nothing is made."""
     try:
-        with torch.serialization.safe_globals(_STANDS):
+        with torch.serialization.safe_globals(STANDS):
             found = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except Exception:  # the older format, or a damaged file
         found = []

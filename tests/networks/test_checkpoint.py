@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import decimal
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ import pickle
 import sys
 import tarfile
 import types
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from hard_ray.errors import ModelError
-from hard_ray.networks.checkpoint import Stand, read_checkpoint
+from hard_ray.networks.checkpoint import read_checkpoint
+from hard_ray.networks.stands import Stand
 from tests.support.helpers import Trap
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
@@ -65,9 +68,33 @@ def lightning(monkeypatch: pytest.MonkeyPatch) -> type:
         {"best_model_path": Path("a/b"), "when": datetime.datetime(2024, 1, 1), "took": datetime.timedelta(1)},
         {"logs": collections.defaultdict(list, {"loss": [1.0, 2.0]}), "counts": collections.Counter("aab")},
         {"cfg": types.SimpleNamespace(lr=1), "shape": torch.Size([2]), "steps": range(3), "names": {"a", "b"}},
+        {
+            "torch": torch.__version__,
+            "id": uuid.UUID(int=3),
+            "price": decimal.Decimal("0.1"),
+            "day": datetime.date.today(),
+        },
+        {
+            "args": argparse.Namespace(),
+            "dtype": np.float32,
+            "kinds": frozenset("ab"),
+            "last": collections.deque([1.0, 2.0], maxlen=9),
+        },
+        {"state": np.random.RandomState(0), "generator": np.random.default_rng(0), "lines": collections.deque("ab")},
         {"optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}},
     ],
-    ids=["namespace", "numpy numbers", "arrays", "paths and dates", "tables", "others", "optimizer"],
+    ids=[
+        "namespace",
+        "numpy numbers",
+        "arrays",
+        "paths and dates",
+        "tables",
+        "others",
+        "versions",
+        "types",
+        "generators",
+        "optimizer",
+    ],
 )
 def test_what_scripts_keep_beside_the_weights_is_passed_over(beside: dict, zipped: bool, tmp_path: Path):
     path = tmp_path / "w.pth.tar"
