@@ -40,6 +40,7 @@ class Remedies:
     img_size: str = "--img-size "
     in_chans: str = "another --model than one for "
     head: str = "leave --classes out, or name as many as the file has outputs"
+    no_head: str = "name weights with one, or give the file to `hardray train-teacher` as teacher.checkpoint"
     rename: str = "--rename"
     listed: int = 12
     """Most keys of one kind that a message lists."""
@@ -47,8 +48,11 @@ class Remedies:
     @classmethod
     def of(cls, role: str) -> Remedies:
         """The configuration's keys for a network of this role."""
-        head = {
+        new = {
             "student": "student.new_head=true gives it a new one",
+            "teacher": "`hardray train-teacher` trains a new one",
+        }
+        head = new | {
             "teacher": (
                 "`hardray train-teacher` fine-tunes it with a new one, or teacher.class_map names all outputs of "
                 "the file, one a line"
@@ -59,6 +63,7 @@ class Remedies:
             img_size=f"{role}.img_size=",
             in_chans="data.in_chans=",
             head=head.get(role, "name weights for as many classes"),
+            no_head=new.get(role, "name weights with one"),
             rename="`hardray import-teacher` with --rename",
             listed=3,
         )
@@ -164,7 +169,7 @@ def _of_names(misfit: Misfit, model: nn.Module, remedies: Remedies) -> str:
         return f"{remedies.rename} '^{re.escape(prefix)}=' removes the prefix of every key"
     head = settings(model, "classifier")
     if not misfit.unexpected and all(key.rpartition(".")[0] in head for key in misfit.missing):
-        return f"the file has no class head: {remedies.head}"
+        return f"the file has no class head: {remedies.no_head}"
     if misfit.missing and misfit.unexpected:
         return (
             f"the file is of another architecture, {remedies.model}ANOTHER, or has other names for the same layers: "

@@ -117,6 +117,8 @@ def _image_spec(config: NetworkConfig, weights: Weights, names: tuple[str, ...] 
         raise ModelError(
             f"--classes names {len(names)} classes, the checkpoint has {outputs} outputs; one line for each"
         )
+    if not outputs and getattr(known, "classifier", None):
+        outputs = known.num_classes  # type: ignore[union-attr]  # the comparison of the keys then says that it is missing
     if not outputs:
         raise ModelError(
             f"the checkpoint does not show the number of classes: of its {len(weights)} keys, such as "

@@ -190,6 +190,16 @@ def test_a_folder_that_is_there_is_kept(weights: dict, tmp_path: Path):
         import_teacher(saved(weights, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
 
 
+def test_weights_of_something_else_and_weights_without_a_head_are_listed(weights: dict, tmp_path: Path):
+    with pytest.raises(ModelError, match=r"keys missing: conv1.weight, (.|\n)*1 key unexpected: w\n.*--model ANOTHER"):
+        import_teacher(saved({"w": torch.zeros(1)}, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
+    trunk = {key: value for key, value in weights.items() if not key.startswith("linear.")}
+    with pytest.raises(
+        ModelError, match=r"keys missing: linear.weight, linear.bias\n.*the file has no class head: name"
+    ):
+        import_teacher(saved(trunk, tmp_path / "w.pth"), tmp_path / "t", model=MODEL)
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(3)])
 def test_a_file_without_weights_is_a_message(content: object, tmp_path: Path):
     with pytest.raises(ModelError, match="no state dict|is not a tensor"):
