@@ -25,6 +25,8 @@ AVERAGES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_s
 """Keys of moving averages of the weights; they come first, because they are evaluated."""
 WRAPPERS = (*AVERAGES, "state_dict", "model_state_dict", "model", "params")
 """Keys under which training scripts keep the weights."""
+INNER = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of names that torch.compile, FSDP and activation checkpointing add, at any level."""
 NAMED = 3
 """Most names that a message lists."""
 
@@ -62,7 +64,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     found = _unwrapped(path, content, notes)
     weights = _tensors(path, found, notes)
     _check_values(path, weights)
-    return Checkpoint(path, clean_state_dict(weights), tuple(notes), _architecture(content))
+    return Checkpoint(path, clean_state_dict(_unwrapped_names(weights)), tuple(notes), _architecture(content))
 
 
 def _torch_content(path: Path) -> Any:
@@ -183,6 +185,11 @@ def _tensors(path: Path, found: Mapping[Any, Any], notes: list[str]) -> Weights:
     if strangers:
         notes.append(f"left out as no tensors: {_counted(strangers, 'entry', 'entries')}")
     return weights
+
+
+def _unwrapped_names(weights: Weights) -> Weights:
+    """The weights under names without the parts that wrappers around inner modules add."""
+    return {".".join(part for part in key.split(".") if part not in INNER): value for key, value in weights.items()}
 
 
 def _counted(names: list[str], one: str, many: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -82,11 +83,18 @@ def _foreign_folder(names: set[str]) -> FileKind | None:
     return None
 
 
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.")
+"""The end of the name of a file that holds a part of a model's weights."""
 JOIN = "load all parts into the model, and save model.state_dict()"
 
 
 def file_kind(path: Path) -> FileKind:
     """Look at a file's name and content; raises OSError if it cannot be read."""
+    part = _PART.search(path.name)
+    if part is not None and int(part[2]) > 1:
+        return no_weights(
+            f"it is part {int(part[1])} of {int(part[2])} of the weights", f"join them in one file: {JOIN}"
+        )
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(HEAD)

@@ -10,6 +10,8 @@ from hard_ray.errors import ModelError
 from hard_ray.files import read_json
 from hard_ray.networks.file_kinds import SUFFIXES, file_kind, folder_kind
 
+PREFERRED = ("model.safetensors", "pytorch_model.bin")
+"""The files that timm reads where they are there, in this order; otherwise it takes another file of weights."""
 _WANTED = "want a folder in timm's layout: config.json with `architecture`, and model.safetensors"
 
 
@@ -25,7 +27,8 @@ def check_timm_folder(folder: Path, where: str) -> None:
     files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
     if not files:
         raise ModelError(f"{where} {folder}: holds no weights; {_WANTED}; put the weights beside config.json")
-    for path in files:
+    preferred = [path for path in files if path.name in PREFERRED]
+    for path in preferred[:1] or files:
         kind = file_kind(path)
         if kind.problem:
             raise ModelError(f"{where} {path}: {kind.problem}; {_WANTED}; {kind.remedy}")

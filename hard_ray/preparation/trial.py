@@ -31,7 +31,7 @@ from hard_ray.preparation.checks import BLOCKS, trains_teacher
 from hard_ray.preparation.samples import SAMPLE, try_images
 from hard_ray.ranks import Ranks
 
-IMAGES, PIXELS = 8, 2**15
+IMAGES, PIXELS = 4, 2**15
 """A tried batch has at most so many images, or as many small ones as have so many pixels together."""
 LARGE = 100e6
 """Parameters of both networks together from which a tried batch has two images, and no update is repeated."""

@@ -319,6 +319,27 @@ def test_folders_are_said_to_be_what_they_are(tmp_path: Path):
             read_checkpoint(tmp_path / name)
 
 
+def test_a_part_of_the_weights_is_said_to_be_one(tmp_path: Path):
+    path = tmp_path / "model-00002-of-00003.safetensors"
+    path.write_bytes(save(WEIGHTS))
+    with pytest.raises(ModelError, match=r"it is part 2 of 3 of the weights; want .*join them in one file"):
+        read_checkpoint(path)
+    whole = tmp_path / "model-00001-of-00001.safetensors"
+    path.rename(whole)
+    assert_read(whole)
+
+
+def test_names_that_wrappers_of_inner_modules_add_are_taken_off(tmp_path: Path):
+    torch.save(
+        {
+            "_orig_mod.conv._fsdp_wrapped_module.weight": WEIGHTS["conv.weight"],
+            "module.conv._checkpoint_wrapped_module._orig_mod.bias": WEIGHTS["conv.bias"],
+        },
+        tmp_path / "w.pth",
+    )
+    assert_read(tmp_path / "w.pth")
+
+
 def test_paths_without_a_file_are_messages(tmp_path: Path):
     with pytest.raises(ModelError, match=r"there is no such file.*look at the path"):
         read_checkpoint(tmp_path / "w.pth")
