@@ -178,8 +178,6 @@ def result_lines(result: SearchResult) -> list[str]:
     lines.append(f"search   {escape(str(folder))}")
     lines.append(f"best     {escape(command_line('distill', '-c', folder / 'best.yaml'))}")
     if result.tracking_problem is not None:
-        problem, shown = escape(result.tracking_problem), escape(str(folder))
-        lines.append(
-            f"[yellow]MLflow lacks a part of the search ({problem}); send it with: hardray sync {shown}[/yellow]"
-        )
+        problem, command = escape(result.tracking_problem), escape(command_line("sync", folder))
+        lines.append(f"[yellow]MLflow lacks a part of the search ({problem}); send it with: {command}[/yellow]")
     return lines
