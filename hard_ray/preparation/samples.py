@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from hard_ray.config.data import DataConfig
 from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.data.remarks import remarks
 from hard_ray.data.views import UnreadableImageError, decode, eval_view
 from hard_ray.errors import DataError
 from hard_ray.runs.bad_images import BadImages
@@ -24,16 +26,19 @@ class Unreadable:
     tried: int
     reason: str
     """Why the first of them cannot."""
+    remarks: Counter[str]
+    """What is not used of the others."""
 
 
 def try_images(config: DataConfig, index: ImageIndex) -> list[str]:
-    """Decode the first, the last and some images between of each split; return a sentence for each that has bad ones.
+    """Decode the first, the last and some images between of each split; return sentences about what is not used.
 
     Raises DataError if half of a split's sample cannot be decoded, or more than `data.max_bad_fraction` allows.
     """
     notes, budget = [], BadImages.allowed_by(config, len(index.labels))
     for split, rows in index.splits.items():
         found = _unreadable(config, index, _spread(rows))
+        notes += [f"{n} of {found.tried} tried images of the {split} split {what}" for what, n in found.remarks.items()]
         if not found.names:
             continue
         said = (
@@ -49,17 +54,18 @@ def try_images(config: DataConfig, index: ImageIndex) -> list[str]:
 
 def _spread(rows: Rows) -> Rows:
     """At most SAMPLE rows, evenly spread from the first to the last."""
-    places = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(np.int64)
-    chosen: Rows = rows[places]
-    return chosen
+    places = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(int)
+    spread: Rows = rows[places]
+    return spread
 
 
 def _unreadable(config: DataConfig, index: ImageIndex, rows: Rows) -> Unreadable:
-    names, reason = [], ""
+    names, reason, seen = [], "", Counter[str]()
     for row, picture in zip(rows.tolist(), index.reader.read(rows.tolist()), strict=True):
         try:
             eval_view(decode(picture, in_chans=config.in_chans), config)
+            seen.update(remarks(picture))
         except UnreadableImageError as error:
             names.append(index.reader.name(row))
             reason = reason or str(error)
-    return Unreadable(names, len(rows), reason)
+    return Unreadable(names, len(rows), reason, seen)
