@@ -254,8 +254,8 @@ def import_teacher(
     *,
     model: str,
     classes: str | Path | None = None,
-    mean: Sequence[float | str] | None = None,
-    std: Sequence[float | str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     img_size: int | None = None,
     renames: Sequence[str] = (),
 ) -> ImportedTeacher:

@@ -45,7 +45,6 @@ def tune(
     from hard_ray import api
     from hard_ray.config.run import without_extras
     from hard_ray.config.space import load_space, space_names
-    from hard_ray.runs.search_folder import SearchFolder
 
     if resume is not None and (output or dry_run or continues or (space is None and (overrides or teacher or data))):
         raise usage_error(
@@ -68,10 +67,16 @@ def tune(
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = given_output(output, continues=continues) or stamped
     print_heading("tune", folder)
-    if continues and SearchFolder(folder.expanduser()).config.is_file():
+    if continues and _holds_search(folder):
         _print_result(api.resume_tune(folder, search=search, say=say))
     else:
         _print_result(api.tune(search, folder, say=say))
+
+
+def _holds_search(folder: Path) -> bool:
+    from hard_ray.runs.search_folder import SearchFolder
+
+    return SearchFolder(folder.expanduser()).config.is_file()
 
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:
