@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -47,7 +47,7 @@ def fitted(
         table = Table(title=title if not number else None, title_justify="left", title_style="bold")
         share = (width - 1 - BORDERS * len(group)) // len(group)
         for place in group:
-            side = "left" if place == 0 or header[place] in left else "right"
+            side: JustifyMethod = "left" if place == 0 or header[place] in left else "right"
             most = share if len(group) <= 2 and 1 + sum(_widths(heads, columns, group)) > width else None
             table.add_column(escape(heads[place]), justify=side, overflow="fold", max_width=most)
         for position, row in enumerate(rows):

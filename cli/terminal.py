@@ -45,9 +45,28 @@ def readable_errors() -> Iterator[None]:
     except HardrayError as error:
         print_error(str(error))
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        problem = _full_disk(error)
+        if problem is None:
+            raise
+        print_error(problem)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         errors.print("stopped", highlight=False)
         raise typer.Exit(130) from None
+
+
+def _full_disk(error: OSError) -> str | None:
+    """The message for a disk or a quota that is full; None: the error is another one."""
+    from hard_ray.files import NO_ROOM
+
+    if error.errno not in NO_ROOM:
+        return None
+    what = f"{error.filename} cannot" if error.filename else "a file cannot"
+    return (
+        f"{what} be written: {error.strerror}; finished parts are intact: make room and give the same command again, "
+        "for a run with --resume"
+    )
 
 
 def say(text: str) -> None:

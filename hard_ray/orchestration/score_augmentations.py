@@ -29,7 +29,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import StoppedError, TeacherError
-from hard_ray.files import write_json, write_text
+from hard_ray.files import beginning, write_json, write_text
 from hard_ray.maths.t_stddev import ITERATIONS
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.connection import connected
@@ -78,7 +78,8 @@ def score_augmentations(
         if known.lacks((CLEAN, *augmentors), run.groups):
             with asking(config, run, index, say) as (pool, pipeline):
                 known.identity = check_identity(pool, known.identity)
-                write_text(folder.settings, dump_yaml(in_folder))
+                with beginning(folder.path):
+                    write_text(folder.settings, dump_yaml(in_folder))
                 Scorer(run, folder, known, pool, pipeline, say).ask(augmentors)
         else:
             say("all of it was scored before: the teacher is not asked again")

@@ -23,7 +23,7 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError, RunFolderError, StoppedError
-from hard_ray.files import is_vacant, read_json, write_json, write_text
+from hard_ray.files import beginning, is_vacant, read_json, write_json, write_text
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
@@ -93,7 +93,8 @@ def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:
     """Resolve the settings that depend on the machine, or take them from a folder that was begun with the others."""
     if not folder.training.exists():
         run = _resolve(run)
-        write_text(folder.training, dump_yaml(run))
+        with beginning(folder.path):
+            write_text(folder.training, dump_yaml(run))
         return run
     begun = read_begun(AutoencoderRun, folder.training)
     machine = ("threads", "amp_dtype", "channels_last")

@@ -29,7 +29,7 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
-from hard_ray.files import is_vacant, read_json, write_json
+from hard_ray.files import beginning, is_vacant, read_json, write_json
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
@@ -188,7 +188,8 @@ class Generation:
         """
         self.say = say
         done = self._verified()
-        write_json(self.folder.manifest, self._manifest(done, complete=False))
+        with beginning(self.folder.path):
+            write_json(self.folder.manifest, self._manifest(done, complete=False))
         if self.config.runtime.threads is not None:
             torch.set_num_threads(self.config.runtime.threads)
         if len(done) < len(self.spans):
