@@ -47,7 +47,7 @@ def changes(begun: Search, now: Search) -> Iterator[str]:
     before, after = _values(begun), _values(now)
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
-        if key == "trials" and new > old:
+        if key == "trials" and now.space.count > begun.space.count:
             continue
         if old != new:
             fewer = " (trials that were made stay)" if key == "trials" else ""

@@ -156,8 +156,10 @@ def searcher(space: SpaceConfig) -> SearchAlgorithm:
     """The algorithm that chooses settings."""
     if space.search != "optuna":
         return GrowingDraws(space.count, max_concurrent=space.concurrency, random_state=space.seed)
-    several = {} if len(space.metrics) == 1 else {"metric": list(space.metrics), "mode": list(space.modes)}
-    limited = ConcurrencyLimiter(OptunaSearch(**several, seed=space.seed), max_concurrent=space.concurrency)
+    several = len(space.metrics) > 1  # Tune sets a single one
+    metrics, modes = list[str](space.metrics), list[str](space.modes)
+    optuna = OptunaSearch(metric=metrics if several else None, mode=modes if several else None, seed=space.seed)
+    limited = ConcurrencyLimiter(optuna, max_concurrent=space.concurrency)
     return GrowingSearch(limited, space.count)
 
 
@@ -185,7 +187,7 @@ class GrowingDraws(BasicVariantGenerator):
     @override
     def set_state(self, state: dict[str, Any]) -> None:
         count = self._count
-        super().set_state(state)
+        super().set_state(state)  # type: ignore[no-untyped-call]
         self._count, more = count, count - self._total_samples
         if more > 0:
             (draws,) = self._iterators  # of the search's one experiment
