@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hard_ray.errors import readable
@@ -87,15 +88,40 @@ def mlflow_settings() -> Iterator[None]:
         _SETTINGS.leave()
 
 
+_FILES: dict[str, tuple[int, int]] = {}
+"""Device and inode of each local database that this process has used."""
+
+
 def mlflow_client(uri: str) -> MlflowClient:
     """A client of one address; a local database that was moved finds its files first. Use it in `mlflow_settings`."""
     from mlflow import MlflowClient
     from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
     database = database_of(uri)
-    if database is not None and relocate(database):
-        _artifact_repos_cache.clear()  # MLflow remembers by run where the files were
+    if database is not None:
+        _forget_removed(uri, database)
+        if relocate(database):
+            _artifact_repos_cache.clear()  # MLflow remembers by run where the files were
     return MlflowClient(tracking_uri=uri)
+
+
+def _forget_removed(uri: str, database: Path) -> None:
+    """Let MLflow open a database anew that was removed or replaced: it would go on writing to the file that is gone."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+    found = database.stat() if database.exists() else None
+    present = None if found is None else (found.st_dev, found.st_ino)
+    if uri in _FILES and _FILES[uri] != present:
+        TrackingStoreRegistry._get_store_with_resolved_uri.cache_clear()
+        _artifact_repos_cache.clear()
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+        del _FILES[uri]
+    if present is not None:
+        _FILES[uri] = present
 
 
 def within(seconds: float, call: Callable[[], Result], *, what: str) -> Result:

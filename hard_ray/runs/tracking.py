@@ -235,8 +235,7 @@ class Follower:
 
     def _start(self, client: MlflowClient) -> None:
         """Make the run, or find the one that a request made whose answer was lost."""
-        experiment = find_experiment(client, self.config.tracking.experiment, self.uri)
-        assert experiment is not None
+        experiment = self._experiment(client)
         self._remember()  # the key is known before anything can bear it
         made = client.search_runs([experiment], filter_string=f"tags.`{KEY}` = '{self.sent.key}'", max_results=1)
         if made:
@@ -246,6 +245,14 @@ class Follower:
             run = client.create_run(experiment, start_time=self._start_time(), tags=tags)
             self.sent.run_id, self.sent.tags = run.info.run_id, tags
         self._remember()
+
+    def _experiment(self, client: MlflowClient) -> str:
+        """The experiment by its name; that of the parent, where there is one: it may have been renamed meanwhile."""
+        if self.parent is not None:
+            return str(client.get_run(self.parent.run_id).info.experiment_id)
+        found = find_experiment(client, self.config.tracking.experiment, self.uri)
+        assert found is not None
+        return found
 
     def _tags(self) -> dict[str, str]:
         tags = {

@@ -77,6 +77,38 @@ def test_a_run_deleted_there_is_made_anew_also_during_training(run: RunFolder):
     assert client_of(later).get_run(later.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("way", ["removed", "replaced"])
+def test_a_database_that_is_removed_during_training_is_begun_anew(run: RunFolder, empty_database: Path, way: str):
+    made = follower(run)
+    covered(run, 1, 2)
+    made.sync()
+    first = made.run_id
+    made.sync()
+    (run.path.parent / "mlflow.db").unlink()
+    if way == "replaced":
+        shutil.copy(empty_database, run.path.parent / "mlflow.db")
+    covered(run, 3, 4)
+    made.sync()
+    assert made.run_id != first
+    assert steps_sent(made) == [1, 2, 3, 4]
+    made.close("KILLED")
+    import sqlite3
+
+    with sqlite3.connect(run.path.parent / "mlflow.db") as connection:
+        assert connection.execute("SELECT run_uuid, status FROM runs").fetchall() == [(made.run_id, "KILLED")]
+
+
+def test_an_experiment_that_is_renamed_keeps_its_runs_together(run: RunFolder):
+    parent = follower(run)
+    parent.sync()
+    client = client_of(parent)
+    number = client.get_run(parent.run_id).info.experiment_id
+    client.rename_experiment(number, "another name")
+    child = follower(folder_at(run.path / "controls" / "kd"), parent.uri, parent=parent)
+    child.sync()
+    assert client.get_run(child.run_id).info.experiment_id == number
+
+
 def test_children_follow_a_parent_that_was_made_anew(run: RunFolder):
     parent = follower(run)
     child = follower(folder_at(run.path / "controls" / "kd"), parent.uri, parent=parent)
