@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hard_ray.config.data import DataConfig
-from hard_ray.data.index import ImageIndex
 from hard_ray.redaction import without_password
 from hard_ray.runs.mlflow_names import plain_text, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
+
+    from hard_ray.config.data import DataConfig
+    from hard_ray.data.index import ImageIndex
 
 LONGEST_DIGEST = 36
 LONGEST_NAME = 200
