@@ -44,6 +44,8 @@ __all__ = [
     "tracking_uri",
 ]
 
+FOLDER = "hardray.folder"
+
 
 @dataclass(slots=True)
 class Follower:
@@ -210,21 +212,34 @@ class Follower:
         Raises:
             TrackingError: the whole experiment was deleted, and can be restored with this run.
         """
-        address = without_password(self.uri)
+        address, is_copy = without_password(self.uri), self._is_copy()
         if self.sent.address not in (None, address):
             self._look_elsewhere(client, address)
-        self.sent.address = address
-        if self.sent.run_id is None or not is_deleted(client, self.sent.run_id):
+            is_copy = False  # its database was copied too
+        old, self.sent.address = self.sent, address
+        if old.run_id is None or not (is_copy or is_deleted(client, old.run_id)):
             return False
-        old = self.sent
-        self.say(
-            f"the MLflow run {old.run_id} of {self.folder.path} was deleted there, so that a new one is made; "
-            f"`mlflow runs restore --run-id {old.run_id}` brings the old one back"
-        )
+        if is_copy:
+            self.say(f"{self.folder.path} is a copy of {old.tags[FOLDER]}; it gets an MLflow run of its own")
+        else:
+            self.say(
+                f"the MLflow run {old.run_id} of {self.folder.path} was deleted there, so that a new one is made; "
+                f"`mlflow runs restore --run-id {old.run_id}` brings the old one back"
+            )
         self.sent = Sent(address=address, elsewhere=old.elsewhere)
         self.sent.wants(old)
         self._parts = Parts(self.folder, self._remember)
         return True
+
+    def _is_copy(self) -> bool:
+        """Whether the folder that the marks were made in is still there, and another one."""
+        before = Path(self.sent.tags.get(FOLDER, self.folder.path))
+        try:
+            if before.samefile(self.folder.path):
+                return False
+        except OSError:  # it is gone, or cannot be looked into
+            return False
+        return Sent.read(RunFolder(before).tracking).key == self.sent.key
 
     def _look_elsewhere(self, client: MlflowClient, address: str) -> None:
         """Take the marks of another address, unless the run is there under the same id: then its folder was moved."""
@@ -241,7 +256,8 @@ class Follower:
         if made:
             self.sent.run_id = made[0].info.run_id
         else:
-            tags = {**origin_tags(self.verb), **self._tags(), KEY: self.sent.key}
+            origin = {name: plain_text(value) for name, value in origin_tags(self.verb).items()}
+            tags = {**origin, **self._tags(), KEY: self.sent.key}
             run = client.create_run(experiment, start_time=self._start_time(), tags=tags)
             self.sent.run_id, self.sent.tags = run.info.run_id, tags
         self._remember()
@@ -257,7 +273,7 @@ class Follower:
     def _tags(self) -> dict[str, str]:
         tags = {
             "mlflow.runName": shortened(plain_text(self.name), LONGEST_NAME),
-            "hardray.folder": plain_text(str(self.folder.path)),
+            FOLDER: plain_text(str(self.folder.path)),
         }
         if self.parent is not None and self.parent.sent.run_id is not None:
             tags["mlflow.parentRunId"] = self.parent.sent.run_id
@@ -269,8 +285,8 @@ class Follower:
 
     def _start_time(self) -> int:
         """When the run began: the time of its first point if that is past."""
-        first = next(LogTail().read(self.folder.metrics), None)
-        return int(1000 * min(time.time(), time.time() if first is None else float(first["time"])))
+        now, first = time.time(), next(LogTail().read(self.folder.metrics), {})
+        return int(1000 * min(now, float(first.get("time", now))))
 
     def _end_time(self) -> int | None:
         """When a finished training ended; None: now."""

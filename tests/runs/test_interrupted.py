@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 CONFIG = tiny_config(
     "tracking.enabled=true",
     "tracking.experiment=/Shared/birds",
-    "student.model_kwargs={widths: [24], 'a, b': 1, '../c': 2}",
+    "student.model_kwargs={widths: [24], 'a, b': 1, '../c': 2, empty: ''}",
     f"teacher.model_kwargs={{widths: [4, 8], note: {'x' * 7000}}}",
 )
 TIME = 1_700_000_000.0
@@ -140,6 +140,7 @@ def whole(proxy: FailingProxy, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_everything_is_sent(whole: tuple[dict[str, Any], int]):
     main, control = whole[0]["one"], whole[0]["kd"]
     assert main["params"]["student.model_kwargs.a_ b"] == "1"
+    assert main["params"]["student.model_kwargs.empty"] == ""
     assert main["params"]["teacher.model_kwargs.note"].endswith("(7000 characters)")
     assert len(main["params"]["teacher.model_kwargs.note"]) == 6000
     assert len(main["params"]) > 100

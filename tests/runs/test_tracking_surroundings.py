@@ -201,6 +201,23 @@ def test_a_moved_folder_of_runs_works_and_nothing_is_made_at_the_old_place(
     assert before.exists() is (way == "copied")
 
 
+def test_a_copied_run_gets_a_run_of_its_own_in_the_same_database(run: RunFolder):
+    first = follower(run)
+    covered(run, 1, 2)
+    first.sync()
+    copy = RunFolder(run.path.parent / "two")
+    shutil.copytree(run.path, copy.path)
+    covered(copy, 3)
+    lines: list[str] = []
+    other = follower(copy, say=lines.append)
+    other.sync()
+    assert other.run_id != first.run_id
+    assert "is a copy of" in lines[0]
+    assert (steps_sent(other), steps_sent(first)) == ([1, 2, 3], [1, 2])
+    other.close("KILLED")
+    assert read_json(copy.tracking)["run_id"] == other.run_id
+
+
 def test_a_folder_by_another_name_is_no_other_folder(tmp_path: Path):
     run = folder_at(tmp_path / "runs" / "one")
     first = follower(run)
