@@ -241,7 +241,7 @@ def _cluster(address: str | None, config: RunConfig | None, output: Path | None)
 
 def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) -> Finding:
     from hard_ray.orchestration.cluster.demand import amounts, demand
-    from hard_ray.orchestration.cluster.resources import check_demand
+    from hard_ray.orchestration.cluster.resources import check_demand, without_pool
 
     resources = cluster.resources
     own = ("memory", "object_store_memory")
@@ -250,15 +250,13 @@ def _room(where: str, cluster: Cluster, runtime: RuntimeConfig, *, whole: bool) 
         for name, amount in sorted(resources.items())
         if name not in own and ":" not in name and "_group_" not in name  # Ray's own, of placement groups
     )
+    try:
+        check_demand(runtime, cluster)
+    except HardrayError as error:
+        is_too_small = whole or without_pool(runtime, cluster) is None  # else a small run has a way
+        return Finding("Ray", "wrong" if is_too_small else "note", f"{where} has {shown}: {error}")
     if whole:
-        try:
-            check_demand(runtime, cluster)
-        except HardrayError as error:
-            return Finding("Ray", "wrong", f"{where}: {error}")
         return Finding("Ray", "ok", f"{where} has {shown}; the run reserves {amounts(demand(runtime).total)}")
-    needed = demand(runtime).total["CPU"]
-    if resources.get("CPU", 0.0) < needed:
-        return Finding("Ray", "wrong", f"{where} has {shown}; the smallest run needs {needed:g} CPU")
     return Finding("Ray", "ok", f"{where} starts and has {shown}")
 
 

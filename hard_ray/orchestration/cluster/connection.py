@@ -174,8 +174,9 @@ def _join(address: str, namespace: str) -> None:
     except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
         raise ClusterError(
             f"no Ray cluster answers at {shown} ({type(error).__name__}: {masked(_first_line(error))}); "
-            "start one with `ray start --head`, give its token as RAY_AUTH_TOKEN if it wants one, or leave "
-            "runtime.address and RAY_ADDRESS unset to use this machine"
+            "give the port of its head (6379 by default), not that of Ray Client (10001) or of a node, start a cluster "
+            "with `ray start --head`, give its token as RAY_AUTH_TOKEN if it wants one, or leave runtime.address and "
+            "RAY_ADDRESS unset to use this machine"
         ) from None
 
 

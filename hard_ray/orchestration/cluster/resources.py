@@ -55,12 +55,20 @@ def check_demand(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None
 
 
 def _smaller(runtime: RuntimeConfig, cluster: Cluster, trials: int | None) -> str:
-    """The remedy for a small cluster: without a pool, the student workers hold the teacher themselves."""
-    teacher = runtime.teacher.model_copy(update={"placement": "colocated", "max_replicas": None, "min_replicas": None})
-    without = demand(runtime.model_copy(update={"teacher": teacher}), trials=trials, least=True)
-    if runtime.teacher.placement != "pool" or _missing(without, cluster.resources):
+    without = without_pool(runtime, cluster, trials=trials)
+    if without is None:
         return ""
     return f"set runtime.teacher.placement=colocated, which fits ({amounts(without.total)}), or "
+
+
+def without_pool(runtime: RuntimeConfig, cluster: Cluster, *, trials: int | None = None) -> Demand | None:
+    """The demand if student workers hold the teacher themselves; None: there is no pool, or that does not fit either.
+
+    It is the remedy for a cluster that is too small for a pool.
+    """
+    teacher = runtime.teacher.model_copy(update={"placement": "colocated", "max_replicas": None, "min_replicas": None})
+    without = demand(runtime.model_copy(update={"teacher": teacher}), trials=trials, least=True)
+    return None if runtime.teacher.placement != "pool" or _missing(without, cluster.resources) else without
 
 
 def _missing(wanted: Demand, resources: Mapping[str, float]) -> str:

@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 from hard_ray_cli.verbs import doctor as module
-from hard_ray_cli.verbs.doctor import Finding, _drawing, _folders, _memory, _output, _processor, _quota, _tracking
+from hard_ray_cli.verbs.doctor import (
+    Finding,
+    _drawing,
+    _folders,
+    _memory,
+    _output,
+    _processor,
+    _quota,
+    _room,
+    _tracking,
+)
 
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.orchestration.cluster import cgroups, hardware
 from hard_ray.orchestration.cluster.cgroups import Limits
+from hard_ray.orchestration.cluster.resources import Cluster
 from hard_ray.reports import figures
 
 GIB = 2**30
@@ -116,3 +128,11 @@ def test_mlflows_address_is_used_as_a_run_would(
     assert found.state == state
     assert words in found.text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("cores", "state"), [(3, "ok"), (2, "note"), (1, "wrong")])
+def test_a_cluster_too_small_for_a_pool_is_told_how_it_can_be_used(cores: int, state: str):
+    found = _room("h:6379", Cluster(is_own=False, resources={"CPU": float(cores)}), RuntimeConfig(), whole=False)
+    assert found.state == state
+    assert f"h:6379 {'starts and ' if state == 'ok' else ''}has {cores} CPU" in found.text
+    assert ("set runtime.teacher.placement=colocated, which fits (2 CPU)" in found.text) is (state == "note")
