@@ -89,7 +89,7 @@ def test_what_a_killed_command_started_ends_within_seconds(place: Path, verb: st
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_to_the_group_of_any_command_is_kept(place: Path, verb: str, number: signal.Signals):
     output = f"{number.name}-{verb}"
     process = start(verb, *COMMANDS[verb], "--output", output, cwd=place)
