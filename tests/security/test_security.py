@@ -23,6 +23,7 @@ from hard_ray.distillation.checkpoints import STATE_FILE, CheckpointStore
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, RunFolderError
 from hard_ray.networks.checkpoint import read_checkpoint
 from hard_ray.orchestration.jobs.package import choose
+from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.runs.snapshots import read_snapshot
 from tests.support.helpers import Trap, plant_secret, run_here, tiny_config
 
@@ -176,7 +177,7 @@ def test_a_planted_secret_is_nowhere_in_a_run(tmp_path: Path, monkeypatch: pytes
     secret = plant_secret(monkeypatch)
     config = tiny_config("tracking.enabled=true", "tracking.gallery_images=2")
     folder = create_run(tmp_path / "run")
-    driver = Driver(config, build_index(config.data), folder, reporter=None)  # type: ignore[arg-type]
+    driver = Driver(config, build_index(config.data), folder, Silent())
     plans = driver.plans(train_teacher=False)
     write_configs(folder, driver.index, plans)
     tracking = driver._tracking(plans)

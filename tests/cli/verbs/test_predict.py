@@ -25,7 +25,7 @@ def test_predict_names_unreadable_images_and_goes_on(run: Path, tmp_path: Path):
     good = sorted((run.parent / "numbers/test/3").iterdir())[0]
     done = invoke("predict", str(run), str(tmp_path / "bad.png"), str(good))
     assert done.exit_code == 1
-    assert f"error: {tmp_path / 'bad.png'}: UnidentifiedImageError" in done.stderr
+    assert f"error: {tmp_path / 'bad.png'}: no image can be read from it" in done.stderr
     assert done.stdout.splitlines()[0] == str(good)
 
 
