@@ -1,4 +1,4 @@
-"""The address of a real cluster's head; tests in `cluster/` start clusters of their own, and none may run beside them."""
+"""The address of a real head. Tests in `cluster/` start clusters of their own, beside which this one must not run."""
 
 from __future__ import annotations
 
