@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -49,19 +49,45 @@ def apart() -> Iterator[None]:
 def handlers_kept() -> Iterator[None]:
     """Restore the handler of SIGTERM that the block replaces: Ray installs one, which raises SystemExit.
 
-    SIGTERM within the block ends like Ctrl-C.
+    A signal within the block ends like Ctrl-C. Python drops what a handler raises within a destructor or a callback, of
+    which Ray's start runs many; such a signal ends the block after its last line.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    with _noted_signals() as noted:
+        try:
+            yield
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        finally:
+            if before not in (signal.SIG_DFL, None):
+                signal.signal(signal.SIGTERM, before)
+        if noted() & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[Callable[[], set[int]]]:
+    """A function that gives the signals so far that had a handler in Python, whatever became of what it raised."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def noted() -> set[int]:
+        try:
+            return set(os.read(reading, 4096))
+        except BlockingIOError:
+            return set()
+
     try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
+        yield noted
     finally:
-        if before not in (signal.SIG_DFL, None):
-            signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 def started_by_ray() -> list[psutil.Process]:

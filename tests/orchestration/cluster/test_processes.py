@@ -124,6 +124,31 @@ def test_handlers_that_a_library_replaces_are_put_back():
         signal.signal(signal.SIGTERM, before)
 
 
+class SignalledAtItsEnd:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the handler runs here, where Python drops what it raises
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_a_signal_is_heard_whose_exception_is_dropped(raised: type[BaseException]):
+    def handle(*_: object) -> None:
+        raise raised
+
+    after: list[str] = []
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        with pytest.raises(KeyboardInterrupt), handlers_kept():
+            signal.signal(signal.SIGTERM, handle)
+            SignalledAtItsEnd()
+            after.append("the block went on")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert after == ["the block went on"]
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_only_sessions_of_ray_are_watched(tmp_path: Path):
     script = tmp_path / "raylet"
     script.write_text("#!/bin/sh\nsleep 600\n")
