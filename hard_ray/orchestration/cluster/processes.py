@@ -70,11 +70,21 @@ def handlers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted_signals() -> Iterator[Callable[[], set[int]]]:
-    """A function that gives the signals so far that had a handler in Python, whatever became of what it raised."""
+    """A function that gives the signals so far that had a handler in Python, whatever became of what it raised.
+
+    What was dropped is not printed: it is no error.
+    """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    report = sys.unraisablehook
+
+    def report_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, (SystemExit, KeyboardInterrupt)):
+            report(dropped)
+
+    sys.unraisablehook = report_others
 
     def noted() -> set[int]:
         try:
@@ -85,6 +95,7 @@ def _noted_signals() -> Iterator[Callable[[], set[int]]]:
     try:
         yield noted
     finally:
+        sys.unraisablehook = report
         signal.set_wakeup_fd(before)
         os.close(reading)
         os.close(writing)

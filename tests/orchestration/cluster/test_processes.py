@@ -130,7 +130,7 @@ class SignalledAtItsEnd:
         time.sleep(0.1)  # the handler runs here, where Python drops what it raises
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
 def test_a_signal_is_heard_whose_exception_is_dropped(raised: type[BaseException]):
     def handle(*_: object) -> None:
