@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed
+from hard_ray.config.view import AugmentConfig
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 PositiveSize = Annotated[int, Field(ge=4, le=4096)]
+_SMALLEST_BLURRED = 12
+"""Pixels of a side that torchvision can reflect at the edges of a kernel of 23 pixels."""
 
 
 class _Images(Config):
@@ -36,6 +39,8 @@ class _Images(Config):
     """Smallest and largest width-to-height ratio of a `resized` crop."""
     hflip: Fraction = 0.0
     """Probability of a horizontal flip in the training view."""
+    augment: AugmentConfig | None = None
+    """What is done to a training image after crop and flip, in timm's words; unset: nothing."""
     interpolation: Interpolation = "bicubic"
     """Interpolation for resizing."""
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -46,6 +51,22 @@ class _Images(Config):
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two rising positive numbers, got [{low}, {high}]")
+        return self
+
+    @model_validator(mode="after")
+    def _augment_fits(self) -> _Images:
+        augment = self.augment
+        if augment is None:
+            return self
+        if augment.gaussian_blur > 0 and self.img_size < _SMALLEST_BLURRED:
+            raise ValueError(
+                f"augment.gaussian_blur blurs over 23 pixels, and img_size is {self.img_size}; use an img_size of "
+                f"{_SMALLEST_BLURRED} or more, or augment.gaussian_blur=0"
+            )
+        hue = isinstance(augment.color_jitter, tuple) and any(augment.color_jitter[3:])
+        if self.in_chans == 1 and (hue or augment.grayscale > 0):
+            key = "color_jitter of the hue" if hue else "grayscale"
+            raise ValueError(f"augment.{key} changes colours, and in_chans is 1; leave it out, or use in_chans=3")
         return self
 
 

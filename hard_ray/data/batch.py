@@ -24,6 +24,9 @@ class Batch:
     """Why each of them cannot be read."""
     generated: NDArray[np.uint8] | None = None
     """The generated image of each image, if the run uses a generated set; shape as `images`."""
+    splits: NDArray[np.uint8] | None = None
+    """Further views of each image, if `data.augment.splits` is set; shape (batch, splits - 1, channels, height, width).
+    `images` are then the crops without other operations."""
 
     def __len__(self) -> int:
         return len(self.labels)

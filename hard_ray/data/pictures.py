@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from hard_ray.config.data import DataConfig
+from hard_ray.data.augment import augmented
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import Rows
 from hard_ray.data.readers import Picture, Reader
 from hard_ray.data.schedule import Schedule
-from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_view
+from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_crop
 from hard_ray.errors import DataError
 from hard_ray.maths.noise import uniform
 
 Columns = dict[str, NDArray[Any]]
 
 _MOST_BAD_IN_A_ROW = 100
+
+
+class _Key(TypedDict):
+    """What the draws of a block's images depend on; an image that gives way to another leaves it its draws."""
+
+    seed: int
+    epochs: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class TrainPictures:
         """Make the views; an unreadable image is replaced by the next readable one of the training split."""
         rows, epochs = self.schedule.take(positions)
         draws = uniform("view", seed=self.schedule.seed, epochs=epochs, sample_ids=rows, count=DRAWS_PER_IMAGE)
-        views, taken = [], rows.copy()
+        crops, taken = [], rows.copy()
         bad, why = [""] * len(rows), [""] * len(rows)
         for position, first in enumerate(self.reader.read(rows.tolist())):
             picture, names, reasons = first, [], []
@@ -56,26 +65,31 @@ class TrainPictures:
                     f"{len(names)} unreadable images in a row, from {names[0]} on, which is {reasons[0]}; repair "
                     "the images, or remove them from the data"
                 )
-            views.append(train_view(image, self.config, draws[position]))
+            crops.append(train_crop(image, self.config, draws[position]))
             bad[position], why[position] = "\n".join(names), "\n".join(reasons)
+        key: _Key = {"seed": self.schedule.seed, "epochs": epochs, "sample_ids": rows}
+        images, splits = augmented(crops, self.config, **key)
         columns: Columns = {
-            "image": np.stack(views),
+            "image": images,
             "label": self.labels[taken],
             "sample_id": taken,
             "epoch": epochs,
             "bad": np.array(bad, dtype=object),
             "why": np.array(why, dtype=object),
         }
-        return columns if self.generated is None else {**columns, "generated": self._generated(taken, draws)}
+        if splits is not None:
+            columns["splits"] = splits
+        if self.generated is not None:
+            columns["generated"], _ = augmented(self._generated(taken, draws), self.config, **key, with_splits=False)
+        return columns
 
-    def _generated(self, sample_ids: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The generated images, each in the view that was drawn for its original."""
+    def _generated(self, sample_ids: NDArray[np.int64], draws: NDArray[np.float64]) -> list[Image.Image]:
+        """The generated images, each in the crop that was drawn for its original."""
         assert self.generated is not None
-        pictures = self.generated.read(sample_ids)
-        views = []
-        for sample_id, picture, drawn in zip(sample_ids, pictures, draws, strict=True):
-            views.append(train_view(_decode_generated(picture, sample_id, self.config), self.config, drawn))
-        return np.stack(views)
+        crops = []
+        for sample_id, picture, drawn in zip(sample_ids, self.generated.read(sample_ids), draws, strict=True):
+            crops.append(train_crop(_decode_generated(picture, sample_id, self.config), self.config, drawn))
+        return crops
 
     def _next_row(self, row: int, step: int) -> int:
         rows = self.schedule.rows
@@ -160,6 +174,7 @@ def to_batch(columns: Columns, *, keep_bad: bool) -> Batch:
         bad=bad,
         reasons=dict(zip(bad, _lines(columns["why"]), strict=True)),
         generated=columns["generated"][good] if "generated" in columns else None,
+        splits=columns["splits"][good] if "splits" in columns else None,
     )
 
 

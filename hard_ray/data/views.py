@@ -66,7 +66,7 @@ def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
     """Resize the shorter side to img_size / crop_pct and crop the centre: shape (channels, img_size, img_size)."""
     size = config.img_size
     if config.crop in ("none", "padded") and config.crop_pct == 1.0:
-        return _to_array(_resize_whole(image, config))
+        return to_array(_resize_whole(image, config))
     side = round(size / config.crop_pct)
     image = _without_ends(image, side)
     factor = side / min(image.size)
@@ -74,7 +74,7 @@ def eval_view(image: Image.Image, config: DataConfig) -> NDArray[np.uint8]:
     if image.size != (width, height):
         image = image.resize((width, height), _RESAMPLING[config.interpolation])
     left, top = (width - size) // 2, (height - size) // 2
-    return _to_array(image.crop((left, top, left + size, top + size)))
+    return to_array(image.crop((left, top, left + size, top + size)))
 
 
 def _without_ends(image: Image.Image, side: int) -> Image.Image:
@@ -98,7 +98,12 @@ def eval_view_settings(config: DataConfig) -> dict[str, Any]:
 
 
 def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The training view, shape (channels, img_size, img_size), by `DRAWS_PER_IMAGE` uniform numbers of this row."""
+    """`train_crop` as an array, shape (channels, img_size, img_size)."""
+    return to_array(train_crop(image, config, draws))
+
+
+def train_crop(image: Image.Image, config: DataConfig, draws: NDArray[np.float64]) -> Image.Image:
+    """The cropped and flipped image, of img_size, by `DRAWS_PER_IMAGE` uniform numbers of this row."""
     match config.crop:
         case "none":
             view = _resize_whole(image, config)
@@ -110,7 +115,7 @@ def train_view(image: Image.Image, config: DataConfig, draws: NDArray[np.float64
             view = image.resize(size, _RESAMPLING[config.interpolation], box=box)
     if draws[0] < config.hflip:
         view = ImageOps.mirror(view)
-    return _to_array(view)
+    return view
 
 
 def _resize_whole(image: Image.Image, config: DataConfig) -> Image.Image:
@@ -146,6 +151,7 @@ def _resized_crop_box(
     return (left, top, left + box_width, top + box_height)
 
 
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a grey or RGB image, shape (channels, height, width)."""
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

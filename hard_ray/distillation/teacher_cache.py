@@ -15,6 +15,9 @@ from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
 
+_ADDED = ("augment",)
+"""Keys of `data` that are left out of the hash while they are unset, so that teachers trained before them are found."""
+
 
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
     """Find the teacher with its weights, for a command that does not train one.
@@ -39,7 +42,8 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     """Folder of a teacher trained by this recipe, named by a hash of everything that decides its weights."""
     training = teacher_training(config)
     keys = {"data", "student", "optim", "seed"}
-    without = {"student": {"new_head"}}  # has no effect without initial weights
+    unset = {key for key in _ADDED if getattr(training.data, key) is None}
+    without = {"student": {"new_head"}, "data": unset}  # the former has no effect without initial weights
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
         "amp_dtype": config.runtime.amp_dtype,
         "num_workers": config.runtime.num_workers,

@@ -91,7 +91,9 @@ class Pipeline:
         return max(1, min(_LARGEST_BLOCK_ROWS, int(self.block_bytes // self._row_bytes())))
 
     def _row_bytes(self) -> int:
-        return self.config.in_chans * self.config.img_size**2 * (1 if self.generated is None else 2)
+        augment = self.config.augment
+        views = max(1, 0 if augment is None else augment.splits) + (self.generated is not None)
+        return self.config.in_chans * self.config.img_size**2 * views
 
     def _bytes_ahead(self) -> float:
         """Bytes of the blocks that are being made or wait for their use."""

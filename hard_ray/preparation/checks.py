@@ -6,6 +6,7 @@ from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, asks_teacher
 from hard_ray.config.teacher_training import teacher_training
+from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
@@ -25,6 +26,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     Raises HardrayError if they cannot be used as configured.
     """
     check_suites(config.validation.at_the_end)
+    check_augment(config.data)
     index = build_index(config.data)
     images = image_spec(config.data, index.classes)
     check_batch(index, config.optim, block=BLOCKS[role])

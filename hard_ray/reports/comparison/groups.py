@@ -24,6 +24,7 @@ VIEWS_OF_TRAINING = (
     "scale",
     "ratio",
     "hflip",
+    "augment",
     "max_bad_fraction",
     "shuffle_window",
     "download",
