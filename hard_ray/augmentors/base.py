@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from hard_ray.augmentors.labels import Labels
 from hard_ray.config.augmentor import DrawnAugmentor, LearnedAugmentor
 
-Gradient = Callable[[Tensor, Tensor], Tensor]
+Gradient = Callable[[Tensor, Labels], Tensor]
 """Returns, for images and labels, the gradient of the teacher's cross-entropy with respect to the images."""
 
 
@@ -22,7 +23,7 @@ class AugmentationInput:
 
     images: Float[Tensor, "batch channels height width"]
     noise: Float[Tensor, "batch noise"]
-    labels: Int[Tensor, " batch"] | None = None
+    labels: Labels | None = None
     generated: Float[Tensor, "batch channels height width"] | None = None
     """The generated image of each image, in the same crop and flip."""
     gradient: Gradient | None = None

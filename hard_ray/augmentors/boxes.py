@@ -68,15 +68,38 @@ def boxes(
 
     `centre` (row and column) and `side` are shares of height and width; the side is rounded down to pixels.
     """
-    down, across = (_span(centre[:, axis], side, size[axis]) for axis in (0, 1))
-    return (down[:, :, None] & across[:, None, :])[:, None]
-
-
-def _span(centre: Tensor, side: Tensor, length: int) -> Bool[Tensor, "batch length"]:
     # a little is added before rounding down, so that an exact number of pixels survives float32
-    middle, pixels = (centre * length).long(), (side * length + 1e-4).long()
-    first = middle - pixels // 2
-    place = torch.arange(length, device=centre.device)
+    spans = []
+    for axis in (0, 1):
+        middle, pixels = (centre[:, axis] * size[axis]).long(), (side * size[axis] + 1e-4).long()
+        spans.append(_span(middle - pixels // 2, pixels, size[axis]))
+    return spans[0][:, :, None].logical_and(spans[1][:, None, :])[:, None]
+
+
+def boxes_between(
+    draws: Float[Tensor, "batch 4"], limits: tuple[float, float], size: torch.Size
+) -> Bool[Tensor, "batch 1 height width"]:
+    """The pixels inside a box that lies within each image, from uniform draws of its height, width, row and column.
+
+    A side is a whole number of pixels from the first limit on and below the second, which are shares of the image's.
+
+    Source: `cutmix_minmax` of timm. Where no number of pixels lies between the limits, the first one is taken.
+    """
+    spans = []
+    for axis in (0, 1):
+        low, high = (int(size[axis] * limit) for limit in limits)
+        pixels = low + _whole(draws[:, axis], max(1, high - low))
+        spans.append(_span(_whole(draws[:, 2 + axis], size[axis] - pixels + 1), pixels, size[axis]))
+    return spans[0][:, :, None].logical_and(spans[1][:, None, :])[:, None]
+
+
+def _whole(draws: Tensor, count: Tensor | int) -> Tensor:
+    """Whole numbers from 0 to `count` - 1, from uniform draws."""
+    return torch.minimum((draws * count).long(), torch.as_tensor(count - 1, device=draws.device))
+
+
+def _span(first: Tensor, pixels: Tensor, length: int) -> Bool[Tensor, "batch length"]:
+    place = torch.arange(length, device=first.device)
     return (place >= first[:, None]) & (place < (first + pixels)[:, None])
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed
+from hard_ray.config.mix import MixConfig
 from hard_ray.config.view import AugmentConfig
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -45,6 +46,9 @@ class _Images(Config):
     """Interpolation for resizing."""
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Evaluation view: side of the centre crop as a share of the resized image's shorter side."""
+    mix: MixConfig | None = None
+    """Mixup and CutMix of the images that students and teachers are trained on; unset: they are not mixed. Autoencoders
+    and scores of augmentations see images that are not mixed."""
 
     @model_validator(mode="after")
     def _ordered_ranges(self) -> _Images:

@@ -53,11 +53,19 @@ class RunConfig(Config):
         sizes = {"optim.batch_size": self.optim.batch_size}
         if not self.teacher.has_weights:
             sizes["teacher.recipe.batch_size"] = self.teacher.recipe.batch_size
-        return [
+        problems = [
             f"{key} {size} cannot be divided among runtime.num_workers {workers}; use a multiple of {workers}"
             for key, size in sizes.items()
             if size % workers
         ]
+        if self.data.mix is not None:
+            problems += [
+                f"data.mix mixes images of one worker's batch, but {key} {size} leaves runtime.num_workers {workers} "
+                f"one image each; use at least {2 * workers}, or data.mix=null"
+                for key, size in sizes.items()
+                if size == workers
+            ]
+        return problems
 
     def _objective_problems(self) -> list[str]:
         if self.objective.kind == "cross_entropy" and self.augmentor.kind != "identity":
@@ -106,6 +114,11 @@ class RunConfig(Config):
             return [f"augmentor takes images from {len(parts)} generated sets; one is what a run can have"]
         if parts and parts[0].join is not None and self.augmentor is not parts[0]:
             return ["augmentor.join makes one batch of two, so that nothing can follow; use join outside of sequences"]
+        if parts and parts[0].join is not None and self.data.mix is not None:
+            return [
+                f"augmentor.join={parts[0].join} mixes clean and generated images in one batch, and data.mix would mix "
+                "them before; use data.mix=null, or no augmentor.join"
+            ]
         return []
 
     def _channel_problems(self) -> list[str]:

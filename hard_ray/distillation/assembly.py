@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
@@ -43,6 +44,7 @@ def build_updater(
         seed=config.seed,
         augmentation=augmentation,
         clip_grad=config.optim.clip_grad,
+        mix=None if config.data.mix is None else MainMix(config.data.mix),
         round_pixels=config.runtime.teacher.wire_dtype == "uint8",
         share=share,
     )

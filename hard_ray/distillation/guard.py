@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from hard_ray.distillation.checkpoints import Weights
 from hard_ray.distillation.meter import Scalars
+from hard_ray.distillation.objectives import label_context
 from hard_ray.distillation.phases import Prepared
 from hard_ray.errors import DivergedError
-from hard_ray.networks.precision import to_pixels
+from hard_ray.networks.precision import to_array, to_pixels
 from hard_ray.ranks import Ranks
 
 LOSSES = ("train/loss", "augmentor/loss")
@@ -54,11 +56,12 @@ class Guard:
             return
         last = self.last
         self.folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {name: to_array(values) for name, values in label_context(last.labels).items()}
         np.savez(
             self.folder / f"step-{step:08d}-rank-{self.ranks.rank}.npz",
             images=to_pixels(last.images),
-            labels=last.labels.cpu().numpy(),
             sample_ids=last.sample_ids,
+            **arrays,
         )
         raise DivergedError(
             f"{problem} not finite; its images are in {self.folder}; lower optim.lr, give "

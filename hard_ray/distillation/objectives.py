@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hard_ray.augmentors.labels import Labels, MixedLabels
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
@@ -41,11 +42,22 @@ class TeacherObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelCrossEntropy:
-    """Cross-entropy of the teacher to labels, which DAD's attack maximises. Context: `labels`."""
+    """Cross-entropy of the teacher to labels, which DAD's attack maximises. Context: that of `label_context`."""
 
     def __call__(self, teacher: Tensor, context: Context) -> Tensor:
         """One value per image, in nats."""
-        return losses.cross_entropy(teacher, context["labels"])
+        found = losses.cross_entropy(teacher, context["labels"])
+        if "share" not in context:
+            return found
+        share, other = context["share"].to(found.dtype), losses.cross_entropy(teacher, context["second_labels"])
+        return share * found + (1.0 - share) * other
+
+
+def label_context(labels: Labels) -> dict[str, Tensor]:
+    """The context of `LabelCrossEntropy`: `labels`; if mixed, also `second_labels` and the `share` of the first."""
+    if isinstance(labels, MixedLabels):
+        return {"labels": labels.first, "second_labels": labels.second, "share": labels.share}
+    return {"labels": labels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ class AugmentorObjective:
 class Views:
     """Logits of both networks on one batch. A view that is not learned from is None."""
 
-    labels: Int[Tensor, " batch"]
+    labels: Labels
     student: Float[Tensor, "batch classes"] | None
     teacher: Float[Tensor, "batch classes"] | None = None
     student_augmented: Float[Tensor, "views classes"] | None = None
@@ -115,15 +127,27 @@ class Views:
     sources: Float[Tensor, "views batch"] | None = None
     """The share of each image of the batch in each augmented one; None: all of its own."""
 
-    def augmented_labels(self) -> Int[Tensor, " views"]:
-        """The label of the image that each augmented one was made from."""
-        return self.labels if self.rows is None else self.labels[self.rows]
+    def classes(self) -> Int[Tensor, " batch"]:
+        """One class for each image: of a mixed one, that of the larger share."""
+        return self.labels.larger() if isinstance(self.labels, MixedLabels) else self.labels
 
-    def label_shares(self, classes: int) -> Int[Tensor, " views"] | Float[Tensor, "views classes"]:
-        """Hard labels of the augmented images, or shares of the classes if images are mixed."""
+    def augmented_classes(self) -> Int[Tensor, " views"]:
+        """The class of the image that each augmented one was made from."""
+        return self.classes() if self.rows is None else self.classes()[self.rows]
+
+    def targets(self, like: Float[Tensor, "batch classes"]) -> Int[Tensor, " batch"] | Float[Tensor, "batch classes"]:
+        """The labels, or the shares of the classes if the batch is mixed, for logits like `like`."""
+        return self.labels.shares(like.shape[1]).to(like) if isinstance(self.labels, MixedLabels) else self.labels
+
+    def augmented_targets(
+        self, like: Float[Tensor, "views classes"]
+    ) -> Int[Tensor, " views"] | Float[Tensor, "views classes"]:
+        """The labels of the augmented images, or the shares of the classes if they or the batch are mixed."""
+        targets = self.targets(like)
         if self.sources is None:
-            return self.augmented_labels()
-        return self.sources @ F.one_hot(self.labels, classes).to(self.sources.dtype)
+            return targets if self.rows is None else targets[self.rows]
+        shares = targets if targets.is_floating_point() else F.one_hot(targets, like.shape[1])
+        return self.sources @ shares.to(self.sources.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,16 +226,16 @@ class StudentObjective:
         parts: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         if views.student is not None:
-            parts["ce_loss"], weights["ce_loss"] = self._labels(views.student, views.labels), terms.ce
+            parts["ce_loss"], weights["ce_loss"] = self._labels(views.student, views.targets(views.student)), terms.ce
             if views.teacher is not None:
-                parts["kd_loss"] = self._distance(views.student, views.teacher, views.labels, terms)
+                parts["kd_loss"] = self._distance(views.student, views.teacher, views.classes(), terms)
                 weights["kd_loss"] = terms.clean
         if views.student_augmented is not None and views.teacher_augmented is not None:
             student, teacher = views.student_augmented, views.teacher_augmented
-            parts["disagreement"] = self._distance(student, teacher, views.augmented_labels(), terms)
+            parts["disagreement"] = self._distance(student, teacher, views.augmented_classes(), terms)
             weights["disagreement"] = terms.augmented
             if terms.ce_augmented:
-                parts["ce_augmented"] = self._labels(student, views.label_shares(student.shape[1]))
+                parts["ce_augmented"] = self._labels(student, views.augmented_targets(student))
                 weights["ce_augmented"] = terms.ce_augmented
         total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum(dim=0)
         return StudentLosses(total, parts | _drift(views, terms.temperature))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
+from hard_ray.augmentors.labels import Labels
 from hard_ray.distillation.messages import GradientAnswer, Ticket
 from hard_ray.distillation.meter import Clock, Scalars
 from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentObjective, Views, answer_to_keep
@@ -55,10 +56,11 @@ class Prepared:
     """A batch on the device, whose teacher answers were asked for."""
 
     images: Tensor
-    labels: Tensor
+    """The main view: mixed, if the run mixes it."""
+    labels: Labels
     given: AugmentationInput
     sample_ids: NDArray[np.int64]
-    teacher: Ticket[NDArray[np.float32]] | None
+    teacher: Ticket[NDArray[np.float32]] | None = None
     augmented: Augmented | None = None
 
 
@@ -220,12 +222,15 @@ class AugmentorPhase:
 
 
 def _top1(views: Views) -> Tensor:
-    """Accuracy of the student in percent: on clean images where it learns from them, else on augmented ones."""
-    logits, labels = views.student, views.labels
+    """Accuracy of the student in percent: on the main view where it learns from it, else on augmented images.
+
+    The class of a mixed image is that of the larger share.
+    """
+    logits, classes = views.student, views.classes()
     if logits is None:
-        logits, labels = views.student_augmented, views.augmented_labels()
+        logits, classes = views.student_augmented, views.augmented_classes()
     assert logits is not None
-    return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
+    return 100.0 * (logits.detach().argmax(dim=1) == classes).float().mean()
 
 
 def _present(tensor: Tensor | None) -> list[Tensor]:

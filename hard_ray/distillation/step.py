@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import assert_never
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hard_ray.augmentors.base import AugmentationInput
+from hard_ray.augmentors.labels import Labels
+from hard_ray.augmentors.main_mix import DRAWS, MainMix, Mixture
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
 from hard_ray.data.batch import Batch, Pixels
@@ -42,8 +44,10 @@ class Updater:
     augmentation: AugmentorObjective | None = None
     clip_grad: float | None = None
     """Largest norm of the student's gradient."""
+    mix: MainMix | None = None
+    """Mixes the main view, before anything else sees it."""
     round_pixels: bool = True
-    """Send augmented images as uint8, and train the student on the rounded pixels."""
+    """Send mixed and augmented images as uint8, and train the student on the rounded pixels."""
     share: float = 1.0
     """This rank's images over the mean of all ranks, so that every image of an update counts alike."""
     clock: Clock = field(init=False, default_factory=Clock)
@@ -55,18 +59,16 @@ class Updater:
         `second_view`: make the augmented view now, since the student will use the batch and no update changes the
         augmentor before then.
         """
-        images = self._images(batch.images)
-        labels = torch.tensor(batch.labels).to(self.precision.device)
-        generated = None if batch.generated is None else self._images(batch.generated)
+        given, mixture = self._given(batch), self._mixture(batch)
+        if mixture is not None:
+            given = self._mixed(given, mixture)
+        assert given.labels is not None
+        prepared = Prepared(given.images, given.labels, given, batch.sample_ids)
         keeps_answer = self.learner.augmentor_optimizer is not None
         asks = self.objective.asks_teacher and (self.objective.learns_clean or keeps_answer)
-        prepared = Prepared(
-            images=images,
-            labels=labels,
-            given=AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient),
-            sample_ids=batch.sample_ids,
-            teacher=self.pool.logits(batch.images) if asks and self.pool else None,
-        )
+        if asks and self.pool:
+            pixels = batch.images if mixture is None else self._as_sent(given.images)[0]
+            prepared.teacher = self.pool.logits(pixels)
         if second_view:
             self.second_view(prepared)
         return prepared
@@ -75,15 +77,37 @@ class Updater:
         """Make the augmented view of a batch, and ask the teacher about it, before the batch is used."""
         prepared.augmented = self._augment(prepared)
 
+    def _given(self, batch: Batch) -> AugmentationInput:
+        images = self._images(batch.images)
+        labels = torch.tensor(batch.labels).to(self.precision.device)
+        generated = None if batch.generated is None else self._images(batch.generated)
+        return AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient)
+
     def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
         return self.precision.images(pixels)
 
     def _noise(self, batch: Batch) -> Tensor:
         count = self.learner.augmentor.noise_dim if self.learner.augmentor else 0
-        draws = normal("augmentor", seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
-        return torch.from_numpy(draws).to(self.precision.device)
+        return self._draws("augmentor", batch, count).to(self.precision.device)
 
-    def _teacher_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _draws(self, purpose: str, batch: Batch, count: int) -> Tensor:
+        draws = normal(purpose, seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
+        return torch.from_numpy(draws)
+
+    def _mixture(self, batch: Batch) -> Mixture | None:
+        """How the main view is mixed; None: not at all."""
+        if self.mix is None:
+            return None
+        return self.mix(self._draws("mix", batch, DRAWS), torch.Size(batch.images.shape[-2:]), self.precision.device)
+
+    def _mixed(self, given: AugmentationInput, mixture: Mixture) -> AugmentationInput:
+        """The batch with its main view mixed and rounded to pixels, and labels and generated images that fit it."""
+        assert isinstance(given.labels, Tensor)
+        images = self._as_seen(mixture.images(given.images))
+        generated = None if given.generated is None else mixture.images(given.generated)
+        return replace(given, images=images, labels=mixture.labels(given.labels), generated=generated)
+
+    def _teacher_gradient(self, images: Tensor, labels: Labels) -> Tensor:
         """Gradient for an attack; the wait is timed."""
         if self.pool is None:
             raise RuntimeError("an attack needs the gradient of a teacher, but the run has none")
@@ -113,6 +137,10 @@ class Updater:
             return images.cpu().numpy(), images
         rounded = as_bytes(images)
         return rounded.cpu().numpy(), rounded.float() / 255.0
+
+    def _as_seen(self, images: Tensor) -> Tensor:
+        """Round images to the values that `_as_sent` gives both networks, without a copy to main memory."""
+        return as_bytes(images).float() / 255.0 if self.round_pixels else images
 
     def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Scalars:
         """Make one update. `step` seeds dropout; `epoch` counts epochs of student updates."""

@@ -7,7 +7,6 @@ everything that its answer needs, so any replica can answer it, and sending it a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -16,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.augmentors.base import Gradient
+from hard_ray.augmentors.labels import Labels
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked
-from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective
+from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective, label_context
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_array, widen
@@ -101,12 +102,13 @@ class FrozenNetwork:
         return GradientAnswer(to_array(loss), to_array(grad), to_array(logits))
 
 
-def label_gradient(pool: TeacherPool, precision: Precision) -> Callable[[Tensor, Tensor], Tensor]:
+def label_gradient(pool: TeacherPool, precision: Precision) -> Gradient:
     """Make a function of images and labels: the gradient of the teacher's cross-entropy to the images."""
 
-    def gradient(images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(images: Tensor, labels: Labels) -> Tensor:
         pixels: NDArray[np.float32] = images.detach().cpu().contiguous().numpy()
-        answer = pool.loss_and_grad(pixels, LabelCrossEntropy(), {"labels": labels.cpu().numpy()}).result()
+        sent = {name: to_array(values) for name, values in label_context(labels).items()}
+        answer = pool.loss_and_grad(pixels, LabelCrossEntropy(), sent).result()
         return torch.tensor(answer.grad).to(precision.device)
 
     return gradient

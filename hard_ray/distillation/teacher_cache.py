@@ -15,7 +15,7 @@ from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
 
-_ADDED = ("augment",)
+_ADDED = ("augment", "mix")
 """Keys of `data` that are left out of the hash while they are unset, so that teachers trained before them are found."""
 
 

@@ -25,6 +25,7 @@ VIEWS_OF_TRAINING = (
     "ratio",
     "hflip",
     "augment",
+    "mix",
     "max_bad_fraction",
     "shuffle_window",
     "download",

@@ -1,0 +1,34 @@
+"""Labels of images that are mixed from two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MixedLabels:
+    """Two labels for each image, and the share of the first."""
+
+    first: Int[Tensor, " batch"]
+    second: Int[Tensor, " batch"]
+    share: Float[Tensor, " batch"]
+    """Of the pixels of the image with the first label; the rest is the second's."""
+
+    def larger(self) -> Int[Tensor, " batch"]:
+        """The label with the larger share, for what needs one class; the first one at equal shares."""
+        return torch.where(self.share >= 0.5, self.first, self.second)
+
+    def shares(self, classes: int) -> Float[Tensor, "batch classes"]:
+        """The share of each class in each image."""
+        share = self.share[:, None]
+        first, second = (F.one_hot(labels, classes).to(share.dtype) for labels in (self.first, self.second))
+        return share * first + (1.0 - share) * second
+
+
+Labels = Tensor | MixedLabels
+"""One class for each image, shape (batch,), or two with their shares."""
