@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.rows import HERE, Row, read_rows
+from experiments.rows import HERE, RUNS, Row, read_rows, seeded
 from hard_ray.preparation.scoring import pearson
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation
@@ -27,7 +27,7 @@ def write_page(tables: Mapping[str, Mapping[str, Any]], path: Path = PAGE) -> No
     parts = [HEAD]
     for name, table in tables.items():
         done = [row for row in read_rows({name: table}) if row.result.exists()]
-        if done and done[0].verb == "distill":
+        if done and done[0].verb in RUNS:
             parts.append(_section(table, done))
         elif done:
             parts.append(_ranking(name, table, done, tables, path.parent / "images"))
@@ -43,13 +43,15 @@ def _section(table: Mapping[str, Any], rows: Sequence[Row]) -> str:
     lines = [f"## {table['title']}", "", *_scores(table, results), ""]
     if "curve" in table:
         lines += [*_curve(table, results), ""]
+    if "conditions" in table:
+        lines += [*_conditions(table["conditions"], table["variants"], results), ""]
     lines += ["| variant | command |", "|---|---|"]
     lines += [f"| {variant} | `hardray {_command(table, variant)}` |" for variant in table["variants"]]
     return "\n".join([*lines, ""])
 
 
 def _command(table: Mapping[str, Any], variant: str) -> str:
-    return " ".join(f"{table['command']} seed=N {table['variants'][variant]}".split())
+    return " ".join(f"{seeded(table['command'], 'N')} {table['variants'][variant]}".split())
 
 
 def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
@@ -99,6 +101,36 @@ def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
         cells = [f"{sum(values[severity]) / len(values[severity]):.1f}" for severity in severities]
         lines.append(f"| {names[model]} | {' | '.join(cells)} |")
     return lines
+
+
+def _conditions(
+    conditions: Mapping[str, Any], variants: Iterable[str], results: Mapping[Row, Any], model: str = "student"
+) -> list[str]:
+    """Accuracy under each condition of a suite, as a mean over seeds and severities, for every variant.
+
+    The conditions that were `seen` in some variant's training are marked, and the mean over the others stands below.
+    """
+    suite, seen = conditions["suite"], conditions["seen"]
+    done = [variant for variant in variants if any(row.variant == variant for row in results)]
+    top1 = {
+        variant: _by_condition([found["by"][model][suite] for row, found in results.items() if row.variant == variant])
+        for variant in done
+    }
+    names = list(top1[done[0]])
+    unseen = [name for name in names if name not in seen]
+    groups = {f"{name} \\*" if name in seen else name: [name] for name in names}
+    groups |= {f"**all {len(names)}**": names, f"**the {len(unseen)} without \\***": unseen}
+    lines = [f"| {suite} | {' | '.join(done)} |", f"|{'---|' * (len(done) + 1)}"]
+    for title, members in groups.items():
+        means = [sum(top1[variant][name] for name in members) / len(members) for variant in done]
+        lines.append(f"| {title} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    return [*lines, "", f"\\* {conditions['mark']}"]
+
+
+def _by_condition(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """The mean over seeds and severities, by condition."""
+    values = {name: [top1 for each in found for top1 in each[name].values()] for name in found[0]}
+    return {name: sum(each) / len(each) for name, each in values.items()}
 
 
 def _mean_and_range(values: Sequence[float], *, digits: int = 1) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.page import write_page
-from experiments.rows import RESULTS, Row, read_rows, read_tables
+from experiments.rows import RESULTS, RUNS, Row, read_rows, read_tables
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "runs" / "experiments"
@@ -50,13 +50,13 @@ def _finish(row: Row, *, commit: bool) -> bool:
     started = time.monotonic()
     output = WORK / row.name
     arguments = [*row.arguments(os.environ), "--output", str(output)]
-    if row.verb == "distill":
+    if row.verb in RUNS:
         begun = (output / "config.yaml").exists()
-        arguments = ["distill", "--resume", str(output)] if begun else [*arguments, "tracking.enabled=false"]
+        arguments = [row.verb, "--resume", str(output)] if begun else [*arguments, "tracking.enabled=false"]
     hardray = str(Path(sys.executable).with_name("hardray"))
     if subprocess.run([hardray, *arguments], check=False).returncode != 0:
         return False
-    figures = _run_figures(output) if row.verb == "distill" else _score_figures(output)
+    figures = _run_figures(output) if row.verb in RUNS else _score_figures(output)
     _keep(row, figures, time.monotonic() - started)
     if commit:
         write_page(read_tables())
@@ -82,7 +82,7 @@ def _score_figures(output: Path) -> dict[str, Any]:
 
 
 def _run_figures(output: Path) -> dict[str, Any]:
-    """Accuracy, loss and cost of every model."""
+    """Accuracy, loss and cost of every model; a trained teacher is the `student` of its run, and has no teacher."""
     summary = json.loads((output / "summary.json").read_text())
     folders = {"student": output} | {path.name: path for path in sorted((output / "controls").glob("*"))}
     evaluations = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in folders.items()}

@@ -1,14 +1,19 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from experiments import page, rows
 from experiments.rows import read_rows, read_tables
 from hard_ray.config.loader import load_config
+from hard_ray.config.teacher_training import load_teacher_config, teacher_run
+from hard_ray.config.validation import Suite
+from hard_ray.evaluation.suites import conditions
 
 FOLDERS = {
-    name: f"/{name.lower()}" for name in ("CIFAR10", "CIFAR10_5K", "AUTOENCODER", "TEACHER", "STUDENT", "VQ", "DAD")
+    name: f"/{name.lower()}"
+    for name in ("CIFAR10", "CIFAR10_5K", "AUTOENCODER", "TEACHER", "STUDENT", "VQ", "DAD", "RESNET20", "ROBUST")
 } | {"MNIST": "/m n"}
 
 
@@ -16,12 +21,28 @@ def test_every_row_is_a_valid_run_of_its_seed():
     for row in read_rows(read_tables()):
         verb, *arguments = row.arguments(FOLDERS)
         assert verb == row.verb
-        assert verb in ("distill", "score-augmentations")
+        assert verb in ("distill", "train-teacher", "score-augmentations")
         assert arguments[0] == "--preset"
-        config = load_config(preset=arguments[1], overrides=[word for word in arguments[2:] if "=" in word])
-        assert config.seed == row.seed
+        load = load_teacher_config if verb == "train-teacher" else load_config
+        config = load(preset=arguments[1], overrides=[word for word in arguments[2:] if "=" in word])
+        run = teacher_run(config) if verb == "train-teacher" else config
+        assert run.seed == row.seed
         assert set(row.missing({})) <= set(FOLDERS)
         assert row.missing(FOLDERS) == []
+
+
+def test_a_row_that_trains_a_teacher_has_the_seed_of_its_recipe():
+    table = {"command": "train-teacher --preset x", "seeds": [3], "variants": {"plain": ""}}
+    assert read_rows({"t": table})[0].command == "train-teacher --preset x teacher.recipe.seed=3"
+
+
+def test_conditions_that_are_called_seen_are_conditions_of_the_suite():
+    tables = [table["conditions"] for table in read_tables().values() if "conditions" in table]
+    assert tables
+    for table in tables:
+        assert table["suite"] in get_args(Suite)
+        names = {condition.name for condition in conditions(table["suite"], img_size=32)}
+        assert set(table["seen"]) < names
 
 
 def test_folders_with_spaces_stay_one_word():
@@ -73,6 +94,45 @@ def test_the_page_has_means_ranges_costs_and_curves(results: Path, tmp_path: Pat
         "| hard | `hardray distill --preset x seed=N` |",
     ):
         assert line in text, text
+
+
+def test_conditions_that_were_seen_in_training_are_marked_and_left_out_of_a_mean(results: Path, tmp_path: Path):
+    table = {
+        "title": "Teachers",
+        "command": "train-teacher --preset x",
+        "seeds": [0, 1],
+        "models": {"student": "teacher"},
+        "suites": ["clean"],
+        "conditions": {"suite": "corruptions", "seen": ["noise"], "mark": "seen by `strong`"},
+        "variants": {"plain": "", "strong": "data.hflip=0", "not-run": "seed=9"},
+    }
+    top1 = {"plain": {"noise": 20.0, "blur": 30.0, "fog": 60.0}, "strong": {"noise": 70.0, "blur": 50.0, "fog": 60.0}}
+    for variant, found in top1.items():
+        for seed in (0, 1):
+            severities = {name: {"2": value - seed, "3": value + 1 - seed} for name, value in found.items()}
+            (results / f"t-{variant}-s{seed}.json").write_text(
+                json.dumps(
+                    {
+                        "models": {"student": {"clean": 80.0}},
+                        "costs": {},
+                        "by": {"student": {"corruptions": severities}},
+                    }
+                )
+            )
+    target = tmp_path / "page.md"
+    page.write_page({"t": table}, target)
+    start = target.read_text().split("| corruptions | plain | strong |\n")[1]
+    assert start.startswith(
+        "|---|---|---|\n"
+        "| noise \\* | 20.0 | 70.0 |\n"
+        "| blur | 30.0 | 50.0 |\n"
+        "| fog | 60.0 | 60.0 |\n"
+        "| **all 3** | 36.7 | 60.0 |\n"
+        "| **the 2 without \\*** | 45.0 | 55.0 |\n"
+        "\n"
+        "\\* seen by `strong`\n"
+    )
+    assert "| strong | `hardray train-teacher --preset x teacher.recipe.seed=N data.hflip=0` |" in start
 
 
 def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentation(results: Path, tmp_path: Path):
