@@ -36,6 +36,7 @@ def plan_lines(
     return [
         ("data", f"{describe(described.data)}: {splits} images of {len(index.classes)} classes"),
         *account_lines(index),
+        *_augment_lines(config),
         *_network_lines(config, student, teacher, len(index.classes), role),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
         ("optimiser", _optimiser(config)),
@@ -59,6 +60,19 @@ def tried_lines(config: RunConfig) -> list[tuple[str, str]]:
     _, tried = try_run(config, index, student, teacher)
     notes = [*student.notes, *teacher.notes]
     return [*(("weights", note) for note in notes), *(("tried", line) for line in tried)]
+
+
+def _augment_lines(config: RunConfig) -> list[tuple[str, str]]:
+    """What is done to training images after crop and flip, if anything, and to those of a generated set."""
+    from hard_ray.config.augmentor import GeneratedAugmentor, parts_of
+    from hard_ray.config.view import describe_augment
+
+    augment = config.data.augment
+    if augment is None:
+        return []
+    has_set = any(isinstance(part, GeneratedAugmentor) for part in parts_of(config.augmentor))
+    also = "; a generated image gets its original's, with the same draws" if has_set else ""
+    return [("augment", describe_augment(augment) + also)]
 
 
 def _asks_teacher(config: RunConfig) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
-from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.data import DataConfig, DigitsData, refuse_splits
 from hard_ray.config.loader import from_options
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import Dtype
@@ -69,6 +69,11 @@ class AutoencoderRun(Config):
     """Autocast precision; unset: bfloat16 where the hardware has it, else float32."""
     channels_last: bool | None = None
     """Channels-last memory layout; unset: on with bfloat16."""
+
+    @model_validator(mode="after")
+    def _has_one_view(self) -> AutoencoderRun:
+        refuse_splits(self.data)
+        return self
 
 
 def autoencoder_run(config: RunConfig, training: dict[str, Any]) -> AutoencoderRun:

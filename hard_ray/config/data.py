@@ -225,6 +225,15 @@ DataConfig = Annotated[
 ]
 
 
+def refuse_splits(config: DataConfig) -> None:
+    """Raise ValueError if several views of an image are set, for what uses one."""
+    if config.augment is not None and config.augment.splits:
+        raise ValueError(
+            f"data.augment.splits {config.augment.splits} makes views for objective.jsd, which trains a classifier; "
+            "use data.augment.splits=0 here"
+        )
+
+
 def describe(config: DataConfig) -> str:
     """A short name of the source, for messages."""
     where = getattr(config, "path", None) or getattr(config, "name", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from hard_ray.config.augmentor import (
     AugmentorConfig,
@@ -15,7 +15,7 @@ from hard_ray.config.augmentor import (
     SequenceAugmentor,
 )
 from hard_ray.config.base import Config, Seed
-from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.data import DataConfig, DigitsData, refuse_splits
 from hard_ray.config.loader import from_options
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig
@@ -91,6 +91,11 @@ class ScoreRun(Config):
     """Number of groups, over which the standard deviation is taken."""
     augmentors: dict[Name, Scorable]
     """Augmentors to score, by name."""
+
+    @model_validator(mode="after")
+    def _has_one_view(self) -> ScoreRun:
+        refuse_splits(self.data)
+        return self
 
 
 def score_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -108,14 +108,15 @@ class AugmentConfig(Config):
             _check_policy(value)
         return value
 
-    @field_validator("color_jitter")
+    @field_validator("color_jitter", mode="before")
     @classmethod
-    def _is_a_jitter(cls, value: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
-        ranges = value if isinstance(value, tuple) else () if value is None else (value,) * 3
-        if value is not None and (len(ranges) not in (3, 4) or min(ranges) < 0 or max(ranges[3:], default=0) > 0.5):
+    def _is_a_jitter(cls, value: Any) -> Any:
+        ranges = value if isinstance(value, list | tuple) else () if value is None else (value,) * 3
+        are_numbers = all(isinstance(part, int | float) and part >= 0 for part in ranges)
+        if value is not None and not (are_numbers and len(ranges) in (3, 4) and max(ranges[3:], default=0) <= 0.5):
             raise ValueError(
-                f"got {list(value) if isinstance(value, tuple) else value}; want a number, or brightness, contrast and "
-                "saturation, each 0 or more, and perhaps the hue, at most 0.5, as [0.4, 0.4, 0.4, 0.1]"
+                f"got {value!r}; want a number, or brightness, contrast and saturation, each 0 or more, and perhaps "
+                "the hue, at most 0.5, as [0.4, 0.4, 0.4, 0.1]"
             )
         return value
 
@@ -147,6 +148,21 @@ class AugmentConfig(Config):
         """Whether any operation but flips and erasing is set."""
         drawn = self.grayscale > 0 or self.gaussian_blur > 0
         return drawn or any(value is not None for value in (self.auto_augment, self.color_jitter, self.degrade))
+
+
+def describe_augment(config: AugmentConfig) -> str:
+    """Every setting that is not its default, on one line: `auto_augment v0, reprob 0.25, degrade (most 1)`."""
+    return _line(config.model_dump(mode="json", exclude_defaults=True)) or "no operation"
+
+
+def _line(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}{_shown(value)}" for key, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f" ({_line(value)})" if value else ""
+    return f" [{', '.join(map(str, value))}]" if isinstance(value, list) else f" {value}"
 
 
 def _check_policy(text: str) -> None:

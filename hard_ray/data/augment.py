@@ -11,14 +11,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from hard_ray.config.data import DataConfig
-from hard_ray.config.view import AugmentConfig
+from hard_ray.config.view import AugmentConfig, describe_augment
 from hard_ray.data.degrade import degrade
 from hard_ray.data.views import to_array
 from hard_ray.errors import DataError, readable
@@ -121,7 +121,7 @@ def build_augment(config: AugmentConfig, *, img_size: int, in_chans: int, interp
         is_training=True,
         hflip=0.0,
         vflip=config.vflip,
-        color_jitter=config.color_jitter,
+        color_jitter=cast(float, config.color_jitter),  # None too: no jitter
         color_jitter_prob=config.color_jitter_prob,
         grayscale_prob=config.grayscale,
         gaussian_blur_prob=config.gaussian_blur,
@@ -159,10 +159,9 @@ def check_augment(config: DataConfig) -> None:
     try:
         augmented([image] * 8, config, seed=0, epochs=np.zeros(8, dtype=np.int64), sample_ids=np.arange(8))
     except Exception as error:  # timm asserts, and NumPy, Pillow and torch raise errors of their own
-        settings = config.augment.model_dump(exclude_defaults=True)
         raise DataError(
-            f"data.augment {settings} cannot be applied to images of {config.img_size} pixels ({readable(error)}); "
-            "want operations that timm can do; look at data.augment.auto_augment"
+            f"data.augment ({describe_augment(config.augment)}) cannot be applied to images of {config.img_size} "
+            f"pixels ({readable(error)}); want operations that timm can do; look at data.augment.auto_augment"
         ) from error
 
 

@@ -15,8 +15,8 @@ from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
 
-_ADDED = ("augment", "mix")
-"""Keys of `data` that are left out of the hash while they are unset, so that teachers trained before them are found."""
+_ADDED = {"data": ("augment", "mix")}
+"""Keys that are left out of the hash while they have their defaults, so that teachers from before them are found."""
 
 
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
@@ -42,13 +42,17 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     """Folder of a teacher trained by this recipe, named by a hash of everything that decides its weights."""
     training = teacher_training(config)
     keys = {"data", "student", "optim", "seed"}
-    unset = {key for key in _ADDED if getattr(training.data, key) is None}
-    without = {"student": {"new_head"}, "data": unset}  # the former has no effect without initial weights
+    without = {"student": {"new_head"}}  # has no effect without initial weights
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
         "amp_dtype": config.runtime.amp_dtype,
         "num_workers": config.runtime.num_workers,
         "data_fingerprint": index.fingerprint(),
     }
+    for block, names in _ADDED.items():
+        fields = type(getattr(training, block)).model_fields
+        for name in names:
+            if getattr(getattr(training, block), name) == fields[name].default:
+                del recipe[block][name]
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "teachers" / digest
 

@@ -9,6 +9,7 @@ from typing import Any
 from hard_ray.config.base import Config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
+from hard_ray.config.view import describe_augment
 from hard_ray.export.card_text import input_rows, is_own, parameter_count, timm_code, title
 from hard_ray.export.graphs import GraphCheck
 from hard_ray.export.saved_model import SavedModel
@@ -73,6 +74,7 @@ def _recipe_rows(record: RunRecord, saved: SavedModel) -> list[list[str]]:
         ["run", record.name],
         ["weights", "the best on the validation split" if saved.is_best else "after the last update"],
         ["data", _data(record)],
+        *([] if config.data.augment is None else [["training view", describe_augment(config.data.augment)]]),
         ["teacher", _teacher(record)],
         ["objective", settings(config.objective)],
         ["augmentor", settings(config.augmentor)],

@@ -22,6 +22,7 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
 from hard_ray.data.account_text import say_account
+from hard_ray.data.augment import check_augment
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -89,6 +90,7 @@ def score_augmentations(
 
 def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
     """Check data and augmentors before anything starts; return the index, and by name the augmentors with an effect."""
+    check_augment(run.data)
     index = build_index(run.data)
     train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
     built = {

@@ -18,6 +18,7 @@ from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.account_text import say_account
+from hard_ray.data.augment import check_augment
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
@@ -59,6 +60,7 @@ def train_autoencoder(
     """
     folder = AutoencoderFolder(output.expanduser().resolve())
     check_output(folder)
+    check_augment(run.data)
     index = build_index(run.data)
     say_account(index, say)
     schedule = train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)

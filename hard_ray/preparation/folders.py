@@ -112,7 +112,10 @@ def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
         dotted_values(each.model_copy(update={"groups": run.groups}).model_dump(mode="json"), empty_blocks=True)
         for each in (begun, run.model_copy(update={"augmentors": everything}))
     )
-    changed = [f"{key} was {before[key]}, now {now.get(key)}" for key in sorted(before) if before[key] != now.get(key)]
+    keys = sorted(
+        before.keys() | {key for key in now if not key.startswith("augmentors.")}
+    )  # more of them are no change
+    changed = [f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
     if changed:
         raise RunFolderError(
             f"{path} holds scores with other settings: {'; '.join(changed[:5])}; give the same ones, call an augmentor "
