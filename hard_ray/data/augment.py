@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hard_ray.config.data import DataConfig
 from hard_ray.config.view import AugmentConfig, describe_augment
@@ -112,6 +112,7 @@ def augmented(
 @functools.lru_cache(maxsize=4)
 def build_augment(config: AugmentConfig, *, img_size: int, in_chans: int, interpolation: str) -> Augment:
     """Build timm's transforms for these settings, once in a process."""
+    from timm.data.auto_augment import posterize
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from timm.data.transforms_factory import create_transform
 
@@ -134,6 +135,9 @@ def build_augment(config: AugmentConfig, *, img_size: int, in_chans: int, interp
         re_count=config.recount,
         separate=True,
     )
+    for operation in _operations(secondary.transforms):
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
     return Augment(
         config,
         vflip=primary.transforms[-1] if config.vflip > 0 else None,
@@ -142,6 +146,19 @@ def build_augment(config: AugmentConfig, *, img_size: int, in_chans: int, interp
         mean=np.array(mean[:in_chans], dtype=np.float32).reshape(-1, 1, 1),
         std=np.array(std[:in_chans], dtype=np.float32).reshape(-1, 1, 1),
     )
+
+
+def _operations(transforms: Iterable[Any]) -> Iterator[Any]:
+    """The operations of timm's policies."""
+    for transform in transforms:
+        yield from getattr(transform, "ops", ())  # RandAugment, AugMix
+        for part in getattr(transform, "policy", ()):  # AutoAugment
+            yield from part
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the upper bits of each value; timm asks for none at some magnitudes, and Pillow 13 makes no image black."""
+    return Image.new(image.mode, image.size) if bits < 1 else ImageOps.posterize(image, min(bits, 8))
 
 
 def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:

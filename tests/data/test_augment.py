@@ -13,7 +13,7 @@ from timm.data.transforms_factory import create_transform
 
 from hard_ray.config.data import DataConfig
 from hard_ray.config.loader import load_config
-from hard_ray.data.augment import augmented, build_augment, check_augment
+from hard_ray.data.augment import _operations, augmented, build_augment, check_augment
 from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
@@ -82,8 +82,8 @@ def by_timm(image: Image.Image, number: int, **settings: object) -> np.ndarray:
         ),
         ("{reprob: 0.6, recount: 3}", {"re_prob": 0.6, "re_mode": "pixel", "re_count": 3}),
         (
-            "{color_jitter: [0.4, 0.4, 0.2, 0.1], color_jitter_prob: 0.8, grayscale: 0.3, gaussian_blur: 0.5, vflip: 0.5,"
-            " reprob: 0.5, remode: rand}",
+            "{color_jitter: [0.4, 0.4, 0.2, 0.1], color_jitter_prob: 0.8, grayscale: 0.3, gaussian_blur: 0.5, "
+            "vflip: 0.5, reprob: 0.5, remode: rand}",
             {
                 "color_jitter": (0.4, 0.4, 0.2, 0.1),
                 "color_jitter_prob": 0.8,
@@ -103,6 +103,23 @@ def test_a_batch_equals_timms_own_transform_with_the_same_draws(augment: str, se
     assert splits is None
     assert np.array_equal(found, np.stack(expected))
     assert (found != as_arrays(images)).any(axis=(1, 2, 3)).sum() >= 4
+
+
+@pytest.mark.parametrize(
+    "policy", ["v0", "rand-m1-p1-n3", "rand-m10-inc1", "rand-m15-mmax20-inc1-p1", "augmix-m10-mstd1"]
+)
+def test_an_image_that_keeps_no_bits_is_black(policy: str):
+    """timm asks for 0 bits or fewer at these magnitudes, which Pillow before 13 made black."""
+    config, images = data(f"{{auto_augment: {policy}}}"), crops(4) * 40
+    build_augment.cache_clear()
+    views(config, images)
+    secondary = build_augment(config.augment, img_size=32, in_chans=3, interpolation="bicubic").secondary
+    asked = [op for op in _operations(secondary.transforms) if op.name.startswith("Posterize")]
+    for op in asked:
+        op.prob, op.magnitude_std = 1.0, 0
+    made = [np.asarray(op(images[0])).max() for op in asked]
+    build_augment.cache_clear()
+    assert 0 in made
 
 
 def test_operations_resample_by_the_interpolation_of_the_data():

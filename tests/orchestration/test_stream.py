@@ -9,6 +9,7 @@ import pytest
 from ray.data import DataContext
 
 from hard_ray.config.loader import load_config
+from hard_ray.data.pictures import TrainPictures
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
@@ -45,6 +46,22 @@ def test_an_error_for_the_user_comes_through_ray_data_as_it_was_raised(tmp_path:
     with pytest.raises(DataError, match="^100 unreadable images in a row, from ") as caught:
         next(pipeline.train_batches(0))
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_augmented_images_and_their_splits_come_through_ray_data_as_they_are_made():
+    config = tiny_config("data.augment={auto_augment: augmix, reprob: 0.5, splits: 3}").data
+    index = build_index(config)
+    schedule = train_schedule(index, config, batch_size=64, seed=3)
+    pipeline = Pipeline(index, config, schedule, DataShare(1.0, 2**28), 2**16)
+    assert pipeline._rows_per_block() == 2**16 // (3 * 16 * 16)
+    batches = pipeline.train_batches(5)
+    taken = list(itertools.islice(batches, 2))
+    batches.close()
+    made = TrainPictures(index.reader, index.labels, config, schedule)(np.arange(5 * 64, 7 * 64))
+    assert taken[0].splits.shape == (64, 2, 1, 16, 16)
+    assert np.array_equal(np.concatenate([batch.splits for batch in taken]), made["splits"])
+    assert np.array_equal(np.concatenate([batch.images for batch in taken]), made["image"])
 
 
 def test_a_turn_that_waited_for_nothing_is_followed_by_a_pause(monkeypatch: pytest.MonkeyPatch):

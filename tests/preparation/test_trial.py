@@ -94,6 +94,7 @@ def test_the_tried_loss_is_the_one_of_the_runs_first_update(tmp_path: Path):
         ("runtime.amp_dtype=bfloat16", "runtime.teacher.dtype=bfloat16"),
         ("runtime.teacher.wire_dtype=float32",),
         ("runtime.num_workers=4",),
+        ("data.augment={auto_augment: rand-m9-mstd0.5-inc1, reprob: 0.5, degrade: {}}",),
     ],
     ids=lambda given: " ".join(given)[:60],
 )
@@ -120,6 +121,11 @@ def test_the_training_of_a_teacher_is_tried_under_its_own_keys():
         (("optim.lr=1e30",), ModelError, "the loss of the next student update is .*; lower optim.lr, give optim.clip"),
         (("teacher.recipe.lr=1e38", "teacher.recipe.opt=sgd"), ModelError, "lower teacher.recipe.lr"),
         (("student.model_kwargs={width: 3}",), ModelError, "student.model_kwargs"),
+        (
+            ("data.augment={auto_augment: rand-n20-tweights}",),
+            DataError,
+            r"data.augment \(auto_augment rand-n20-tweights\) cannot be applied to images of 16 pixels",
+        ),
     ],
     ids=lambda given: given[0][:40] if isinstance(given, tuple) else None,
 )

@@ -179,3 +179,9 @@ def test_continue_begins_a_run_and_goes_on_with_it_alone(tmp_path: Path, monkeyp
     assert "optim.lr is 0.5, the run has" in other.stderr
     assert len(told) == 2
     assert "give --output" in invoke("distill", "--preset", "digits", "--continue").stderr
+
+
+def test_a_dry_run_says_what_is_done_to_training_images():
+    done = invoke("distill", "--preset", "digits", "--dry-run", "data.augment={auto_augment: v0, reprob: 0.25}")
+    assert done.exit_code == 0, done.stderr
+    assert "augment auto_augment v0, reprob 0.25" in " ".join(done.stdout.split())
