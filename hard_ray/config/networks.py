@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from hard_ray.config.base import Config, Fraction, Seed
+from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.optim import OptimConfig
 
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
@@ -40,6 +40,9 @@ class TeacherRecipe(OptimConfig):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     epochs: Annotated[float, Field(gt=0.0)] | None = 20.0
     smoothing: Fraction = 0.0
+    jsd: Weight = 0.0
+    """Weight of the Jensen-Shannon divergence between the teacher's answers on `data.augment.splits` views of an image,
+    as `objective.jsd`; 0: no such term, and the teacher is trained on one view."""
     seed: Seed = 0
     """Seed of the teacher's training, separate from the run's so that runs with other seeds share the teacher."""
 

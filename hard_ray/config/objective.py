@@ -82,6 +82,11 @@ class CrossEntropyObjective(Config):
     """Labels only, without a teacher."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
+    jsd: Weight = 0.0
+    """Weight of the Jensen-Shannon divergence between the answers on `data.augment.splits` views of an image: AugMix
+    (arXiv 1912.02781), with weight 12 and 3 views in the paper. The cross-entropy is that of the first view alone. All
+    views are one forward pass, so that BatchNorm sees them together. 0: no such term; a training without it sees one
+    view, with all operations of `data.augment`."""
 
 
 ObjectiveConfig = Annotated[

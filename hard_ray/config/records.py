@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from hard_ray.config.augmentor import RandomAffineAugmentor
-from hard_ray.config.base import Config, Epochs
+from hard_ray.config.base import Config, Epochs, Weight
 from hard_ray.redaction import refuse_password
 
 LONGEST_EXPERIMENT = 250
@@ -67,3 +67,5 @@ class ExperimentConfig(Config):
     transforms."""
     random: RandomAffineAugmentor = RandomAffineAugmentor()
     """The transforms of the control `random`."""
+    jsd: Weight = 0.0
+    """Weight of the Jensen-Shannon divergence in the control `labels_only`, as `objective.jsd`."""

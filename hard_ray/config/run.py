@@ -43,7 +43,12 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> RunConfig:
-        problems = [*self._batch_problems(), *self._objective_problems(), *self._channel_problems()]
+        problems = [
+            *self._batch_problems(),
+            *self._objective_problems(),
+            *self._view_problems(),
+            *self._channel_problems(),
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -121,6 +126,27 @@ class RunConfig(Config):
             ]
         return []
 
+    def _view_problems(self) -> list[str]:
+        splits = 0 if self.data.augment is None else self.data.augment.splits
+        users = [f"{key} {weight:g}" for key, weight in _jsd_weights(self).items() if weight > 0]
+        if users and not splits:
+            return [
+                f"{users[0]} compares a network's answers on several views of an image, and there is one; give "
+                f"data.augment.splits=3 and data.augment.auto_augment=augmix-m3-w3, or {users[0].split()[0]}=0"
+            ]
+        if splits and not users:
+            return [
+                f"data.augment.splits {splits} makes views that nothing compares; give objective.jsd=12 with "
+                "objective.kind=cross_entropy, teacher.recipe.jsd=12 for the teacher's training, or experiment.jsd=12 "
+                "for the control labels_only, or use data.augment.splits=0"
+            ]
+        if users and self.data.mix is not None:
+            return [
+                f"{users[0]} compares views of one image, which data.mix would mix with others; use "
+                f"{users[0].split()[0]}=0 and data.augment.splits=0, or data.mix=null"
+            ]
+        return []
+
     def _channel_problems(self) -> list[str]:
         problems = []
         for role, network in (("teacher", self.teacher), ("student", self.student)):
@@ -134,12 +160,41 @@ class RunConfig(Config):
         return problems
 
 
+def _jsd_weights(config: RunConfig) -> dict[str, float]:
+    """The weights of the Jensen-Shannon term in the run's trainings, by their keys."""
+    own = config.objective.jsd if isinstance(config.objective, CrossEntropyObjective) else 0.0
+    return {
+        "objective.jsd": own,
+        "teacher.recipe.jsd": config.teacher.recipe.jsd,
+        "experiment.jsd": config.experiment.jsd,
+    }
+
+
+def training_data(config: RunConfig) -> DataConfig:
+    """The data of the training itself: with several views of an image only where its objective compares them."""
+    return config.data if _jsd_weights(config)["objective.jsd"] > 0 else _with_one_view(config.data)
+
+
+def fitting_data(config: RunConfig, objective: ObjectiveConfig) -> DataConfig:
+    """The data for another training of a run: without several views, if it leaves no block that has a use for them."""
+    other = config.model_copy(update={"objective": objective})
+    return config.data if any(_jsd_weights(other).values()) else _with_one_view(config.data)
+
+
+def _with_one_view(data: DataConfig) -> DataConfig:
+    if data.augment is None or not data.augment.splits:
+        return data
+    return data.model_copy(update={"augment": data.augment.model_copy(update={"splits": 0})})
+
+
 def as_control(config: RunConfig, control: str) -> RunConfig:
     """The same run with labels only, plain KD, or KD on random transforms; no augmentor is learned."""
     temperature = getattr(config.objective, "temperature", 4.0)
-    objective = CrossEntropyObjective() if control == "labels_only" else KdObjective(temperature=temperature)
+    with_teacher = KdObjective(temperature=temperature)
+    objective = CrossEntropyObjective(jsd=config.experiment.jsd) if control == "labels_only" else with_teacher
     return config.model_copy(
         update={
+            "data": fitting_data(config, objective),
             "objective": objective,
             "augmentor": config.experiment.random if control == "random" else IdentityAugmentor(),
             "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),

@@ -11,18 +11,20 @@ from hard_ray.config.loader import load_config, validate
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.config.objective import CrossEntropyObjective
 from hard_ray.config.optim import OptimConfig
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, fitting_data
 from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
 
 
 def teacher_training(config: RunConfig) -> RunConfig:
     """The run that trains the teacher: on labels only, with the teacher's recipe and its own seed."""
     recipe = config.teacher.recipe
+    objective = CrossEntropyObjective(jsd=recipe.jsd)
     network = {name: getattr(config.teacher, name) for name in NetworkConfig.model_fields}
     return config.model_copy(
         update={
             "student": StudentConfig.model_validate(network),
-            "objective": CrossEntropyObjective(),
+            "data": fitting_data(config, objective),
+            "objective": objective,
             "augmentor": IdentityAugmentor(),
             "optim": OptimConfig.model_validate({name: getattr(recipe, name) for name in OptimConfig.model_fields}),
             "validation": config.validation.model_copy(update={"final": ()}),  # the main run measures the teacher
@@ -38,6 +40,7 @@ def teacher_run(config: RunConfig) -> RunConfig:
     fine_tunes = config.teacher.has_weights
     run = training.model_copy(
         update={
+            "data": config.data,
             "teacher": TeacherConfig(),  # unused: the objective is cross-entropy with the labels
             "student": training.student.model_copy(update={"new_head": fine_tunes}),
             "validation": config.validation,

@@ -170,6 +170,8 @@ class Terms:
     """KD on augmented images."""
     ce_augmented: float = 0.0
     """Cross-entropy to the labels, on augmented images."""
+    jsd: float = 0.0
+    """Jensen-Shannon divergence between the answers on all views."""
     temperature: float = 1.0
 
 
@@ -188,6 +190,11 @@ class StudentObjective:
     def asks_teacher(self) -> bool:
         """Whether the teacher's logits are needed."""
         return not isinstance(self.config, CrossEntropyObjective)
+
+    @property
+    def compares_views(self) -> bool:
+        """Whether the student's answers on several views of an image are compared."""
+        return self.terms(epoch=math.inf).jsd > 0
 
     @property
     def learns_clean(self) -> bool:
@@ -214,7 +221,7 @@ class StudentObjective:
                 alone = 0.0 if self.has_second_view else 1.0
                 return Terms(0.0, alone, 1.0, temperature=c.temperature)
             case CrossEntropyObjective():
-                return Terms(1.0)
+                return Terms(1.0, jsd=self.config.jsd)
             case _:
                 assert_never(self.config)
 
@@ -237,6 +244,8 @@ class StudentObjective:
             if terms.ce_augmented:
                 parts["ce_augmented"] = self._labels(student, views.augmented_targets(student))
                 weights["ce_augmented"] = terms.ce_augmented
+        if terms.jsd:
+            parts["jsd_loss"], weights["jsd_loss"] = losses.jensen_shannon(_by_view(views)), terms.jsd
         total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum(dim=0)
         return StudentLosses(total, parts | _drift(views, terms.temperature))
 
@@ -248,6 +257,14 @@ class StudentObjective:
             alpha, beta = self.config.alpha, self.config.beta
             return losses.dkd(student, teacher, labels, alpha=alpha, beta=beta, temperature=terms.temperature)
         return losses.divergence(teacher, student, temperature=terms.temperature)
+
+
+def _by_view(views: Views) -> Float[Tensor, "views batch classes"]:
+    """The student's answers on the first view of each image and on the further ones."""
+    if views.student is None or views.student_augmented is None:
+        raise ValueError("objective.jsd compares several views of each image, got one; set data.augment.splits")
+    answers = torch.cat([views.student, views.student_augmented])
+    return answers.view(-1, *views.student.shape)
 
 
 def _drift(views: Views, temperature: float) -> dict[str, Tensor]:

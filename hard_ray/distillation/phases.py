@@ -61,6 +61,8 @@ class Prepared:
     given: AugmentationInput
     sample_ids: NDArray[np.int64]
     teacher: Ticket[NDArray[np.float32]] | None = None
+    splits: Tensor | None = None
+    """Further views of the images, that of every image and then the next: compared by their answers alone."""
     augmented: Augmented | None = None
 
 

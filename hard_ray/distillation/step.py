@@ -63,7 +63,7 @@ class Updater:
         if mixture is not None:
             given = self._mixed(given, mixture)
         assert given.labels is not None
-        prepared = Prepared(given.images, given.labels, given, batch.sample_ids)
+        prepared = Prepared(given.images, given.labels, given, batch.sample_ids, splits=self._splits(batch))
         keeps_answer = self.learner.augmentor_optimizer is not None
         asks = self.objective.asks_teacher and (self.objective.learns_clean or keeps_answer)
         if asks and self.pool:
@@ -82,6 +82,12 @@ class Updater:
         labels = torch.tensor(batch.labels).to(self.precision.device)
         generated = None if batch.generated is None else self._images(batch.generated)
         return AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient)
+
+    def _splits(self, batch: Batch) -> Tensor | None:
+        """The further views of all images, one after the other, if the objective compares them."""
+        if batch.splits is None or not self.objective.compares_views:
+            return None
+        return self._images(batch.splits.swapaxes(0, 1).reshape(-1, *batch.images.shape[1:]))
 
     def _images(self, pixels: NDArray[np.uint8]) -> Tensor:
         return self.precision.images(pixels)
@@ -118,7 +124,13 @@ class Updater:
 
     @torch.no_grad()
     def _augment(self, prepared: Prepared) -> Augmented | None:
-        """Make the augmented view and ask the teacher about it; an unchanged image reuses the clean answer."""
+        """Make the augmented view and ask the teacher about it; an unchanged image reuses the clean answer.
+
+        Of an objective that compares views, without a teacher, these are the further views.
+        """
+        if prepared.splits is not None:
+            number = torch.arange(len(prepared.splits), device=prepared.splits.device)
+            return Augmented(prepared.splits, teacher=None, rows=number % len(prepared.images))
         augmentor, pool = self.learner.augmentor, self.pool
         if augmentor is None or pool is None or not self.objective.asks_teacher:
             return None

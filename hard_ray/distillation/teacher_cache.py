@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.teacher import TeacherSpec
@@ -41,6 +41,7 @@ def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
 def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     """Folder of a teacher trained by this recipe, named by a hash of everything that decides its weights."""
     training = teacher_training(config)
+    training = training.model_copy(update={"data": training_data(training)})
     keys = {"data", "student", "optim", "seed"}
     without = {"student": {"new_head"}}  # has no effect without initial weights
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
@@ -53,6 +54,8 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
         for name in names:
             if getattr(getattr(training, block), name) == fields[name].default:
                 del recipe[block][name]
+    if config.teacher.recipe.jsd:
+        recipe["jsd"] = config.teacher.recipe.jsd
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "teachers" / digest
 

@@ -54,6 +54,21 @@ def cross_entropy(
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
+def jensen_shannon(logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, " batch"]:
+    r"""Jensen-Shannon divergence of the answers on several views of each image, in nats.
+
+    .. math:: \frac1n \sum_{k=1}^n \mathrm{KL}(p_k \| m), \quad m = \frac1n \sum_{k=1}^n p_k
+
+    Zero exactly when all views have the same answer, and at most log(n).
+
+    Source: Hendrycks et al. 2020, arXiv:1912.02781, section 3. As in its code and in timm's JsdCrossEntropy, m is at
+    least 1e-7.
+    """
+    log_p = logits.log_softmax(dim=2)
+    mean = log_p.exp().mean(dim=0)
+    return (log_p.exp() * (log_p - mean.clamp(1e-7, 1.0).log())).sum(dim=2).mean(dim=0)
+
+
 def dkd(
     student: Float[Tensor, "batch classes"],
     teacher: Float[Tensor, "batch classes"],

@@ -12,7 +12,7 @@ import torch
 
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.controller import Phase
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
@@ -144,7 +144,7 @@ def _first_batch(config: RunConfig, index: ImageIndex, count: int) -> Batch:
     """The first images of the run."""
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
     generated = generated_for(config.augmentor, index)
-    pictures = TrainPictures(index.reader, index.labels, config.data, schedule, generated)
+    pictures = TrainPictures(index.reader, index.labels, training_data(config), schedule, generated)
     return to_batch(pictures(np.arange(count)), keep_bad=True)
 
 

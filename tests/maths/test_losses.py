@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from timm.loss import JsdCrossEntropy
 
-from hard_ray.maths.losses import cross_entropy, divergence, divergence_from, dkd, entropy
+from hard_ray.maths.losses import cross_entropy, divergence, divergence_from, dkd, entropy, jensen_shannon
 
 
 def logits(seed: int, rows: int = 5, classes: int = 7) -> torch.Tensor:
@@ -145,3 +146,25 @@ def test_divergence_from_a_certain_anchor_is_its_cross_entropy():
         lambda a, b: divergence_from(a.softmax(dim=1), b, temperature=2.0),
         (logits.clone().requires_grad_(), logits.flip(0).clone().requires_grad_()),
     )
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_jensen_shannon_equals_timms(views: int, scale: float):
+    given = scale * torch.stack([logits(seed) for seed in range(views)])
+    labels = torch.tensor([0, 3, 6, 2, 2])
+    theirs = JsdCrossEntropy(num_splits=views, alpha=12, smoothing=0.1)(given.flatten(0, 1), labels.repeat(views))
+    ours = cross_entropy(given[0], labels, smoothing=0.1) + 12 * jensen_shannon(given)
+    torch.testing.assert_close(ours.mean(), theirs)
+
+
+def test_jensen_shannon_is_zero_for_equal_views_and_at_most_the_logarithm_of_their_number():
+    same = logits(0).expand(3, -1, -1)
+    torch.testing.assert_close(jensen_shannon(same), torch.zeros(5, dtype=torch.float64))
+    apart = 1000.0 * torch.eye(3, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(jensen_shannon(apart), torch.tensor([math.log(3)], dtype=torch.float64))
+
+
+def test_jensen_shannon_passes_gradcheck():
+    given = torch.stack([logits(seed, rows=2, classes=3) for seed in range(3)]).requires_grad_()
+    assert torch.autograd.gradcheck(jensen_shannon, given)

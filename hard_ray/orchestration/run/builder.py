@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.data import describe
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
@@ -168,7 +168,8 @@ class Builder:
         )
         share = DataShare(self.data.cpus / ranks.size, self.data.object_store_bytes / ranks.size)
         generated = generated_for(config.augmentor, self.index)
-        return Pipeline(self.index, config.data, schedule, share, config.runtime.data_block_mb * 2**20, generated)
+        data, block_bytes = training_data(config), config.runtime.data_block_mb * 2**20
+        return Pipeline(self.index, data, schedule, share, block_bytes, generated)
 
     def _learner(self) -> tuple[Learner, ModelEmaV3 | None]:
         config = self.config
