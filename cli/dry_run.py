@@ -22,6 +22,7 @@ def plan_lines(
     """
     from hard_ray.config.data import describe
     from hard_ray.config.loader import absolute
+    from hard_ray.config.mix import describe_mix
     from hard_ray.data.account_text import account_lines
     from hard_ray.preparation.checks import examine
     from hard_ray.preparation.room import check_output, run_bytes
@@ -38,6 +39,7 @@ def plan_lines(
         *account_lines(index),
         *_augment_lines(config),
         *_network_lines(config, student, teacher, len(index.classes), role),
+        *([] if config.data.mix is None else [("mixed", describe_mix(config.data.mix))]),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
         ("optimiser", _optimiser(config)),
         ("length", length),

@@ -42,6 +42,15 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("optim.batch_size=10", "runtime.num_workers=3"),
     ),
     (
+        "`data.mix` needs two images per worker in a batch or more, and no `augmentor.join`.",
+        ("data.mix.mixup=0.8", "optim.batch_size=1", "runtime.num_workers=1"),
+    ),
+    (
+        "`data.augment.splits` needs a Jensen-Shannon weight (`objective.jsd` of `objective.kind=cross_entropy`, "
+        "`teacher.recipe.jsd` or `experiment.jsd`), and the weights need it; neither goes with `data.mix`.",
+        ("data.augment.splits=3", "data.augment.auto_augment=augmix-m3-w3"),
+    ),
+    (
         "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard`.",
         ("augmentor.kind=mix", "objective.kind=kd"),
     ),

@@ -47,3 +47,8 @@ class MixConfig(Config):
             low, high = self.cutmix_minmax
             raise ValueError(f"cutmix_minmax must be two rising shares, as [0.2, 0.8]; got [{low}, {high}]")
         return self
+
+
+def describe_mix(config: MixConfig) -> str:
+    """Every setting that is not its default, on one line: `mixup 0.8, cutmix 1.0`."""
+    return ", ".join(f"{key} {value}" for key, value in config.model_dump(mode="json", exclude_defaults=True).items())

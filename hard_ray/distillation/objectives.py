@@ -170,9 +170,9 @@ class Terms:
     """KD on augmented images."""
     ce_augmented: float = 0.0
     """Cross-entropy to the labels, on augmented images."""
+    temperature: float = 1.0
     jsd: float = 0.0
     """Jensen-Shannon divergence between the answers on all views."""
-    temperature: float = 1.0
 
 
 @dataclass(eq=False)

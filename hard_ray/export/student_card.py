@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hard_ray.config.base import Config
+from hard_ray.config.mix import describe_mix
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
 from hard_ray.config.view import describe_augment
@@ -75,6 +76,7 @@ def _recipe_rows(record: RunRecord, saved: SavedModel) -> list[list[str]]:
         ["weights", "the best on the validation split" if saved.is_best else "after the last update"],
         ["data", _data(record)],
         *([] if config.data.augment is None else [["training view", describe_augment(config.data.augment)]]),
+        *([] if config.data.mix is None else [["mixed", describe_mix(config.data.mix)]]),
         ["teacher", _teacher(record)],
         ["objective", settings(config.objective)],
         ["augmentor", settings(config.augmentor)],

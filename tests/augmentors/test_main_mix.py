@@ -52,7 +52,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_shares_are_distributed_as_those_of_timm(config: dict):
-    rows = 4000
+    rows = 2000
     ours = own_shares(drawn(rows, **config, mode="elem"), rows).numpy()
     theirs = timm_shares(rows, **config)
     grid = np.linspace(0, 1, 41)

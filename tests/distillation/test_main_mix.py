@@ -30,11 +30,14 @@ from hard_ray.config.objective import (
 )
 from hard_ray.config.run import as_control
 from hard_ray.data.batch import Batch
+from hard_ray.distillation.guard import Guard
 from hard_ray.distillation.loop import Status
 from hard_ray.distillation.objectives import LabelCrossEntropy, Views, label_context
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
+from hard_ray.errors import DivergedError
 from hard_ray.maths import losses
+from hard_ray.ranks import Ranks
 from tests.distillation.test_step import batch, nets, updater
 from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config
 
@@ -229,6 +232,18 @@ def test_an_augmentor_learns_on_the_mixed_view():
     with torch.no_grad():
         torch.testing.assert_close(clean, pool.teacher.network(prepared.images))
     assert metrics["augmentor/loss"].isfinite()
+
+
+def test_the_batch_of_a_diverged_update_is_kept_as_it_was_mixed(tmp_path: Path):
+    found, pool, _ = made(KdObjective())
+    guard = Guard(tmp_path, None, Ranks(), torch.device("cpu"), last=found.prepare(batch(), second_view=True))
+    with pytest.raises(DivergedError):
+        guard.refuse_loss(step=3)
+    with np.load(tmp_path / "step-00000003-rank-0.npz", allow_pickle=False) as kept:
+        assert kept["images"].tobytes() == pool.pixels[0].tobytes()
+        np.testing.assert_array_equal(kept["labels"], batch().labels)
+        np.testing.assert_array_equal(kept["second_labels"], guard.last.labels.second)
+        np.testing.assert_array_equal(kept["share"], guard.last.labels.share)
 
 
 def test_the_mixture_is_a_function_of_seed_epoch_and_images_alone():
