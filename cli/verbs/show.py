@@ -7,10 +7,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ..options import Data, Files, Overrides, Preset, Teacher, load
-from ..terminal import console
+from ..terminal import print_pairs
 
 
 def show(
@@ -38,5 +37,4 @@ def presets() -> None:
     """List the shipped configurations."""
     from hard_ray.config.presets import preset_description, preset_names
 
-    for name in preset_names():
-        console.print(f"[bold]{name:<12}[/bold] {escape(preset_description(name))}", highlight=False)
+    print_pairs((f"[bold]{name}[/bold]", preset_description(name)) for name in preset_names())

@@ -49,10 +49,10 @@ def test_every_shipped_space_loads_and_is_valid(name: str):
 def test_the_spaces_of_the_readme_are_shipped():
     assert {"digits", "mnist", "cifar10", "imagenet", "imagenet-vit"} <= set(space_names())
     vit = load_space("imagenet-vit").base
-    assert (vit.teacher.model, vit.student.model) == (
-        "vit_large_patch16_224.augreg_in21k_ft_in1k",
-        "vit_base_patch16_224",
-    )
+    recipe = load_config(preset="dad-vit")
+    assert (vit.teacher.model, vit.student, vit.optim) == (recipe.teacher.model, recipe.student, recipe.optim)
+    assert (vit.data.augment, vit.data.mix.mixup, vit.data.mix.cutmix) == (recipe.data.augment, 0.8, 1.0)
+    assert (vit.objective.kind, vit.augmentor.kind) == ("hard", "affine")
 
 
 def test_the_working_directory_comes_before_the_shipped_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
