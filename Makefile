@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench fuzz sbom audit check fix lock clean
+.PHONY: help setup demo test test-slow chaos quick docs docs-reference docs-test experiments bench gpu fuzz sbom audit check fix lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ experiments: setup  ## run the rows of experiments/rows.yaml that have no result
 
 bench: setup  ## measure ratios of speed side by side; ONLY= selects some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
 	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
+
+# Without a virtual environment here, the interpreter that is there: a machine with a card may have no network.
+gpu:  ## measure hardray on this machine's card in eight minutes, without a network; GPU= has options
+	$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(GPU)
 
 fuzz: setup  ## give 10,000 damaged files to each reader: configurations, data, weights, checkpoints
 	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/security/test_fuzz.py

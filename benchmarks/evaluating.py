@@ -12,20 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.plain_loop import eval_views, loader
-from benchmarks.work import (
-    BUILD,
-    HARDRAY,
-    SPEC,
-    TEACHER,
-    Measured,
-    Place,
-    against_plain,
-    interleaved,
-    precision,
-    python,
-    run,
-    show,
-)
+from benchmarks.rounds import interleaved
+from benchmarks.work import BUILD, HARDRAY, SPEC, TEACHER, Measured, Place, against_plain, precision, python, run, show
 from hard_ray.config.networks import StudentConfig
 from hard_ray.networks.network import build_student
 

@@ -12,19 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.work import (
-    BATCH,
-    SPEC,
-    STUDENT,
-    TEACHER,
-    Measured,
-    Place,
-    fast_dtype,
-    interleaved,
-    median,
-    precision,
-    python,
-)
+from benchmarks.hard_passes import HardPasses, Pass, counted
+from benchmarks.rounds import interleaved, median
+from benchmarks.work import BATCH, SPEC, STUDENT, TEACHER, Measured, Place, fast_dtype, precision, python
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import AffineAugmentor
 from hard_ray.config.controller import Phase
@@ -89,65 +79,21 @@ class Step:
         self.updater.update(prepared, phase, step=self.made, epoch=0.0)
         self.made += 1
 
-    def passes(self) -> dict[str, Callable[[], object]]:
+    def passes(self) -> dict[str, Pass]:
         """The passes of the phases, by name."""
-        twice = torch.cat([self.images, self.images])
-
-        def teacher() -> None:
-            with torch.no_grad(), self.precision.autocast():
-                self.teacher(self.images)
-
-        def teacher_gradient() -> None:
-            pixels = self.images.detach().requires_grad_()
-            with self.precision.autocast():
-                loss = self.teacher(pixels).float().logsumexp(1).sum()
-            torch.autograd.grad(loss, pixels)
-
-        def student() -> None:
-            with self.precision.autocast():
-                loss = self.student(twice).float().logsumexp(1).mean()
-            self.student.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.updater.learner.optimizer.step()
-
-        def student_gradient() -> None:
-            pixels = self.images.detach().requires_grad_()
-            self.student.eval()
-            with self.precision.autocast():
-                loss = self.student(pixels).float().logsumexp(1).sum()
-            torch.autograd.grad(loss, pixels)
-            self.student.train()
-
-        def augment() -> None:
-            with torch.no_grad():
-                self.augmentor.view(self.given)
-
-        def augmentor_gradient() -> None:
-            optimizer = self.updater.learner.augmentor_optimizer
-            assert optimizer is not None
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.augmentor.augment(self.given).images.mean())
-            optimizer.step()
-
-        return {
-            "teacher": teacher,
-            "teacher_gradient": teacher_gradient,
-            "student": student,
-            "student_gradient": student_gradient,
-            "augment": augment,
-            "augmentor_gradient": augmentor_gradient,
-        }
-
-
-COUNTS = {
-    "teacher": 2 * STUDENT_STEPS + 1,
-    "teacher_gradient": 1,
-    "student": STUDENT_STEPS,
-    "student_gradient": 1,
-    "augment": STUDENT_STEPS,
-    "augmentor_gradient": 1,
-}
-"""Number of each pass in five student updates and one augmentor update."""
+        learner = self.updater.learner
+        assert learner.augmentor_optimizer is not None
+        made = HardPasses(
+            self.teacher,
+            self.student,
+            self.augmentor,
+            learner.optimizer,
+            learner.augmentor_optimizer,
+            self.precision,
+            self.images,
+            self.given,
+        )
+        return made.named()
 
 
 def main() -> None:
@@ -169,7 +115,8 @@ def main() -> None:
     interleaved(measures, 3)
     found = {name: median(values) for name, values in interleaved(measures, ROUNDS).items()}
     whole = STUDENT_STEPS * found["student update"] + found["augmentor update"]
-    print(json.dumps({"hard_step": whole / sum(count * found[name] for name, count in COUNTS.items())}))
+    arithmetic = counted(found, student_updates=STUDENT_STEPS, augmentor_updates=1)
+    print(json.dumps({"hard_step": whole / arithmetic}))
 
 
 def measure(place: Place, rounds: int) -> Measured:

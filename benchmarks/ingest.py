@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import ray
 
 from benchmarks.plain_loop import loader, train_views
-from benchmarks.work import BATCH, BUILD, Measured, Place, interleaved, median, quiet_ray, ratio
+from benchmarks.rounds import interleaved, median, ratio
+from benchmarks.work import BATCH, BUILD, Measured, Place, quiet_ray
 from hard_ray.config.loader import load_config
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index

@@ -19,8 +19,9 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.rounds import median
 from benchmarks.stand_ins import IDENTITY, Sleeper
-from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, median, python, quiet_ray
+from benchmarks.work import BATCH, BUILD, CLASSES, Measured, Place, python, quiet_ray
 from hard_ray.config.loader import load_config
 from hard_ray.data.batch import Batch
 from hard_ray.data.sources.build import build_index

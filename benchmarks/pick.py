@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.work import SPEC, STUDENT, TEACHER, Measured, Place, interleaved, median, ratio
+from benchmarks.rounds import interleaved, median, ratio
+from benchmarks.work import SPEC, STUDENT, TEACHER, Measured, Place
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import AugmentorConfig, CutmixAugmentor, PickAugmentor
 from hard_ray.config.controller import Phase

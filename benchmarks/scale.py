@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import ray
 
+from benchmarks.rounds import median
 from benchmarks.stand_ins import Asker, Sleeper
-from benchmarks.work import BATCH, CLASSES, Measured, Place, median, python, quiet_ray
+from benchmarks.work import BATCH, CLASSES, Measured, Place, python, quiet_ray
 from hard_ray.orchestration.pool.client import PoolAddress
 
 SIZES, LARGEST = (1, 2, 4, 8, 16), 32

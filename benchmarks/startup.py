@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 
-from benchmarks.work import BUILD, HARDRAY, Measured, Place, interleaved, python, ratio, run, show
+from benchmarks.rounds import interleaved, ratio
+from benchmarks.work import BUILD, HARDRAY, Measured, Place, python, run, show
 from hard_ray.runs.log import read_points
 
 

@@ -10,21 +10,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.work import (
-    BATCH,
-    BUILD,
-    HARDRAY,
-    STUDENT,
-    Measured,
-    Place,
-    against_plain,
-    interleaved,
-    precision,
-    python,
-    ratio,
-    run,
-    show,
-)
+from benchmarks.rounds import interleaved, ratio
+from benchmarks.work import BATCH, BUILD, HARDRAY, STUDENT, Measured, Place, against_plain, precision, python, run, show
 from hard_ray.orchestration.cluster.processes import BACKGROUND
 from hard_ray.runs.log import read_points
 

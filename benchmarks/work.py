@@ -10,10 +10,9 @@ import contextlib
 import json
 import logging
 import os
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import ray
 import torch
 from PIL import Image
 
+from benchmarks.rounds import median, ratio
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.runtime import Dtype
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
@@ -125,25 +125,6 @@ def quiet_ray(cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int, say: str = "") -> dict[str, list[float]]:
-    """Run each measure once per round, in reverse order in every other round, so that other load affects all alike.
-
-    With `say`, its unit, each is printed as it is there.
-    """
-    found: dict[str, list[float]] = {name: [] for name in measures}
-    for number in range(rounds):
-        for name in list(measures)[:: 1 if number % 2 == 0 else -1]:
-            found[name].append(measures[name]())
-            if say:
-                print(f"    round {number + 1}, {name}: {found[name][-1]:.1f} {say}", flush=True)
-    return found
-
-
-def ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    """Median over rounds of the ratio within a round."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
-
-
 def show(found: Mapping[str, Sequence[float]], unit: str, digits: int = 0) -> None:
     """Print the median of each measure."""
     for name, values in found.items():
@@ -167,8 +148,3 @@ def precision() -> Precision:
 def fast_dtype() -> Dtype:
     """The type of its kernels."""
     return probe().fast_dtype(on_gpu=False)
-
-
-def median(values: Sequence[float]) -> float:
-    """Median."""
-    return statistics.median(values)

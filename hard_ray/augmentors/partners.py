@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from scipy.special import betaincinv
 from torch import Tensor
 
 
@@ -32,5 +31,7 @@ def beta(draws: Float[Tensor, " batch"], alpha: float) -> Float[Tensor, " batch"
     """Draws from Beta(alpha, alpha): its inverse distribution function at uniform `draws`."""
     if alpha == 1.0:
         return draws
+    from scipy.special import betaincinv
+
     values = betaincinv(alpha, alpha, draws.double().cpu().numpy())
     return torch.from_numpy(values).to(draws)

@@ -1,0 +1,1 @@
+"""`make gpu`: hardray on one card, against a plain loop on the same card."""
