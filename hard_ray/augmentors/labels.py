@@ -23,6 +23,11 @@ class MixedLabels:
         """The label with the larger share, for what needs one class; the first one at equal shares."""
         return torch.where(self.share >= 0.5, self.first, self.second)
 
+    def tensor_split(self, count: int) -> list[MixedLabels]:
+        """Divide the images into `count` parts, as a tensor of labels divides."""
+        columns = (column.tensor_split(count) for column in (self.first, self.second, self.share))
+        return [MixedLabels(*parts) for parts in zip(*columns, strict=True)]
+
     def shares(self, classes: int) -> Float[Tensor, "batch classes"]:
         """The share of each class in each image."""
         share = self.share[:, None]

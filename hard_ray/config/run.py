@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field, model_validator
 
 from hard_ray.config.augmentor import (
@@ -70,7 +72,19 @@ class RunConfig(Config):
                 for key, size in sizes.items()
                 if size == workers
             ]
-        return problems
+        return [*problems, *self._accumulation_problems(sizes)]
+
+    def _accumulation_problems(self, sizes: Mapping[str, int]) -> list[str]:
+        """Batches of so many images that a worker cannot divide into as many parts as `accumulate` says."""
+        parts = {"optim.batch_size": self.optim.accumulate}
+        parts["teacher.recipe.batch_size"] = self.teacher.recipe.accumulate
+        workers = self.runtime.num_workers
+        return [
+            f"{key} {size} is {size // workers} images for each worker, which cannot be divided into "
+            f"{key.replace('batch_size', 'accumulate')} {parts[key]} parts; use fewer parts or a larger batch"
+            for key, size in sizes.items()
+            if size // workers < parts[key]
+        ]
 
     def _objective_problems(self) -> list[str]:
         if self.objective.kind == "cross_entropy" and self.augmentor.kind != "identity":

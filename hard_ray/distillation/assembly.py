@@ -8,6 +8,7 @@ from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import TeacherPool
@@ -43,8 +44,9 @@ def build_updater(
         ranks=ranks,
         seed=config.seed,
         augmentation=augmentation,
-        clip_grad=config.optim.clip_grad,
         mix=None if config.data.mix is None else MainMix(config.data.mix),
+        clipping=Clipping.of(config.optim),
+        accumulate=config.optim.accumulate,
         round_pixels=config.runtime.teacher.wire_dtype == "uint8",
         share=share,
     )

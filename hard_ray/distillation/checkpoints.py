@@ -17,10 +17,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hard_ray.distillation.controller import ControllerState, PhaseSignals
+from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.errors import RunFolderError, readable
 from hard_ray.files import read_json, replacing_folder, write_bytes, write_json
 
 STATE_FILE = "state.json"
+LOSS_SCALE = "loss_scale"
+"""Key of the scale of losses beside those of the optimisers; absent where gradients need none."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Weights:
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
+    loss_scale: LossScale | None = None
 
     def write(self, folder: Path) -> None:
         """Write weights as safetensors, and optimisers in torch's format with tensors only.
@@ -75,8 +79,11 @@ class Weights:
         for name, module in self.modules.items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
             write_bytes(folder / f"{name}.safetensors", safetensors_of(tensors))
+        states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        if self.loss_scale is not None:
+            states[LOSS_SCALE] = self.loss_scale.state_dict()
         stream = io.BytesIO()
-        torch.save({name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}, stream)
+        torch.save(states, stream)
         write_bytes(folder / "optimizers.pt", stream.getvalue())
 
     def are_finite(self) -> bool:
@@ -90,6 +97,8 @@ class Weights:
         states = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(states[name])
+        if self.loss_scale is not None and LOSS_SCALE in states:
+            self.loss_scale.load_state_dict(states[LOSS_SCALE])
 
 
 @dataclass(frozen=True, slots=True)

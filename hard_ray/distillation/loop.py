@@ -24,6 +24,7 @@ from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller, Switch
 from hard_ray.distillation.guard import Guard, diverged
 from hard_ray.distillation.meter import Meter, Signals, SignalSum
+from hard_ray.distillation.optimisers import largest_rate
 from hard_ray.distillation.phases import Prepared
 from hard_ray.distillation.prefetch import Prefetch
 from hard_ray.distillation.step import Updater
@@ -229,7 +230,7 @@ class Run:
             return
         means = {name: total / count for name, (total, count) in sums.items() if count}
         images_per_s = self.batch_size / means["time/step"] if means.get("time/step") else 0.0
-        learning_rate = self.updater.learner.optimizer.param_groups[0]["lr"]
+        learning_rate = largest_rate(self.updater.learner.optimizer)
         self._write("train", {**means, "lr": learning_rate, "throughput/images_per_s": images_per_s})
 
     def _log_switch(self, switch: Switch) -> None:

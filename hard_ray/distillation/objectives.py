@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Protocol, assert_never
 
 import torch
@@ -115,7 +115,7 @@ class AugmentorObjective:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Logits of both networks on one batch. A view that is not learned from is None."""
+    """Logits of both networks on one batch, or a part of one. A view that is not learned from is None."""
 
     labels: Labels
     student: Float[Tensor, "batch classes"] | None
@@ -126,6 +126,26 @@ class Views:
     """The image of the batch that each augmented one was made from; None: in the batch's order."""
     sources: Float[Tensor, "views batch"] | None = None
     """The share of each image of the batch in each augmented one; None: all of its own."""
+    whole: Views | None = None
+    """The whole batch, if these are a part of it; `rows` and `sources` refer to its images."""
+
+    def parts(self, count: int) -> list[Views]:
+        """Divide the images of each view into `count` parts, whose sizes differ by one at most."""
+        if count == 1:
+            return [self]
+        names = [
+            field.name for field in fields(self) if field.name != "whole" and getattr(self, field.name) is not None
+        ]
+        pieces = {name: getattr(self, name).tensor_split(count) for name in names}
+        return [
+            replace(self, whole=self, **{name: piece[number] for name, piece in pieces.items()})
+            for number in range(count)
+        ]
+
+    @property
+    def batch(self) -> Views:
+        """The whole batch."""
+        return self if self.whole is None else self.whole
 
     def classes(self) -> Int[Tensor, " batch"]:
         """One class for each image: of a mixed one, that of the larger share."""
@@ -133,7 +153,7 @@ class Views:
 
     def augmented_classes(self) -> Int[Tensor, " views"]:
         """The class of the image that each augmented one was made from."""
-        return self.classes() if self.rows is None else self.classes()[self.rows]
+        return self.classes() if self.rows is None else self.batch.classes()[self.rows]
 
     def targets(self, like: Float[Tensor, "batch classes"]) -> Int[Tensor, " batch"] | Float[Tensor, "batch classes"]:
         """The labels, or the shares of the classes if the batch is mixed, for logits like `like`."""
@@ -143,9 +163,11 @@ class Views:
         self, like: Float[Tensor, "views classes"]
     ) -> Int[Tensor, " views"] | Float[Tensor, "views classes"]:
         """The labels of the augmented images, or the shares of the classes if they or the batch are mixed."""
-        targets = self.targets(like)
+        if self.sources is None and self.rows is None:
+            return self.targets(like)
+        targets = self.batch.targets(like)
         if self.sources is None:
-            return targets if self.rows is None else targets[self.rows]
+            return targets[self.rows]
         shares = targets if targets.is_floating_point() else F.one_hot(targets, like.shape[1])
         return self.sources @ shares.to(self.sources.dtype)
 
@@ -269,10 +291,14 @@ def _by_view(views: Views) -> Float[Tensor, "views batch classes"]:
 
 def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
     """Change of the teacher's answer by the augmentation: logged, not minimised."""
-    if views.teacher is None or views.teacher_augmented is None:
+    clean = views.teacher
+    if clean is None or views.teacher_augmented is None:
         return {}
-    in_order = views.sources is not None or views.rows is None  # `sources` refer to the batch itself
-    clean = views.teacher if in_order else views.teacher[views.rows]
+    if views.sources is not None or views.rows is not None:
+        clean = views.batch.teacher  # which they refer to
+        assert clean is not None
+    if views.sources is None and views.rows is not None:
+        clean = clean[views.rows]
     return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
 
 

@@ -7,19 +7,23 @@ and student, and D(a || b) = T^2 KL(softmax(a / T) || softmax(b / T)), one value
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
 from hard_ray.augmentors.labels import Labels
+from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.messages import GradientAnswer, Ticket
 from hard_ray.distillation.meter import Clock, Scalars
 from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentObjective, Views, answer_to_keep
+from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.maths import losses
 from hard_ray.networks.precision import Precision, resting, to_array, widen
@@ -37,6 +41,8 @@ class Learner:
     optimizer: Optimizer
     augmentor: Augmentor | None = None
     augmentor_optimizer: Optimizer | None = None
+    loss_scale: LossScale | None = None
+    """None: gradients of the student need no scale."""
 
 
 @dataclass(slots=True)
@@ -67,15 +73,39 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a batch, or all of it: what the student looks at, and what it learns from its answers."""
+
+    images: Tensor | None
+    """x; None: it is not learned from."""
+    augmented: Tensor | None
+    """x~; None: there is none."""
+    views: Views
+    """Without the student's logits."""
+
+    def __len__(self) -> int:
+        """The losses of which the mean is taken."""
+        images = self.augmented if self.images is None else self.images
+        assert images is not None
+        return len(images)
+
+
+@dataclass(frozen=True, slots=True)
 class StudentPhase:
-    """The student learns the teacher's answers on both views; the augmentor rests."""
+    """The student learns the teacher's answers on both views; the augmentor rests.
+
+    A batch may be divided into parts, which go forward and backward one after the other: the gradients add up to that
+    of the batch, with the memory of a part.
+    """
 
     learner: Learner
     objective: StudentObjective
     precision: Precision
     clock: Clock
-    clip_grad: float | None
+    clipping: Clipping | None
     share: float
+    accumulate: int = 1
+    """Parts of a batch."""
 
     def update(
         self,
@@ -88,38 +118,78 @@ class StudentPhase:
     ) -> tuple[Views, Scalars]:
         """Make one update from t(x) and t(x~)."""
         start = time.perf_counter()
-        student, student_augmented = self.logits(prepared.images, augmented)
         rows, sources = (augmented.rows, augmented.sources) if augmented is not None else (None, None)
-        views = Views(prepared.labels, student, teacher, student_augmented, teacher_augmented, rows, sources)
+        batch = Views(prepared.labels, None, teacher, None, teacher_augmented, rows, sources)
+        pieces = self.pieces(prepared.images, augmented, batch)
+        images = sum(len(piece) for piece in pieces)
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        metrics: Scalars = {}
+        for number, piece in enumerate(pieces, start=1):
+            weight = len(piece) / images
+            with self.gradients_stay_here(number < len(pieces)):
+                found = self.learn(piece, weight, epoch=epoch)
+            for name, value in found.items():
+                metrics[name] = metrics[name] + weight * value if name in metrics else weight * value
+        metrics |= self.step()
+        self.clock.add("student", start)
+        return batch, metrics
+
+    def pieces(self, images: Tensor, augmented: Augmented | None, batch: Views) -> list[Piece]:
+        """Divide a batch into parts, each with all views of its images."""
+        count = min(self.accumulate, len(images))
+        clean = images.tensor_split(count)
+        if augmented is None or augmented.images is images:
+            second: tuple[Tensor | None, ...] = (None,) * count if augmented is None else clean
+        else:
+            second = augmented.images.tensor_split(count)
+        first: tuple[Tensor | None, ...] = (
+            clean if self.objective.learns_clean or augmented is None else (None,) * count
+        )
+        return [Piece(*parts) for parts in zip(first, second, batch.parts(count), strict=True)]
+
+    def gradients_stay_here(self, partial: bool) -> AbstractContextManager[None]:
+        """Gradients of a part of the batch are not averaged over the ranks: those of the last part bring them all."""
+        student = self.learner.student
+        return student.no_sync() if partial and isinstance(student, DistributedDataParallel) else nullcontext()
+
+    def learn(self, piece: Piece, weight: float, *, epoch: float) -> Scalars:
+        """Add the gradient of a part, whose share of the batch is `weight`, and return the part's means."""
+        student, student_augmented = self.logits(piece)
+        views = replace(piece.views, student=student, student_augmented=student_augmented)
         found = self.objective(views, epoch=epoch)
         loss = found.total.mean()
-        self.descend(loss)
-        self.clock.add("student", start)
+        weighted = loss if weight * self.share == 1.0 else weight * self.share * loss
+        torch.autograd.backward(
+            weighted if self.learner.loss_scale is None else self.learner.loss_scale.scale(weighted)
+        )
         parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
-        return views, {"train/loss": loss.detach(), "train/top1": _top1(views), **parts}
+        return {"train/loss": loss.detach(), "train/top1": _top1(views), **parts}
 
-    def logits(self, images: Tensor, augmented: Augmented | None) -> tuple[Tensor | None, Tensor | None]:
+    def logits(self, piece: Piece) -> tuple[Tensor | None, Tensor | None]:
         """s(x) and s(x~), from one forward pass."""
-        student = self.learner.student
+        student, images, augmented = self.learner.student, piece.images, piece.augmented
         with self.precision.autocast():
+            if images is None:
+                return None, widen(student(augmented))
             if augmented is None:
                 return widen(student(images)), None
-            if not self.objective.learns_clean:
-                return None, widen(student(augmented.images))
-            if augmented.images is images:
+            if augmented is images:
                 logits = widen(student(images))
                 return logits, logits
-            logits = widen(student(torch.cat([images, augmented.images])))
+            logits = widen(student(torch.cat([images, augmented])))
         return logits[: len(images)], logits[len(images) :]
 
-    def descend(self, loss: Tensor) -> None:
+    def step(self) -> Scalars:
         """Make one step of the student's optimiser."""
-        weighted = loss if self.share == 1.0 else self.share * loss
-        self.learner.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(weighted)
-        if self.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.learner.network.parameters(), self.clip_grad)
-        self.learner.optimizer.step()
+        learner, scale = self.learner, self.learner.loss_scale
+        if self.clipping is not None:
+            if scale is not None:
+                scale.unscale(learner.optimizer)
+            self.clipping(learner.network)
+        if scale is not None:
+            return scale.step(learner.optimizer)
+        learner.optimizer.step()
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

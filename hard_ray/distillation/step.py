@@ -20,6 +20,7 @@ from hard_ray.data.batch import Batch, Pixels
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.meter import Clock, Scalars
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective, Views
+from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Prepared, StudentPhase
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.noise import normal, seed_of
@@ -42,8 +43,10 @@ class Updater:
     seed: int
     """Of noise and dropout."""
     augmentation: AugmentorObjective | None = None
-    clip_grad: float | None = None
-    """Largest norm of the student's gradient."""
+    clipping: Clipping | None = None
+    """Of the student's gradient."""
+    accumulate: int = 1
+    """Parts into which a batch is divided for the student."""
     mix: MainMix | None = None
     """Mixes the main view, before anything else sees it."""
     round_pixels: bool = True
@@ -171,7 +174,9 @@ class Updater:
         teacher_augmented = self.wait(augmented.teacher) if augmented else None
         if augmented is not None and self._chooses(augmented):
             augmented, teacher_augmented = self.choose(augmented, teacher_augmented, len(prepared.images))
-        phase = StudentPhase(self.learner, self.objective, self.precision, self.clock, self.clip_grad, self.share)
+        phase = StudentPhase(
+            self.learner, self.objective, self.precision, self.clock, self.clipping, self.share, self.accumulate
+        )
         views, metrics = phase.update(prepared, augmented, teacher, teacher_augmented, epoch=epoch)
         return {**metrics, **self._spread(views)}
 

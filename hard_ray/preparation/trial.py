@@ -19,7 +19,8 @@ from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import TrainPictures, to_batch
 from hard_ray.data.schedule import train_schedule
-from hard_ray.distillation.assembly import build_updater
+from hard_ray.distillation.assembly import build_updater, student_precision
+from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
@@ -102,6 +103,8 @@ def _try_updates(
     count = min(config.optim.batch_size // config.runtime.num_workers, most)
     with _explained(f"a {role} update of {count} images", role):
         updater = _updater(config, index, network, teacher, role)
+        whole = config.optim.batch_size // config.runtime.num_workers
+        updater.accumulate = max(1, config.optim.accumulate * count // whole)  # parts no smaller than the run's
         batch = _first_batch(config, index, count)
         loss = _update(updater, batch, Phase.STUDENT, role, step=0)
         if not is_large:  # the first update includes what is done once
@@ -130,6 +133,7 @@ def _updater(
         optimizer=build_optimizer(network, config.optim, block=BLOCKS[role]),
         augmentor=augmentor,
         augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
+        loss_scale=LossScale.of(student_precision(config, device)),
     )
     per_epoch = len(index.rows("train")) // config.optim.batch_size
     total = config.optim.total_updates(per_epoch)

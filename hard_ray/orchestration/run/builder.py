@@ -26,7 +26,8 @@ from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
 from hard_ray.distillation.loop import Rhythm, Run, Status, StopRequest
-from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
+from hard_ray.distillation.loss_scale import LossScale
+from hard_ray.distillation.optimisers import build_average, build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import TeacherPool, check_identity
@@ -182,18 +183,19 @@ class Builder:
         if augmentor is not None:
             augmentor = augmentor.to(self.device)
         groups = augmentor.parameter_groups() if augmentor is not None else []
+        optimizer = build_optimizer(network, config.optim)  # first: it may leave layers out, whose gradients DDP awaits
         student: nn.Module = network
         if self.ranks.size > 1:
             student = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
         learner = Learner(
             student=student,
             network=network,
-            optimizer=build_optimizer(network, config.optim),
+            optimizer=optimizer,
             augmentor=augmentor,
             augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
+            loss_scale=LossScale.of(precision),
         )
-        ema = ModelEmaV3(network, decay=config.optim.model_ema_decay) if config.optim.model_ema else None
-        return learner, ema
+        return learner, build_average(network, config.optim)
 
     def _weights(self, learner: Learner, ema: ModelEmaV3 | None) -> Weights:
         network = learner.network
@@ -206,7 +208,7 @@ class Builder:
             modules["augmentor"] = learner.augmentor
         if learner.augmentor_optimizer is not None:
             optimizers["augmentor"] = learner.augmentor_optimizer
-        return Weights(modules, optimizers)
+        return Weights(modules, optimizers, learner.loss_scale)
 
     def _updater(self, learner: Learner, schedule: Schedule) -> Updater:
         share = schedule.local_batch * self.ranks.size / self.config.optim.batch_size
