@@ -24,7 +24,7 @@ def plan_lines(
     from hard_ray.config.loader import absolute
     from hard_ray.config.mix import describe_mix
     from hard_ray.data.account_text import account_lines
-    from hard_ray.preparation.checks import examine
+    from hard_ray.preparation.checks import examine, training_notes
     from hard_ray.preparation.room import check_output, run_bytes
     from hard_ray.preparation.trial import try_run
 
@@ -42,6 +42,7 @@ def plan_lines(
         *([] if config.data.mix is None else [("mixed", describe_mix(config.data.mix))]),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
         ("optimiser", _optimiser(config)),
+        *(("optimiser", note) for note in training_notes(config, student)),
         ("length", length),
         *_resource_lines(config, student, teacher, role),
         *_machine(config, student, teacher),
@@ -140,6 +141,10 @@ def _optimiser(config: RunConfig) -> str:
     optim = config.optim
     parts = [optim.opt, f"lr {optim.lr:g}", f"weight decay {optim.weight_decay:g}", f"schedule {optim.sched}"]
     parts += [f"warm-up {optim.warmup_epochs:g} epochs"] if optim.warmup_epochs else []
+    parts += [f"{optim.lr_cycle_limit} cycles"] if optim.lr_cycle_limit > 1 else []
+    parts += [f"layer decay {optim.layer_decay:g}"] if optim.layer_decay is not None else []
+    parts += [f"gradients clipped at {optim.clip_grad:g} ({optim.clip_mode})"] if optim.clip_grad is not None else []
+    parts += [f"batches in {optim.accumulate} parts"] if optim.accumulate > 1 else []
     parts += [f"label smoothing {optim.smoothing:g}"] if optim.smoothing else []
     return ", ".join([*parts, f"seed {config.seed}"])
 

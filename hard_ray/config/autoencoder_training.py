@@ -10,7 +10,6 @@ from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.data import DataConfig, DigitsData, refuse_splits
 from hard_ray.config.loader import from_options
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import Dtype
 
 
 class _Training(Config):
@@ -65,8 +64,9 @@ class AutoencoderRun(Config):
     """Seed of the initial weights, the order of images, their views and noise."""
     threads: PositiveInt | None = None
     """Threads of the kernels; unset: all cores of the machine but one."""
-    amp_dtype: Dtype | None = None
-    """Autocast precision; unset: bfloat16 where the hardware has it, else float32."""
+    amp_dtype: Literal["float32", "bfloat16"] | None = None
+    """Autocast precision; unset: bfloat16 where the hardware has it, else float32. In float16 a loss would have to be
+    scaled, which this training does not do."""
     channels_last: bool | None = None
     """Channels-last memory layout; unset: on with bfloat16."""
 

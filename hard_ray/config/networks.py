@@ -68,3 +68,9 @@ class StudentConfig(NetworkConfig):
     model: str = "hardray_mlp"
     new_head: bool = False
     """Replace the class head of weights that were trained on other classes; otherwise such weights are refused."""
+    grad_checkpointing: bool = False
+    """Compute activations again in the backward pass rather than keep them: less memory for a third more time. A
+    network for which timm does not offer this is refused."""
+    freeze_bn: bool = False
+    """Keep BatchNorm as it is in the initial weights: its averages and its weights do not change. A network without
+    BatchNorm is refused."""

@@ -17,7 +17,7 @@ from pydantic import (
 from hard_ray.config.base import Config, Seconds
 from hard_ray.redaction import refuse_password
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class TeacherRuntime(Config):
@@ -38,7 +38,8 @@ class TeacherRuntime(Config):
     threads: PositiveInt | None = None
     """Threads of each replica's kernels; unset: chosen from the hardware at the start of the run."""
     dtype: Dtype | None = None
-    """Precision of the teacher's kernels; unset: bfloat16 where the hardware has it, else float32."""
+    """Precision of the teacher's kernels; unset: bfloat16 where the hardware has it, else float16 on a GPU with units
+    for it, else float32."""
     wire_dtype: Literal["uint8", "float32"] = "uint8"
     """Type of augmented pixels on the wire in student phases; the student trains on the pixels that the teacher saw."""
     max_batch: PositiveInt | None = None
@@ -105,9 +106,10 @@ class RuntimeConfig(Config):
     threads: PositiveInt | None = None
     """Threads of each student worker's kernels; unset: chosen from the hardware at the start of the run."""
     amp_dtype: Dtype | None = None
-    """Autocast precision of the student; unset: bfloat16 where the hardware has it, else float32."""
+    """Autocast precision of the student; unset: bfloat16 where the hardware has it, else float16 on a GPU with units
+    for it, else float32. With float16 the loss is scaled, and an update whose gradient overflows makes no step."""
     channels_last: bool | None = None
-    """Channels-last memory layout; unset: on with bfloat16 or on a CPU with AVX-512."""
+    """Channels-last memory layout; unset: on with bfloat16 or float16, or on a CPU with AVX-512."""
     data_block_mb: PositiveFloat = 32.0
     """Size of the blocks in which Ray Data hands over images, in MiB."""
     max_failures: NonNegativeInt = 3

@@ -26,7 +26,9 @@ from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentO
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.maths import losses
+from hard_ray.networks.network import Network
 from hard_ray.networks.precision import Precision, resting, to_array, widen
+from hard_ray.networks.training_modes import recomputing
 from hard_ray.ranks import Ranks
 
 
@@ -159,11 +161,16 @@ class StudentPhase:
         found = self.objective(views, epoch=epoch)
         loss = found.total.mean()
         weighted = loss if weight * self.share == 1.0 else weight * self.share * loss
-        torch.autograd.backward(
-            weighted if self.learner.loss_scale is None else self.learner.loss_scale.scale(weighted)
-        )
+        self.backward(weighted)
         parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
         return {"train/loss": loss.detach(), "train/top1": _top1(views), **parts}
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to those of the parameters."""
+        scale, network = self.learner.loss_scale, self.learner.network
+        recomputes = isinstance(network, Network) and network.recomputes
+        with recomputing(network) if recomputes else nullcontext():
+            torch.autograd.backward(loss if scale is None else scale.scale(loss))
 
     def logits(self, piece: Piece) -> tuple[Tensor | None, Tensor | None]:
         """s(x) and s(x~), from one forward pass."""
@@ -268,7 +275,8 @@ class AugmentorPhase:
         # 2a. dL/ds ds/dx~ with t(x~) held constant; dL/dm reaches the shares m only here.
         loss = self.objective(teacher, attempt.context)
         leaves = [attempt.images, *_present(attempt.sources)]
-        grads = torch.autograd.grad(loss.sum(), leaves)
+        with resting(self.network):  # which may go forward again, see `student.grad_checkpointing`
+            grads = self.precision.gradients(loss.sum(), leaves)
         # 2b. The sum of both paths.
         images = grads[0] + torch.tensor(through_teacher.grad).to(self.precision.device)
         made = [attempt.view.images, *_present(attempt.view.sources)]

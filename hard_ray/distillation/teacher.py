@@ -98,7 +98,7 @@ class FrozenNetwork:
                 logits = self.network(pixels)
             logits = widen(logits)
             loss = objective(logits, given)
-            (grad,) = torch.autograd.grad(loss.sum(), pixels)
+            (grad,) = self.precision.gradients(loss.sum(), [pixels])
         return GradientAnswer(to_array(loss), to_array(grad), to_array(logits))
 
 

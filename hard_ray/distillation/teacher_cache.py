@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from hard_ray.config.base import Config
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.teacher_training import teacher_training
@@ -15,8 +17,31 @@ from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
 
-_ADDED = {"data": ("augment", "mix")}
-"""Keys that are left out of the hash while they have their defaults, so that teachers from before them are found."""
+_ADDED = {
+    "data": ("augment", "mix"),
+    "optim": (
+        "weight_decay_exclude",
+        "opt_betas",
+        "opt_eps",
+        "opt_kwargs",
+        "layer_decay",
+        "layer_decay_min_scale",
+        "layer_decay_no_opt_scale",
+        "param_groups",
+        "warmup_prefix",
+        "lr_cycle_limit",
+        "lr_cycle_mul",
+        "lr_cycle_decay",
+        "lr_k_decay",
+        "accumulate",
+        "clip_mode",
+        "model_ema_warmup",
+        "model_ema_warmup_gamma",
+        "model_ema_warmup_power",
+    ),
+    "student": ("grad_checkpointing", "freeze_bn"),
+}
+"""Keys that are left out of the hash while they have their defaults, so that teachers trained before them are found."""
 
 
 def trained_teacher(config: RunConfig, index: ImageIndex) -> TeacherConfig:
@@ -43,21 +68,23 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     training = teacher_training(config)
     training = training.model_copy(update={"data": training_data(training)})
     keys = {"data", "student", "optim", "seed"}
-    without = {"student": {"new_head"}}  # has no effect without initial weights
+    without = {block: _at_default(getattr(training, block), keys) for block, keys in _ADDED.items()}
+    without["student"].add("new_head")  # has no effect without initial weights
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
         "amp_dtype": config.runtime.amp_dtype,
         "num_workers": config.runtime.num_workers,
         "data_fingerprint": index.fingerprint(),
     }
-    for block, names in _ADDED.items():
-        fields = type(getattr(training, block)).model_fields
-        for name in names:
-            if getattr(getattr(training, block), name) == fields[name].default:
-                del recipe[block][name]
     if config.teacher.recipe.jsd:
         recipe["jsd"] = config.teacher.recipe.jsd
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "teachers" / digest
+
+
+def _at_default(block: Config, keys: Iterable[str]) -> set[str]:
+    """The keys of a block that have their defaults."""
+    fields = type(block).model_fields
+    return {key for key in keys if getattr(block, key) == fields[key].get_default(call_default_factory=True)}
 
 
 def is_there(cached: Path) -> bool:

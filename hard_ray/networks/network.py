@@ -24,6 +24,7 @@ from hard_ray.errors import ModelError, readable, suggestion
 from hard_ray.networks.class_names import read_names
 from hard_ray.networks.misfit import settings
 from hard_ray.networks.timm_layout import check_timm_folder
+from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, rest
 from hard_ray.networks.weights import add_weights, load_weights
 
 
@@ -55,6 +56,10 @@ class Network(nn.Module):
     outputs: Tensor | None
     has_new_head: bool
     """Whether the class head is newly initialised, unlike the other weights."""
+    norms_rest: bool
+    """Whether BatchNorm uses its averages and leaves them alone in training too."""
+    recomputes: bool
+    """Whether the backward pass computes activations again."""
     notes: tuple[str, ...]
     """What was chosen in the file of the weights, and what was left out, a sentence each."""
 
@@ -68,6 +73,7 @@ class Network(nn.Module):
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
         self.has_new_head, self.notes = False, ()
+        self.norms_rest = self.recomputes = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
@@ -79,6 +85,13 @@ class Network(nn.Module):
             images = F.interpolate(images, size=size, mode=self.contract.interpolation, antialias=True)
         logits: Tensor = self.model((images - self.mean) / self.std)
         return logits if self.outputs is None else logits[:, self.outputs]
+
+    def train(self, mode: bool = True) -> Network:
+        """Training or evaluation mode, in which BatchNorm at rest stays at rest."""
+        super().train(mode)
+        if self.norms_rest:
+            rest(batch_norms(self.model))
+        return self
 
     @property
     def architecture(self) -> str:
@@ -114,6 +127,23 @@ def label_names(model: nn.Module) -> tuple[str, ...] | None:
 
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
     """A network with one output per class of the data; raises ModelError if it is unknown, or weights do not fit."""
+    if isinstance(config, StudentConfig):
+        return _with_training_modes(_student(config, images, role=role), config, role=role)
+    return _student(config, images, role=role)
+
+
+def _with_training_modes(network: Network, config: StudentConfig, *, role: str) -> Network:
+    """The network with gradients and BatchNorm as configured."""
+    if config.grad_checkpointing:
+        checkpoint_gradients(network.model, role=role)
+        network.recomputes = True
+    if config.freeze_bn:
+        freeze_batch_norms(network.model, role=role)
+        network.norms_rest = True
+    return network.train(network.training)
+
+
+def _student(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
     if isinstance(config, StudentConfig) and config.new_head:
         return _with_fitting_head(config, images, role=role)
     model, notes = _create(config, images, num_classes=len(images.classes), role=role)

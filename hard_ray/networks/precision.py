@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from hard_ray.data.batch import Pixels
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+INPUT_SCALES = (2.0**12, 2.0**6, 1.0)
+"""Factors of a loss whose gradient to images is computed in float16; the largest with a finite gradient is taken."""
 
 _GLIBC_TRIM, _GLIBC_MMAP = -1, -3
 _KEPT_BYTES = 2**30
@@ -53,6 +56,21 @@ class Precision:
     def memory_format(self) -> torch.memory_format:
         """The memory layout of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def gradients(self, loss: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of a loss to what the network was given, as images, in their type.
+
+        In float16 the loss is scaled by a power of two, which is then divided out: most of a gradient per pixel is
+        below 6e-5, the smallest number that float16 holds with all of its digits. Looking whether it is finite waits
+        for the device, as whoever sends the gradient to another process does anyway.
+        """
+        if self.dtype != torch.float16:
+            return torch.autograd.grad(loss, leaves)
+        for scale in INPUT_SCALES:
+            grads = torch.autograd.grad(scale * loss, leaves, retain_graph=scale != INPUT_SCALES[-1])
+            if all(bool(grad.isfinite().all()) for grad in grads):
+                break
+        return tuple(grad / scale for grad in grads)
 
     def images(self, pixels: Pixels) -> Tensor:
         """Pixels of shape (batch, channels, height, width) as images in [0, 1] on the device."""

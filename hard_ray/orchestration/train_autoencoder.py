@@ -120,7 +120,8 @@ def _resolve(run: AutoencoderRun) -> AutoencoderRun:
     """Choose precision, memory layout and threads for this machine, where the loop runs; Ray Data gets a core."""
     hardware = probe()
     on_gpu = bool(hardware.gpus)
-    dtype = run.amp_dtype or hardware.fast_dtype(on_gpu=on_gpu)
+    fast = hardware.fast_dtype(on_gpu=on_gpu)
+    dtype = run.amp_dtype or ("float32" if fast == "float16" else fast)  # the loop scales no losses
     last = run.channels_last if run.channels_last is not None else hardware.prefers_channels_last(dtype, on_gpu=on_gpu)
     return run.model_copy(
         update={"amp_dtype": dtype, "channels_last": last, "threads": run.threads or max(1, hardware.cores - 1)}

@@ -15,6 +15,7 @@ from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.forward import check_forward
 from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
+from hard_ray.networks.training_modes import batch_norms
 
 BLOCKS = {"student": "optim", "teacher": "teacher.recipe"}
 """The block of the configuration that says how the network of a role is trained."""
@@ -48,6 +49,18 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     if generated is not None:
         check_generated(generated, index)
     return index, student, teacher
+
+
+def training_notes(config: RunConfig, network: Network) -> list[str]:
+    """What the way of training does to a network, beyond what its keys say, a sentence each."""
+    parts, norms = config.optim.accumulate, batch_norms(network.model)
+    if parts == 1 or not norms or network.norms_rest:
+        return []
+    images = config.optim.batch_size // config.runtime.num_workers / parts
+    return [
+        f"optim.accumulate {parts}: BatchNorm sees micro-batches of {images:.3g} images, so that an update is not that "
+        "of the whole batch, as it is without BatchNorm or with student.freeze_bn"
+    ]
 
 
 def trains_teacher(config: RunConfig) -> bool:

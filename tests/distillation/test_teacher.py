@@ -94,7 +94,7 @@ def test_read_only_arrays_are_taken():
 def test_precision_is_part_of_the_identity():
     net = network()
     assert FrozenNetwork(net).identity() != FrozenNetwork(net, dtype="bfloat16").identity()
-    with pytest.raises(ValueError, match="want a dtype of float32, bfloat16"):
+    with pytest.raises(ValueError, match="want a dtype of float32, bfloat16, float16"):
         FrozenNetwork(net, dtype="float16")
 
 

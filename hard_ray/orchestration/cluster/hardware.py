@@ -9,6 +9,9 @@ from pathlib import Path
 from hard_ray.config.runtime import Dtype
 from hard_ray.orchestration.cluster.cgroups import limits
 
+FIRST_WITH_TENSOR_CORES = (7, 0)
+"""Compute capability of Volta, whose GPUs have units for float16; those with units for bfloat16 began at (8, 0)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -23,14 +26,17 @@ class Hardware:
     gpu_has_bf16: bool
     memory_gib: float
     shared_memory_gib: float
+    gpu_has_fp16: bool = False
 
     def fast_dtype(self, *, on_gpu: bool) -> Dtype:
-        """bfloat16 if the hardware computes in it, else float32."""
-        return "bfloat16" if (self.gpu_has_bf16 if on_gpu else self.bf16_unit) else "float32"
+        """bfloat16 if the hardware computes in it, else float16 if a GPU does, else float32."""
+        if self.gpu_has_bf16 if on_gpu else self.bf16_unit:
+            return "bfloat16"
+        return "float16" if on_gpu and self.gpu_has_fp16 else "float32"
 
     def prefers_channels_last(self, dtype: Dtype, *, on_gpu: bool) -> bool:
-        """Whether convolutions are faster with channels last: in bfloat16, and in float32 with AVX-512."""
-        return dtype == "bfloat16" or (not on_gpu and self.has_avx512)
+        """Whether convolutions are faster with channels last: in 16 bits, and in float32 with AVX-512."""
+        return dtype != "float32" or (not on_gpu and self.has_avx512)
 
 
 def probe() -> Hardware:
@@ -46,9 +52,10 @@ def probe() -> Hardware:
         bf16_unit="AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else None,
         has_avx512="avx512f" in flags,
         gpus=names,
-        gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported()),
+        gpu_has_bf16=bool(cuda and torch.cuda.is_bf16_supported(including_emulation=False)),
         memory_gib=usable_memory_gib(),
         shared_memory_gib=free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
+        gpu_has_fp16=bool(cuda and torch.cuda.get_device_capability() >= FIRST_WITH_TENSOR_CORES),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def test_precision_and_layout_follow_from_the_flags(
     assert found.prefers_channels_last(found.fast_dtype(on_gpu=False), on_gpu=False) is channels_last
 
 
-def test_a_gpu_without_bfloat16_computes_in_float32_whatever_the_processor_has():
+def test_a_gpu_without_bfloat16_computes_in_float16_or_float32_whatever_the_processor_has():
     found = hardware.Hardware("Any", 2, "AMX", True, ("Old",), gpu_has_bf16=False, memory_gib=1, shared_memory_gib=1)
     assert found.fast_dtype(on_gpu=True) == "float32"
+    turing = replace(found, gpu_has_fp16=True)
+    assert turing.fast_dtype(on_gpu=True) == "float16"
+    assert turing.fast_dtype(on_gpu=False) == "bfloat16"
+    assert turing.prefers_channels_last("float16", on_gpu=True)
+    assert replace(turing, gpu_has_bf16=True).fast_dtype(on_gpu=True) == "bfloat16"
     assert not found.prefers_channels_last("float32", on_gpu=True)
