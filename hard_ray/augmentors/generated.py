@@ -12,7 +12,7 @@ from hard_ray.config.augmentor import GeneratedAugmentor
 
 
 class Generated(Augmentor):
-    """Takes the generated image of each image, which the data pipeline provides in the same crop and flip.
+    """Takes the generated image of each image, which the data pipeline provides in the same view.
 
     Source: DAD, arXiv:2311.01441. With `join`, the clean and the generated images form one batch of twice the size,
     which mixup or CutMix mixes, as in the paper's released code.

@@ -54,6 +54,8 @@ def memory_plan(config: RunConfig, student: nn.Module, teacher: nn.Module, *, tr
     parts = {"Ray": CLUSTER_GIB + (trials - 1) * PROCESS_GIB, "student workers": workers * (learner + own_teacher)}
     if in_pool:
         parts["teacher pool"] = runtime.teacher.replicas * (PROCESS_GIB + on_cpu * _gib(teacher))
+    if config.data.augment is not None:  # Ray Data's processes import torch and timm for it alone
+        parts["timm's transforms"] = trials * PROCESS_GIB
     parts["blocks of images"] = workers * BLOCKS * runtime.data_block_mb / 1024
     return MemoryPlan(parts)
 
