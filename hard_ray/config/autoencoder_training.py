@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
-from hard_ray.config.data import DataConfig, DigitsData, refuse_splits
+from hard_ray.config.data import DataConfig, DigitsData, refuse_mix, refuse_splits
 from hard_ray.config.loader import from_options
 from hard_ray.config.run import RunConfig
 
@@ -71,8 +71,9 @@ class AutoencoderRun(Config):
     """Channels-last memory layout; unset: on with bfloat16."""
 
     @model_validator(mode="after")
-    def _has_one_view(self) -> AutoencoderRun:
+    def _is_of_single_images(self) -> AutoencoderRun:
         refuse_splits(self.data)
+        refuse_mix(self.data)
         return self
 
 

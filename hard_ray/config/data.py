@@ -47,8 +47,7 @@ class _Images(Config):
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Evaluation view: side of the centre crop as a share of the resized image's shorter side."""
     mix: MixConfig | None = None
-    """Mixup and CutMix of the images that students and teachers are trained on; unset: they are not mixed. Autoencoders
-    and scores of augmentations see images that are not mixed."""
+    """Mixup and CutMix of the images that students and teachers are trained on; unset: they are not mixed."""
 
     @model_validator(mode="after")
     def _ordered_ranges(self) -> _Images:
@@ -231,6 +230,14 @@ def refuse_splits(config: DataConfig) -> None:
         raise ValueError(
             f"data.augment.splits {config.augment.splits} makes views for objective.jsd, which trains a classifier; "
             "use data.augment.splits=0 here"
+        )
+
+
+def refuse_mix(config: DataConfig) -> None:
+    """Raise ValueError if images are to be mixed, for what trains no classifier."""
+    if config.mix is not None:
+        raise ValueError(
+            "data.mix mixes images and labels for classifiers, which are not trained here; use data.mix=null"
         )
 
 

@@ -15,7 +15,7 @@ from hard_ray.config.augmentor import (
     SequenceAugmentor,
 )
 from hard_ray.config.base import Config, Seed
-from hard_ray.config.data import DataConfig, DigitsData, refuse_splits
+from hard_ray.config.data import DataConfig, DigitsData, refuse_mix, refuse_splits
 from hard_ray.config.loader import from_options
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig
@@ -93,8 +93,9 @@ class ScoreRun(Config):
     """Augmentors to score, by name."""
 
     @model_validator(mode="after")
-    def _has_one_view(self) -> ScoreRun:
+    def _is_of_single_images(self) -> ScoreRun:
         refuse_splits(self.data)
+        refuse_mix(self.data)
         return self
 
 

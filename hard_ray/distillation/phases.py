@@ -142,6 +142,9 @@ class StudentPhase:
         clean = images.tensor_split(count)
         if augmented is None or augmented.images is images:
             second: tuple[Tensor | None, ...] = (None,) * count if augmented is None else clean
+        elif self.objective.compares_views:  # the further views of a part are those of its own images
+            by_view = augmented.images.unflatten(0, (-1, len(images)))
+            second = tuple(part.flatten(0, 1) for part in by_view.tensor_split(count, dim=1))
         else:
             second = augmented.images.tensor_split(count)
         first: tuple[Tensor | None, ...] = (

@@ -132,8 +132,7 @@ class Updater:
         Of an objective that compares views, without a teacher, these are the further views.
         """
         if prepared.splits is not None:
-            number = torch.arange(len(prepared.splits), device=prepared.splits.device)
-            return Augmented(prepared.splits, teacher=None, rows=number % len(prepared.images))
+            return Augmented(prepared.splits, teacher=None)
         augmentor, pool = self.learner.augmentor, self.pool
         if augmentor is None or pool is None or not self.objective.asks_teacher:
             return None

@@ -111,8 +111,17 @@ def test_a_view_is_saved_and_loaded_and_said():
 
 
 def test_splits_are_refused_where_one_view_is_used():
-    config = load_config(overrides=[*COLOUR, "data.augment={auto_augment: augmix, splits: 3}"])
+    views = ("data.augment={auto_augment: augmix, splits: 3}", "teacher.recipe.jsd=12")
+    config = load_config(overrides=[*COLOUR, *views])
     with pytest.raises(ConfigError, match=r"data.augment.splits 3 makes views for objective.jsd"):
         autoencoder_run(config, {"kind": "kl"})
     with pytest.raises(ConfigError, match=r"use data.augment.splits=0 here"):
+        score_run(config, {"flip": {"kind": "flip"}})
+
+
+def test_mixing_is_refused_where_no_classifier_is_trained():
+    config = load_config(overrides=["data.mix.mixup=0.8"])
+    with pytest.raises(ConfigError, match=r"classifiers, which are not trained here; use data.mix=null"):
+        autoencoder_run(config, {"kind": "kl"})
+    with pytest.raises(ConfigError, match=r"use data.mix=null"):
         score_run(config, {"flip": {"kind": "flip"}})

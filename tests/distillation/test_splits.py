@@ -15,7 +15,7 @@ from hard_ray.config.objective import CrossEntropyObjective, KdObjective
 from hard_ray.config.run import as_control
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.loop import Status
-from tests.distillation.test_step import batch, nets, updater
+from tests.distillation.test_step import Float64Updater, batch, nets, updater
 from tests.support.helpers import run_here, student_weights, tiny_config
 
 
@@ -48,6 +48,18 @@ def test_the_loss_is_timms_of_one_forward_pass_over_all_views(views: int, second
     top1 = 100 * (answers[: len(labels)].argmax(dim=1) == labels).float().mean()
     torch.testing.assert_close(metrics["train/top1"], top1)
     torch.testing.assert_close(student[1].running_mean, reference[1].running_mean)  # BatchNorm sees all views
+
+
+@pytest.mark.parametrize("accumulate", [3, 16])
+def test_parts_of_a_batch_compare_the_views_of_their_own_images(accumulate: int):
+    updated = []
+    for count in (1, accumulate):
+        student = nets(torch.float64)[1]
+        found = updater(nets()[0], student, augmentor=None, objective=CrossEntropyObjective(jsd=12), lr=0.1)
+        found.__class__, found.accumulate = Float64Updater, count
+        metrics = found.update(found.prepare(with_splits(), second_view=True), Phase.STUDENT, step=0, epoch=0.0)
+        updated.append((metrics["train/jsd_loss"], *student.parameters()))
+    torch.testing.assert_close(updated[0], updated[1], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("objective", [CrossEntropyObjective(), KdObjective()])
