@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def _section(table: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if "curve" in table:
         lines += [*_curve(table, results), ""]
     if "conditions" in table:
-        lines += [*_conditions(table["conditions"], table["variants"], results), ""]
+        lines += [*_conditions(table["conditions"], _measured(table, results)), ""]
     lines += ["| variant | command |", "|---|---|"]
     lines += [f"| {variant} | `hardray {_command(table, variant)}` |" for variant in table["variants"]]
     return "\n".join([*lines, ""])
@@ -59,18 +59,24 @@ def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     losses = ["test loss"] if table.get("test_loss") else []
     header = ["", *suites, *losses, "s per student update", "time in augmentor phases", "seeds"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    shown: set[str] = set()
+    for title, (model, having) in _measured(table, results).items():
+        cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
+        cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
+        lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
+    return lines
+
+
+def _measured(table: Mapping[str, Any], results: Mapping[Row, Any]) -> dict[str, tuple[str, list[Any]]]:
+    """The models of a table by their titles, each with its name in the results that have it."""
+    found: dict[str, tuple[str, list[Any]]] = {}
     for variant in table["variants"]:
         of_variant = [result for row, result in results.items() if row.variant == variant]
         for model, label in table["models"].items():
             having = [result for result in of_variant if model in result["models"]]
             title = variant if model == "student" and len(table["variants"]) > 1 else label
-            if having and title not in shown:  # the teacher is the same in every row
-                shown.add(title)
-                cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
-                cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
-                lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
-    return lines
+            if having:
+                found.setdefault(title, (model, having))  # the teacher is the same in every row
+    return found
 
 
 def _costs(model: str, results: Sequence[Any]) -> list[str]:
@@ -91,8 +97,7 @@ def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     points: dict[str, dict[str, list[float]]] = {}
     for result in results.values():
         for model in names:
-            by = result["teacher_by"] if model == "teacher" else result["by"].get(model, {})
-            for severities in by.get(suite, {}).values():
+            for severities in _by(model, result).get(suite, {}).values():
                 for severity, top1 in severities.items():
                     points.setdefault(model, {}).setdefault(severity, []).append(top1)
     severities = list(next(iter(points.values()), {}))
@@ -103,28 +108,30 @@ def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     return lines
 
 
-def _conditions(
-    conditions: Mapping[str, Any], variants: Iterable[str], results: Mapping[Row, Any], model: str = "student"
-) -> list[str]:
-    """Accuracy under each condition of a suite, as a mean over seeds and severities, for every variant.
+def _conditions(conditions: Mapping[str, Any], measured: Mapping[str, tuple[str, Sequence[Any]]]) -> list[str]:
+    """Accuracy under each condition of a suite, as a mean over seeds and severities, for every model of the table.
 
-    The conditions that were `seen` in some variant's training are marked, and the mean over the others stands below.
+    The conditions that were `seen` in some training are marked, and the mean over the others stands below.
     """
     suite, seen = conditions["suite"], conditions["seen"]
-    done = [variant for variant in variants if any(row.variant == variant for row in results)]
     top1 = {
-        variant: _by_condition([found["by"][model][suite] for row, found in results.items() if row.variant == variant])
-        for variant in done
+        title: _by_condition([_by(model, each)[suite] for each in found]) for title, (model, found) in measured.items()
     }
-    names = list(top1[done[0]])
+    names = list(next(iter(top1.values())))
     unseen = [name for name in names if name not in seen]
     groups = {f"{name} \\*" if name in seen else name: [name] for name in names}
     groups |= {f"**all {len(names)}**": names, f"**the {len(unseen)} without \\***": unseen}
-    lines = [f"| {suite} | {' | '.join(done)} |", f"|{'---|' * (len(done) + 1)}"]
+    lines = [f"| {suite} | {' | '.join(top1)} |", f"|{'---|' * (len(top1) + 1)}"]
     for title, members in groups.items():
-        means = [sum(top1[variant][name] for name in members) / len(members) for variant in done]
+        means = [sum(of_model[name] for name in members) / len(members) for of_model in top1.values()]
         lines.append(f"| {title} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
     return [*lines, "", f"\\* {conditions['mark']}"]
+
+
+def _by(model: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model's accuracy by suite, condition and severity."""
+    found: Mapping[str, Any] = result["teacher_by"] if model == "teacher" else result["by"].get(model, {})
+    return found
 
 
 def _by_condition(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:

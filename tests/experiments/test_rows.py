@@ -101,7 +101,7 @@ def test_conditions_that_were_seen_in_training_are_marked_and_left_out_of_a_mean
         "title": "Teachers",
         "command": "train-teacher --preset x",
         "seeds": [0, 1],
-        "models": {"student": "teacher"},
+        "models": {"teacher": "their teacher", "student": "teacher"},
         "suites": ["clean"],
         "conditions": {"suite": "corruptions", "seen": ["noise"], "mark": "seen by `strong`"},
         "variants": {"plain": "", "strong": "data.hflip=0", "not-run": "seed=9"},
@@ -113,22 +113,23 @@ def test_conditions_that_were_seen_in_training_are_marked_and_left_out_of_a_mean
             (results / f"t-{variant}-s{seed}.json").write_text(
                 json.dumps(
                     {
-                        "models": {"student": {"clean": 80.0}},
+                        "models": {"student": {"clean": 80.0}} | ({} if seed else {"teacher": {"clean": 90.0}}),
                         "costs": {},
                         "by": {"student": {"corruptions": severities}},
+                        "teacher_by": {} if seed else {"corruptions": {name: {"2": 75.0} for name in severities}},
                     }
                 )
             )
     target = tmp_path / "page.md"
     page.write_page({"t": table}, target)
-    start = target.read_text().split("| corruptions | plain | strong |\n")[1]
+    start = target.read_text().split("| corruptions | their teacher | plain | strong |\n")[1]
     assert start.startswith(
-        "|---|---|---|\n"
-        "| noise \\* | 20.0 | 70.0 |\n"
-        "| blur | 30.0 | 50.0 |\n"
-        "| fog | 60.0 | 60.0 |\n"
-        "| **all 3** | 36.7 | 60.0 |\n"
-        "| **the 2 without \\*** | 45.0 | 55.0 |\n"
+        "|---|---|---|---|\n"
+        "| noise \\* | 75.0 | 20.0 | 70.0 |\n"
+        "| blur | 75.0 | 30.0 | 50.0 |\n"
+        "| fog | 75.0 | 60.0 | 60.0 |\n"
+        "| **all 3** | 75.0 | 36.7 | 60.0 |\n"
+        "| **the 2 without \\*** | 75.0 | 45.0 | 55.0 |\n"
         "\n"
         "\\* seen by `strong`\n"
     )
