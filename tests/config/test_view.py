@@ -111,8 +111,8 @@ def test_a_view_is_saved_and_loaded_and_said():
 
 
 def test_splits_are_refused_where_one_view_is_used():
-    views = ("data.augment={auto_augment: augmix, splits: 3}", "teacher.recipe.jsd=12")
-    config = load_config(overrides=[*COLOUR, *views])
+    jsd = ("objective={kind: cross_entropy, jsd: 12}", "augmentor={kind: identity}")
+    config = load_config(overrides=[*COLOUR, "data.augment={auto_augment: augmix, splits: 3}", *jsd])
     with pytest.raises(ConfigError, match=r"data.augment.splits 3 makes views for objective.jsd"):
         autoencoder_run(config, {"kind": "kl"})
     with pytest.raises(ConfigError, match=r"use data.augment.splits=0 here"):

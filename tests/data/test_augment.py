@@ -22,12 +22,14 @@ from hard_ray.maths.noise import seed_of
 from tests.support.helpers import make_image_folder
 
 MEAN, STD = (np.float32(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+SPLIT = ("objective={kind: cross_entropy, jsd: 12}", "augmentor={kind: identity}")
+"""What a run with `data.augment.splits` needs."""
 STRONG = "{auto_augment: rand-m9-mstd0.5-inc1, reprob: 0.5, degrade: {prob: 0.5}}"
 
 
 def data(augment: str, *more: str, side: int = 32) -> DataConfig:
     overrides = ["data.kind=image_folder", "data.path=/", f"data.img_size={side}", f"data.augment={augment}", *more]
-    return load_config(overrides=overrides).data
+    return load_config(overrides=[*overrides, *(SPLIT if "splits" in augment else ())]).data
 
 
 def crops(count: int = 12, side: int = 32) -> list[Image.Image]:

@@ -9,6 +9,7 @@ import pytest
 from ray.data import DataContext
 
 from hard_ray.config.loader import load_config
+from hard_ray.config.run import RunConfig
 from hard_ray.data.pictures import TrainPictures
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
@@ -50,7 +51,10 @@ def test_an_error_for_the_user_comes_through_ray_data_as_it_was_raised(tmp_path:
 
 @pytest.mark.usefixtures("cluster")
 def test_augmented_images_and_their_splits_come_through_ray_data_as_they_are_made():
-    config = tiny_config("data.augment={auto_augment: augmix, reprob: 0.5, splits: 3}").data
+    jsd = {"objective": {"kind": "cross_entropy", "jsd": 12}, "augmentor": {"kind": "identity"}}
+    augment = {"auto_augment": "augmix", "reprob": 0.5, "splits": 3}
+    values = tiny_config().model_dump(mode="json") | jsd
+    config = RunConfig.model_validate(values | {"data": values["data"] | {"augment": augment}}).data
     index = build_index(config)
     schedule = train_schedule(index, config, batch_size=64, seed=3)
     pipeline = Pipeline(index, config, schedule, DataShare(1.0, 2**28), 2**16)
