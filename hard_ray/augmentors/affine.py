@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
 from hard_ray.maths.noise import seed_of
+from hard_ray.maths.resampling import sample
 
 REPLAY_DRAWS = 2
 """Noise values that decide whether an earlier state transforms an image, and which."""
@@ -92,6 +93,8 @@ class Affine(Spatial):
         count = sum(parameter.numel() for parameter in self.net.parameters())
         self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._count: int | None = None
+        self.register_load_state_dict_post_hook(_forget_count)
 
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
         # 1. first layer: of standard normal noise, each hidden unit's input is standard normal
@@ -127,19 +130,26 @@ class Affine(Spatial):
     @torch.no_grad()
     def remember(self) -> None:
         """Count an update, and keep the network's state every `remember_every` updates."""
+        self._count = self._updates() + 1
         self.updates += 1
-        kept, rest = divmod(int(self.updates), self.config.remember_every)
+        kept, rest = divmod(self._count, self.config.remember_every)
         if rest or not len(self.past):
             return
         # fill the history in order, then overwrite places that depend on the count alone: a resumed run does the same
         place = kept - 1 if kept <= len(self.past) else seed_of("augmentor history", kept) % len(self.past)
         self.past[place] = nn.utils.parameters_to_vector(self.net.parameters())
 
+    def _updates(self) -> int:
+        """`updates`, which is read from its device once: that would wait for the kernels before."""
+        if self._count is None:
+            self._count = int(self.updates)
+        return self._count
+
     def _replayed(self, noise: Tensor) -> Tensor:
         """Like `sample`, but a share of the rows uses an earlier state; two more noise values decide which."""
         # 1. theta by the present state, for every row
         present = self.sample(noise)
-        known = min(int(self.updates) // self.config.remember_every, len(self.past))
+        known = min(self._updates() // self.config.remember_every, len(self.past))
         if known == 0:
             return present
         # 2. two uniform draws per row: whether it is replayed, and by which of the known states
@@ -162,6 +172,10 @@ class Affine(Spatial):
         return raw
 
 
+def _forget_count(augmentor: nn.Module, _: object) -> None:
+    augmentor._count = None  # type: ignore[assignment]
+
+
 def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, " 5"]:
     """The largest parameters, in the order and units of `PARAMETERS`, before the strength."""
     return torch.tensor(
@@ -180,7 +194,7 @@ def transform(
 ) -> Float[Tensor, "batch channels height width"]:
     """Apply its own transform to each image, with bilinear interpolation; differentiable in the parameters."""
     grid = F.affine_grid(matrices(parameters), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+    return sample(images, grid, padding=padding)
 
 
 def matrices(parameters: Float[Tensor, "batch 5"]) -> Float[Tensor, "batch 2 3"]:

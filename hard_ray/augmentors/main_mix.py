@@ -12,6 +12,7 @@ from hard_ray.augmentors.boxes import boxes, boxes_between
 from hard_ray.augmentors.labels import MixedLabels
 from hard_ray.augmentors.partners import beta, partners
 from hard_ray.config.mix import MixConfig
+from hard_ray.networks.precision import to_device
 
 DRAWS = 8
 """Normal noise values per image: partner, whether it is mixed, which way, share, and four for the box."""
@@ -60,13 +61,13 @@ class MainMix:
         if not mixed.any():
             return None
         share = beta(draws[:, 2], self.config.mixup) if self.config.mixup > 0 else draws[:, 2]
-        weight = _per_image(share.float().to(device))
+        weight = _per_image(_sent(share.float(), device))
         if by_box.any():
             outside = ~self._inside(draws, size, device)
-            weight = torch.where(_per_image(by_box.to(device)), outside.to(weight.dtype), weight)
+            weight = torch.where(_per_image(_sent(by_box, device)), outside.to(weight.dtype), weight)
         if not mixed.all():
-            weight = torch.where(_per_image(mixed.to(device)), weight, 1.0)
-        return Mixture(partners(noise[:, 0]).to(device), weight)
+            weight = torch.where(_per_image(_sent(mixed, device)), weight, 1.0)
+        return Mixture(_sent(partners(noise[:, 0]), device), weight)
 
     def _by_box(self, draws: Float[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
         if self.config.mixup > 0 and self.config.has_cutmix:
@@ -76,9 +77,13 @@ class MainMix:
     def _inside(self, draws: Float[Tensor, "rows draws"], size: torch.Size, device: torch.device) -> Tensor:
         """The pixels of each image's box, shape (rows, 1, height, width)."""
         if self.config.cutmix_minmax is not None:
-            return boxes_between(draws[:, 3:].to(device), self.config.cutmix_minmax, size)
+            return boxes_between(_sent(draws[:, 3:], device), self.config.cutmix_minmax, size)
         cut = 1.0 - beta(draws[:, 2], self.config.cutmix)
-        return boxes(draws[:, 3:5].to(device), cut.sqrt().to(device), size)
+        return boxes(_sent(draws[:, 3:5], device), _sent(cut.sqrt(), device), size)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    return to_device(values.numpy(), device, copied=False)
 
 
 def _per_image(values: Shaped[Tensor, " rows"]) -> Shaped[Tensor, "rows 1 1 1"]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.augmentors.partners import partners, shares
 from hard_ray.config.augmentor import MixAugmentor
+from hard_ray.maths.resampling import resize
 
 
 class Mix(Augmentor):
@@ -56,7 +56,7 @@ class Mix(Augmentor):
         both = torch.cat([images, others], dim=1)
         cells = self.look(both) + self.draw(noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
         # 2. m, enlarged to the image; 3. moved towards 1 by the strength
-        mask = F.interpolate(cells.sigmoid(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        mask = resize(cells.sigmoid(), (images.shape[-2], images.shape[-1]), mode="bilinear")
         return 1.0 - self.config.strength * (1.0 - mask)
 
     def forward(self, batch: AugmentationInput) -> Tensor:

@@ -19,6 +19,9 @@ from hard_ray.redaction import refuse_password
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""Modes of torch.compile."""
+
 
 class TeacherRuntime(Config):
     """Placement and size of the teacher pool, and how requests reach it."""
@@ -42,6 +45,9 @@ class TeacherRuntime(Config):
     for it, else float32."""
     wire_dtype: Literal["uint8", "float32"] = "uint8"
     """Type of augmented pixels on the wire in student phases; the student trains on the pixels that the teacher saw."""
+    compile: bool | CompileMode = False
+    """torch.compile of the teacher in trainings: `true` is torch's `default`, or the name of another mode; not together
+    with `max_batch`, whose batches have ever new sizes."""
     max_batch: PositiveInt | None = None
     """Join waiting requests into batches of up to this many images; unset: each request is a batch."""
     max_wait_ms: NonNegativeFloat = 0.0
@@ -72,6 +78,20 @@ class TeacherRuntime(Config):
             )
         if self.max_replicas is not None and self.placement == "colocated":
             raise ValueError("max_replicas needs a pool, and placement is colocated; use placement=pool")
+        return self
+
+    @property
+    def compile_mode(self) -> CompileMode | None:
+        """The mode of torch.compile; None: the teacher is not compiled."""
+        return _mode(self.compile)
+
+    @model_validator(mode="after")
+    def _compiled_sizes_are_known(self) -> TeacherRuntime:
+        if self.compile and self.max_batch is not None:
+            raise ValueError(
+                f"compile wants batches of few sizes, and max_batch {self.max_batch} joins requests to ever new ones; "
+                "set compile=false, or leave max_batch out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -110,6 +130,14 @@ class RuntimeConfig(Config):
     for it, else float32. With float16 the loss is scaled, and an update whose gradient overflows makes no step."""
     channels_last: bool | None = None
     """Channels-last memory layout; unset: on with bfloat16 or float16, or on a CPU with AVX-512."""
+    compile: bool | CompileMode = False
+    """torch.compile of the student: `true` is torch's `default`, or the name of another mode; off, with a message,
+    where a network or a machine cannot."""
+    deterministic: bool = False
+    """Deterministic algorithms on a GPU, for students and teachers: slower, and the same bits on equal cards."""
+    tf32: bool | None = None
+    """TF32 on a GPU where networks compute in float32: `true` in matrix products and convolutions, `false` in neither;
+    unset: torch's choice, in convolutions alone."""
     data_block_mb: PositiveFloat = 32.0
     """Size of the blocks in which Ray Data hands over images, in MiB."""
     max_failures: NonNegativeInt = 3
@@ -125,6 +153,11 @@ class RuntimeConfig(Config):
         return refuse_password(address, "RAY_ADDRESS")
 
     @property
+    def compile_mode(self) -> CompileMode | None:
+        """The mode of torch.compile; None: the student is not compiled."""
+        return _mode(self.compile)
+
+    @property
     def least_workers(self) -> int:
         """Fewest student workers that the run needs."""
         return self.num_workers if self.min_workers is None else self.min_workers
@@ -135,6 +168,16 @@ class RuntimeConfig(Config):
         return self.least_workers < self.num_workers
 
     @model_validator(mode="after")
+    def _deterministic_is_possible(self) -> RuntimeConfig:
+        for key, value in (("compile", self.compile), ("teacher.compile", self.teacher.compile)):
+            if self.deterministic and str(value).startswith("max-autotune"):
+                raise ValueError(
+                    f"deterministic wants kernels that are chosen without a stopwatch, and {key} {value} times them; "
+                    f"use {key}=default or reduce-overhead"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _elastic_is_possible(self) -> RuntimeConfig:
         if self.least_workers > self.num_workers:
             raise ValueError(
@@ -142,3 +185,9 @@ class RuntimeConfig(Config):
                 "lower it, or raise num_workers"
             )
         return self
+
+
+def _mode(value: bool | CompileMode) -> CompileMode | None:
+    if isinstance(value, str):
+        return value
+    return "default" if value else None

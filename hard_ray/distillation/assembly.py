@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hard_ray.augmentors.main_mix import MainMix
+from hard_ray.config.augmentor import PickAugmentor
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
@@ -20,6 +21,27 @@ def student_precision(config: RunConfig, device: torch.device) -> Precision:
     """Type and memory layout of the student's kernels; float32 where the configuration leaves it open."""
     runtime = config.runtime
     return Precision(device, DTYPES[runtime.amp_dtype or "float32"], bool(runtime.channels_last))
+
+
+def batch_sizes(config: RunConfig) -> tuple[int, ...]:
+    """Sizes of the batches about which a run asks networks at rest: those that are worth compiling for.
+
+    The images of an update on one worker, as often as the augmentor draws candidates, and a full batch of an
+    evaluation. The first is that of an update on the first worker of all.
+    """
+    batch, runtime = config.optim.batch_size, config.runtime
+    worlds = range(runtime.num_workers, runtime.least_workers - 1, -1)
+    local = [(rank + 1) * batch // world - rank * batch // world for world in worlds for rank in range(world)]
+    draws = {1, config.augmentor.pool} if isinstance(config.augmentor, PickAugmentor) else {1}
+    sizes = [count * size for size in local for count in sorted(draws) if size]
+    return tuple(dict.fromkeys([*sizes, config.validation.batch_size]))
+
+
+def views_learned(config: RunConfig) -> int:
+    """How many views of each image a student update learns from in one forward pass."""
+    has_second_view = config.augmentor.kind != "identity"
+    objective = StudentObjective(config.objective, has_second_view=has_second_view)
+    return 2 if has_second_view and objective.learns_clean else 1
 
 
 def build_updater(

@@ -48,6 +48,12 @@ class Ticket(Protocol[Answer]):
         """Wait for the answer."""
 
 
+def short(identity: str) -> str:
+    """A teacher's identity as messages show it: the beginning of its hash, and its kernels, which follow the hash."""
+    digest, dash, kernels = identity.partition("-")
+    return f"{digest[:12]}{dash}{kernels}"
+
+
 Checked = TypeVar("Checked", NDArray[np.float32], GradientAnswer)
 
 

@@ -58,10 +58,10 @@ class SignalSum:
 
     def send(self, metrics: Mapping[str, Tensor], *, stop: bool, new_bad: int, diverged: Tensor) -> None:
         """Start the sum over ranks; every rank calls this after each update."""
-        absent = torch.tensor(float("nan"))
+        absent = torch.full((), float("nan"), device=self.device)  # made there: a copy to a GPU would be waited for
         values = [metrics.get(name, absent) for name in ("train/disagreement", "train/kd_loss")]
-        flags = [torch.tensor(float(stop)), torch.tensor(float(new_bad)), diverged]
-        self._sums = self.ranks.sum(torch.stack([value.to(self.device).float() for value in (*values, *flags)]))
+        flags = [*(torch.full((), float(flag), device=self.device) for flag in (stop, new_bad)), diverged]
+        self._sums = self.ranks.sum(torch.stack([value.float() for value in (*values, *flags)]))
 
     def read(self) -> Signals | None:
         """Signals of the last update; None before the first one."""

@@ -27,7 +27,7 @@ from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.maths import losses
 from hard_ray.networks.network import Network
-from hard_ray.networks.precision import Precision, resting, to_array, widen
+from hard_ray.networks.precision import Precision, resting, to_array, to_device, widen
 from hard_ray.networks.training_modes import recomputing
 from hard_ray.ranks import Ranks
 
@@ -244,7 +244,7 @@ class AugmentorPhase:
         """Make one update of phi."""
         attempt, through_teacher = self.attempt(prepared)
         start = time.perf_counter()
-        teacher = torch.tensor(through_teacher.logits).to(self.precision.device)
+        teacher = to_device(through_teacher.logits, self.precision.device)
         loss, grads = self.join_paths(attempt, teacher, through_teacher)
         self.descend(attempt, grads)
         self.clock.add("augmentor", start)
@@ -263,7 +263,7 @@ class AugmentorPhase:
         # 1c. The answer to keep: t(x), or m t(x_i) + (1 - m) t(x_j) in probabilities where x~ is a mix with shares m.
         if prepared.teacher is None:
             raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
-        clean = torch.tensor(self.clock.wait(prepared.teacher)).to(self.precision.device)
+        clean = to_device(self.clock.wait(prepared.teacher), self.precision.device)
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
         context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
         # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.
@@ -281,7 +281,7 @@ class AugmentorPhase:
         with resting(self.network):  # which may go forward again, see `student.grad_checkpointing`
             grads = self.precision.gradients(loss.sum(), leaves)
         # 2b. The sum of both paths.
-        images = grads[0] + torch.tensor(through_teacher.grad).to(self.precision.device)
+        images = grads[0] + to_device(through_teacher.grad, self.precision.device)
         made = [attempt.view.images, *_present(attempt.view.sources)]
         return loss.detach(), list(zip(made, [images, *grads[1:]], strict=True))
 

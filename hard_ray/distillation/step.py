@@ -25,7 +25,7 @@ from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Pre
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
-from hard_ray.networks.precision import Precision, as_bytes, resting, widen
+from hard_ray.networks.precision import Precision, as_bytes, resting, to_device, to_main_memory, widen
 from hard_ray.ranks import Ranks
 
 
@@ -82,7 +82,7 @@ class Updater:
 
     def _given(self, batch: Batch) -> AugmentationInput:
         images = self._images(batch.images)
-        labels = torch.tensor(batch.labels).to(self.precision.device)
+        labels = to_device(batch.labels, self.precision.device)
         generated = None if batch.generated is None else self._images(batch.generated)
         return AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient)
 
@@ -97,7 +97,7 @@ class Updater:
 
     def _noise(self, batch: Batch) -> Tensor:
         count = self.learner.augmentor.noise_dim if self.learner.augmentor else 0
-        return self._draws("augmentor", batch, count).to(self.precision.device)
+        return to_device(self._draws("augmentor", batch, count).numpy(), self.precision.device, copied=False)
 
     def _draws(self, purpose: str, batch: Batch, count: int) -> Tensor:
         draws = normal(purpose, seed=self.seed, epochs=batch.epochs, sample_ids=batch.sample_ids, count=count)
@@ -148,9 +148,9 @@ class Updater:
     def _as_sent(self, images: Tensor) -> tuple[Pixels, Tensor]:
         """Convert images to the pixels that the teacher receives, and the same pixels for the student."""
         if not self.round_pixels:
-            return images.cpu().numpy(), images
+            return to_main_memory(images), images
         rounded = as_bytes(images)
-        return rounded.cpu().numpy(), rounded.float() / 255.0
+        return to_main_memory(rounded), rounded.float() / 255.0
 
     def _as_seen(self, images: Tensor) -> Tensor:
         """Round images to the values that `_as_sent` gives both networks, without a copy to main memory."""
@@ -245,4 +245,4 @@ class Updater:
         """Wait for the teacher's logits and move them to the device."""
         if ticket is None:
             return None
-        return torch.tensor(self.clock.wait(ticket)).to(self.precision.device)
+        return to_device(self.clock.wait(ticket), self.precision.device)

@@ -7,6 +7,8 @@ everything that its answer needs, so any replica can answer it, and sending it a
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -19,11 +21,13 @@ from hard_ray.augmentors.base import Gradient
 from hard_ray.augmentors.labels import Labels
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.data.batch import Pixels
-from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked
+from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked, short
 from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective, label_context
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
-from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_array, widen
+from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_array, to_device, widen
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,19 @@ class TeacherSpec:
     channels_last: bool = False
     threads: int | None = None
     """Threads of torch's kernels; None keeps the default of the process."""
+    compile_mode: str | None = None
+    """Mode of torch.compile; None: not compiled."""
+    sizes: tuple[int, ...] = ()
+    """Sizes of the batches that it is compiled for, the one to try first; others are answered eagerly."""
+    deterministic: bool = False
+    tf32: bool | None = None
 
 
 class TeacherPool(Protocol):
     """Answers the requests of the training step. Each ticket belongs to one request; await them in any order."""
 
     def identity(self) -> str:
-        """Hash of the teacher's weights, input contract, class order and precision."""
+        """Hash of the teacher's weights, input contract, class order and precision, and whether it is compiled."""
 
     def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
         """Ask for logits, shape (batch, classes)."""
@@ -68,14 +78,26 @@ class FrozenNetwork:
     @classmethod
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
         """Load the teacher that `spec` describes; raises ModelError if the network or its weights cannot be used."""
-        prepare_kernels(spec.threads)
+        prepare_kernels(spec.threads, deterministic=spec.deterministic, tf32=spec.tf32)
         network = build_teacher(spec.config, spec.images)
-        return cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
+        teacher = cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
+        if spec.compile_mode is not None and spec.sizes:
+            teacher.compile(spec.compile_mode, spec.sizes, spec.images.img_size)
+        return teacher
+
+    def compile(self, mode: str, sizes: Sequence[int], img_size: int) -> None:
+        """Compile the network for batches of these sizes, or say why that cannot be."""
+        example = np.zeros((sizes[0], self.network.mean.shape[1], img_size, img_size), np.uint8)
+        problem = self.network.compile_for(mode, sizes=sizes, name="the teacher", attempt=lambda: self.logits(example))
+        if problem is not None:
+            logger.warning("runtime.teacher.compile: the teacher runs without torch.compile (%s)", problem)
 
     def identity(self) -> str:
-        """Hash of weights, input contract and class order, and the precision; made when it is first asked for."""
+        """Hash of weights, input contract and class order, precision, compilation; made when it is first asked for."""
         if not self._identity:
-            self._identity = f"{self.network.identity()}-{self._dtype}"
+            compilation = self.network.compilation
+            compiled = "" if compilation is None else f"-compiled-{compilation.mode}"
+            self._identity = f"{self.network.identity()}-{self._dtype}{compiled}"
         return self._identity
 
     def logits(self, images: Pixels) -> NDArray[np.float32]:
@@ -93,7 +115,7 @@ class FrozenNetwork:
         """
         with torch.inference_mode(False), torch.enable_grad():  # also inside a caller's no_grad or inference mode
             pixels = self.precision.images(images).requires_grad_()
-            given = {name: torch.tensor(rows).to(self.precision.device) for name, rows in context.items()}
+            given = {name: to_device(rows, self.precision.device) for name, rows in context.items()}
             with self.precision.autocast():
                 logits = self.network(pixels)
             logits = widen(logits)
@@ -106,10 +128,9 @@ def label_gradient(pool: TeacherPool, precision: Precision) -> Gradient:
     """Make a function of images and labels: the gradient of the teacher's cross-entropy to the images."""
 
     def gradient(images: Tensor, labels: Labels) -> Tensor:
-        pixels: NDArray[np.float32] = images.detach().cpu().contiguous().numpy()
-        sent = {name: to_array(values) for name, values in label_context(labels).items()}
-        answer = pool.loss_and_grad(pixels, LabelCrossEntropy(), sent).result()
-        return torch.tensor(answer.grad).to(precision.device)
+        context = {name: to_array(values) for name, values in label_context(labels).items()}
+        answer = pool.loss_and_grad(to_array(images), LabelCrossEntropy(), context).result()
+        return to_device(answer.grad, precision.device)
 
     return gradient
 
@@ -152,7 +173,7 @@ def check_identity(pool: TeacherPool, expected: str | None) -> str:
     found = pool.identity()
     if expected is not None and found != expected:
         raise TeacherError(
-            f"the teacher has identity {found[:12]}, the run began with {expected[:12]}: its weights, input "
-            "contract, class order or precision changed; put the first teacher back, or start a new run"
+            f"the teacher has identity {short(found)}, the run began with {short(expected)}: its weights, input "
+            "contract, class order, precision or torch.compile changed; put the first teacher back, or start a new run"
         )
     return found

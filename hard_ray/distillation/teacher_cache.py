@@ -12,6 +12,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
+from hard_ray.distillation.assembly import batch_sizes
 from hard_ray.distillation.teacher import TeacherSpec
 from hard_ray.errors import TeacherError
 from hard_ray.files import cache_folder
@@ -70,10 +71,13 @@ def cached_teacher(config: RunConfig, index: ImageIndex) -> Path:
     keys = {"data", "student", "optim", "seed"}
     without = {block: _at_default(getattr(training, block), keys) for block, keys in _ADDED.items()}
     without["student"].add("new_head")  # has no effect without initial weights
+    runtime = config.runtime
+    kernels = {"compile": runtime.compile_mode, "deterministic": runtime.deterministic or None, "tf32": runtime.tf32}
     recipe = training.model_dump(mode="json", include=keys, exclude=without) | {
-        "amp_dtype": config.runtime.amp_dtype,
-        "num_workers": config.runtime.num_workers,
+        "amp_dtype": runtime.amp_dtype,
+        "num_workers": runtime.num_workers,
         "data_fingerprint": index.fingerprint(),
+        **{key: value for key, value in kernels.items() if value is not None},
     }
     if config.teacher.recipe.jsd:
         recipe["jsd"] = config.teacher.recipe.jsd
@@ -92,13 +96,23 @@ def is_there(cached: Path) -> bool:
     return (cached / "config.json").is_file()
 
 
-def teacher_spec(config: RunConfig, teacher: TeacherConfig, index: ImageIndex) -> TeacherSpec:
-    """Describe the teacher, whose weights may not exist yet, to the pool; `config` is resolved for the machine."""
+def teacher_spec(
+    config: RunConfig, teacher: TeacherConfig, index: ImageIndex, *, compiled: bool = False
+) -> TeacherSpec:
+    """Describe the teacher, whose weights may not exist yet, to the pool; `config` is resolved for the machine.
+
+    `compiled`: as `runtime.teacher.compile` says, for the batches of a training; otherwise never.
+    """
     runtime = config.runtime
+    mode = runtime.teacher.compile_mode if compiled else None
     return TeacherSpec(
         teacher,
         image_spec(config.data, index.classes),
         dtype=runtime.teacher.dtype or "float32",
         channels_last=bool(runtime.channels_last),
         threads=runtime.teacher.threads,
+        compile_mode=mode,
+        sizes=batch_sizes(config) if mode is not None else (),
+        deterministic=runtime.deterministic,
+        tf32=runtime.tf32,
     )

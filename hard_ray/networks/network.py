@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data.model_config import resolve_input_data_config
 from timm.models import get_pretrained_cfg, split_model_name_tag
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 from hard_ray.config.data import DataConfig
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
 from hard_ray.errors import ModelError, readable, suggestion
+from hard_ray.maths.resampling import resize
 from hard_ray.networks.class_names import read_names
+from hard_ray.networks.compilation import Compilation, compile_model, make_eager, problem_of
 from hard_ray.networks.misfit import settings
 from hard_ray.networks.timm_layout import check_timm_folder
 from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, rest
@@ -62,6 +63,8 @@ class Network(nn.Module):
     """Whether the backward pass computes activations again."""
     notes: tuple[str, ...]
     """What was chosen in the file of the weights, and what was left out, a sentence each."""
+    compilation: Compilation | None
+    """How the model is compiled; None: it is not."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
         """Wrap a model; `outputs` selects and orders its classes, None keeps them."""
@@ -72,7 +75,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
-        self.has_new_head, self.notes = False, ()
+        self.has_new_head, self.notes, self.compilation = False, (), None
         self.norms_rest = self.recomputes = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -82,8 +85,8 @@ class Network(nn.Module):
             raise ValueError(f"want images of shape (batch, {channels}, height, width), got {tuple(images.shape)}")
         size = self.contract.size
         if size is not None and tuple(images.shape[-2:]) != size:
-            images = F.interpolate(images, size=size, mode=self.contract.interpolation, antialias=True)
-        logits: Tensor = self.model((images - self.mean) / self.std)
+            images = resize(images, size, mode=self.contract.interpolation, antialias=True)
+        logits: Tensor = self._logits((images - self.mean) / self.std)
         return logits if self.outputs is None else logits[:, self.outputs]
 
     def train(self, mode: bool = True) -> Network:
@@ -92,6 +95,26 @@ class Network(nn.Module):
         if self.norms_rest:
             rest(batch_norms(self.model))
         return self
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images) if self.compilation is None else self.compilation(self.model, images)
+        return logits
+
+    def compile_for(self, mode: str, *, sizes: Sequence[int], name: str, attempt: Callable[[], object]) -> str | None:
+        """Compile the model in place, and call `attempt`, which uses it; the reason if it cannot be, and stays eager.
+
+        `sizes` and `name` are as in `Compilation`.
+        """
+        self.compilation = compile_model(self.model, mode, sizes=sizes, name=name)
+        problem = problem_of(attempt, self.model)
+        if problem is not None:
+            self.stay_eager()
+        return problem
+
+    def stay_eager(self) -> None:
+        """Undo `compile_for`."""
+        make_eager(self.model)
+        self.compilation = None
 
     @property
     def architecture(self) -> str:

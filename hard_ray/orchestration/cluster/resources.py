@@ -122,6 +122,25 @@ def resolve_runtime(config: RunConfig, cluster: Cluster, *, trials: int | None =
     return config.model_copy(update={"runtime": _resolve_kernels(reserved, cluster, runs)})
 
 
+def resolve_compilation(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """Turn torch.compile off, and say so, if a machine that student workers will run on makes no compiled code.
+
+    It is tried there, where a configuration asks for it. `config` is resolved otherwise.
+    """
+    from hard_ray.networks.compilation import toolchain_problem
+
+    runtime = config.runtime
+    if not runtime.compile and not runtime.teacher.compile:
+        return config
+    attempt = ray.remote(toolchain_problem).options(num_cpus=0, num_gpus=runtime.gpus_per_worker or 0.0)
+    problem = ray.get(attempt.remote())
+    if problem is None:
+        return config
+    say(f"torch.compile makes no code here, so runtime.compile and runtime.teacher.compile are off ({problem})")
+    teacher = runtime.teacher.model_copy(update={"compile": False})
+    return config.model_copy(update={"runtime": runtime.model_copy(update={"compile": False, "teacher": teacher})})
+
+
 def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> RuntimeConfig:
     """Use GPUs if the cluster has them; if they are few, a worker and a teacher share one."""
     there, workers = cluster.resources.get("GPU", 0.0), runs * runtime.num_workers

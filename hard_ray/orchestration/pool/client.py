@@ -21,7 +21,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from hard_ray.data.batch import Pixels
-from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Reply, Ticket, checked
+from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Reply, Ticket, checked, short
 from hard_ray.errors import HardrayError, TeacherError
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class RayPool:
         found = {RayTicket[str](self, "identity", (), replica=number).result() for number in range(len(self._replicas))}
         if len(found) > 1:
             raise TeacherError(
-                f"the pool's replicas are different teachers: {', '.join(sorted(i[:12] for i in found))}; "
-                "every node must load the same weights"
+                f"the pool's replicas are different teachers: {', '.join(sorted(map(short, found)))}; every node must "
+                "load the same weights, and compile them if one does (runtime.teacher.compile)"
             )
         self._expected = found.pop()
         return self._expected
@@ -123,8 +123,8 @@ class RayPool:
             return reply
         if self._expected is not None and reply.identity != self._expected:
             raise TeacherError(
-                f"a replica answered as teacher {reply.identity[:12]}, this run learns from {self._expected[:12]}; "
-                "its weights changed while the run was going on"
+                f"a replica answered as teacher {short(reply.identity)}, this run learns from {short(self._expected)}; "
+                "its weights, or its node's compiler, changed while the run was going on"
             )
         return checked(reply.answer, arguments[0], arguments[2] if len(arguments) > 2 else None)
 

@@ -21,7 +21,7 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.schedule import Schedule, train_schedule
-from hard_ray.distillation.assembly import build_updater, student_precision
+from hard_ray.distillation.assembly import batch_sizes, build_updater, student_precision, views_learned
 from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
@@ -41,8 +41,9 @@ from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.maths.noise import seed_of
+from hard_ray.networks.compilation import Compilation, compile_model, forget_graphs
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
-from hard_ray.networks.precision import Precision, prepare_kernels
+from hard_ray.networks.precision import Precision, prepare_kernels, widen
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.first_rank import FirstRank
 from hard_ray.orchestration.run.plan import RunPlan
@@ -102,7 +103,8 @@ class Builder:
     def _train(self) -> Status:
         """Train from the newest checkpoint, evaluate, export, and write the outcome."""
         config, folder = self.config, RunFolder(self.plan.folder)
-        prepare_kernels(config.runtime.threads)
+        runtime = config.runtime
+        prepare_kernels(runtime.threads, deterministic=runtime.deterministic, tf32=runtime.tf32)
         check_suites(config.validation.at_the_end)
         pipeline = self._pipeline()
         learner, ema = self._learner()
@@ -184,6 +186,7 @@ class Builder:
             augmentor = augmentor.to(self.device)
         groups = augmentor.parameter_groups() if augmentor is not None else []
         optimizer = build_optimizer(network, config.optim)  # first: it may leave layers out, whose gradients DDP awaits
+        self._compile(network, precision)
         student: nn.Module = network
         if self.ranks.size > 1:
             student = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -195,7 +198,38 @@ class Builder:
             augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
             loss_scale=LossScale.of(precision),
         )
-        return learner, build_average(network, config.optim)
+        average = build_average(network, config.optim)
+        if average is not None and network.compilation is not None:  # a copy of a compiled model is not compiled
+            average.module.compilation = compile_model(
+                average.module.model, network.compilation.mode, sizes=batch_sizes(config), name="the averaged student"
+            )
+        return learner, average
+
+    def _compile(self, network: Network, precision: Precision) -> None:
+        """Compile the student if `runtime.compile` says so and every rank can; the first rank says why if one cannot.
+
+        The attempt is a forward and a backward pass of zeros, before the network is wrapped for several ranks.
+        """
+        config, mode = self.config, self.config.runtime.compile_mode
+        if mode is None:
+            return
+        count = -(-batch_sizes(config)[0] // config.optim.accumulate) * views_learned(config)
+
+        def attempt() -> None:
+            images = torch.zeros((count, config.data.in_chans, *2 * (config.data.img_size,)), device=self.device)
+            with precision.autocast():
+                logits = widen(network(images.contiguous(memory_format=precision.memory_format)))
+            learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+            torch.autograd.grad(logits.sum(), learned, allow_unused=True)
+
+        problem = network.compile_for(mode, sizes=batch_sizes(config), name="the student", attempt=attempt)
+        problems = [text for text in self.ranks.gather(problem or "") if text]
+        if problems:
+            network.stay_eager()
+            if self.ranks.is_first:
+                logger.warning("runtime.compile: the student runs without torch.compile (%s)", problems[0])
+        elif self.ranks.size > 1:
+            forget_graphs()  # a graph made for several ranks hands its gradients over while it goes on
 
     def _weights(self, learner: Learner, ema: ModelEmaV3 | None) -> Weights:
         network = learner.network
@@ -287,7 +321,7 @@ class Builder:
         export_network(network, folder.student, images=self.images, facts=self.training_facts(counters))
         run.log_final(student, split=split)
         write_json(folder.evaluation, {"split": split, "suites": _to_json(student), "teacher": _to_json(teacher)})
-        images = counters.step * self.config.optim.batch_size
+        images, compilation = counters.step * self.config.optim.batch_size, self._compilation(run)
         outcome = {
             "status": str(Status.FINISHED),
             "steps": {"student": counters.student_steps, "augmentor": counters.augmentor_steps},
@@ -298,7 +332,14 @@ class Builder:
             "best_top1": counters.best_top1,
             "bad_images": len(run.bad_images.known.names),
         }
+        if compilation is not None:
+            outcome["compiled"] = compilation.facts()
+            logger.info("torch.compile made %(graphs)d graphs of the student, %(repeated)d again", outcome["compiled"])
         write_json(folder.outcome, outcome)
+
+    def _compilation(self, run: Run) -> Compilation | None:
+        student = run.updater.learner.network
+        return student.compilation if isinstance(student, Network) else None
 
     def training_facts(self, counters: Counters) -> TrainingFacts:
         """Facts about the training, for the model card."""

@@ -24,7 +24,7 @@ from hard_ray.orchestration.cluster.address import address_of
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.hardware import free_disk_gib
 from hard_ray.orchestration.cluster.memory import memory_plan, shortage
-from hard_ray.orchestration.cluster.resources import data_shares, resolve_runtime
+from hard_ray.orchestration.cluster.resources import data_shares, resolve_compilation, resolve_runtime
 from hard_ray.orchestration.pool.server import PoolServer
 from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
 from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan, write_configs
@@ -122,7 +122,7 @@ class Driver:
         say_account(index, self.reporter.say)
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
         with connected(self.config.runtime, namespace=namespace, say=self.reporter.say) as cluster:
-            self.config = resolve_runtime(self.config, cluster)
+            self.config = resolve_compilation(resolve_runtime(self.config, cluster), self.reporter.say)
             teacher, trained = prepare_teacher(self.config, index, self.folder, self.reporter.say)
             runs = self.plans(train_teacher=not trained)
             write_configs(self.folder, index, runs)

@@ -38,7 +38,7 @@ def prepare_teacher(
             if trained
             else f"teacher {teacher.model}: has no weights, so it is trained first"
         )
-    return teacher_spec(config, teacher, index), trained
+    return teacher_spec(config, teacher, index, compiled=True), trained
 
 
 def teacher_plan(config: RunConfig, folder: RunFolder) -> RunPlan:

@@ -28,7 +28,7 @@ from hard_ray.errors import HardrayError, StoppedError, command_line
 from hard_ray.files import beginning, make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
-from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_compilation, resolve_runtime
 from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.pool.server import PoolServer
@@ -165,7 +165,7 @@ class SearchDriver:
         base = without_extras(self.search.base)
         if self.folder.trial_base.exists():
             base = validate([read_layer(self.folder.trial_base, saved=True)], source=str(self.folder.trial_base))
-        base = resolve_runtime(base, cluster, trials=self.trials_at_once)
+        base = resolve_compilation(resolve_runtime(base, cluster, trials=self.trials_at_once), self.say)
         write_text(self.folder.trial_base, dump_yaml(base))
         return base
 
