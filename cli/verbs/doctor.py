@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -55,7 +56,15 @@ def doctor(
         print_pairs(data_lines(data, config, preset, overrides))
         return
     loaded = load(config, preset, overrides) if config or preset or overrides else None
-    checks: list[Callable[[], Iterator[Finding]]] = [_packages, _byte_code, _processor, _memory, _folders, _drawing]
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _packages,
+        _byte_code,
+        _processor,
+        _compiler,
+        _memory,
+        _folders,
+        _drawing,
+    ]
     findings = [finding for check in checks for finding in check()]
     findings += list(_tracking(loaded, output))
     if output is not None:
@@ -118,11 +127,29 @@ def _processor() -> Iterator[Finding]:
     yield Finding("processor", "ok", f"{hardware.cpu}, {hardware.cores} cores{_quota()}")
     if hardware.gpus:
         precision = "bfloat16" if hardware.gpu_has_bf16 else "float32: no bfloat16"
-        yield Finding("GPU", "ok", f"{len(hardware.gpus)} x {hardware.gpus[0]}, {precision}")
+        tf32 = "TF32" if hardware.gpu_has_tf32 else "no TF32"
+        capability = ".".join(map(str, hardware.gpu_capability or ()))
+        named = f"{len(hardware.gpus)} x {hardware.gpus[0]}, compute capability {capability}"
+        yield Finding("GPU", "ok", f"{named}, {precision}, {tf32}")
     else:
         unit = hardware.bf16_unit
         precision = f"bfloat16 ({unit})" if unit else "float32 (neither AMX nor AVX-512 BF16)"
         yield Finding("GPU", "note", f"none that torch sees; students and teachers compute on the CPU in {precision}")
+
+
+def _compiler() -> Iterator[Finding]:
+    """Look for what torch.compile needs; a run that asks for it tries it."""
+    from hard_ray.orchestration.cluster.hardware import probe
+
+    missing = [name for name in ("c++",) if not any(map(shutil.which, (os.environ.get("CXX", name), "g++", "clang++")))]
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing.append("Python.h")
+    if probe().gpus and importlib.util.find_spec("triton") is None:
+        missing.append("triton")
+    if missing:
+        yield Finding("compiler", "note", f"{', '.join(missing)} not found: runtime.compile would be turned off")
+    else:
+        yield Finding("compiler", "ok", "what runtime.compile needs is there; a run that asks for it tries it")
 
 
 def _quota() -> str:

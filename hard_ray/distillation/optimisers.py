@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hard_ray.config.optim import ClipMode, OptimConfig, ParamGroup
+from hard_ray.distillation.fused import fused_argument
 from hard_ray.errors import ModelError, readable, suggestion
 from hard_ray.networks.network import Network
 
@@ -38,7 +39,7 @@ def build_optimizer(network: nn.Module, optim: OptimConfig, *, block: str = "opt
     known = [str(name) for name in list_optimizers()]
     if optim.opt.lower() not in known:
         raise ModelError(f"{block}.opt {optim.opt!r} is no optimiser of timm; {suggestion(optim.opt, known, most=3)}")
-    arguments = _arguments(optim, block)
+    arguments = fused_argument(network, optim.opt) | _arguments(optim, block)
     groups = _with_rules(_timm_groups(network, optim, block), network, optim.param_groups, block)
     try:
         return create_optimizer_v2(groups, opt=optim.opt, lr=optim.lr, momentum=optim.momentum, **arguments)

@@ -133,6 +133,20 @@ def _copies(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """Within the block, whatever makes the CPU wait for kernels of a GPU raises a RuntimeError; on a CPU, nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def as_bytes(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to pixels from 0 to 255, on the images' device."""
     return (images * 255.0).round().to(torch.uint8)

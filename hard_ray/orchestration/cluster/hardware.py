@@ -27,6 +27,13 @@ class Hardware:
     memory_gib: float
     shared_memory_gib: float
     gpu_has_fp16: bool = False
+    gpu_capability: tuple[int, int] | None = None
+    """Compute capability of the first GPU, such as (9, 0); None: there is none."""
+
+    @property
+    def gpu_has_tf32(self) -> bool:
+        """Whether GPUs compute in TF32, as they do from capability 8.0 on."""
+        return self.gpu_capability is not None and self.gpu_capability >= (8, 0)
 
     def fast_dtype(self, *, on_gpu: bool) -> Dtype:
         """bfloat16 if the hardware computes in it, else float16 if a GPU does, else float32."""
@@ -56,6 +63,7 @@ def probe() -> Hardware:
         memory_gib=usable_memory_gib(),
         shared_memory_gib=free_gib(Path("/dev/shm")),  # noqa: S108  (Ray's object store lives there)
         gpu_has_fp16=bool(cuda and torch.cuda.get_device_capability() >= FIRST_WITH_TENSOR_CORES),
+        gpu_capability=torch.cuda.get_device_capability(0) if names else None,
     )
 
 
