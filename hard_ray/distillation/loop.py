@@ -108,6 +108,12 @@ class Run:
     ema: ModelEmaV3 | None = None
     report: Callable[[dict[str, Any]], None] = lambda _: None
     """Callback for the results of each evaluation; every rank calls it."""
+    reads_late: bool | None = None
+    """Whether the signals of an update are read while the next one is computed; None: on a GPU.
+
+    A CPU has computed an update when it returns; a GPU has only been given it, and would be idle from its end until the
+    next one is prepared. Decisions are the same.
+    """
     _meter: Meter = field(init=False)
     _log: MetricsLog = field(init=False)
     _signals: SignalSum = field(init=False)
@@ -116,6 +122,8 @@ class Run:
 
     def __post_init__(self) -> None:
         device = self.updater.precision.device
+        if self.reads_late is None:
+            self.reads_late = device.type == "cuda"
         self.bad_images.known.names = set(self.counters.bad_images)
         self._meter = Meter(self.counters.meter)
         self._log = MetricsLog(self.folder.metrics)
@@ -154,7 +162,7 @@ class Run:
         while True:
             began, clock = time.perf_counter(), dict(self.updater.clock.seconds)
             # 1. Signals of update n-1 decide the phase of update n+1; that of update n is decided already.
-            if self._decide(self._signals.read()):
+            if not self.reads_late and self._decide(self._signals.read(), step=self.counters.step):
                 return Status.STOPPED
             # 2. The teacher is asked about batch n+1, so that it answers during update n.
             left = self.rhythm.total - self.counters.student_steps - (phase is Phase.STUDENT)
@@ -162,14 +170,23 @@ class Run:
             following = prepared
             if not last:
                 both_student = phase is self.controller.phase is Phase.STUDENT
-                following = prefetch.next(student_next=both_student, left=left)
+                following = prefetch.next(student_next=both_student and not self.reads_late, left=left)
             # 3. Update n, and the sum of its signals over ranks.
             self._update(prepared, phase)
+            stopped = self.reads_late and self._read_late(prefetch, phase, None if last else following)
+            self._guard.last = prepared
             self._time(began, clock)
             self._log_evaluate_save(last)
-            if last:
-                return Status.FINISHED
+            if last or stopped:
+                return Status.FINISHED if last else Status.STOPPED
             prepared, phase = following, self.controller.phase
+
+    def _read_late(self, prefetch: Prefetch, phase: Phase, following: Prepared | None) -> bool:
+        """Do 1., and what follows from it in 2., after update n was begun; True if training is to stop."""
+        stopped = self._decide(self._signals.read_before(), step=self.counters.step - 1)
+        if following is not None and phase is self.controller.phase is Phase.STUDENT:
+            prefetch.second_view(following)
+        return stopped
 
     def _update(self, prepared: Prepared, phase: Phase) -> None:
         counters = self.counters
@@ -177,7 +194,6 @@ class Run:
         began = time.perf_counter()
         metrics = self.updater.update(prepared, phase, step=counters.step, epoch=epoch)
         counters.step += 1
-        self._guard.last = prepared
         if phase is Phase.AUGMENTOR:
             self.updater.clock.add("augmentor_phases", began)
             counters.augmentor_steps += 1
@@ -198,21 +214,22 @@ class Run:
         spent = {key: seconds.get(name, 0.0) - clock.get(name, 0.0) for name, key in names.items()}
         self._meter.add({key: torch.tensor(value) for key, value in spent.items()})
 
-    def _decide(self, signals: Signals | None) -> bool:
-        """Act on the last update's signals and decide the next phase; True if training is to stop instead."""
-        self._refuse_divergence(signals)
+    def _decide(self, signals: Signals | None, *, step: int) -> bool:
+        """Act on the signals of update number `step` and decide the next phase; True if training is to stop."""
+        self._refuse_divergence(signals, step=step)
         if signals is not None and signals.new_bad:
             self.bad_images.merge()
-        if signals is not None and signals.stop:
+        stop = signals is not None and signals.stop
+        if stop and not self.reads_late:
             return True
         switch = self.controller.decide(signals.phase if signals else None)
         if switch is not None:
             self._log_switch(switch)
-        return False
+        return stop
 
-    def _refuse_divergence(self, signals: Signals | None) -> None:
+    def _refuse_divergence(self, signals: Signals | None, *, step: int) -> None:
         if signals is not None and signals.diverged:
-            self._guard.refuse_loss(step=self.counters.step)
+            self._guard.refuse_loss(step=step)
 
     def _log_evaluate_save(self, last: bool) -> None:
         step = self.counters.step
@@ -238,7 +255,7 @@ class Run:
         if self.ranks.is_first:
             detail = {"to": switch.to, "reason": switch.reason, "from_update": switch.step + 1}
             numbers = {"switch/phase": int(switch.to is Phase.AUGMENTOR), "switch/disagreement": switch.disagreement}
-            self._write("switch", {**detail, **numbers}, step=self.counters.step + 1)
+            self._write("switch", {**detail, **numbers}, step=switch.step)
 
     def _write(self, kind: str, values: dict[str, Any], *, step: int | None = None) -> None:
         counters = self.counters
@@ -282,7 +299,7 @@ class Run:
         """Write what a resume needs; raises AgreedError if it cannot, DivergedError at non-finite loss or weights."""
         counters = self.counters
         signals = self._signals.read()
-        self._refuse_divergence(signals)
+        self._refuse_divergence(signals, step=counters.step)
         self._guard.check_weights(step=counters.step)
         counters.pending = signals.phase if signals else None
         counters.bad_images = sorted(self.bad_images.known.names)

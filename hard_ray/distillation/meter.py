@@ -54,23 +54,51 @@ class SignalSum:
         self.ranks = ranks
         self.device = device
         self.pending = pending
-        self._sums: Tensor | None = None
+        self._sums: _Sent | None = None
+        self._sums_before: _Sent | None = None
 
     def send(self, metrics: Mapping[str, Tensor], *, stop: bool, new_bad: int, diverged: Tensor) -> None:
         """Start the sum over ranks; every rank calls this after each update."""
         absent = torch.full((), float("nan"), device=self.device)  # made there: a copy to a GPU would be waited for
         values = [metrics.get(name, absent) for name in ("train/disagreement", "train/kd_loss")]
         flags = [*(torch.full((), float(flag), device=self.device) for flag in (stop, new_bad)), diverged]
-        self._sums = self.ranks.sum(torch.stack([value.float() for value in (*values, *flags)]))
+        self._sums_before = self._sums
+        self._sums = _Sent(self.ranks.sum(torch.stack([value.float() for value in (*values, *flags)])))
 
     def read(self) -> Signals | None:
         """Signals of the last update; None before the first one."""
-        if self._sums is None:
+        return self._signals(self._sums)
+
+    def read_before(self) -> Signals | None:
+        """Signals of the last update but one: their sums are there while the last one is computed."""
+        return self._signals(self._sums_before)
+
+    def _signals(self, sums: _Sent | None) -> Signals | None:
+        if sums is None:
             return Signals(self.pending) if self.pending else None
-        disagreement, clean, stop, bad, diverged = self._sums.tolist()
+        disagreement, clean, stop, bad, diverged = sums.values()
         size = self.ranks.size
         phase = PhaseSignals(_known(disagreement / size), _known(clean / size))
         return Signals(phase, stop=stop > 0, new_bad=bad > 0, diverged=diverged > 0)
+
+
+class _Sent:
+    """Numbers of an update on their way to main memory, beside the kernels of the next one."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers, self._arrival = numbers, None
+        if numbers.is_cuda:
+            self._numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+
+    def values(self) -> list[float]:
+        """The numbers, once they are there."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        values: list[float] = self._numbers.tolist()
+        return values
 
 
 class Meter:

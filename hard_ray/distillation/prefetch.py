@@ -37,9 +37,14 @@ class Prefetch:
             self._asked.append(self._ask())
         prepared = self._asked.popleft()
         # 2. Ask for t(x~) where x~ = g_phi(x) is learned: only if phi rests until the batch is used.
-        if self.learned and student_next:
-            self.updater.second_view(prepared)
+        if student_next:
+            self.second_view(prepared)
         return prepared
+
+    def second_view(self, prepared: Prepared) -> None:
+        """Ask about the augmented view of a batch, if it is learned: phi rests until the batch is used."""
+        if self.learned:
+            self.updater.second_view(prepared)
 
     def _ask(self) -> Prepared:
         start = time.perf_counter()

@@ -281,3 +281,19 @@ def test_paths_are_made_absolute_wherever_they_stand(tmp_path: Path, monkeypatch
     assert known.augmentor.augmentors[0].autoencoder.model == f"local-dir:{tmp_path}/ae"
     assert absolute(known) == known
     assert known.optim == config.optim
+
+
+@pytest.mark.parametrize(("given", "mode"), [("false", None), ("true", "default"), ("max-autotune", "max-autotune")])
+def test_compile_is_off_torchs_default_or_a_named_mode(given: str, mode: str | None):
+    config = load_config(overrides=[f"runtime.compile={given}", f"runtime.teacher.compile={given}"])
+    assert config.runtime.compile_mode == config.runtime.teacher.compile_mode == mode
+    assert validate([parse_yaml(dump_yaml(config), "saved")], source="saved") == config
+
+
+def test_compilation_that_cannot_hold_what_it_says_is_refused():
+    assert "runtime.compile" in problems_of("runtime.compile=fastest")
+    joined = problems_of("runtime.teacher.compile=true", "runtime.teacher.max_batch=64")
+    assert "max_batch 64 joins requests to ever new ones; set compile=false" in joined
+    for key in ("compile", "teacher.compile"):
+        timed = problems_of("runtime.deterministic=true", f"runtime.{key}=max-autotune")
+        assert f"{key} max-autotune times them; use {key}=default" in timed

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.assembly import batch_sizes, views_learned
@@ -102,7 +103,7 @@ def test_the_sizes_to_compile_for_are_those_of_updates_and_evaluations():
     assert views_learned(config) == 2
     elastic = tiny_config("optim.batch_size=32", "runtime.num_workers=4", "runtime.min_workers=3")
     assert batch_sizes(elastic)[:3] == (8, 10, 11)
-    picked = tiny_config("optim.batch_size=30", "augmentor.kind=pick", "objective.kind=kd")
+    picked = load_config(preset="digits", overrides=["optim.batch_size=30", "augmentor.kind=pick", "objective.kind=kd"])
     assert batch_sizes(picked)[:2] == (30, 30 * picked.augmentor.pool)
-    alone = tiny_config("augmentor.kind=identity", "objective.kind=kd")
+    alone = load_config(preset="digits", overrides=["augmentor.kind=identity", "objective.kind=kd"])
     assert views_learned(alone) == 1

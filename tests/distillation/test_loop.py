@@ -1,5 +1,6 @@
 """Whole runs in this process: repeatable, resumable, honest in their log."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from hard_ray.config.controller import Phase
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.data.sources.build import build_index
+from hard_ray.distillation import loop
 from hard_ray.distillation.checkpoints import CheckpointStore
 from hard_ray.distillation.loop import Run, Status
 from hard_ray.distillation.step import Updater
@@ -19,6 +21,7 @@ from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import AgreedError, RunFolderError, TeacherError
 from hard_ray.files import read_json
 from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.run import builder
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
@@ -66,6 +69,33 @@ def test_both_phases_happen_and_every_update_is_logged_once(straight: Path):
     assert steps_of(straight) == list(range(1, 21 + outcome["steps"]["augmentor"]))
     phases = [point["phase"] for _, point in read_points(straight / "metrics.jsonl") if point["kind"] == "train"]
     assert set(phases) == {0.0, 1.0}
+
+
+def test_signals_that_are_read_while_the_next_update_is_computed_decide_the_same(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(builder, "Run", functools.partial(Run, reads_late=True))
+    run_here(tiny_config(), tmp_path / "late")
+    assert_equal_bits(student_weights(straight), student_weights(tmp_path / "late"))
+    for kind in ("train", "switch", "val"):
+        assert steps_of(tmp_path / "late", kind) == steps_of(straight, kind)
+    update, calls = Updater.update, []
+
+    def stopping(self: Updater, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) in (5, 12):
+            (tmp_path / "stopped" / "stop").touch()
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Updater, "update", stopping)
+    monkeypatch.setattr(loop, "STOP_POLL_S", 0.0)
+    ends = []
+    while not ends or ends[-1] is Status.STOPPED:
+        ends.append(run_here(tiny_config(), tmp_path / "stopped"))
+        (tmp_path / "stopped" / "stop").unlink(missing_ok=True)
+    assert len(ends) == 3
+    assert_equal_bits(student_weights(straight), student_weights(tmp_path / "stopped"))
+    assert steps_of(tmp_path / "stopped") == steps_of(straight)
 
 
 @pytest.mark.parametrize("kill_after", [1, 2, 7, 8, 13, 23])

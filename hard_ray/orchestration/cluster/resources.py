@@ -127,18 +127,22 @@ def resolve_compilation(config: RunConfig, say: Callable[[str], None]) -> RunCon
 
     It is tried there, where a configuration asks for it. `config` is resolved otherwise.
     """
-    from hard_ray.networks.compilation import toolchain_problem
-
     runtime = config.runtime
     if not runtime.compile and not runtime.teacher.compile:
         return config
-    attempt = ray.remote(toolchain_problem).options(num_cpus=0, num_gpus=runtime.gpus_per_worker or 0.0)
-    problem = ray.get(attempt.remote())
+    problem = remote_compiler_problem(runtime.gpus_per_worker or 0.0)
     if problem is None:
         return config
     say(f"torch.compile makes no code here, so runtime.compile and runtime.teacher.compile are off ({problem})")
     teacher = runtime.teacher.model_copy(update={"compile": False})
     return config.model_copy(update={"runtime": runtime.model_copy(update={"compile": False, "teacher": teacher})})
+
+
+def remote_compiler_problem(num_gpus: float) -> str | None:
+    """Why torch.compile makes no code on a machine that student workers will run on; None: it does."""
+    from hard_ray.networks.compilation import toolchain_problem
+
+    return ray.get(ray.remote(toolchain_problem).options(num_cpus=0, num_gpus=num_gpus).remote())
 
 
 def _resolve_gpus(runtime: RuntimeConfig, cluster: Cluster, runs: int = 1) -> RuntimeConfig:

@@ -10,6 +10,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.orchestration.cluster import connection as sessions
+from hard_ray.orchestration.cluster import resources
 from hard_ray.orchestration.cluster.address import address_of
 from hard_ray.orchestration.cluster.connection import OWN_CLUSTER, OwnImports, _start, connected
 from hard_ray.orchestration.cluster.demand import demand
@@ -18,6 +19,7 @@ from hard_ray.orchestration.cluster.resources import (
     _resolve_gpus,
     check_demand,
     data_shares,
+    resolve_compilation,
     resolve_runtime,
     slots_of,
 )
@@ -260,3 +262,19 @@ def test_a_worker_that_hangs_when_its_cluster_is_gone_is_ended(tmp_path: Path, m
     raylet[0].communicate(timeout=10)
     psutil.wait_procs([worker], timeout=5)
     assert not lives(worker)
+
+
+def test_a_machine_that_makes_no_code_turns_compilation_off_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    answers: list[str | None] = []
+    monkeypatch.setattr(resources, "remote_compiler_problem", lambda _: answers.pop())
+    said: list[str] = []
+    eager = load_config()
+    assert resolve_compilation(eager, said.append) is eager  # nothing is tried
+    config = load_config(overrides=["runtime.compile=reduce-overhead", "runtime.teacher.compile=true"])
+    answers.append(None)
+    assert resolve_compilation(config, said.append) == config
+    answers.append("InvalidCxxCompiler: No working C++ compiler found")
+    resolved = resolve_compilation(config, said.append).runtime
+    assert resolved.compile is resolved.teacher.compile is False
+    assert len(said) == 1
+    assert "are off (InvalidCxxCompiler: No working C++ compiler found)" in said[0]
