@@ -141,13 +141,14 @@ def _compiler() -> Iterator[Finding]:
     """Look for what torch.compile needs; a run that asks for it tries it."""
     from hard_ray.orchestration.cluster.hardware import probe
 
-    missing = [name for name in ("c++",) if not any(map(shutil.which, (os.environ.get("CXX", name), "g++", "clang++")))]
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    missing = [] if any(shutil.which(name) for name in compilers if name) else ["a C++ compiler"]
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        missing.append("Python.h")
+        missing.append("Python's headers")
     if probe().gpus and importlib.util.find_spec("triton") is None:
-        missing.append("triton")
+        missing.append("Triton")
     if missing:
-        yield Finding("compiler", "note", f"{', '.join(missing)} not found: runtime.compile would be turned off")
+        yield Finding("compiler", "note", f"{', '.join(missing)} is not there: runtime.compile would be turned off")
     else:
         yield Finding("compiler", "ok", "what runtime.compile needs is there; a run that asks for it tries it")
 

@@ -106,8 +106,8 @@ def entropy(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
 def _target_and_rest(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log of (target, others together), and log of the distribution over the others."""
     target = logits.gather(1, labels[:, None])
-    is_rest = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)
-    rest = logits[is_rest].view(logits.shape[0], logits.shape[1] - 1)
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
+    rest = logits.gather(1, columns + (columns >= labels[:, None]))  # a mask would wait for a GPU to count its rows
     pair = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
     return F.log_softmax(pair, dim=1), F.log_softmax(rest, dim=1)
 

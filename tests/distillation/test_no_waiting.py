@@ -61,7 +61,7 @@ class Waits(TorchDispatchMode):
 
     def note(self, what: str) -> None:
         frames = [frame for frame in traceback.extract_stack() if "test_no_waiting" not in frame.filename]
-        allowed = (*ALLOWED, *(DECIDED_IN_MAIN_MEMORY if what == "_local_scalar_dense" else ()))
+        allowed = (*ALLOWED, *(DECIDED_IN_MAIN_MEMORY if what != "to" else ()))
         is_checked = any("one_hot(" in (frame.line or "") for frame in frames[-3:])  # labels are, and only on a CPU
         if not is_checked and not any(name in frame.filename for frame in frames[-12:] for name in allowed):
             own = [frame for frame in frames if "/hard_ray/" in frame.filename] or frames

@@ -30,10 +30,12 @@ class NetworksSpec:
     threads: int | None
     teacher: TeacherSpec | None
     batch_size: int
+    deterministic: bool = False
+    tf32: bool | None = None
 
     def build(self) -> MeasuredNetworks:
         """Load the networks; raises ModelError if one cannot be used."""
-        prepare_kernels(self.threads)
+        prepare_kernels(self.threads, deterministic=self.deterministic, tf32=self.tf32)
         network = build_student(self.student, self.images, role="the model")
         student = FrozenNetwork(network, dtype=self.dtype, channels_last=self.channels_last)
         teacher = None if self.teacher is None else FrozenNetwork.build(self.teacher)

@@ -176,6 +176,8 @@ def _networks(
         threads=threads,
         teacher=beside,
         batch_size=batch_size,
+        deterministic=runtime.deterministic,
+        tf32=runtime.tf32,
     )
 
 

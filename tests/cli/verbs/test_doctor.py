@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hard_ray_cli.verbs import doctor as module
 from hard_ray_cli.verbs.doctor import (
     Finding,
+    _compiler,
     _drawing,
     _folders,
     _memory,
@@ -136,3 +138,29 @@ def test_a_cluster_too_small_for_a_pool_is_told_how_it_can_be_used(cores: int, s
     assert found.state == state
     assert f"h:6379 {'starts and ' if state == 'ok' else ''}has {cores} CPU" in found.text
     assert ("set runtime.teacher.placement=colocated, which fits (2 CPU)" in found.text) is (state == "note")
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *names: str, capability: tuple[int, int] | None = None) -> None:
+    found = dataclasses.replace(hardware.probe(), gpus=names, gpu_has_bf16=bool(names), gpu_capability=capability)
+    monkeypatch.setattr(hardware, "probe", lambda: found)
+
+
+def test_a_gpu_is_shown_with_what_it_computes_in(monkeypatch: pytest.MonkeyPatch):
+    gpus(monkeypatch, "Any", "Any", capability=(9, 0))
+    assert one(list(_processor()), "GPU").text == "2 x Any, compute capability 9.0, bfloat16, TF32"
+    gpus(monkeypatch, "Old", capability=(7, 5))
+    assert one(list(_processor()), "GPU").text.endswith("compute capability 7.5, bfloat16, no TF32")
+
+
+def test_what_torch_compile_lacks_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    gpus(monkeypatch)
+    monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "g++" else None)
+    monkeypatch.setattr(module.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    (tmp_path / "Python.h").touch()
+    assert one(list(_compiler()), "compiler").state == "ok"
+    (tmp_path / "Python.h").unlink()
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    found = one(list(_compiler()), "compiler")
+    assert found.state == "note"
+    assert found.text.startswith("a C++ compiler, Python's headers is not there")
