@@ -54,9 +54,15 @@ experiments: setup  ## run the rows of experiments/rows.yaml that have no result
 bench: setup  ## measure ratios of speed side by side; ONLY= selects some; CIFAR10=, TIMM_TRAIN= name data and timm's train.py
 	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
-# Without a virtual environment here, the interpreter that is there: a machine with a card may have no network.
-gpu:  ## measure hardray on this machine's card in eight minutes, without a network; GPU= has options
-	$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(GPU)
+# On a machine with a card and without a network, PYTHON names an interpreter that has these.
+GPU_NEEDS := import sys; assert sys.version_info >= (3, 11); \
+  import jaxtyping, numpy, PIL, pydantic, safetensors, timm, torch, torchvision, yaml
+
+gpu:  ## measure hardray on this machine's card in eight minutes, without a network; OPTIONS=--help lists options
+	@if [ '$(origin PYTHON)' = file ] && [ -e $(STAMP) ]; then python=$(BIN)/python; \
+	elif $(PYTHON) -c '$(GPU_NEEDS)'; then python=$(PYTHON); \
+	else $(MAKE) --no-print-directory setup && python=$(BIN)/python || exit 1; fi; \
+	$$python -m benchmarks.gpu $(OPTIONS)
 
 fuzz: setup  ## give 10,000 damaged files to each reader: configurations, data, weights, checkpoints
 	HARDRAY_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/security/test_fuzz.py

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import card, report
-from benchmarks.gpu.cells import COMPILED, Plan, measured
+from benchmarks.gpu.cells import Plan, measured
 from benchmarks.gpu.exactness import BIT_UPDATES
 from benchmarks.gpu.isolated import Isolated, Start
-from benchmarks.gpu.workload import Workload, make_images
+from benchmarks.gpu.workload import FOLDER_CLASSES, Workload, make_images
 
 CLOSING_S = 5.0
 BATCHES = 4
@@ -46,7 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             torch.set_num_threads(1)  # threads that wait for each other on a busy machine take minutes
         _say(f"{_name(machine)}: {work.batch} images of {work.size} pixels in {work.dtype} an update")
         decoded = make_images(work, BATCHES)
-        plan = Plan(work, (COMPILED,) if given.compile else (), with_ray=given.ray, only=given.only)
+        plan = Plan(
+            work,
+            start,
+            hows=(True,) if given.compile else (),
+            with_ray=given.ray,
+            cards=len(machine["cards"]),
+            at_once=_at_once(machine),
+            only=given.only,
+        )
         until = began + 60.0 * given.minutes - CLOSING_S
         found: dict[str, Any] = {
             "machine": machine,
@@ -120,7 +128,14 @@ def _work(given: argparse.Namespace, machine: dict[str, Any], folder: Path) -> W
         dtype=given.dtype or ("bfloat16" if has_bf16 else "float32"),
         tiny=tiny,
         folder=folder,
+        classes=FOLDER_CLASSES if tiny else 1000,
     )
+
+
+def _at_once(machine: dict[str, Any]) -> int:
+    """Compilations at once: each uses a core, and the memory of a pair of networks."""
+    gib = sum(card["gib"] for card in machine["cards"][:1])
+    return max(1, min(6, (os.cpu_count() or 1) // 2, int(gib // 20)))
 
 
 def _name(machine: dict[str, Any]) -> str:

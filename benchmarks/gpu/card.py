@@ -101,7 +101,7 @@ def idle_share(call: Callable[[], object], device: str) -> float:
         RuntimeError: the profiler saw no kernel.
     """
     on_card = device == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_card else ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CUDA if on_card else ProfilerActivity.CPU], acc_events=True) as found:
         call()
         wait(device)
     spans = [

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.plain import Compile
 from benchmarks.gpu.sides import Hardray, hardray_side
-from benchmarks.gpu.speed import compile_keys
-from benchmarks.gpu.workload import STUDENT_STEPS, Pair, Workload
+from benchmarks.gpu.workload import STUDENT_STEPS, Compile, Pair, Workload
 from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.config.runtime import Dtype
 from hard_ray.distillation.phases import AugmentorPhase, Prepared
@@ -27,12 +24,10 @@ def gradient_difference(work: Workload, pair: Pair, how: Compile, dtype: Dtype) 
 
     `images`: the gradient to the augmented images; `augmentor`: to the augmentor's parameters.
     """
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    keys = (f"runtime.amp_dtype={dtype}", f"runtime.teacher.dtype={dtype}", f"optim.batch_size={IMAGES}")
-    side = hardray_side(work, pair, "HARD", *keys, *compile_keys(how))
-    batch = work.batches()[0]
-    rows = slice(0, IMAGES)
+    count = min(IMAGES, work.batch)
+    keys = [f"runtime.amp_dtype={dtype}", f"runtime.teacher.dtype={dtype}", f"optim.batch_size={count}"]
+    side = hardray_side(work, pair, "HARD", *keys, "runtime.tf32=false", how=how)
+    batch, rows = work.batches()[0], slice(0, count)
     batch = replace(
         batch,
         images=batch.images[rows],
@@ -102,10 +97,7 @@ def largest_difference(found: Tensor, wanted: Tensor) -> float:
 
 def digest_after(work: Workload, pair: Pair, updates: int, deterministic: bool) -> dict[str, str]:
     """SHA-256 of the weights of student and augmentor after some updates of HARD, from the same beginning."""
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        torch.use_deterministic_algorithms(True)
-    side = hardray_side(work, pair, "HARD")
+    side = hardray_side(work, pair, "HARD", f"runtime.deterministic={str(deterministic).lower()}")
     side.more(updates)
     assert side.learner.augmentor is not None
     digest = hashlib.sha256()

@@ -42,6 +42,15 @@ class Outcome:
         return self.error is not None and not self.error.startswith(NOT_MEASURED)
 
 
+class PartError(Exception):
+    """A part of a measure has no values; the measure ends as its part did."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """`outcome` is the part's."""
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
 class Isolated:
     """A measure that runs in a process of its own."""
 
@@ -82,6 +91,8 @@ def _answer(call: Callable[[], Values], sender: Connection) -> None:
     os.setsid()
     try:
         outcome = Outcome(call())
+    except PartError as error:
+        outcome = error.outcome
     except ModuleNotFoundError as error:
         outcome = Outcome({}, f"{NOT_MEASURED} ({error.name} is not installed)")
     except Exception as error:  # whatever a network, a compiler or a driver raises

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.gpu.workload import STUDENT_STEPS, Method, Pair, Workload
+from benchmarks.gpu.workload import STUDENT_STEPS, Compile, Method, Pair, Workload
 from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.objective import HardObjective, KdObjective
@@ -26,14 +26,11 @@ from hard_ray.maths import losses
 from hard_ray.networks.network import build_student
 from hard_ray.networks.precision import resting
 
-Compile = bool | str
-"""False, True, or a mode of torch.compile."""
 
-
-def compile_network(network: nn.Module, how: Compile) -> None:
-    """Let torch.compile make the kernels of this network, where `how` is not False."""
+def compile_model(model: nn.Module, how: Compile) -> None:
+    """Let torch.compile make the kernels of a model as it does by itself, where `how` is not False."""
     if how:
-        network.compile(dynamic=False, mode=how if isinstance(how, str) else None)
+        model.compile(dynamic=False, mode=how if isinstance(how, str) else None)
 
 
 class Plain:
@@ -59,8 +56,8 @@ class Plain:
         student = build_student(base, spec)
         self.teacher = teacher.freeze().to(self.device).to(memory_format=last)
         self.student = student.to(self.device).to(memory_format=last).train()
-        compile_network(self.teacher, how)
-        compile_network(self.student, how)
+        compile_model(self.teacher.model, how)
+        compile_model(self.student.model, how)
         fused = work.device == "cuda"
         self.optimizer: torch.optim.Optimizer
         if pair.optimiser == "sgd":

@@ -10,21 +10,23 @@ from typing import Protocol
 
 import torch
 
-from benchmarks.gpu.workload import Method, Pair, Workload
+from benchmarks.gpu.workload import Compile, Method, Pair, Workload
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.run import RunConfig
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.assembly import build_updater, student_precision
+from hard_ray.distillation.assembly import batch_sizes, build_updater, student_precision
 from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
 from hard_ray.distillation.loop import Rhythm, Run, StopRequest
+from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.prefetch import Prefetch
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.maths.metrics import SuiteResult
 from hard_ray.networks.network import build_student
+from hard_ray.networks.precision import prepare_kernels
 from hard_ray.ranks import Ranks
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
@@ -81,16 +83,19 @@ class Hardray:
         return self.run.more(updates)
 
 
-def hardray_side(work: Workload, pair: Pair, method: Method, *overrides: str) -> Hardray:
+def hardray_side(work: Workload, pair: Pair, method: Method, *overrides: str, how: Compile = False) -> Hardray:
     """The run with random weights of a fixed seed."""
-    config = work.config(pair, method, *overrides)
-    device, ranks = torch.device(work.device), Ranks()
+    config = work.config(pair, method, *overrides, how=how)
+    device, ranks, runtime = torch.device(work.device), Ranks(), config.runtime
+    prepare_kernels(None, deterministic=runtime.deterministic, tf32=runtime.tf32)
     torch.manual_seed(0)
     teacher = build_student(config.student.model_copy(update={"model": pair.teacher}), work.spec, role="the teacher")
-    runtime = config.runtime
-    pool = LocalPool(
-        FrozenNetwork(teacher, dtype=runtime.teacher.dtype or "float32", channels_last=bool(runtime.channels_last))
-    )
+    frozen = FrozenNetwork(teacher, dtype=runtime.teacher.dtype or "float32", channels_last=bool(runtime.channels_last))
+    if runtime.teacher.compile_mode is not None:
+        frozen.compile(runtime.teacher.compile_mode, batch_sizes(config), work.size)
+        if frozen.network.compilation is None:
+            raise RuntimeError("the teacher cannot be compiled; its log says why")
+    pool = LocalPool(frozen)
     learner = build_learner(config, work, device)
     optimizers = {"student": learner.optimizer}
     modules = {"student": learner.network}
@@ -113,7 +118,7 @@ def hardray_side(work: Workload, pair: Pair, method: Method, *overrides: str) ->
         updater=build_updater(config, learner, pool, device=device, ranks=ranks),
         controller=Controller(config.controller, learned=learner.augmentor_optimizer is not None),
         counters=Counters(),
-        weights=Weights(modules, optimizers),
+        weights=Weights(modules, optimizers, learner.loss_scale),
         checkpoints=CheckpointStore(folder.checkpoints, 1),
         batches=batches,
         evaluate=evaluate,
@@ -137,10 +142,14 @@ def build_learner(config: RunConfig, work: Workload, device: torch.device) -> Le
     if augmentor is not None:
         augmentor = augmentor.to(device)
     groups = augmentor.parameter_groups() if augmentor is not None else []
+    optimizer, mode = build_optimizer(network, config.optim), config.runtime.compile_mode
+    if mode is not None:  # nothing is tried: an error of the first update is the cell's
+        network.compile_for(mode, sizes=batch_sizes(config), name="the student", attempt=lambda: None)
     return Learner(
         student=network,
         network=network,
-        optimizer=build_optimizer(network, config.optim),
+        optimizer=optimizer,
         augmentor=augmentor,
         augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
+        loss_scale=LossScale.of(precision),
     )

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch._functorch.config
 
 from benchmarks.gpu import card
-from benchmarks.gpu.plain import Compile, Plain
+from benchmarks.gpu.isolated import Isolated, Start, Values
+from benchmarks.gpu.plain import Plain
 from benchmarks.gpu.sides import Hardray, Side, hardray_side
-from benchmarks.gpu.workload import STUDENT_STEPS, Method, Pair, Workload
+from benchmarks.gpu.workload import STUDENT_STEPS, Compile, Method, Pair, Workload
 from benchmarks.hard_passes import HardPasses, counted
 from benchmarks.rounds import interleaved, median, ratio
 
 ROUND_S, ROUNDS = 1.5, 7
+CLOSING_S = 5.0
 TINY_ROUND_S = 0.05
 WARM_UPDATES = STUDENT_STEPS + 1
 """Enough for both phases, and for the kernels of every shape."""
@@ -21,21 +26,21 @@ REPEATS = 3
 """Runs of a pass that are timed together, so that the card does not wait for the host in between."""
 
 
-def measure(work: Workload, pair: Pair, method: Method, how: Compile, seconds: float) -> dict[str, float]:
-    """Compare both loops for about so many seconds, after they are warm."""
+def measure(work: Workload, pair: Pair, method: Method, how: Compile, seconds: float, until: float) -> dict[str, float]:
+    """Compare both loops for about so many seconds, after they are warm, at most until `until`, of time.monotonic()."""
     # 1. hardray alone on the card: its memory
-    ours = hardray_side(work, pair, method, *compile_keys(how))
+    ours = hardray_side(work, pair, method, how=how)
     found = {"warm_s": card.seconds(lambda: ours.more(WARM_UPDATES), work.device)}
-    found["peak_gib"] = card.peak_gib(work.device)
+    found["peak_gib"] = _peak(work, ours)
     # 2. the plain loop beside it
-    card.forget_peak(work.device)
     held = card.held_gib(work.device)
     plain = Plain(work, pair, method, how)
-    found["plain_warm_s"] = card.seconds(lambda: plain.more(WARM_UPDATES), work.device)
+    with torch._functorch.config.patch(donated_buffer=True):  # torch's own default, which hardray changes
+        found["plain_warm_s"] = card.seconds(lambda: plain.more(WARM_UPDATES), work.device)
     if work.device == "cuda":
-        found["plain_peak_gib"] = card.peak_gib(work.device) - held
+        found["plain_peak_gib"] = _peak(work, plain) - held
     # 3. both in turn, and the passes of HARD alone
-    until = time.monotonic() + seconds
+    until = min(until - CLOSING_S, time.monotonic() + seconds)
     updates = _updates_per_round(work, plain)
     measures = {"hardray": _images_per_s(work, ours, updates), "plain": _images_per_s(work, plain, updates)}
     passes: Mapping[str, Callable[[], float]] = {}
@@ -58,11 +63,12 @@ def measure(work: Workload, pair: Pair, method: Method, how: Compile, seconds: f
     return found
 
 
-def compile_keys(how: Compile) -> list[str]:
-    """The keys by which a run compiles both networks."""
-    if how:
-        raise NotImplementedError("runtime.compile is not there yet")
-    return []
+def _peak(work: Workload, side: Side) -> float:
+    """The most memory of some updates; those before chose their kernels, which takes more."""
+    if work.device == "cuda":
+        card.forget_peak(work.device)
+        side.more(STUDENT_STEPS)
+    return card.peak_gib(work.device)
 
 
 def _updates_per_round(work: Workload, side: Side) -> int:
@@ -121,3 +127,32 @@ def _over_arithmetic(work: Workload, rates: Mapping[str, list[float]]) -> float:
         for number in rounds
     ]
     return ratio(times, alone)
+
+
+def warm_up(work: Workload, pair: Pair, method: Method, how: Compile) -> dict[str, float]:
+    """Make the kernels of both loops, which torch.compile keeps on the disk; return the seconds."""
+    began = time.monotonic()
+    hardray_side(work, pair, method, how=how).more(WARM_UPDATES)
+    with torch._functorch.config.patch(donated_buffer=True):
+        Plain(work, pair, method, how).more(WARM_UPDATES)
+    return {"seconds": time.monotonic() - began}
+
+
+def warm_up_together(
+    work: Workload, methods: Sequence[Method], how: Compile, at_once: int, start: Start, until: float
+) -> Values:
+    """Make the kernels of all pairs and methods, some at once: most of it is work of one core.
+
+    What fails here fails in its own cell again, and is said there.
+    """
+    calls = {
+        (pair, method): functools.partial(warm_up, work, pair, method, how) for pair in work.pairs for method in methods
+    }
+    waiting, found = list(calls.items()), {}
+    while waiting and time.monotonic() < until - CLOSING_S:
+        now, waiting = waiting[:at_once], waiting[at_once:]
+        running = {key: Isolated(call, start=start) for key, call in now}
+        for (pair, method), process in running.items():
+            outcome = process.result(until - CLOSING_S)
+            found[f"{pair.title}, {method}"] = outcome.values.get("seconds", outcome.error)
+    return found

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import Dtype
+from hard_ray.config.runtime import CompileMode, Dtype
 from hard_ray.data.batch import Batch
 from hard_ray.networks.network import ImageSpec
 
@@ -27,6 +27,9 @@ METHODS: Mapping[Method, tuple[str, str]] = {
     "HARD": ("hard", "affine"),
 }
 """Objective and augmentor of each method."""
+
+Compile = bool | CompileMode
+"""How torch.compile makes the kernels of both networks; False: not at all."""
 
 STUDENT_STEPS = 5
 """Updates of the student between two of the augmentor."""
@@ -67,6 +70,7 @@ class Workload:
     tiny: bool
     folder: Path
     """Holds the images."""
+    classes: int = 1000
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -75,16 +79,15 @@ class Workload:
 
     @property
     def spec(self) -> ImageSpec:
-        """The images: as many classes as ImageNet has, or ten."""
-        count = FOLDER_CLASSES if self.tiny else 1000
-        return ImageSpec(self.size, 3, tuple(f"class {number:03d}" for number in range(count)))
+        """The images, as networks need to know them."""
+        return ImageSpec(self.size, 3, tuple(f"class {number:03d}" for number in range(self.classes)))
 
     @property
     def jpegs(self) -> Path:
         """A folder in the layout of ImageNet: `{train,val}/class/*.jpg`."""
         return self.folder / "jpegs"
 
-    def config(self, pair: Pair, method: Method, *overrides: str) -> RunConfig:
+    def config(self, pair: Pair, method: Method, *overrides: str, how: Compile = False) -> RunConfig:
         """A run of hardray that does this work."""
         objective, augmentor = METHODS[method]
         given = {
@@ -106,6 +109,8 @@ class Workload:
             "runtime.amp_dtype": self.dtype,
             "runtime.channels_last": str(self.dtype == "bfloat16").lower(),
             "runtime.teacher.dtype": self.dtype,
+            "runtime.compile": str(how).lower(),
+            "runtime.teacher.compile": str(how).lower(),
         }
         return load_config(overrides=[*(f"{key}={value}" for key, value in given.items()), *overrides])
 
@@ -116,7 +121,7 @@ class Workload:
         made = []
         for number, images in enumerate(pixels):
             ids = np.arange(number * self.batch, (number + 1) * self.batch)
-            labels = random.integers(0, len(self.spec.classes), self.batch)
+            labels = random.integers(0, self.classes, self.batch)
             made.append(Batch(images, labels, ids, np.zeros(self.batch, dtype=np.int64)))
         return made
 

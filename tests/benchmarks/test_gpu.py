@@ -20,6 +20,7 @@ from benchmarks.gpu.cells import Cell, measured
 from benchmarks.gpu.isolated import NO_TIME, Isolated
 from benchmarks.gpu.plain import Plain
 from benchmarks.gpu.sides import hardray_side
+from benchmarks.gpu.with_ray import Sample, Watch
 from benchmarks.gpu.workload import METHODS, STUDENT_STEPS, Method, Workload, make_images
 
 ROOT = Path(__file__).parents[2]
@@ -46,19 +47,23 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Workload:
-    made = Workload("cpu", 32, 8, "float32", True, tmp_path_factory.mktemp("gpu"))
+    made = Workload("cpu", 32, 8, "float32", True, tmp_path_factory.mktemp("gpu"), classes=10)
     make_images(made, 2)
     return made
 
 
+@pytest.mark.timeout(900)
 def test_without_ray_the_cpu_stands_in_for_a_card_and_every_column_is_there(tmp_path: Path):
     command = [sys.executable, "-c", WITHOUT_RAY, "--device", "cpu", "--no-compile", "--batch", "8"]
     command += ["--only", "test_resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert {cell["error"] for cell in found["cells"]} == {None}
-    speeds = {cell["key"][2]: cell["values"] for cell in found["cells"] if cell["key"][0] == "speed"}
+    with_pool = [cell for cell in found["cells"] if "pool, same card" in cell["key"]]
+    assert {cell["error"] for cell in with_pool} == {"not measured (ray is not installed)"}
+    cells = [cell for cell in found["cells"] if cell not in with_pool]
+    assert {cell["error"] for cell in cells} == {None}
+    speeds = {cell["key"][2]: cell["values"] for cell in cells if cell["key"][0] == "speed"}
     assert set(speeds) == set(METHODS)
     columns = {"images_per_s", "plain_images_per_s", "ratio", "idle", "plain_idle", "peak_gib"}
     assert all(values[name] > 0 for values in speeds.values() for name in columns)
@@ -106,20 +111,29 @@ def test_idle_time_is_between_the_spans_that_overlap_or_not():
     assert idle_between([(5, 6)]) == 0
 
 
-def broken() -> dict:
+def broken(until: float) -> dict:
     raise ValueError("out of\nmemory")
 
 
-def quick(value: float) -> dict:
+def quick(value: float, until: float) -> dict:
     return {"value": value}
+
+
+def leave(until: float) -> dict:
+    os._exit(3)
+
+
+def linger(until: float) -> dict:
+    time.sleep(60)
+    return {}
 
 
 def test_a_broken_measure_is_said_and_the_others_go_on():
     cells = [
         Cell(("a",), broken, 0.0, 60.0),
         Cell(("b",), functools.partial(quick, 2.0), 0.0, 60.0),
-        Cell(("c",), functools.partial(os._exit, 3), 0.0, 60.0),
-        Cell(("d",), functools.partial(time.sleep, 60), 0.0, 0.2),
+        Cell(("c",), leave, 0.0, 60.0),
+        Cell(("d",), linger, 0.0, 0.2),
         Cell(("e",), functools.partial(quick, 3.0), 1e6, 1e6),
     ]
     lines: list[str] = []
@@ -168,3 +182,40 @@ def test_the_table_takes_the_place_between_the_markers_of_a_page(tmp_path: Path)
     (tmp_path / "bare.md").write_text("nothing")
     with pytest.raises(SystemExit, match="has no place for the table"):
         report.put("new", tmp_path / "bare.md")
+
+
+def test_a_watched_card_is_as_idle_as_its_samples_say():
+    lines = ["0, 50, 1024", "1, 10, 2048", "0, 100, 3072", "1, 20, 512"]
+    watch = Watch(cards=2, samples=[Sample.of(line, at=10.0 + number) for number, line in enumerate(lines)])
+    assert watch.between(10, 14) == {"idle": 0.25, "peak_gib": 3.0}  # of card 0, the busier one
+    assert watch.between(13, 14) == {"idle": 0.8, "peak_gib": 0.5}
+    assert watch.between(20, 30) == {}
+
+
+def test_make_gpu_takes_an_interpreter_that_has_what_it_needs(tmp_path: Path):
+    command = ["make", "gpu", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}", "OPTIONS=--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--minutes" in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_with_ray_and_compiled_every_row_is_measured(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--batch", "8", "--minutes", "30"]
+    command += ["--only", "test_resnet", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {cell["error"] for cell in found["cells"]} == {None}
+    speeds = {tuple(cell["key"][2:]): cell["values"] for cell in found["cells"] if cell["key"][0] == "speed"}
+    assert set(speeds) == {
+        *((method, how, "in process") for method in METHODS for how in ("no", "yes")),
+        ("KD", "no", "pool, same card"),
+        ("HARD", "no", "pool, same card"),
+    }
+    assert all(values["ratio"] > 0 for values in speeds.values())
+    gradients = [cell["values"] for cell in found["cells"] if cell["key"][0] == "gradient"]
+    assert len(gradients) == 2
+    assert all(value < 1e-3 for values in gradients for value in values.values())
