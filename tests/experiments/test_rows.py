@@ -13,7 +13,18 @@ from hard_ray.evaluation.suites import conditions
 
 FOLDERS = {
     name: f"/{name.lower()}"
-    for name in ("CIFAR10", "CIFAR10_5K", "AUTOENCODER", "TEACHER", "STUDENT", "VQ", "DAD", "RESNET20", "ROBUST")
+    for name in (
+        "CIFAR10",
+        "CIFAR10_5K",
+        "AUTOENCODER",
+        "TEACHER",
+        "STUDENT",
+        "VQ",
+        "DAD",
+        "RESNET20",
+        "ROBUST",
+        "PLAIN",
+    )
 } | {"MNIST": "/m n"}
 
 
