@@ -49,6 +49,9 @@ class Guard:
         broken = torch.tensor(float(not self.weights.are_finite()), device=self.device)
         if self.ranks.sum(broken):
             self._give_up(f"the weights after update {step} are", step)
+        scale = self.weights.loss_scale
+        if scale is not None and scale.is_lost():
+            self._give_up(f"the gradients of float16 before update {step}, whatever the scale of their loss, are", step)
 
     def _give_up(self, problem: str, step: int) -> None:
         """Write the last batch as `step-STEP-rank-RANK.npz` and raise."""

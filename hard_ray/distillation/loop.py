@@ -248,7 +248,9 @@ class Run:
         means = {name: total / count for name, (total, count) in sums.items() if count}
         images_per_s = self.batch_size / means["time/step"] if means.get("time/step") else 0.0
         learning_rate = largest_rate(self.updater.learner.optimizer)
-        self._write("train", {**means, "lr": learning_rate, "throughput/images_per_s": images_per_s})
+        scale = self.updater.learner.loss_scale
+        skipped = {} if scale is None else {"amp/skipped_steps": float(scale.skipped)}
+        self._write("train", {**means, "lr": learning_rate, **skipped, "throughput/images_per_s": images_per_s})
 
     def _log_switch(self, switch: Switch) -> None:
         """Log a switch as a point of the update that begins now: a resume from before it decides again."""

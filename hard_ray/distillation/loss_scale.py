@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 from hard_ray.distillation.meter import Scalars
 from hard_ray.networks.precision import Precision
 
+SMALLEST = 2.0**-10
+"""Below this a scale has no use: what is not finite then is so without any scale."""
+
 
 class LossScale:
     """Torch's dynamic scale, with a count of the steps that it skipped.
@@ -50,7 +53,11 @@ class LossScale:
         self._scaler.update()
         skipped = (self.scale(self._one) < before).float()
         self.skipped = self.skipped + skipped
-        return {"amp/loss_scale": before, "amp/skipped": skipped, "amp/skipped_steps": self.skipped}
+        return {"amp/loss_scale": before, "amp/skipped": skipped}
+
+    def is_lost(self) -> bool:
+        """Whether updates were skipped one after the other, until no scale is left; this waits for the device."""
+        return self._scaler.get_scale() < SMALLEST
 
     def state_dict(self) -> dict[str, Any]:
         """The state for a checkpoint, as plain numbers."""

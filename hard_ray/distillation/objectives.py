@@ -9,9 +9,9 @@ gradient along the student's path.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +113,17 @@ class AugmentorObjective:
         return self.lambda_t * Drift(self.temperature)(teacher, context) - self.lambda_s * disagreement
 
 
+def in_parts(views: Tensor, count: int, *, images: int) -> list[Tensor]:
+    """Divide one or more views of each image into `count` parts, so that the views of an image stay together.
+
+    `views` holds the first view of all images, then the second of all, and so on.
+    """
+    if len(views) == images:
+        return list(views.tensor_split(count))
+    by_view = [view.tensor_split(count) for view in views.split(images)]
+    return [torch.cat(parts) for parts in zip(*by_view, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Views:
     """Logits of both networks on one batch, or a part of one. A view that is not learned from is None."""
@@ -130,13 +141,18 @@ class Views:
     """The whole batch, if these are a part of it; `rows` and `sources` refer to its images."""
 
     def parts(self, count: int) -> list[Views]:
-        """Divide the images of each view into `count` parts, whose sizes differ by one at most."""
+        """Divide the images into `count` parts, each with all of its views; sizes differ by one image at most."""
         if count == 1:
             return [self]
-        names = [
-            field.name for field in fields(self) if field.name != "whole" and getattr(self, field.name) is not None
-        ]
-        pieces = {name: getattr(self, name).tensor_split(count) for name in names}
+        tensors = {
+            field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        images = len(self.classes())
+        pieces: dict[str, Sequence[Any]] = {
+            name: in_parts(tensor, count, images=images) for name, tensor in tensors.items()
+        }
+        if isinstance(self.labels, MixedLabels):
+            pieces["labels"] = self.labels.tensor_split(count)
         return [
             replace(self, whole=self, **{name: piece[number] for name, piece in pieces.items()})
             for number in range(count)

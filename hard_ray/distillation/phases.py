@@ -22,7 +22,14 @@ from hard_ray.augmentors.labels import Labels
 from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.messages import GradientAnswer, Ticket
 from hard_ray.distillation.meter import Clock, Scalars
-from hard_ray.distillation.objectives import AugmentorObjective, Drift, StudentObjective, Views, answer_to_keep
+from hard_ray.distillation.objectives import (
+    AugmentorObjective,
+    Drift,
+    StudentObjective,
+    Views,
+    answer_to_keep,
+    in_parts,
+)
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.maths import losses
@@ -142,11 +149,8 @@ class StudentPhase:
         clean = images.tensor_split(count)
         if augmented is None or augmented.images is images:
             second: tuple[Tensor | None, ...] = (None,) * count if augmented is None else clean
-        elif self.objective.compares_views:  # the further views of a part are those of its own images
-            by_view = augmented.images.unflatten(0, (-1, len(images)))
-            second = tuple(part.flatten(0, 1) for part in by_view.tensor_split(count, dim=1))
         else:
-            second = augmented.images.tensor_split(count)
+            second = tuple(in_parts(augmented.images, count, images=len(images)))
         first: tuple[Tensor | None, ...] = (
             clean if self.objective.learns_clean or augmented is None else (None,) * count
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from hard_ray.distillation.loop import Status
 from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.objectives import LabelCrossEntropy
 from hard_ray.distillation.optimisers import Clipping
+from hard_ray.distillation.phases import StudentPhase
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork
+from hard_ray.errors import DivergedError
 from hard_ray.files import read_json
 from hard_ray.networks.precision import Precision
 from tests.distillation.test_loop import steps_of
@@ -55,7 +58,6 @@ def test_a_gradient_that_overflows_makes_no_step_and_halves_the_scale_until_it_f
         metrics = step(made, updates)
         updates += 1
     assert 2 < updates < 20
-    assert float(metrics["amp/skipped_steps"]) == updates - 1
     assert made.learner.loss_scale.state_dict()["skipped"] == updates - 1
     assert not all(torch.equal(value, before[key]) for key, value in made.learner.network.state_dict().items())
 
@@ -136,7 +138,26 @@ def test_a_run_in_float16_resumes_to_the_same_bits_and_counts_what_it_skipped(tm
     assert read_json(folder / "outcome.json")["steps"]["student"] == 12
     state = torch.load(kept[1] / "optimizers.pt", weights_only=True)["loss_scale"]
     assert state["skipped"] >= 2
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    counted = [point["amp/skipped_steps"] for point in points if point["kind"] == "train"]
+    assert counted == sorted(counted)
+    assert counted[-1] == sum(point.get("amp/skipped", 0.0) for point in points)
     assert state["scale"] == 2.0 ** (30 - state["skipped"])
+
+
+def test_a_run_whose_gradients_no_scale_makes_finite_is_stopped(tmp_path: Path, monkeypatch):
+    backward = StudentPhase.backward
+
+    def broken(self: StudentPhase, loss: torch.Tensor) -> None:
+        backward(self, loss)
+        next(self.learner.network.parameters()).grad.fill_(float("nan"))
+
+    monkeypatch.setattr(StudentPhase, "backward", broken)
+    monkeypatch.setattr(LossScale.__init__, "__kwdefaults__", {"initial": 2.0**-8})
+    config = tiny_config("runtime.amp_dtype=float16", "optim.steps=12", "runtime.max_divergences=0")
+    with pytest.raises(DivergedError, match="gradients of float16 .* not finite"):
+        run_here(config, tmp_path)
+    assert CheckpointStore(tmp_path / "checkpoints").list() == []
 
 
 def test_gradients_to_images_in_float16_keep_what_would_become_zero():

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.teacher_training import teacher_run
-from hard_ray.errors import DataError, HardrayError, ModelError, TeacherError
+from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, TeacherError
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.preparation.checks import examine
+from hard_ray.preparation.checks import examine, training_notes
 from hard_ray.preparation.trial import Trial, try_run
 from tests.support.helpers import make_image_folder, tiny_config
 
@@ -92,6 +92,14 @@ def test_the_tried_loss_is_the_one_of_the_runs_first_update(tmp_path: Path):
         ("objective={kind: kd}", "augmentor={kind: pick, augmentor: {kind: cutmix}}"),
         ("optim.sched=multistep", "optim.warmup_epochs=1", "optim.opt=lamb", "optim.model_ema=true"),
         ("runtime.amp_dtype=bfloat16", "runtime.teacher.dtype=bfloat16"),
+        ("runtime.amp_dtype=float16", "runtime.teacher.dtype=float16"),
+        (
+            "optim.opt=adamw",
+            "optim.accumulate=32",
+            "optim.layer_decay=0.9",
+            "optim.clip_grad=0.1",
+            "optim.clip_mode=agc",
+        ),
         ("runtime.teacher.wire_dtype=float32",),
         ("runtime.num_workers=4",),
         ("data.augment={auto_augment: rand-m9-mstd0.5-inc1, reprob: 0.5, degrade: {}}",),
@@ -118,6 +126,12 @@ def test_the_training_of_a_teacher_is_tried_under_its_own_keys():
         (("optim.batch_size=1300",), DataError, "optim.batch_size 1300 is larger than the training split of 1297"),
         (("teacher.recipe.opt=adammm",), ModelError, "teacher.recipe.opt 'adammm' is no optimiser of timm"),
         (("optim.opt=adammm",), ModelError, "optim.opt 'adammm' is no optimiser of timm"),
+        (
+            ("teacher.recipe.opt_betas=[0.9]", "teacher.recipe.opt=sgd"),
+            ModelError,
+            "leave teacher.recipe.opt_betas out",
+        ),
+        (("student.grad_checkpointing=true",), ModelError, "leave student.grad_checkpointing out"),
         (("optim.lr=1e30",), ModelError, "the loss of the next student update is .*; lower optim.lr, give optim.clip"),
         (("teacher.recipe.lr=1e38", "teacher.recipe.opt=sgd"), ModelError, "lower teacher.recipe.lr"),
         (("student.model_kwargs={width: 3}",), ModelError, "student.model_kwargs"),
@@ -142,6 +156,20 @@ def test_a_network_that_cannot_take_the_size_is_named(role: str, tmp_path: Path)
         ModelError, match=f"{role}.model convnext_atto cannot take images of 3 x 16 x 16 .*set {role}.img_size="
     ):
         tried(on_folder(root, f"{role}.model=convnext_atto"))
+
+
+def test_what_batch_norm_sees_of_a_batch_in_parts_is_said_where_it_differs():
+    cnn = ("student.model=hardray_cnn", "student.model_kwargs={widths: [4, 8]}")
+    said = {}
+    for name, keys in {"cnn": cnn, "frozen": (*cnn, "student.freeze_bn=true"), "mlp": ()}.items():
+        config = tiny_config("optim.accumulate=3", *keys)
+        said[name] = training_notes(config, examine(config)[1])
+    assert "BatchNorm sees micro-batches of 10.7 images" in said["cnn"][0]
+    assert said["frozen"] == said["mlp"] == training_notes(tiny_config(*cnn), examine(tiny_config(*cnn))[1]) == []
+    with pytest.raises(
+        ConfigError, match="16 images for each worker, which cannot be divided into optim.accumulate 17"
+    ):
+        tiny_config("optim.accumulate=17", "runtime.num_workers=2")
 
 
 def test_a_mistake_in_a_teachers_training_is_named_by_the_recipe():
