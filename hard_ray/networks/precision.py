@@ -55,7 +55,8 @@ def choose_algorithms(*, deterministic: bool, tf32: bool | None) -> None:
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first computes
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds mistakes of a program, and takes time
+        # filling finds mistakes of a program, and takes time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.are_deterministic_algorithms_enabled() != deterministic:
         torch.use_deterministic_algorithms(deterministic)
     if tf32 is not None:
