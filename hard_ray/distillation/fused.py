@@ -19,4 +19,5 @@ def has_fused(opt: str) -> bool:
     """Whether timm builds this optimiser from a class of torch that has a fused kernel."""
     if "_" in opt:  # an optimiser around another one
         return False
-    return "fused" in inspect.signature(get_optimizer_info(opt.lower()).opt_class).parameters
+    kind = get_optimizer_info(opt.lower()).opt_class
+    return not isinstance(kind, str) and "fused" in inspect.signature(kind).parameters
