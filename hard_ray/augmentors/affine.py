@@ -94,7 +94,7 @@ class Affine(Spatial):
         self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._count: int | None = None
-        self.register_load_state_dict_post_hook(_forget_count)
+        self.register_load_state_dict_post_hook(_forget_count)  # type: ignore[no-untyped-call]
 
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
         # 1. first layer: of standard normal noise, each hidden unit's input is standard normal
@@ -173,7 +173,8 @@ class Affine(Spatial):
 
 
 def _forget_count(augmentor: nn.Module, _: object) -> None:
-    augmentor._count = None  # type: ignore[assignment]
+    assert isinstance(augmentor, Affine)
+    augmentor._count = None
 
 
 def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, " 5"]:
