@@ -95,7 +95,7 @@ def test_precision_is_part_of_the_identity():
     net = network()
     assert FrozenNetwork(net).identity() != FrozenNetwork(net, dtype="bfloat16").identity()
     with pytest.raises(ValueError, match="want a dtype of float32, bfloat16, float16"):
-        FrozenNetwork(net, dtype="float16")
+        FrozenNetwork(net, dtype="int8")
 
 
 def test_another_teacher_is_refused_on_a_resume():
