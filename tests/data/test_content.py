@@ -38,7 +38,7 @@ TWO = np.stack([GREY, GREY], axis=2).astype("<u2")
         (b"8BPS\0\1" + bytes(20), "a Photoshop file; convert it"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a PostScript program, which is not run"),
         (b"%PDF-1.7\n", "a PDF document"),
-        (gzip.compress(b"x"), "a compressed archive; unpack it"),
+        (gzip.compress(b"x", mtime=0), "a compressed archive; unpack it"),
         (numpy_file(), "an array of NumPy; encode it as PNG"),
         (bytes(127) + b"\1DICM" + bytes(20), "a DICOM image"),
         (
