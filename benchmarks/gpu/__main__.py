@@ -23,12 +23,13 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import card, report
-from benchmarks.gpu.cells import Plan, measured
+from benchmarks.gpu.cells import Cell, Plan, measured
 from benchmarks.gpu.exactness import BIT_UPDATES
 from benchmarks.gpu.isolated import Isolated, Start
 from benchmarks.gpu.workload import FOLDER_CLASSES, Workload, make_images
 
-CLOSING_S = 5.0
+CLOSING_S = 20.0
+"""Seconds for the imports before the first measure, and for the end of a process after the last one."""
 BATCHES = 4
 PROBE_S = 120.0
 
@@ -39,43 +40,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _arguments(arguments)
     if given.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    cache = given.output.resolve() / "gpu-inductor"
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # not the user's: a measure may be ended while it writes there
     start, machine = _machine()
     with tempfile.TemporaryDirectory(prefix="hardray-gpu-") as folder:
         work = _work(given, machine, Path(folder))
         if work.device == "cpu":
             torch.set_num_threads(1)  # threads that wait for each other on a busy machine take minutes
+        cells = _cells(given, work, start, machine)
         _say(f"{_name(machine)}: {work.batch} images of {work.size} pixels in {work.dtype} an update")
-        decoded = make_images(work, BATCHES)
-        plan = Plan(
-            work,
-            start,
-            hows=(True,) if given.compile else (),
-            with_ray=given.ray,
-            cards=len(machine["cards"]),
-            at_once=_at_once(machine),
-            only=given.only,
-        )
-        until = began + 60.0 * given.minutes - CLOSING_S
-        found: dict[str, Any] = {
+        found = {
             "machine": machine,
             "work": {**asdict(work), "folder": None},
-            "decoded_per_s": decoded,
+            "decoded_per_s": make_images(work, BATCHES),
             "bit_updates": BIT_UPDATES,
-            "cells": [],
         }
-        failed = 0
-        for key, outcome in measured(plan.cells(), until, start=start, say=_say):
-            found["cells"].append({"key": key, "values": outcome.values, "error": outcome.error})
-            found["seconds"] = time.monotonic() - began
-            failed += outcome.failed
-            if outcome.details:
-                print(outcome.details, file=sys.stderr, flush=True)
-            _write(found, given.output)
+        failed = _measure(cells, found, given.output, start, began=began, minutes=given.minutes)
+        if work.device == "cpu":
+            shutil.rmtree(cache, ignore_errors=True)  # torch writes code for CPUs in place: some may be half there
     print(report.markdown(found))
     print(f"written: {given.output}/gpu.json and gpu.md")
     if failed:
-        print(f"{failed} of {len(found['cells'])} cells failed; their errors stand in the table")
+        print(f"{failed} of {len(cells)} measures failed; their errors stand in the table")
     return 1 if failed else 0
+
+
+def _cells(given: argparse.Namespace, work: Workload, start: Start, machine: dict[str, Any]) -> list[Cell]:
+    plan = Plan(
+        work,
+        start,
+        hows=(True,) if given.compile else (),
+        with_ray=given.ray,
+        cards=len(machine["cards"]),
+        at_once=_at_once(machine),
+        only=given.only,
+    )
+    cells = list(plan.cells())
+    if not cells:
+        name = " | ".join(next(plan.every()).key)
+        raise SystemExit(f"no measure has {given.only!r} in its name, which is such as {name!r}; correct --only")
+    return cells
+
+
+def _measure(
+    cells: list[Cell], found: dict[str, Any], folder: Path, start: Start, *, began: float, minutes: float
+) -> int:
+    """Measure and write after each cell, so that nothing is lost; return how many cells broke."""
+    found["cells"], failed = [], 0
+    for key, outcome in measured(cells, began + 60.0 * minutes - CLOSING_S, start=start, say=_say):
+        found["cells"].append({"key": key, "values": outcome.values, "error": outcome.error})
+        found["seconds"] = time.monotonic() - began
+        failed += outcome.failed
+        if outcome.details:
+            print(outcome.details, file=sys.stderr, flush=True)
+        _write(found, folder)
+    return failed
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,10 +121,10 @@ def _machine() -> tuple[Start, dict[str, Any]]:
     deadline = time.monotonic() + PROBE_S
     for start in _starts():
         outcome = Isolated(card.describe, start=start).result(deadline)
-        if outcome.error:
-            raise SystemExit(f"the machine cannot be described: {outcome.error}\n{outcome.details}")
-        if outcome.values["cards"]:
+        if outcome.values.get("cards"):
             break
+    if outcome.error:
+        raise SystemExit(f"the machine cannot be described: {outcome.error}\n{outcome.details}")
     return start, outcome.values
 
 

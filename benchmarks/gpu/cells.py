@@ -58,10 +58,11 @@ class Plan:
         return math.inf if self.work.device == "cpu" else 150.0
 
     def cells(self) -> Iterator[Cell]:
-        """The cells, the most important ones first."""
-        return (cell for cell in self._all() if self.only in " | ".join(cell.key))
+        """The cells that are wanted."""
+        return (cell for cell in self.every() if self.only in " | ".join(cell.key))
 
-    def _all(self) -> Iterator[Cell]:
+    def every(self) -> Iterator[Cell]:
+        """Every cell, the most important ones first."""
         first, second = self.work.pairs
         yield from self._speed(False, "KD", "HARD", "CutMix")
         yield from self._ray(first, "KD")

@@ -55,6 +55,10 @@ SPEED_HEAD = (
     *("idle", "plain loop idle", "peak GiB", "plain loop, peak GiB", "targets"),
 )
 GRADIENT_HEAD = ("networks", "precision", "compiled", "to the images", "to the augmentor")
+GRADIENT_SAYS = (
+    "The augmentor's gradient through the pool against one float32 graph: largest difference over largest value"
+)
+BITS_SAY = "Two runs of {} updates from the same seed, in processes of their own"
 BITS_HEAD = ("networks", "deterministic", "two runs of HARD", "weights of the first run")
 
 
@@ -107,15 +111,24 @@ def markdown(found: Mapping[str, Any]) -> str:
     def of(table: str) -> list[Row]:
         return [row for row in found["cells"] if row["key"][0] == table]
 
-    parts = [
-        heading(found),
-        grid(SPEED_HEAD, [speed_row(row) for row in of("speed")]),
-        "The augmentor's gradient through the pool against one float32 graph: largest difference over largest value",
-        grid(GRADIENT_HEAD, [gradient_row(row) for row in of("gradient")]),
-        f"Two runs of {found['bit_updates']} updates from the same seed, in processes of their own",
-        grid(BITS_HEAD, bits_rows(of("bits"))),
+    tables = [
+        ("", SPEED_HEAD, [speed_row(row) for row in of("speed")]),
+        (GRADIENT_SAYS, GRADIENT_HEAD, [gradient_row(row) for row in of("gradient")]),
+        (BITS_SAY.format(found["bit_updates"]), BITS_HEAD, bits_rows(of("bits"))),
     ]
-    return "\n\n".join(parts) + "\n"
+    parts = [heading(found)]
+    for says, head, rows in tables:
+        parts += [text for text in (says, grid(head, rows)) if text and rows]
+    return "\n\n".join([*parts, *(compilation(row) for row in of("compilation"))]) + "\n"
+
+
+def compilation(row: Row) -> str:
+    """How long the kernels of torch.compile took, in one line."""
+    parts = [
+        f"{name} {value:.0f} s" if isinstance(value, float) else f"{name}: {value}"
+        for name, value in row["values"].items()
+    ]
+    return f"Both loops with torch.compile for the first time: {row['error'] or '; '.join(parts)}."
 
 
 def heading(found: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from benchmarks.gpu.sides import Hardray, Side, hardray_side
 from benchmarks.gpu.workload import STUDENT_STEPS, Compile, Method, Pair, Workload
 from benchmarks.hard_passes import HardPasses, counted
 from benchmarks.rounds import interleaved, median, ratio
+from hard_ray.networks.network import Network
 
 ROUND_S, ROUNDS = 1.5, 7
 CLOSING_S = 5.0
@@ -60,6 +61,8 @@ def measure(work: Workload, pair: Pair, method: Method, how: Compile, seconds: f
     profiled = 1 if work.tiny else 2 * STUDENT_STEPS
     found["idle"] = card.idle_share(lambda: ours.more(profiled), work.device)
     found["plain_idle"] = card.idle_share(lambda: plain.more(profiled), work.device)
+    if isinstance(ours.learner.network, Network) and ours.learner.network.compilation is not None:
+        found["compiled_again"] = ours.learner.network.compilation.repeated
     return found
 
 
