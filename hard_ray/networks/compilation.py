@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,9 @@ _forgotten = [0]
 
 MOST_GRAPHS = 64
 """Graphs that torch keeps of one model; beyond its own limit of 8 it would go on without compiling, and not say so."""
+
+MOST_BROKEN = 16
+"""Broken files of compiled code that are removed before a network stays eager."""
 
 WITH_GRAPHS = frozenset({"reduce-overhead", "max-autotune"})
 """Modes that record CUDA graphs, whose outputs are in memory that the next call writes to."""
@@ -102,7 +107,8 @@ def prepare_compiler() -> None:
     import torch._dynamo
     import torch._functorch.config
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    if _code_folder() in (None, _torchs_folder()):  # torch writes its own choice into the environment
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
     torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
     torch._functorch.config.donated_buffer = False  # a gradient in float16 may be computed twice, with another scale
 
@@ -114,14 +120,51 @@ def problem_of(attempt: Callable[[], object], model: nn.Module) -> str | None:
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        attempt()
-    except Exception as error:  # of the compiler, of the system's compiler, or of a layer that cannot be traced
-        return _reason(error)
+        return _problem(attempt)
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
-    return None
+
+
+def _problem(attempt: Callable[[], object]) -> str | None:
+    """Why `attempt` fails, once no broken file of the cache is the reason; None: it does not."""
+    for _ in range(MOST_BROKEN):
+        try:
+            attempt()
+        except Exception as error:  # of the compiler, of the system's compiler, or of a layer that cannot be traced
+            reason = _reason(error)
+            if not _removes_broken(reason):
+                return reason
+            forget_graphs()
+        else:
+            return None
+    return reason
+
+
+def _removes_broken(reason: str) -> bool:
+    """Remove a file of compiled code that cannot be loaded: of a process that was killed while it wrote it."""
+    found = re.search(r"(/[^:\n]+\.so): ", reason)
+    folder = _code_folder()
+    if found is None or folder is None or not Path(found[1]).is_relative_to(folder):
+        return False
+    broken = Path(found[1])
+    if not broken.is_file():
+        return False
+    broken.unlink()
+    logger.warning("%s, which a killed process left, was removed and is compiled again", broken)
+    return True
+
+
+def _code_folder() -> str | None:
+    return os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+
+
+def _torchs_folder() -> str:
+    """The folder that torch takes if none is named."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    return str(default_cache_dir())
 
 
 def make_eager(model: nn.Module) -> None:
@@ -142,11 +185,7 @@ def toolchain_problem() -> str | None:
     prepare_compiler()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     double = torch.compile(lambda values: values + values, backend=BACKEND, dynamic=False)
-    try:
-        double(torch.ones(8, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, no headers of Python, no folder to write to
-        return _reason(error)
-    return None
+    return _problem(lambda: double(torch.ones(8, device=device)))  # no compiler, no headers, no folder to write to
 
 
 def _reason(error: Exception) -> str:

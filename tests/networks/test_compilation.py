@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch._inductor import config as inductor
 
 from hard_ray.config.networks import StudentConfig
+from hard_ray.files import cache_folder
 from hard_ray.networks import compilation
 from hard_ray.networks.network import ImageSpec, Network, build_student
 
@@ -51,7 +53,26 @@ def test_compiled_code_answers_as_the_network_and_returns_its_gradients(tmp_path
     assert (wanted - found).abs().max() < 1e-4
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(of_wanted, of_found, strict=True))
     assert fast.compilation.graphs == 1
-    assert any(tmp_path.iterdir())
+    made = [*tmp_path.rglob("*.so")]
+    assert made
+    for file in made:  # as a process leaves them that is killed while it links; not in place, where they are in use
+        file.unlink()
+        file.write_bytes(b"\x7fELF")
+    compilation.forget_graphs()
+    with inductor.patch(cpp_cache_precompile_headers=False, compile_threads=1):
+        assert fast.compile_for("default", sizes=(4,), name="the student", attempt=lambda: fast(images)) is None
+    assert torch.equal(fast(images), found)
+
+
+def test_compiled_code_is_kept_in_the_cache_unless_a_folder_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as torch itself sets it
+    compilation.prepare_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache_folder() / "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compilation.prepare_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
 
 
 @pytest.mark.usefixtures("traced")
