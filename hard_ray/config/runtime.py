@@ -19,6 +19,8 @@ from hard_ray.redaction import refuse_password
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+Transport = Literal["object_store", "shared_memory"]
+
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Modes of torch.compile."""
 
@@ -45,6 +47,9 @@ class TeacherRuntime(Config):
     for it, else float32."""
     wire_dtype: Literal["uint8", "float32"] = "uint8"
     """Type of augmented pixels on the wire in student phases; the student trains on the pixels that the teacher saw."""
+    transport: Transport = "object_store"
+    """How images reach a replica: `object_store`: as bytes, through Ray's; `shared_memory`: as a handle to memory that
+    worker and replica share, on one node or on one GPU, and as bytes to the other replicas."""
     compile: bool | CompileMode = False
     """torch.compile of the teacher in trainings: `true` is torch's `default`, or the name of another mode; not together
     with `max_batch`, whose batches have ever new sizes."""
@@ -91,6 +96,15 @@ class TeacherRuntime(Config):
             raise ValueError(
                 f"compile wants batches of few sizes, and max_batch {self.max_batch} joins requests to ever new ones; "
                 "set compile=false, or leave max_batch out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _handles_have_a_receiver(self) -> TeacherRuntime:
+        if self.transport != "object_store" and self.placement == "colocated":
+            raise ValueError(
+                f"transport {self.transport} is a way to a pool, and placement is colocated, where images stay in the "
+                "worker; use placement=pool, or leave transport out"
             )
         return self
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.data.batch import Pixels
 from hard_ray.errors import TeacherError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hard_ray.networks.precision import Images
 
 ContextArrays = Mapping[str, NDArray[np.generic]]
 """Inputs of an objective beside the images: one row per image under each name."""
@@ -57,7 +61,7 @@ def short(identity: str) -> str:
 Checked = TypeVar("Checked", NDArray[np.float32], GradientAnswer)
 
 
-def checked(answer: Checked, images: Pixels, context: ContextArrays | None = None) -> Checked:
+def checked(answer: Checked, images: Images, context: ContextArrays | None = None) -> Checked:
     """Return the answer if it fits these images; raises TeacherError if it has a wrong shape or is not finite.
 
     If the request contains NaNs, the reply may too; the loss check catches them.
@@ -82,5 +86,7 @@ def checked(answer: Checked, images: Pixels, context: ContextArrays | None = Non
     return answer
 
 
-def _finite(values: NDArray[Any]) -> bool:
+def _finite(values: NDArray[Any] | Tensor) -> bool:
+    if not isinstance(values, np.ndarray):
+        return bool(values.isfinite().all())
     return values.dtype.kind != "f" or bool(np.isfinite(values).all())

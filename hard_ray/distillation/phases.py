@@ -31,7 +31,7 @@ from hard_ray.distillation.objectives import (
     in_parts,
 )
 from hard_ray.distillation.optimisers import Clipping
-from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.distillation.teacher import TeacherPool, handed
 from hard_ray.maths import losses
 from hard_ray.networks.network import Network
 from hard_ray.networks.precision import Precision, resting, to_array, to_device, widen
@@ -272,7 +272,7 @@ class AugmentorPhase:
         context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
         # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.
         sent = {name: to_array(value) for name, value in context.items()}
-        answer = self.clock.wait(self.pool.loss_and_grad(to_array(images), self.objective, sent))
+        answer = self.clock.wait(self.pool.loss_and_grad(handed(self.pool, images), self.objective, sent))
         return Attempt(view, images, sources, context), answer
 
     def join_paths(

@@ -16,16 +16,16 @@ from hard_ray.augmentors.labels import Labels
 from hard_ray.augmentors.main_mix import DRAWS, MainMix, Mixture
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.controller import Phase
-from hard_ray.data.batch import Batch, Pixels
+from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.meter import Clock, Scalars
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective, Views
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Prepared, StudentPhase
-from hard_ray.distillation.teacher import TeacherPool, label_gradient
+from hard_ray.distillation.teacher import TeacherPool, handed, label_gradient
 from hard_ray.maths.noise import normal, seed_of
 from hard_ray.maths.t_stddev import StddevMeter
-from hard_ray.networks.precision import Precision, as_bytes, resting, to_device, to_main_memory, widen
+from hard_ray.networks.precision import Images, Precision, as_bytes, resting, to_device, widen
 from hard_ray.ranks import Ranks
 
 
@@ -70,8 +70,7 @@ class Updater:
         keeps_answer = self.learner.augmentor_optimizer is not None
         asks = self.objective.asks_teacher and (self.objective.learns_clean or keeps_answer)
         if asks and self.pool:
-            pixels = batch.images if mixture is None else self._as_sent(given.images)[0]
-            prepared.teacher = self.pool.logits(pixels)
+            prepared.teacher = self.pool.logits(self._asked(batch, given, mixed=mixture is not None))
         if second_view:
             self.second_view(prepared)
         return prepared
@@ -145,12 +144,20 @@ class Updater:
         asks = augmentor.selection is None or augmentor.selection.needs_teacher
         return Augmented(images, pool.logits(pixels) if asks else None, view.sources, rows)
 
-    def _as_sent(self, images: Tensor) -> tuple[Pixels, Tensor]:
+    def _asked(self, batch: Batch, given: AugmentationInput, *, mixed: bool) -> Images:
+        """The pixels of the main view for the teacher; the batch's own bytes, from where the pool takes them."""
+        assert self.pool is not None
+        if mixed:
+            return self._as_sent(given.images)[0]
+        return as_bytes(given.images) if self.pool.takes_tensors else batch.images
+
+    def _as_sent(self, images: Tensor) -> tuple[Images, Tensor]:
         """Convert images to the pixels that the teacher receives, and the same pixels for the student."""
+        assert self.pool is not None
         if not self.round_pixels:
-            return to_main_memory(images), images
+            return handed(self.pool, images), images
         rounded = as_bytes(images)
-        return to_main_memory(rounded), rounded.float() / 255.0
+        return handed(self.pool, rounded), rounded.float() / 255.0
 
     def _as_seen(self, images: Tensor) -> Tensor:
         """Round images to the values that `_as_sent` gives both networks, without a copy to main memory."""

@@ -20,12 +20,20 @@ from torch import Tensor
 from hard_ray.augmentors.base import Gradient
 from hard_ray.augmentors.labels import Labels
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked, short
 from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective, label_context
 from hard_ray.errors import TeacherError
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
-from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_array, to_device, widen
+from hard_ray.networks.precision import (
+    DTYPES,
+    Images,
+    Precision,
+    prepare_kernels,
+    to_array,
+    to_device,
+    to_main_memory,
+    widen,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +57,23 @@ class TeacherSpec:
 
 
 class TeacherPool(Protocol):
-    """Answers the requests of the training step. Each ticket belongs to one request; await them in any order."""
+    """Answers the requests of the training step. Each ticket belongs to one request; await them in any order.
+
+    Images must not change until their ticket is answered. Answers are arrays in main memory.
+    """
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether images on a device are best handed over as they are there, not by way of main memory."""
 
     def identity(self) -> str:
         """Hash of the teacher's weights, input contract, class order and precision, and whether it is compiled."""
 
-    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+    def logits(self, images: Images) -> Ticket[NDArray[np.float32]]:
         """Ask for logits, shape (batch, classes)."""
 
     def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Ask for a loss per image and its gradient to the images."""
 
@@ -100,13 +115,13 @@ class FrozenNetwork:
             self._identity = f"{self.network.identity()}-{self._dtype}{compiled}"
         return self._identity
 
-    def logits(self, images: Pixels) -> NDArray[np.float32]:
+    def logits(self, images: Images) -> NDArray[np.float32]:
         """Logits, shape (batch, classes)."""
         with torch.inference_mode(), self.precision.autocast():
             logits = self.network(self.precision.images(images))
         return to_array(widen(logits))
 
-    def loss_and_grad(self, images: Pixels, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
+    def loss_and_grad(self, images: Images, objective: TeacherObjective, context: ContextArrays) -> GradientAnswer:
         """The objective's value per image and its gradient to the images.
 
         Each image's loss depends on that image alone (evaluation mode), so the gradient of the sum is the gradient of
@@ -124,12 +139,17 @@ class FrozenNetwork:
         return GradientAnswer(to_array(loss), to_array(grad), to_array(logits))
 
 
+def handed(pool: TeacherPool, images: Tensor) -> Images:
+    """Images as the pool takes them: where they are, or in main memory."""
+    return images.detach() if pool.takes_tensors else to_main_memory(images.detach())
+
+
 def label_gradient(pool: TeacherPool, precision: Precision) -> Gradient:
     """Make a function of images and labels: the gradient of the teacher's cross-entropy to the images."""
 
     def gradient(images: Tensor, labels: Labels) -> Tensor:
         context = {name: to_array(values) for name, values in label_context(labels).items()}
-        answer = pool.loss_and_grad(to_array(images), LabelCrossEntropy(), context).result()
+        answer = pool.loss_and_grad(handed(pool, images), LabelCrossEntropy(), context).result()
         return to_device(answer.grad, precision.device)
 
     return gradient
@@ -153,16 +173,21 @@ class LocalPool:
         """Serve `teacher`."""
         self.teacher = teacher
 
+    @property
+    def takes_tensors(self) -> bool:
+        """True on a GPU, where the teacher is too; on a CPU a tensor and its array are the same memory."""
+        return self.teacher.precision.device.type == "cuda"
+
     def identity(self) -> str:
         """The teacher's identity."""
         return self.teacher.identity()
 
-    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+    def logits(self, images: Images) -> Ticket[NDArray[np.float32]]:
         """Answer at once."""
         return Answered(checked(self.teacher.logits(images), images))
 
     def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Answer at once."""
         return Answered(checked(self.teacher.loss_and_grad(images, objective, context), images, context))

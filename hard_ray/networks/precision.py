@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from hard_ray.data.batch import Pixels
 
+Images = Pixels | Tensor
+"""Images as a teacher is asked about them, in main memory or on a device; shape and values as `Pixels`."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 INPUT_SCALES = (2.0**12, 2.0**6, 1.0)
@@ -97,9 +100,12 @@ class Precision:
                 break
         return tuple(grad / scale for grad in grads)
 
-    def images(self, pixels: Pixels) -> Tensor:
-        """Pixels of shape (batch, channels, height, width) as images in [0, 1] on the device."""
-        images = to_device(pixels, self.device)
+    def images(self, pixels: Images) -> Tensor:
+        """Pixels of shape (batch, channels, height, width) as images in [0, 1] on the device.
+
+        A tensor that is there already is not copied, and the images may share its memory.
+        """
+        images = pixels.detach().to(self.device) if isinstance(pixels, Tensor) else to_device(pixels, self.device)
         if images.dtype == torch.uint8:
             images = images.float() / 255.0
         return images.contiguous(memory_format=self.memory_format)

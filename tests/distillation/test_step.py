@@ -219,6 +219,40 @@ def test_the_student_trains_on_the_pixels_that_the_teacher_saw():
     assert not torch.equal(prepared.augmented.images, prepared.images)
 
 
+class TakingTensors(LocalPool):
+    """A pool of the same device, on a CPU."""
+
+    takes_tensors = True
+
+    def __init__(self, teacher: FrozenNetwork) -> None:
+        super().__init__(teacher)
+        self.asked: list[object] = []
+
+    def logits(self, images):
+        self.asked.append(images)
+        return super().logits(images)
+
+    def loss_and_grad(self, images, objective, context):
+        self.asked.append(images)
+        return super().loss_and_grad(images, objective, context)
+
+
+@pytest.mark.parametrize("round_pixels", [True, False])
+def test_a_pool_of_the_same_device_is_handed_tensors_and_the_bits_are_the_same(round_pixels: bool):
+    weights = []
+    for pool in (LocalPool, TakingTensors):
+        teacher, student = nets()
+        made = updater(teacher, student, augmentor=affine(), round_pixels=round_pixels)
+        made.pool = pool(FrozenNetwork(teacher))
+        for step, phase in enumerate((Phase.STUDENT, Phase.AUGMENTOR, Phase.STUDENT)):
+            prepared = made.prepare(batch(), second_view=phase is Phase.STUDENT)
+            made.update(prepared, phase, step=step, epoch=0.0)
+        weights.append({**student.state_dict(), **made.learner.augmentor.state_dict()})
+    assert [type(images) for images in made.pool.asked] == [torch.Tensor] * 6
+    assert torch.equal(made.pool.asked[0], torch.tensor(batch().images))  # the batch's own bytes
+    assert_equal_bits(*weights)
+
+
 def test_strength_zero_asks_the_teacher_once_and_weighs_the_clean_view_twice():
     teacher, student = nets()
     asked = []

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from hard_ray.data.batch import Pixels
+from hard_ray.config.runtime import Transport
 from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Reply, Ticket, checked, short
 from hard_ray.errors import HardrayError, TeacherError
+from hard_ray.orchestration.pool.sharing import CannotOpenError, Lender, Lent, in_main_memory
 
 if TYPE_CHECKING:
     from hard_ray.distillation.objectives import TeacherObjective
+    from hard_ray.networks.precision import Images
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class PoolAddress:
     timeout_s: float
     board: str | None = None
     """The actor that lists the replicas of a pool that grows and shrinks; None: the replicas are always `names`."""
+    transport: Transport = "object_store"
 
 
 class RayPool:
@@ -57,6 +60,8 @@ class RayPool:
         self._turn = first
         self._expected: str | None = None
         self._open: list[ray.ObjectRef[Any]] = []
+        self.lender = Lender() if address.transport == "shared_memory" else None
+        """Makes handles to images; None: they go as bytes."""
         self._listing = Listing(address) if address.board is not None else None
         names = address.names if self._listing is None else self._listing.first()
         self._replicas = [ray.get_actor(name, namespace=address.namespace) for name in names]
@@ -70,14 +75,21 @@ class RayPool:
                 "load the same weights, and compile them if one does (runtime.teacher.compile)"
             )
         self._expected = found.pop()
+        if self.lender is not None:
+            self.lender.meet(self._replicas)
         return self._expected
 
-    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether a replica can open tensors on this process's GPU; else they had to go by way of main memory."""
+        return self.lender is not None and self.lender.meets_on_card()
+
+    def logits(self, images: Images) -> Ticket[NDArray[np.float32]]:
         """Ask for logits, shape (batch, classes)."""
         return RayTicket(self, "logits", (images,))
 
     def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Ask for a loss per image and its gradient to the images."""
         return RayTicket(self, "loss_and_grad", (images, objective, dict(context)))
@@ -92,8 +104,11 @@ class RayPool:
         self._turn += 1
         return (self._turn - 1) % len(self._replicas)
 
-    def send(self, verb: str, arguments: tuple[Any, ...], replica: int) -> ray.ObjectRef[Any]:
-        """Send a request once fewer than `max_in_flight` are open; raises TeacherError after `timeout_s` of waiting."""
+    def send(self, verb: str, arguments: tuple[Any, ...], replica: int, *, as_bytes: bool = False) -> Sent:
+        """Send a request once fewer than `max_in_flight` are open; raises TeacherError after `timeout_s` of waiting.
+
+        Images go as a handle where the replica can open it, unless `as_bytes`.
+        """
         deadline = time.monotonic() + self.address.timeout_s
         while len(self._open) >= self.address.max_in_flight:
             if time.monotonic() > deadline:
@@ -104,18 +119,25 @@ class RayPool:
             _, self._open = ray.wait(self._open, num_returns=1, timeout=POLL_S, fetch_local=False)
             self.exchange()
         chosen = self._replicas[replica % len(self._replicas)]  # there may be fewer by now
+        lent = None
+        if arguments:
+            images, *others = arguments
+            lent = None if as_bytes or self.lender is None else self.lender.lend(images, chosen)
+            arguments = (in_main_memory(images) if lent is None else lent.handle, *others)
         ref: ray.ObjectRef[Any] = getattr(chosen, verb).remote(*arguments)
         self._open.append(ref)
-        return ref
+        return Sent(ref, chosen, lent)
 
     def exchange(self) -> None:
         """Before each wait: report the waiting requests to a pool that follows its load, and update its replicas."""
         if self._listing is not None:
             self._replicas = self._listing.exchange(self._open) or self._replicas
 
-    def close(self, ref: ray.ObjectRef[Any]) -> None:
-        """Forget a request that was answered or failed."""
-        self._open = [other for other in self._open if other != ref]
+    def close(self, sent: Sent) -> None:
+        """Forget a request that was answered or failed, and free the memory of its images."""
+        self._open = [other for other in self._open if other != sent.ref]
+        if sent.lent is not None:
+            sent.lent.free()
 
     def unwrap(self, reply: object, arguments: tuple[Any, ...]) -> Any:
         """The answer in a reply; raises TeacherError if it is another teacher's, of a wrong shape, or not finite."""
@@ -127,6 +149,16 @@ class RayPool:
                 "its weights, or its node's compiler, changed while the run was going on"
             )
         return checked(reply.answer, arguments[0], arguments[2] if len(arguments) > 2 else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that is under way to a replica."""
+
+    ref: ray.ObjectRef[Any]
+    replica: ActorHandle[Any]
+    lent: Lent | None
+    """The memory of its images, if they went as a handle."""
 
 
 @dataclass(slots=True)
@@ -185,7 +217,7 @@ class RayTicket(Generic[Answer]):
         self.replica = pool.next_replica() if replica is None else replica
         self._pinned = replica is not None
         self._answer: Answer | None = None
-        self._ref: ray.ObjectRef[Any] | None = pool.send(verb, arguments, self.replica)
+        self._sent: Sent | None = pool.send(verb, arguments, self.replica)
 
     def result(self) -> Answer:
         """Wait for the answer, and resend while replicas die.
@@ -193,31 +225,41 @@ class RayTicket(Generic[Answer]):
         Raises TeacherError if no replica answered within `runtime.teacher.timeout_s`, or an answer was wrong.
         """
         deadline = time.monotonic() + self.pool.address.timeout_s  # resending does not extend it
-        while self._ref is not None:
+        while self._sent is not None:
             self.pool.exchange()
             try:
-                reply = ray.get(self._ref, timeout=POLL_S)
+                reply = ray.get(self._sent.ref, timeout=POLL_S)
             except GetTimeoutError:  # 1. no answer yet: exchange again, since the pool may have grown
                 self._give_up_after(deadline, "has not answered")
             except RayTaskError as error:  # 2. the teacher failed, as it would on every replica
-                raise _cause(error) from None
+                if not isinstance(error.cause, CannotOpenError):  # or only this one cannot open the images
+                    self.pool.close(self._sent)
+                    raise _cause(error) from None
+                self._resend_as_bytes(self._sent, str(error.cause))
             except RayError as error:  # 3. the replica died, or the node with its answer: ask another
                 self._give_up_after(deadline, f"died ({type(error).__name__})")
-                self._resend()
+                self._resend(self._sent)
             else:  # 4. answered: the arguments are not needed any more
-                self.pool.close(self._ref)
+                self.pool.close(self._sent)
                 self._answer = self.pool.unwrap(reply, self.arguments)
-                self._ref, self.arguments = None, ()
+                self._sent, self.arguments = None, ()
         return self._answer  # type: ignore[return-value]
 
-    def _resend(self) -> None:
-        if self._ref is not None:
-            self.pool.close(self._ref)
+    def _resend(self, lost: Sent) -> None:
+        self.pool.close(lost)
+        if self.pool.lender is not None:
+            self.pool.lender.forget(lost.replica)
         self.pool.resent += 1
         logger.warning("teacher-%d died; the request is sent again", self.replica)
         time.sleep(RESEND_PAUSE_S)
         self.replica = self.replica if self._pinned else self.pool.next_replica()  # Ray restarts a pinned one
-        self._ref = self.pool.send(self.verb, self.arguments, self.replica)
+        self._sent = self.pool.send(self.verb, self.arguments, self.replica, as_bytes=True)
+
+    def _resend_as_bytes(self, refused: Sent, reason: str) -> None:
+        self.pool.close(refused)
+        if self.pool.lender is not None:
+            self.pool.lender.refused(refused.replica, reason)
+        self._sent = self.pool.send(self.verb, self.arguments, self.replica, as_bytes=True)
 
     def _give_up_after(self, deadline: float, problem: str) -> None:
         if time.monotonic() > deadline:

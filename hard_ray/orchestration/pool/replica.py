@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
+from hard_ray.networks.precision import Images
 from hard_ray.orchestration.cluster.processes import give_way
+from hard_ray.orchestration.pool.sharing import Handle, Place, opened, own_place
 
 
 class Replica:
@@ -40,22 +43,26 @@ class Replica:
         """The teacher's identity."""
         return self.teacher.identity()
 
-    def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
+    def place(self) -> Place:
+        """Where this process is, by which a worker knows whether it can open handles."""
+        return own_place()
+
+    def logits(self, images: Images | Handle) -> Reply[NDArray[np.float32]]:
         """Logits, shape (batch, classes)."""
-        return Reply(self.teacher.identity(), self.teacher.logits(images))
+        return Reply(self.teacher.identity(), self.teacher.logits(opened(images)))
 
     def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images | Handle, objective: TeacherObjective, context: ContextArrays
     ) -> Reply[GradientAnswer]:
         """Loss per image, its gradient to the images, and logits."""
-        return Reply(self.teacher.identity(), self.teacher.loss_and_grad(images, objective, context))
+        return Reply(self.teacher.identity(), self.teacher.loss_and_grad(opened(images), objective, context))
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """A waiting request. It equals only itself, since comparing arrays gives no single truth value."""
 
-    images: Pixels
+    images: Images
     objective: TeacherObjective | None
     context: ContextArrays
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -63,7 +70,13 @@ class _Waiting:
     @property
     def joins(self) -> tuple[Any, ...]:
         """The key of requests that can share a batch."""
-        return (self.objective, self.images.dtype.str, self.images.shape[1:], tuple(sorted(self.context)))
+        return (
+            self.objective,
+            type(self.images),
+            str(self.images.dtype),
+            self.images.shape[1:],
+            tuple(sorted(self.context)),
+        )
 
 
 class JoiningReplica:
@@ -86,16 +99,20 @@ class JoiningReplica:
         """The teacher's identity."""
         return await asyncio.get_running_loop().run_in_executor(self._kernels, self.replica.identity)
 
-    async def logits(self, images: Pixels) -> Reply[NDArray[np.float32]]:
+    async def place(self) -> Place:
+        """Where this process is."""
+        return await asyncio.get_running_loop().run_in_executor(self._kernels, self.replica.place)
+
+    async def logits(self, images: Images | Handle) -> Reply[NDArray[np.float32]]:
         """Logits, shape (batch, classes)."""
-        reply: Reply[NDArray[np.float32]] = await self._wait(_Waiting(images, None, {}))
+        reply: Reply[NDArray[np.float32]] = await self._wait(_Waiting(opened(images), None, {}))
         return reply
 
     async def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images | Handle, objective: TeacherObjective, context: ContextArrays
     ) -> Reply[GradientAnswer]:
         """Loss per image, its gradient to the images, and logits."""
-        reply: Reply[GradientAnswer] = await self._wait(_Waiting(images, objective, context))
+        reply: Reply[GradientAnswer] = await self._wait(_Waiting(opened(images), objective, context))
         return reply
 
     async def _wait(self, waiting: _Waiting) -> Any:
@@ -142,7 +159,7 @@ class JoiningReplica:
         return group
 
     def _answer(self, group: Sequence[_Waiting]) -> list[Reply[Any]]:
-        images = np.concatenate([waiting.images for waiting in group])
+        images = _joined([waiting.images for waiting in group])
         cuts = list(itertools.accumulate(len(waiting.images) for waiting in group))[:-1]
         objective = group[0].objective
         if objective is None:
@@ -152,3 +169,13 @@ class JoiningReplica:
         joined = self.replica.loss_and_grad(images, objective, context)
         parts = (np.split(rows, cuts) for rows in (joined.answer.loss, joined.answer.grad, joined.answer.logits))
         return [Reply(joined.identity, GradientAnswer(*rows)) for rows in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[Images]) -> Images:
+    """Images of one kind, one after the other."""
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    if tensors:
+        return torch.cat(tensors)
+    arrays: list[Pixels] = [part for part in parts if isinstance(part, np.ndarray)]
+    joined: Pixels = np.concatenate(arrays)
+    return joined

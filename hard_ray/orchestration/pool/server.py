@@ -83,7 +83,7 @@ def start_pool(
     start = ReplicaStarter(spec, runtime, namespace)
     names = tuple(f"teacher-{number}" for number in range(teacher.replicas))
     actors = [start(name) for name in names]
-    address = PoolAddress(namespace, names, teacher.max_in_flight, teacher.timeout_s)
+    address = PoolAddress(namespace, names, teacher.max_in_flight, teacher.timeout_s, transport=teacher.transport)
     if teacher.max_replicas is None:
         return PoolServer(address, actors)
     board: Any = ray.remote(Board).options(name="board", namespace=namespace, num_cpus=0, max_restarts=-1).remote(names)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, OutOfMemoryError
 
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime
+from hard_ray.config.runtime import RuntimeConfig, TeacherRuntime, Transport
 from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply, checked
@@ -40,6 +40,7 @@ from hard_ray.orchestration.pool import client as pool_client
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
 from hard_ray.orchestration.pool.replica import JoiningReplica, Replica
 from hard_ray.orchestration.pool.server import PoolServer, start_pool
+from hard_ray.orchestration.pool.sharing import SEGMENTS
 from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -69,6 +70,11 @@ def spec_of(saved: Path) -> TeacherSpec:
     return TeacherSpec(TeacherConfig(model="cifar_resnet8", checkpoint=saved), SPEC, threads=1)
 
 
+def segments() -> list[Path]:
+    """The segments of shared memory that this process has not freed."""
+    return list(SEGMENTS.glob(f"hardray-{os.getpid()}-*"))
+
+
 @contextmanager
 def pool_of(spec: TeacherSpec, **runtime: object) -> Iterator[tuple[RayPool, PoolServer]]:
     teacher = TeacherRuntime(**{"num_cpus": 0.5, "timeout_s": 60, **runtime})
@@ -86,11 +92,17 @@ def server(saved: Path, cluster: None) -> Iterator[PoolServer]:
         yield server
 
 
-@pytest.fixture(params=["colocated", "pool"])
-def pool(request: pytest.FixtureRequest, saved: Path, server: PoolServer) -> TeacherPool:
-    """The two ways of placing a teacher: one Protocol, one set of tests."""
+@pytest.fixture(params=["colocated", "object_store", "shared_memory"])
+def pool(request: pytest.FixtureRequest, saved: Path, server: PoolServer) -> Iterator[TeacherPool]:
+    """The two ways of placing a teacher, and of sending it images: one Protocol, one set of tests."""
     torch.set_num_threads(1)
-    return LocalPool(FrozenNetwork.build(spec_of(saved))) if request.param == "colocated" else RayPool(server.address)
+    if request.param == "colocated":
+        yield LocalPool(FrozenNetwork.build(spec_of(saved)))
+        return
+    client = RayPool(replace(server.address, transport=request.param))
+    client.identity()
+    yield client
+    assert (client.lender.lent > 0) if client.lender else request.param == "object_store"
 
 
 def test_answers_equal_a_teacher_in_this_process_bit_for_bit(pool: TeacherPool, saved: Path):
@@ -125,6 +137,17 @@ def test_many_requests_are_answered_each_its_own(pool: TeacherPool, saved: Path)
     assert np.array_equal(tickets[0].result(), tickets[0].result())
 
 
+def test_a_tensor_is_answered_as_its_array(pool: TeacherPool):
+    clean, channels_last = (
+        torch.tensor(IMAGES),
+        (torch.tensor(IMAGES) / 255).contiguous(memory_format=torch.channels_last),
+    )
+    assert np.array_equal(pool.logits(clean).result(), pool.logits(IMAGES).result())
+    found = pool.loss_and_grad(channels_last, Drift(4.0), CONTEXT).result()
+    assert np.array_equal(found.grad, pool.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).result().grad)
+    assert not channels_last.requires_grad
+
+
 def test_a_ticket_can_be_asked_twice(pool: TeacherPool):
     ticket = pool.logits(IMAGES)
     assert ticket.result() is ticket.result()
@@ -154,8 +177,9 @@ def test_float64_through_an_actor_is_exact(saved: Path):
 
 
 @pytest.mark.chaos
-def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server: PoolServer):
-    teacher, client = FrozenNetwork.build(spec_of(saved)), RayPool(server.address)
+@pytest.mark.parametrize("transport", ["object_store", "shared_memory"])
+def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server: PoolServer, transport: Transport):
+    teacher, client = FrozenNetwork.build(spec_of(saved)), RayPool(replace(server.address, transport=transport))
     client.identity()
     tickets = [client.logits(IMAGES) for _ in range(4)]
     os.kill(pid_of(server), signal.SIGKILL)
@@ -163,6 +187,8 @@ def test_a_replica_that_dies_costs_a_resend_and_nothing_else(saved: Path, server
         assert np.array_equal(ticket.result(), teacher.logits(IMAGES))
     answer = client.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).result()
     assert np.array_equal(answer.grad, teacher.loss_and_grad(IMAGES, Drift(4.0), CONTEXT).grad)
+    assert client.resent >= 1
+    assert not segments()
 
 
 @pytest.mark.chaos
