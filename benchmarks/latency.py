@@ -40,6 +40,8 @@ REPLICAS, STEPS = (1, 2, 4, 8), 100
 class AtOnce:
     """A pool that answers at once."""
 
+    takes_tensors = False
+
     def identity(self) -> str:
         """The identity of the sleeping teachers."""
         return IDENTITY

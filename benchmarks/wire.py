@@ -17,12 +17,12 @@ from benchmarks.latency import Alone
 from benchmarks.work import BATCH, BUILD, SPEC, TEACHER, Measured, Place
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
-from hard_ray.data.batch import Pixels
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Ticket
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.networks.network import build_student
+from hard_ray.networks.precision import Images
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.plan import RunPlan
 from hard_ray.ranks import Ranks
@@ -42,14 +42,14 @@ class Counting(LocalPool):
     sent = 0
     received = 0
 
-    def logits(self, images: Pixels) -> Ticket[NDArray[np.float32]]:
+    def logits(self, images: Images) -> Ticket[NDArray[np.float32]]:
         """Count a request for logits."""
         ticket = super().logits(images)
         self._count(images.nbytes, ticket.result().nbytes)
         return ticket
 
     def loss_and_grad(
-        self, images: Pixels, objective: TeacherObjective, context: ContextArrays
+        self, images: Images, objective: TeacherObjective, context: ContextArrays
     ) -> Ticket[GradientAnswer]:
         """Count a request for a gradient."""
         ticket = super().loss_and_grad(images, objective, context)

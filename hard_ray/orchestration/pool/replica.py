@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hard_ray.data.batch import Pixels
 from hard_ray.distillation.messages import ContextArrays, GradientAnswer, Reply
 from hard_ray.distillation.objectives import TeacherObjective
 from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
@@ -176,6 +175,5 @@ def _joined(parts: Sequence[Images]) -> Images:
     tensors = [part for part in parts if isinstance(part, torch.Tensor)]
     if tensors:
         return torch.cat(tensors)
-    arrays: list[Pixels] = [part for part in parts if isinstance(part, np.ndarray)]
-    joined: Pixels = np.concatenate(arrays)
-    return joined
+    arrays: NDArray[Any] = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+    return arrays

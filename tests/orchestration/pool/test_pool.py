@@ -404,7 +404,10 @@ def test_an_error_in_a_joined_batch_reaches_all_its_requests(joining: PoolServer
 
 
 @pytest.mark.chaos
-def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(tmp_path: Path):
+@pytest.mark.parametrize("transport", ["object_store", "shared_memory"])
+def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(
+    tmp_path: Path, transport: Transport
+):
     """The whole loop over a real pool, its only replica killed with SIGKILL at three updates."""
     from hard_ray.distillation.step import Updater
 
@@ -419,7 +422,7 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
     )
     run_here(config, tmp_path / "local", LocalPool(FrozenNetwork.build(spec)))
 
-    with pool_of(spec) as (client, server):
+    with pool_of(spec, transport=transport) as (client, server):
         update = Updater.update
         killed = []
 
@@ -436,6 +439,8 @@ def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bi
             Updater.update = update
         assert killed == [4, 9, 15]
         assert client.resent >= 1
+        assert (client.lender.lent > 0) if client.lender else transport == "object_store"
+    assert not segments()
     assert_equal_bits(student_weights(tmp_path / "local"), student_weights(tmp_path / "pool"))
 
 
