@@ -319,7 +319,7 @@ def test_a_replica_that_became_another_teacher_is_refused(saved: Path, tmp_path:
         other = build_student(TeacherConfig(model="cifar_resnet8"), SPEC, role="teacher")
         export_network(other, copy, images=SPEC, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
         os.kill(pid_of(server), signal.SIGKILL)
-        with pytest.raises(TeacherError, match="its weights, or its node.s compiler, changed while the run was going on"):
+        with pytest.raises(TeacherError, match="its weights, or its node.s compiler, changed while the run"):
             client.logits(IMAGES).result()
 
 
