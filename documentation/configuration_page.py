@@ -160,7 +160,7 @@ def _union(name: str, kinds: Mapping[str, Schema], defaults: Mapping[str, Any], 
     for kind, found in kinds.items():
         own = [row for row in rows[kind] if row not in common]
         lines += [f"### {name}.{tag}={kind}", "", _docstring(found), "", *(_table(own) if own else []), ""]
-    return lines
+    return lines + _inner_blocks(name, next(iter(kinds.values())), schema)
 
 
 def _block(name: str, block: Schema, defaults: Mapping[str, Any], schema: Schema) -> list[str]:
@@ -171,6 +171,20 @@ def _block(name: str, block: Schema, defaults: Mapping[str, Any], schema: Schema
             found = _resolve(inner, schema)
             lines += [f"### {name}.{key}", "", _docstring(found), ""]
             lines += [*_table(_rows(f"{name}.{key}", found, defaults[key], schema)), ""]
+            lines += _inner_blocks(f"{name}.{key}", found, schema)
+    return lines + _inner_blocks(name, block, schema)
+
+
+def _inner_blocks(name: str, block: Schema, schema: Schema) -> list[str]:
+    """The blocks that are unset or listed in a block, and those in them, each with its table."""
+    lines: list[str] = []
+    for key, field in block["properties"].items():
+        found = _optional(field, schema)
+        if found is not None:
+            inner = f"{name}.{key}"
+            values = {key: field.get("default") for key, field in found["properties"].items()}
+            lines += [f"### {inner}", "", _docstring(found), "", *_table(_rows(inner, found, values, schema)), ""]
+            lines += _inner_blocks(inner, found, schema)
     return lines
 
 
@@ -237,7 +251,19 @@ def _row(key: str, field: Schema, default: Any, schema: Schema, *, required: boo
             else _keys(field, schema)
         )
         return Row(key, where, "required" if required else "", text)
-    return Row(key, type_of(field, schema), "required" if required else _value(default), _described(field))
+    shown = type_of(field, schema)
+    if _optional(field, schema) is not None:
+        link = f"(#{key.replace('.', '')})"
+        shown = f"list of [blocks]{link}" if field.get("type") == "array" else f"[a block]{link} or `null`"
+    return Row(key, shown, "required" if required else _value(default), _described(field))
+
+
+def _optional(field: Schema, schema: Schema) -> Schema | None:
+    """The block of a key that may be `null`, or is a list of such blocks; None: it is no such key."""
+    for part in field.get("anyOf", [field.get("items", {})]):
+        if "$ref" in part and "properties" in _resolve(part, schema):
+            return _resolve(part, schema)
+    return None
 
 
 def _keys(field: Schema, schema: Schema) -> str:
