@@ -12,7 +12,7 @@ from benchmarks.gpu.sides import Hardray, hardray_side
 from benchmarks.gpu.workload import STUDENT_STEPS, Compile, Pair, Workload
 from hard_ray.augmentors.base import AugmentationInput
 from hard_ray.config.runtime import Dtype
-from hard_ray.distillation.phases import AugmentorPhase, Prepared
+from hard_ray.distillation.phases import Prepared
 from hard_ray.networks.precision import resting
 
 IMAGES = 16
@@ -46,26 +46,11 @@ def gradient_difference(work: Workload, pair: Pair, how: Compile, dtype: Dtype) 
 
 def pool_gradient(side: Hardray, prepared: Prepared) -> tuple[Tensor, Tensor]:
     """The gradient as hardray's augmentor phase makes it: through the pool's request, in the run's precision."""
-    updater, learner = side.run.updater, side.learner
-    assert learner.augmentor is not None
-    assert learner.augmentor_optimizer is not None
-    assert updater.augmentation is not None
-    assert updater.pool is not None
-    phase = AugmentorPhase(
-        learner.augmentor,
-        learner.augmentor_optimizer,
-        learner.network,
-        updater.augmentation,
-        updater.pool,
-        updater.precision,
-        updater.ranks,
-        updater.clock,
-        1.0,
-    )
+    phase = side.run.updater.augmentor_phase()
     attempt, answer = phase.attempt(prepared)
-    teacher = torch.tensor(answer.logits).to(updater.precision.device)
+    teacher = torch.tensor(answer.logits).to(phase.precision.device)
     _, ((made, grad),) = phase.join_paths(attempt, teacher, answer)
-    return grad, flat(torch.autograd.grad(made, list(learner.augmentor.parameters()), grad))
+    return grad, flat(torch.autograd.grad(made, list(phase.augmentor.parameters()), grad))
 
 
 def graph_gradient(side: Hardray, given: AugmentationInput) -> tuple[Tensor, Tensor]:

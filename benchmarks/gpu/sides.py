@@ -11,15 +11,13 @@ from typing import Protocol
 import torch
 
 from benchmarks.gpu.workload import Compile, Method, Pair, Workload
-from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.run import RunConfig
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.assembly import batch_sizes, build_updater, student_precision
+from hard_ray.distillation.assembly import batch_sizes, build_learner, build_updater, student_precision
 from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
 from hard_ray.distillation.loop import Rhythm, Run, StopRequest
-from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.prefetch import Prefetch
@@ -96,7 +94,7 @@ def hardray_side(work: Workload, pair: Pair, method: Method, *overrides: str, ho
         if frozen.network.compilation is None:
             raise RuntimeError("the teacher cannot be compiled; its log says why")
     pool = LocalPool(frozen)
-    learner = build_learner(config, work, device)
+    learner = seeded_learner(config, work, device)
     optimizers = {"student": learner.optimizer}
     modules = {"student": learner.network}
     folder = RunFolder(work.folder / "run")
@@ -132,24 +130,13 @@ def hardray_side(work: Workload, pair: Pair, method: Method, *overrides: str, ho
     return Hardray(config, pool, run)
 
 
-def build_learner(config: RunConfig, work: Workload, device: torch.device) -> Learner:
+def seeded_learner(config: RunConfig, work: Workload, device: torch.device) -> Learner:
     """Student, augmentor and their optimisers, with weights of a fixed seed."""
     precision = student_precision(config, device)
     torch.manual_seed(1)
     network = build_student(config.student, work.spec).to(device).to(memory_format=precision.memory_format).train()
-    torch.manual_seed(2)
-    augmentor = build_augmentor(config.augmentor, in_chans=3, img_size=work.size)
-    if augmentor is not None:
-        augmentor = augmentor.to(device)
-    groups = augmentor.parameter_groups() if augmentor is not None else []
     optimizer, mode = build_optimizer(network, config.optim), config.runtime.compile_mode
     if mode is not None:  # nothing is tried: an error of the first update is the cell's
         network.compile_for(mode, sizes=batch_sizes(config), name="the student", attempt=lambda: None)
-    return Learner(
-        student=network,
-        network=network,
-        optimizer=optimizer,
-        augmentor=augmentor,
-        augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
-        loss_scale=LossScale.of(precision),
-    )
+    torch.manual_seed(2)
+    return build_learner(config, network, optimizer, device=device)

@@ -142,22 +142,22 @@ class RunConfig(Config):
 
     def _view_problems(self) -> list[str]:
         splits = 0 if self.data.augment is None else self.data.augment.splits
-        users = [f"{key} {weight:g}" for key, weight in _jsd_weights(self).items() if weight > 0]
-        if users and not splits:
+        key, weight = next(((key, weight) for key, weight in _jsd_weights(self).items() if weight > 0), ("", 0.0))
+        if key and not splits:
             return [
-                f"{users[0]} compares a network's answers on several views of an image, and there is one; give "
-                f"data.augment.splits=3 and data.augment.auto_augment=augmix-m3-w3, or {users[0].split()[0]}=0"
+                f"{key} {weight:g} compares a network's answers on several views of an image, and there is one; give "
+                f"data.augment.splits=3 and data.augment.auto_augment=augmix-m3-w3, or {key}=0"
             ]
-        if splits and not users:
+        if splits and not key:
             return [
                 f"data.augment.splits {splits} makes views that nothing compares; give objective.jsd=12 with "
                 "objective.kind=cross_entropy, teacher.recipe.jsd=12 for the teacher's training, or experiment.jsd=12 "
                 "for the control labels_only, or use data.augment.splits=0"
             ]
-        if users and self.data.mix is not None:
+        if key and self.data.mix is not None:
             return [
-                f"{users[0]} compares views of one image, which data.mix would mix with others; use "
-                f"{users[0].split()[0]}=0 and data.augment.splits=0, or data.mix=null"
+                f"{key} {weight:g} compares views of one image, which data.mix would mix with others; use "
+                f"{key}=0 and data.augment.splits=0, or data.mix=null"
             ]
         return []
 

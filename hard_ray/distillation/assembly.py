@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
+from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.augmentor import PickAugmentor
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
+from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Learner
@@ -42,6 +46,30 @@ def views_learned(config: RunConfig) -> int:
     has_second_view = config.augmentor.kind != "identity"
     objective = StudentObjective(config.objective, has_second_view=has_second_view)
     return 2 if has_second_view and objective.learns_clean else 1
+
+
+def build_learner(
+    config: RunConfig,
+    network: nn.Module,
+    optimizer: Optimizer,
+    *,
+    device: torch.device,
+    student: nn.Module | None = None,
+) -> Learner:
+    """What the updates of a run change; its augmentor is made here, with weights of the present seed.
+
+    `student` is the network as a student update calls it, wrapped for several ranks; None: as it is.
+    """
+    augmentor = build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
+    groups = [] if augmentor is None else augmentor.to(device).parameter_groups()
+    return Learner(
+        student=network if student is None else student,
+        network=network,
+        optimizer=optimizer,
+        augmentor=augmentor,
+        augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
+        loss_scale=LossScale.of(student_precision(config, device)),
+    )
 
 
 def build_updater(

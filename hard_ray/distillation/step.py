@@ -111,7 +111,7 @@ class Updater:
     def _mixed(self, given: AugmentationInput, mixture: Mixture) -> AugmentationInput:
         """The batch with its main view mixed and rounded to pixels, and labels and generated images that fit it."""
         assert isinstance(given.labels, Tensor)
-        images = self._as_seen(mixture.images(given.images))
+        images = _seen(self._rounded(mixture.images(given.images)))
         generated = None if given.generated is None else mixture.images(given.generated)
         return replace(given, images=images, labels=mixture.labels(given.labels), generated=generated)
 
@@ -148,20 +148,23 @@ class Updater:
         """The pixels of the main view for the teacher; the batch's own bytes, from where the pool takes them."""
         assert self.pool is not None
         if mixed:
-            return self._as_sent(given.images)[0]
+            return self._sent(given.images)
         return as_bytes(given.images) if self.pool.takes_tensors else batch.images
 
     def _as_sent(self, images: Tensor) -> tuple[Images, Tensor]:
         """Convert images to the pixels that the teacher receives, and the same pixels for the student."""
         assert self.pool is not None
-        if not self.round_pixels:
-            return handed(self.pool, images), images
-        rounded = as_bytes(images)
-        return handed(self.pool, rounded), rounded.float() / 255.0
+        rounded = self._rounded(images)
+        return handed(self.pool, rounded), _seen(rounded)
 
-    def _as_seen(self, images: Tensor) -> Tensor:
-        """Round images to the values that `_as_sent` gives both networks, without a copy to main memory."""
-        return as_bytes(images).float() / 255.0 if self.round_pixels else images
+    def _sent(self, images: Tensor) -> Images:
+        """The pixels that the teacher receives."""
+        assert self.pool is not None
+        return handed(self.pool, self._rounded(images))
+
+    def _rounded(self, images: Tensor) -> Tensor:
+        """Images as they go to the teacher: rounded to bytes, or as they are; on their device."""
+        return as_bytes(images) if self.round_pixels else images
 
     def update(self, prepared: Prepared, phase: Phase, *, step: int, epoch: float) -> Scalars:
         """Make one update. `step` seeds dropout; `epoch` counts epochs of student updates."""
@@ -170,7 +173,7 @@ class Updater:
             case Phase.STUDENT:
                 return self._student_phase(prepared, epoch)
             case Phase.AUGMENTOR:
-                return self._augmentor_phase(prepared)
+                return self.augmentor_phase().update(prepared)
             case _:
                 assert_never(phase)
 
@@ -186,13 +189,14 @@ class Updater:
         views, metrics = phase.update(prepared, augmented, teacher, teacher_augmented, epoch=epoch)
         return {**metrics, **self._spread(views)}
 
-    def _augmentor_phase(self, prepared: Prepared) -> Scalars:
+    def augmentor_phase(self) -> AugmentorPhase:
+        """The augmentor's phase, as this updater makes it."""
         augmentor, optimizer = self.learner.augmentor, self.learner.augmentor_optimizer
         if augmentor is None or optimizer is None or self.pool is None:
             raise RuntimeError("an augmentor phase needs an augmentor that learns, and a teacher")
         if self.augmentation is None:
             raise RuntimeError("an augmentor phase needs an objective of the augmentor")
-        phase = AugmentorPhase(
+        return AugmentorPhase(
             augmentor,
             optimizer,
             self.learner.network,
@@ -203,7 +207,6 @@ class Updater:
             self.clock,
             self.share,
         )
-        return phase.update(prepared)
 
     def _spread(self, views: Views) -> Scalars:
         """T. stddev: variation of the teacher's mean answer between updates, if it answers on two views."""
@@ -237,7 +240,7 @@ class Updater:
         self.clock.add("choice", start)
         if teacher is not None:
             return kept, teacher[chosen]
-        answer = self.wait(pool.logits(self._as_sent(kept.images)[0]))
+        answer = self.wait(pool.logits(self._sent(kept.images)))
         assert answer is not None
         return kept, answer
 
@@ -253,3 +256,8 @@ class Updater:
         if ticket is None:
             return None
         return to_device(self.clock.wait(ticket), self.precision.device)
+
+
+def _seen(rounded: Tensor) -> Tensor:
+    """Images in [0, 1] from what goes to the teacher, on its device."""
+    return rounded.float() / 255.0 if rounded.dtype == torch.uint8 else rounded

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.controller import Phase
 from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.teacher_training import teacher_training
@@ -19,10 +18,8 @@ from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import TrainPictures, to_batch
 from hard_ray.data.schedule import train_schedule
-from hard_ray.distillation.assembly import build_updater, student_precision
-from hard_ray.distillation.loss_scale import LossScale
+from hard_ray.distillation.assembly import build_learner, build_updater
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
-from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import HardrayError, ModelError, readable
@@ -125,16 +122,7 @@ def _updater(
     """What makes the updates, as a worker of the run builds it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).train()
-    augmentor = build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
-    groups = [] if augmentor is None else augmentor.to(device).parameter_groups()
-    learner = Learner(
-        student=network,
-        network=network,
-        optimizer=build_optimizer(network, config.optim, block=BLOCKS[role]),
-        augmentor=augmentor,
-        augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
-        loss_scale=LossScale.of(student_precision(config, device)),
-    )
+    learner = build_learner(config, network, build_optimizer(network, config.optim, block=BLOCKS[role]), device=device)
     per_epoch = len(index.rows("train")) // config.optim.batch_size
     total = config.optim.total_updates(per_epoch)
     scheduler = build_scheduler(learner.optimizer, config.optim, total=total, per_epoch=per_epoch)

@@ -7,36 +7,21 @@ import pytest
 
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation import teacher_cache
-from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher_cache import cached_teacher
-from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config
+from tests.support.helpers import assert_equal_bits, killed_after, run_here, student_weights, tiny_config
 
 AUGMENT = "data.augment={auto_augment: rand-m9-mstd0.5-inc1, reprob: 0.5, degrade: {prob: 0.5}}"
 KD = ("objective={kind: kd}", "augmentor={kind: identity}", "optim.steps=6")
 
 
-class KilledError(BaseException):
-    """Stands for the death of the process."""
-
-
-def test_a_run_on_augmented_images_resumes_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_on_augmented_images_resumes_to_the_bit(tmp_path: Path):
     config = tiny_config(AUGMENT, *KD)
     run_here(config, tmp_path / "straight")
     run_here(tiny_config(*KD), tmp_path / "plain")
     with pytest.raises(AssertionError, match="tensors differ"):
         assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "plain"))
-    update, calls = Updater.update, []
-
-    def dying(self: Updater, *args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) > 5:
-            raise KilledError
-        return update(self, *args, **kwargs)
-
-    monkeypatch.setattr(Updater, "update", dying)
-    with pytest.raises(KilledError):
+    with killed_after(5):
         run_here(config, tmp_path / "resumed")
-    monkeypatch.setattr(Updater, "update", update)
     run_here(config, tmp_path / "resumed")
     assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "resumed"))
 

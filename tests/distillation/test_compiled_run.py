@@ -11,17 +11,19 @@ from hard_ray.config.run import RunConfig
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.assembly import batch_sizes, views_learned
 from hard_ray.distillation.loop import Status
-from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.distillation.teacher_cache import teacher_spec
 from hard_ray.networks import compilation
-from tests.support.helpers import assert_equal_bits, run_here, student_weights, tiny_config, untrained_teacher
+from tests.support.helpers import (
+    assert_equal_bits,
+    killed_after,
+    run_here,
+    student_weights,
+    tiny_config,
+    untrained_teacher,
+)
 
 SHORT = ("optim.steps=8", "checkpoints.every=0.1", "optim.model_ema=true", "validate.batch_size=64")
-
-
-class KilledError(Exception):
-    """Stands for SIGKILL."""
 
 
 @pytest.fixture
@@ -53,19 +55,8 @@ def test_a_compiled_run_compiles_each_graph_once_and_resumes_to_the_same_bits(
     # the teacher: batches of updates and of evaluations, and the gradient to augmented images
     assert pool.teacher.network.compilation.facts() == {"mode": "default", "graphs": 3, "repeated": 0}
 
-    update, calls = Updater.update, []
-
-    def dying(self: Updater, *args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) > 6:
-            raise KilledError
-        return update(self, *args, **kwargs)
-
-    monkeypatch.setattr(Updater, "update", dying)
-    with pytest.raises(KilledError):
+    with killed_after(6):
         run_here(config, tmp_path / "killed", compiled_pool(config))
-    monkeypatch.undo()
-    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
     run_here(config, tmp_path / "killed", compiled_pool(config))
     assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "killed"))
 

@@ -30,16 +30,13 @@ from tests.support.helpers import (
     TINY,
     LocalBuilder,
     assert_equal_bits,
+    killed_after,
     make_image_folder,
     run_here,
     student_weights,
     tiny_config,
     untrained_teacher,
 )
-
-
-class KilledError(Exception):
-    """Stands for SIGKILL: nothing is written after it."""
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +97,10 @@ def test_signals_that_are_read_while_the_next_update_is_computed_decide_the_same
 
 @pytest.mark.parametrize("kill_after", [1, 2, 7, 8, 13, 23])
 def test_a_run_killed_at_any_update_and_resumed_equals_the_straight_one(
-    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: int
+    straight: Path, tmp_path: Path, kill_after: int
 ):
-    update = Updater.update
-    calls = []
-
-    def dying(self: Updater, *args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) > kill_after:
-            raise KilledError
-        return update(self, *args, **kwargs)
-
-    monkeypatch.setattr(Updater, "update", dying)
-    with pytest.raises(KilledError):
+    with killed_after(kill_after):
         run_here(tiny_config(), tmp_path)
-    monkeypatch.setattr(Updater, "update", update)
     run_here(tiny_config(), tmp_path)
     assert_equal_bits(student_weights(straight), student_weights(tmp_path))
     for kind in ("train", "val", "switch"):
@@ -301,9 +287,7 @@ def test_the_run_reports_each_evaluation(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", ["random_affine", "trivial_augment"])
-def test_a_fixed_augmentor_trains_the_student_alone_and_resumes_to_the_bit(
-    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-):
+def test_a_fixed_augmentor_trains_the_student_alone_and_resumes_to_the_bit(straight: Path, tmp_path: Path, kind: str):
     blocks = {"objective": {"kind": "kd"}, "augmentor": {"kind": kind}}
     config = RunConfig.model_validate({**tiny_config("optim.steps=8").model_dump(mode="json"), **blocks})
     assert run_here(config, tmp_path / "straight") is Status.FINISHED
@@ -315,18 +299,8 @@ def test_a_fixed_augmentor_trains_the_student_alone_and_resumes_to_the_bit(
     run_here(plain, tmp_path / "plain")
     with pytest.raises(AssertionError, match="tensors differ"):
         assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "plain"))
-    update, calls = Updater.update, []
-
-    def dying(self: Updater, *args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) > 6:
-            raise KilledError
-        return update(self, *args, **kwargs)
-
-    monkeypatch.setattr(Updater, "update", dying)
-    with pytest.raises(KilledError):
+    with killed_after(6):
         run_here(config, tmp_path / "resumed")
-    monkeypatch.setattr(Updater, "update", update)
     run_here(config, tmp_path / "resumed")
     assert_equal_bits(student_weights(tmp_path / "straight"), student_weights(tmp_path / "resumed"))
 

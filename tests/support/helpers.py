@@ -22,6 +22,7 @@ from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.loop import Status
+from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
@@ -183,3 +184,23 @@ def digits_pipeline(batch_size: int, *overrides: str) -> InProcess:
     config = tiny_config(*overrides)
     index = build_index(config.data)
     return InProcess(index, config.data, Schedule(index.rows("train"), batch_size, config.seed), DataShare(1, 1e8), 1e6)
+
+
+class KilledError(BaseException):
+    """Stands for the death of the process."""
+
+
+@contextmanager
+def killed_after(updates: int) -> Iterator[None]:
+    """The run within the block dies in the update after so many; it fails if the run ends before."""
+    update, calls = Updater.update, []
+
+    def dying(self: Updater, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) > updates:
+            raise KilledError
+        return update(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Updater, "update", dying)
+        yield

@@ -14,19 +14,23 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.data import describe
 from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.schedule import Schedule, train_schedule
-from hard_ray.distillation.assembly import batch_sizes, build_updater, student_precision, views_learned
+from hard_ray.distillation.assembly import (
+    batch_sizes,
+    build_learner,
+    build_updater,
+    student_precision,
+    views_learned,
+)
 from hard_ray.distillation.bad_images import SharedBadImages
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.controller import Controller
 from hard_ray.distillation.loop import Rhythm, Run, Status, StopRequest
-from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.optimisers import build_average, build_optimizer, build_scheduler
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
@@ -180,24 +184,13 @@ class Builder:
         torch.manual_seed(seed_of("student weights", config.seed))
         network = build_student(config.student, self.images)
         network = network.to(self.device).to(memory_format=precision.memory_format).train()
-        torch.manual_seed(seed_of("augmentor weights", config.seed))
-        augmentor = build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
-        if augmentor is not None:
-            augmentor = augmentor.to(self.device)
-        groups = augmentor.parameter_groups() if augmentor is not None else []
         optimizer = build_optimizer(network, config.optim)  # first: it may leave layers out, whose gradients DDP awaits
         self._compile(network, precision)
         student: nn.Module = network
         if self.ranks.size > 1:
             student = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
-        learner = Learner(
-            student=student,
-            network=network,
-            optimizer=optimizer,
-            augmentor=augmentor,
-            augmentor_optimizer=torch.optim.AdamW(groups) if groups else None,
-            loss_scale=LossScale.of(precision),
-        )
+        torch.manual_seed(seed_of("augmentor weights", config.seed))
+        learner = build_learner(config, network, optimizer, device=self.device, student=student)
         average = build_average(network, config.optim)
         if average is not None and network.compilation is not None:  # a copy of a compiled model is not compiled
             average.module.compilation = compile_model(
