@@ -6,41 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
-from hard_ray.config.augmentor import AttackConfig
-from hard_ray.config.base import Config, Fraction
+from hard_ray.config.base import Config
 from hard_ray.config.loader import from_options
-from hard_ray.config.validation import Severity, Suite
+from hard_ray.config.validation import PGD, EvaluationAttack, Severity, Suite
 from hard_ray.errors import ConfigError, suggestion
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "stylized-imagenet"]
 """Sets that come as folders of their own."""
-EvaluationSuite = Suite | Literal["adversarial"]
 
-CHANGES: tuple[str, ...] = (*get_args(Suite), "adversarial")
+CHANGES: tuple[str, ...] = get_args(Suite)
 PUBLISHED: tuple[str, ...] = get_args(Published)
-
-
-class EvaluationAttack(AttackConfig):
-    """Gradient ascent on the measured network's own cross-entropy, within a ball around the image (PGD)."""
-
-    norm: Literal["l2", "linf"] = "linf"
-    """Norm of the ball, over all pixels of an image in [0, 1]."""
-    eps: PositiveFloat = 8 / 255
-    """Radius of the ball."""
-    step_size: PositiveFloat = 2 / 255
-    """Length of each step in that norm."""
-    steps: PositiveInt = 10
-    """Steps of ascent."""
-    random_start: Fraction = 1.0
-    """Probability that the ascent starts at a random point of the ball."""
 
 
 class EvaluationConfig(Config):
     """Suites, and the images that they are measured on."""
 
-    suites: tuple[EvaluationSuite, ...] = ("clean", "shifts", "rotations", "corruptions")
+    suites: tuple[Suite, ...] = ("clean", "shifts", "rotations", "corruptions")
     """Suites of the data's own images."""
     published: dict[Published, Path] = Field(default_factory=dict)
     """Folders of published sets, by name."""
@@ -50,7 +33,7 @@ class EvaluationConfig(Config):
     """Number of changed images, chosen from the split by `data.split_seed`; unset: all. `clean` always takes all."""
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
     """Severities of each corruption, from 1 to 5."""
-    attack: EvaluationAttack = EvaluationAttack()
+    attack: EvaluationAttack = PGD
     """Attack of the suite `adversarial`."""
     batch_size: PositiveInt = 256
     """Images per batch."""

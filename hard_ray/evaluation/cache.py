@@ -40,14 +40,19 @@ class EvaluationCache:
         self._write(path, made)
         return made
 
-    def answer(self, teacher: str, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Logits of the teacher with this identity on these images; None if they are not stored."""
-        found = self._read(self._path(teacher, images))
+    def answer(self, teacher: str, images: NDArray[np.uint8], *others: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Logits of the teacher with this identity on these images; None if they are not stored.
+
+        `others`: what else decides the answer, as labels do under an attack.
+        """
+        found = self._read(self._path(teacher, images, *others))
         return found if found is not None and len(found) == len(images) and found.dtype == np.float32 else None
 
-    def keep_answer(self, teacher: str, images: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
+    def keep_answer(
+        self, teacher: str, images: NDArray[np.uint8], logits: NDArray[np.float32], *others: NDArray[np.int64]
+    ) -> None:
         """Store the teacher's logits."""
-        path = self._path(teacher, images)
+        path = self._path(teacher, images, *others)
         if not path.exists():
             self._write(path, logits)
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, label_gradient
+from hard_ray.evaluation.attacked import attacked
 from hard_ray.evaluation.suites import Condition
-from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.metrics import Counts
-from hard_ray.maths.noise import normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,8 @@ class MeasuredNetworks:
         if condition.attack is None:
             return images
         precision = network.precision
-        draws = normal("attack", seed=0, epochs=np.zeros_like(sample_ids), sample_ids=sample_ids, count=START_DRAWS)
-        centre, noise = precision.images(images), torch.from_numpy(draws).to(precision.device)
         gradient, truth = label_gradient(LocalPool(network), precision), torch.from_numpy(labels.copy())
-        found = attack(centre, noise, lambda pixels: gradient(pixels, truth), condition.attack)
+        found = attacked(images, truth, sample_ids, gradient, condition.attack, precision)
         pixels: NDArray[np.float32] = found.cpu().contiguous().numpy()
         return pixels
 

@@ -86,10 +86,13 @@ def plan_suite(
 
 
 def _changes(name: str, evaluation: EvaluationConfig, data: DataConfig) -> tuple[Condition, ...]:
-    if name == "adversarial":
-        attack = evaluation.attack
-        return (Condition(f"pgd_{attack.norm}", f"{attack.eps:.4g}", attack=attack),)
-    return conditions(cast(Suite, name), img_size=data.img_size, sampled=True, severities=evaluation.severities)
+    return conditions(
+        cast(Suite, name),
+        img_size=data.img_size,
+        sampled=True,
+        severities=evaluation.severities,
+        attack=evaluation.attack,
+    )
 
 
 def _published(

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from hard_ray.config.evaluation import EvaluationAttack
-from hard_ray.config.validation import Suite
+from hard_ray.config.validation import PGD, EvaluationAttack, Suite
 from hard_ray.evaluation import corruptions
 from hard_ray.evaluation.changes import CORNERS, Change, DiagonalShift, Rotation, Scale, Shift, Unchanged
 from hard_ray.evaluation.corruptions import Corruption
@@ -46,11 +45,17 @@ class Condition:
 
 
 def conditions(
-    suite: Suite, *, img_size: int, sampled: bool = False, severities: Sequence[int] = (3,)
+    suite: Suite,
+    *,
+    img_size: int,
+    sampled: bool = False,
+    severities: Sequence[int] = (3,),
+    attack: EvaluationAttack = PGD,
 ) -> tuple[Condition, ...]:
     """The conditions of a suite, for images of one size.
 
-    `corruptions` has 15 corruptions at each of `severities`, `extra_corruptions` four more. `shifted` moves all images
+    `corruptions` has 15 corruptions at each of `severities`, `extra_corruptions` four more. `adversarial`
+    is `attack`. `shifted` moves all images
     diagonally, by two distances, to each of the four corners. `translate` moves each image by 3 pixels of 28 on both
     axes to a corner of its own, and `shifts` is the curve over such distances. If changed images are `sampled`, the
     unchanged point of a curve is measured on the sample too; else it is the same as `clean` and measured once.
@@ -78,6 +83,8 @@ def conditions(
                 for name in (corruptions.NAMES if suite == "corruptions" else corruptions.EXTRA_NAMES)
                 for severity in severities
             )
+        case "adversarial":
+            return (Condition(f"pgd_{attack.norm}", f"{attack.eps:.4g}", attack=attack),)
         case _:
             assert_never(suite)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hard_ray.config.validation import Suite
+from hard_ray.config.validation import PGD, EvaluationAttack, Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
-from hard_ray.distillation.teacher import Answered, TeacherPool
+from hard_ray.distillation.teacher import Answered, TeacherPool, handed, label_gradient
 from hard_ray.errors import AgreedError
+from hard_ray.evaluation.attacked import attacked, own_gradient
 from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.changes import Change, Unchanged
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.results import suite_result
-from hard_ray.evaluation.suites import conditions
+from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.maths.metrics import Counts, SuiteResult
-from hard_ray.networks.precision import Precision, resting, widen
+from hard_ray.networks.precision import Images, Precision, resting, widen
 from hard_ray.ranks import Ranks
 
 CACHE_BYTES = 256 * 2**20
@@ -55,13 +56,16 @@ class Evaluator:
     """Sample ids of the images that are changed; None: all."""
     slow_sample: NDArray[np.int64] | None = None
     """Sample ids of the images that get slow changes; None: all."""
+    attack_sample: NDArray[np.int64] | None = None
+    """Sample ids of the images that are attacked; None: all."""
     severities: Sequence[int] = (3,)
+    attack: EvaluationAttack = PGD
     cache: EvaluationCache | None = None
     """Holds slowly changed images and the teacher's answers between runs."""
     on_bad: Callable[[Sequence[str]], None] = lambda _: None
     """Callback for the names of unreadable images."""
     _batches_in_memory: list[_LabelledImages] | None = field(init=False, default=None)
-    _answers: dict[tuple[int, Change], Tensor] = field(init=False, default_factory=dict)
+    _answers: dict[tuple[int, Change | EvaluationAttack], Tensor] = field(init=False, default_factory=dict)
     _changed: dict[tuple[int, Change], _LabelledImages] = field(init=False, default_factory=dict)
     _changed_bytes: int = field(init=False, default=0)
     _first_bad: str | None = field(init=False, default=None)
@@ -69,10 +73,14 @@ class Evaluator:
     def __post_init__(self) -> None:
         sampled = self.sample is not None
         self.conditions = {
-            suite: conditions(suite, img_size=self.img_size, sampled=sampled, severities=self.severities)
+            suite: conditions(
+                suite, img_size=self.img_size, sampled=sampled, severities=self.severities, attack=self.attack
+            )
             for suite in self.suites
         }
-        self.changes = list(dict.fromkeys(each.change for group in self.conditions.values() for each in group))
+        found = [each for group in self.conditions.values() for each in group]
+        self.changes = list(dict.fromkeys(each.change for each in found if each.attack is None))
+        self.attacks = list(dict.fromkeys(each.attack for each in found if each.attack is not None))
         self._teacher = self.pool.identity() if self.pool is not None and self.cache is not None else ""
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
@@ -80,8 +88,7 @@ class Evaluator:
 
         Raises AgreedError if none of the images of a suite can be read.
         """
-        students = {change: Counts() for change in self.changes}
-        teachers = {change: Counts() for change in self.changes}
+        students, teachers = self._counts(), self._counts()
         with resting(network), torch.inference_mode():
             for number, batch in enumerate(self._batches()):
                 for change in self.changes:
@@ -94,6 +101,10 @@ class Evaluator:
                     students[change].add(logits, found.labels, teacher)
                     if teacher is not None:
                         teachers[change].add(teacher, found.labels)
+                for attack in self.attacks:
+                    given = _within(batch, self.attack_sample)
+                    if len(given.images):
+                        self._attack(network, number, attack, given, (students[attack], teachers[attack]))
         for counts in (*students.values(), *teachers.values()):
             counts.values = self.ranks.sum(counts.values.to(self.precision.device)).cpu()
         self._refuse_unread(students)
@@ -101,11 +112,51 @@ class Evaluator:
         results = self._results(students, with_teacher=with_teacher)
         return results, self._results(teachers, with_teacher=False) if with_teacher else {}
 
-    def _refuse_unread(self, counts: Mapping[Change, Counts]) -> None:
+    def _counts(self) -> _Counted:
+        counts: _Counted = {change: Counts() for change in self.changes}
+        return counts | {attack: Counts() for attack in self.attacks}
+
+    def _attack(
+        self,
+        network: nn.Module,
+        number: int,
+        attack: EvaluationAttack,
+        given: _LabelledImages,
+        counts: tuple[Counts, Counts],
+    ) -> None:
+        """Count images under an attack: each network by its own gradient, agreement on the student's images."""
+        student, teacher = counts
+        own = own_gradient(network, self.precision)
+        seen = attacked(given.images, given.labels, given.sample_ids, own, attack, self.precision)
+        logits = self._logits(network, seen)
+        if self.pool is None:
+            student.add(logits, given.labels)
+            return
+        answer = torch.tensor(self.pool.logits(handed(self.pool, seen)).result()).to(self.precision.device)
+        student.add(logits, given.labels, answer)
+        teacher.add(self._attacked_teacher(self.pool, number, attack, given), given.labels)
+
+    def _attacked_teacher(
+        self, pool: TeacherPool, number: int, attack: EvaluationAttack, given: _LabelledImages
+    ) -> Tensor:
+        """The teacher's answers on images that its own gradient changed, which are the same in every evaluation."""
+        if (number, attack) in self._answers:
+            return self._answers[number, attack]
+        name, decisive = f"{self._teacher} {attack!r}", (given.labels.cpu().numpy(), given.sample_ids)
+        logits = self.cache.answer(name, given.images, *decisive) if self.cache else None
+        if logits is None:
+            gradient = label_gradient(pool, self.precision)
+            seen = attacked(given.images, given.labels, given.sample_ids, gradient, attack, self.precision)
+            logits = pool.logits(handed(pool, seen)).result()
+            if self.cache:
+                self.cache.keep_answer(name, given.images, logits, *decisive)
+        return self._in_memory(number, attack, logits)
+
+    def _refuse_unread(self, counts: _Counted) -> None:
         """Refuse a suite without images, of which a top-1 of 0 % would say something wrong; on all ranks alike."""
         first = self._first_bad or "on another rank"
         for suite, group in self.conditions.items():
-            if not all(counts[each.change].values[0] for each in group):
+            if not all(counts[_key(each)].values[0] for each in group):
                 raise AgreedError(
                     f"suite {suite!r}: none of its images can be read, first {first}; repair the images of the split, "
                     "or name another in data.val_split or data.test_split"
@@ -146,7 +197,7 @@ class Evaluator:
             return change(given.images, given.sample_ids)
         return self.cache.changed(change, given.images, given.sample_ids, version=package_version())
 
-    def _logits(self, network: nn.Module, pixels: NDArray[np.uint8]) -> Tensor:
+    def _logits(self, network: nn.Module, pixels: Images) -> Tensor:
         with self.precision.autocast():
             logits: Tensor = network(self.precision.images(pixels))
         return widen(logits)
@@ -169,16 +220,28 @@ class Evaluator:
         logits = asked.result()
         if self.cache:
             self.cache.keep_answer(self._teacher, pixels, logits)
+        return self._in_memory(number, change, logits)
+
+    def _in_memory(self, number: int, what: Change | EvaluationAttack, logits: NDArray[np.float32]) -> Tensor:
+        """The teacher's answer on the device; it stays there while there is room."""
         answer = torch.tensor(logits).to(self.precision.device)
         if (len(self._answers) + 1) * answer.nbytes <= CACHE_BYTES:
-            self._answers[number, change] = answer
+            self._answers[number, what] = answer
         return answer
 
-    def _results(self, counts: dict[Change, Counts], *, with_teacher: bool) -> dict[str, SuiteResult]:
+    def _results(self, counts: _Counted, *, with_teacher: bool) -> dict[str, SuiteResult]:
         return {
-            suite: suite_result(group, [counts[each.change] for each in group], with_teacher=with_teacher)
+            suite: suite_result(group, [counts[_key(each)] for each in group], with_teacher=with_teacher)
             for suite, group in self.conditions.items()
         }
+
+
+_Counted = dict[Change | EvaluationAttack, Counts]
+
+
+def _key(condition: Condition) -> Change | EvaluationAttack:
+    """What is done to the images; equal ones are measured once."""
+    return condition.change if condition.attack is None else condition.attack
 
 
 def _within(batch: _LabelledImages, sample: NDArray[np.int64] | None) -> _LabelledImages:

@@ -27,6 +27,7 @@ SUITES: dict[Suite, str] = {
     "scales": "enlarged about their centre, by 0.5 to 2",
     "corruptions": "the 15 common corruptions: noise, blur, weather, digital",
     "extra_corruptions": "four more, kept for choosing hyper-parameters",
+    "adversarial": "attacked by the gradient of the student's own loss (PGD)",
 }
 
 

@@ -324,8 +324,9 @@ def test_final_suites_are_measured_at_the_end_alone_on_the_final_split(tmp_path:
     config = tiny_config(
         "optim.steps=6",
         "validate.suites=[clean]",
-        "validate.final=[shifts, corruptions]",
+        "validate.final=[shifts, corruptions, adversarial]",
         "validate.corruption_images=5",
+        "validate.attack_images=299",
     )
     run_here(config, tmp_path)
     points = [point for _, point in read_points(tmp_path / "metrics.jsonl")]
@@ -335,15 +336,18 @@ def test_final_suites_are_measured_at_the_end_alone_on_the_final_split(tmp_path:
     assert evaluation["split"] == "test"
     for who in ("suites", "teacher"):
         found = evaluation[who]
-        assert list(found) == ["clean", "shifts", "corruptions"]
+        assert list(found) == ["clean", "shifts", "corruptions", "adversarial"]
         assert {suite: result["n"] for suite, result in found.items()} == {
             "clean": 300,
             "shifts": 300 * 4,
             "corruptions": 5 * 15,
+            "adversarial": 299,
         }
         assert list(found["shifts"]["by"]["shift"]) == ["0", "1", "2", "3"]
         assert found["shifts"]["by"]["shift"]["0"] == found["clean"]["top1"]
         assert found["corruptions"]["by"]["fog"].keys() == {"3"}
+        assert found["adversarial"]["loss"] > found["clean"]["loss"]
+    assert evaluation["suites"]["adversarial"].keys() == {"top1", "ece", "n", "agreement", "loss"}
     (final,) = [point for point in points if point["kind"] == "final"]
     assert final["test/top1"] == evaluation["suites"]["clean"]["top1"]
     assert final["ood/shifts/top1"] == evaluation["suites"]["shifts"]["top1"]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hard_ray.config.evaluation import EvaluationAttack
+from hard_ray.config.validation import EvaluationAttack
 from hard_ray.distillation.teacher import FrozenNetwork
 from hard_ray.evaluation.changes import Shift
 from hard_ray.evaluation.measure import MeasuredNetworks

@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from hard_ray.config.validation import Suite
+from hard_ray.config.validation import EvaluationAttack, Suite
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.teacher import Answered
+from hard_ray.distillation.teacher import Answered, FrozenNetwork, LocalPool
 from hard_ray.errors import AgreedError
 from hard_ray.evaluation.cache import EvaluationCache
 from hard_ray.evaluation.corruptions import Corruption
+from hard_ray.evaluation.measure import MeasuredNetworks
+from hard_ray.evaluation.suites import Condition
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.maths.metrics import Counts
+from hard_ray.networks.network import InputContract, Network
 from hard_ray.networks.precision import Precision
 from hard_ray.ranks import Ranks
 
@@ -230,3 +233,70 @@ def test_a_batch_without_images_is_passed_over():
     made.batches = some
     student, teacher = made.evaluate(Brightness())
     assert student["clean"].metrics.n == teacher["clean"].metrics.n == 8
+
+
+class Weighed(nn.Module):
+    """Two classes, each a weighted sum of the pixels; never certain, so that its loss can rise."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = torch.randn(2, 784, generator=torch.Generator().manual_seed(seed))
+        self.weight = nn.Parameter(draw / 28)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norm(images.flatten(1) @ self.weight.T)
+
+
+def weighed(seed: int) -> FrozenNetwork:
+    module = Weighed(seed)
+    module.pretrained_cfg, module.num_classes = {"architecture": "weighed"}, 2
+    return FrozenNetwork(Network(module, InputContract((0.0,), (1.0,), None, "bicubic")))
+
+
+ATTACK = EvaluationAttack(eps=0.05, step_size=0.02, steps=3)
+
+
+def test_a_runs_attack_counts_what_the_evaluation_of_a_folder_counts():
+    student = Weighed(1).train()
+    made = evaluator(LocalPool(weighed(2)), ("clean", "adversarial"), attack=ATTACK)
+    results, teacher = made.evaluate(student)
+    again, teacher_again = made.evaluate(student)
+    assert (again, teacher_again) == (results, teacher)
+    beside = MeasuredNetworks(weighed(1), weighed(2), 4)
+    expected = Counts(), Counts()
+    for batch in batches():
+        counted = beside.counts(
+            Condition("pgd", "0.05", attack=ATTACK), batch.images, np.asarray(batch.labels), batch.sample_ids
+        )
+        expected = expected[0].plus(counted[0]), expected[1].plus(counted[1])
+    assert results["adversarial"].metrics == expected[0].metrics(with_teacher=True)
+    assert teacher["adversarial"].metrics == expected[1].metrics()
+    assert results["adversarial"].metrics.loss > results["clean"].metrics.loss
+    assert teacher["adversarial"].metrics.loss > teacher["clean"].metrics.loss
+    assert student.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in student.parameters())
+    assert int(student.norm.num_batches_tracked) == 0
+
+
+def test_an_attack_needs_no_teacher_and_sees_its_sample_alone():
+    made = evaluator(None, ("clean", "adversarial"), attack=ATTACK, attack_sample=np.array([1, 2, 11]))
+    student, teacher = made.evaluate(Weighed(1))
+    assert teacher == {}
+    assert (student["clean"].metrics.n, student["adversarial"].metrics.n) == (12, 3)
+
+
+def test_attacks_on_the_teacher_are_kept_between_runs_for_the_same_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    network = weighed(2)
+    asked, gradient = [], network.loss_and_grad
+    monkeypatch.setattr(network, "loss_and_grad", lambda *given: asked.append(1) or gradient(*given))
+    cache, pool = EvaluationCache(tmp_path), LocalPool(network)
+    first = evaluator(pool, ("adversarial",), attack=ATTACK, cache=cache).evaluate(Weighed(1))
+    assert len(asked) == 3 * ATTACK.steps
+    assert evaluator(pool, ("adversarial",), attack=ATTACK, cache=cache).evaluate(Weighed(1)) == first
+    assert len(asked) == 3 * ATTACK.steps
+    longer = ATTACK.model_copy(update={"steps": 5})
+    evaluator(pool, ("adversarial",), attack=longer, cache=cache).evaluate(Weighed(1))
+    assert len(asked) == 3 * (ATTACK.steps + 5)

@@ -282,7 +282,9 @@ class Builder:
             ranks=self.ranks,
             sample=choose(validation.changed_images),
             slow_sample=choose(validation.corruption_images),
+            attack_sample=choose(validation.attack_images),
             severities=validation.corruption_severities,
+            attack=validation.attack,
             cache=self._cache(suites, split),
         )
 

@@ -74,6 +74,8 @@ class ComparedRun:
             facts["split"] = self.record.split
         if "corruptions" in self.suites:
             facts["validate.corruption_severities"] = list(config.validation.corruption_severities)
+        if "adversarial" in self.suites:
+            facts["validate.attack"] = config.validation.attack.model_dump(mode="json")
         return facts | {f"number of images of suite {suite}": result["n"] for suite, result in self.suites.items()}
 
 
