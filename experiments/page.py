@@ -1,76 +1,139 @@
-"""Makes docs/experiments.md from the finished rows and `notes.md`."""
+"""Makes docs/experiments.md and its history from the finished rows and the notes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.rows import HERE, RUNS, Row, read_rows, seeded
+from experiments.front import front_of, verdict
+from experiments.picture import draw_front
+from experiments.results import TITLES, Result, Spread, by_suite, read_results, spread
+from experiments.rows import HERE, RUNS, rows_of, seeded
 from hard_ray.preparation.scoring import pearson
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation
 
-PAGE = HERE.parent / "docs" / "experiments.md"
-COSTS = ("seconds_per_update", "augmentor_share")
-HEAD = """# Experiments
+Table = Mapping[str, Any]
+Tables = Mapping[str, Table]
+Results = Mapping[str, Sequence[Result]]
+"""The results of a table, by variant."""
 
-`make experiments` writes this page from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
-`experiments/notes.md` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, with minimum and
+DOCS = HERE.parent / "docs"
+COSTS = ("seconds_per_update", "augmentor_share")
+HOW = """`make experiments` writes this page from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
+`experiments/{notes}` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, with minimum and
 maximum. $NAMES in commands are folders.
 """
+PAGES = {
+    "experiments.md": ("main", "# Experiments\n", "notes.md", "\nEarlier rows: [History](experiments-history.md).\n"),
+    "experiments-history.md": (
+        "history",
+        "# Experiments: history\n",
+        "notes-history.md",
+        "\nThese rows have short trainings from a teacher that is no more robust than its students;\n"
+        "[Experiments](experiments.md) has those that decide.\n",
+    ),
+}
+"""By file: the tables' `page`, the title, the notes, and a remark."""
 
 
-def write_page(tables: Mapping[str, Mapping[str, Any]], path: Path = PAGE) -> None:
-    """Write the page from the existing results."""
-    parts = [HEAD]
-    for name, table in tables.items():
-        done = [row for row in read_rows({name: table}) if row.result.exists()]
-        if done and done[0].verb in RUNS:
-            parts.append(_section(table, done))
-        elif done:
-            parts.append(_ranking(name, table, done, tables, path.parent / "images"))
-    notes = HERE / "notes.md"
-    if notes.exists():
-        parts.append(notes.read_text(encoding="utf-8"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(parts), encoding="utf-8")
+def write_pages(tables: Tables, folder: Path = DOCS) -> list[Path]:
+    """Write the pages from the existing results; return their paths."""
+    written = []
+    for file, (page, title, notes, remark) in PAGES.items():
+        names = [name for name, table in tables.items() if table.get("page", "main") == page]
+        parts = [title]
+        parts += [part for name in names if "front" in tables[name] for part in _front(name, tables, folder / "images")]
+        parts += [HOW.format(notes=notes) + remark]
+        parts += [section for name in names for section in _sections(name, tables, folder / "images")]
+        if (HERE / notes).exists():
+            parts.append((HERE / notes).read_text(encoding="utf-8"))
+        folder.mkdir(parents=True, exist_ok=True)
+        written.append(folder / file)
+        written[-1].write_text("\n".join(parts), encoding="utf-8")
+    return written
 
 
-def _section(table: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    results = {row: json.loads(row.result.read_text(encoding="utf-8")) for row in rows}
+def _results(name: str, tables: Tables) -> dict[str, list[Result]]:
+    """The results of a table by variant, without those that have none."""
+    found = {variant: read_results(rows) for variant, rows in rows_of(name, tables).items()}
+    return {variant: results for variant, results in found.items() if results}
+
+
+def _front(name: str, tables: Tables, pictures: Path) -> list[str]:
+    """The picture of a table's methods by clean accuracy and accuracy under corruptions, and what it says."""
+    table, results = tables[name], _results(name, tables)
+    front = front_of(table, results)
+    if len(front.methods) < 2:
+        return []
+    save_png(draw_front(front), pictures / f"{name}.png")
+    counts = {variant: len(results.get(variant, [])) for variant in table["variants"]}
+    return [
+        f"![Clean accuracy and accuracy under corruptions of each method](images/{name}.png)\n",
+        f"{verdict(front)} {_open(counts, len(table['seeds']))}".strip() + "\n",
+    ]
+
+
+def _sections(name: str, tables: Tables, pictures: Path) -> list[str]:
+    """The section of a table, if any of its rows is done."""
+    table, results = tables[name], _results(name, tables)
+    if not results:
+        return []
+    if table["command"].split(maxsplit=1)[0] in RUNS:
+        return [_section(name, tables, results)]
+    return [_ranking(name, tables, results, pictures)]
+
+
+def _section(name: str, tables: Tables, results: Results) -> str:
+    table = tables[name]
     lines = [f"## {table['title']}", "", *_scores(table, results), ""]
     if "curve" in table:
         lines += [*_curve(table, results), ""]
     if "conditions" in table:
         lines += [*_conditions(table["conditions"], _measured(table, results)), ""]
+    counts = {variant: len(results.get(variant, [])) for variant in table["variants"]}
+    missing = _open(counts, len(table["seeds"]))
+    lines += [missing, ""] if missing else []
     lines += ["| variant | command |", "|---|---|"]
     lines += [f"| {variant} | `hardray {_command(table, variant)}` |" for variant in table["variants"]]
     return "\n".join([*lines, ""])
 
 
-def _command(table: Mapping[str, Any], variant: str) -> str:
-    return " ".join(f"{seeded(table['command'], 'N')} {table['variants'][variant]}".split())
+def _open(counts: Mapping[str, int], seeds: int) -> str:
+    """A sentence that names the rows without a result, and those that lack seeds; empty if there are none."""
+    missing = [f"`{name}`" if not n else f"`{name}` ({n} of {seeds} seeds)" for name, n in counts.items() if n < seeds]
+    return f"Open: {', '.join(missing)}." if missing else ""
 
 
-def _scores(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
-    suites = table["suites"]
-    losses = ["test loss"] if table.get("test_loss") else []
-    header = ["", *suites, *losses, "s per student update", "time in augmentor phases", "seeds"]
+def _command(table: Table, variant: str) -> str:
+    words = table["variants"][variant]
+    if words.startswith("="):
+        return f"as above ({words.removeprefix('=')})"
+    return " ".join(f"{seeded(table['command'], 'N')} {words}".split())
+
+
+def _scores(table: Table, results: Results) -> list[str]:
+    columns = table["columns"]
+    titles = [TITLES.get(column, column) for column in columns]
+    header = ["", *titles, "s per student update", "time in augmentor phases", "seeds"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for title, (model, having) in _measured(table, results).items():
-        cells = [_mean_and_range([result["models"][model][suite] for result in having]) for suite in suites]
-        cells += [_mean_and_range([result["test_loss"][model] for result in having], digits=3) for _ in losses]
+        cells = [_cell(spread(having, model, column), column) for column in columns]
         lines.append(f"| {' | '.join([title, *cells, *_costs(model, having), str(len(having))])} |")
     return lines
 
 
-def _measured(table: Mapping[str, Any], results: Mapping[Row, Any]) -> dict[str, tuple[str, list[Any]]]:
+def _cell(found: Spread | None, column: str) -> str:
+    if found is None:
+        return ""
+    return found.text(digits={"test loss": 3, "seconds": 0}.get(column, 1))
+
+
+def _measured(table: Table, results: Results) -> dict[str, tuple[str, list[Result]]]:
     """The models of a table by their titles, each with its name in the results that have it."""
-    found: dict[str, tuple[str, list[Any]]] = {}
-    for variant in table["variants"]:
-        of_variant = [result for row, result in results.items() if row.variant == variant]
+    found: dict[str, tuple[str, list[Result]]] = {}
+    for variant, of_variant in results.items():
         for model, label in table["models"].items():
             having = [result for result in of_variant if model in result["models"]]
             title = variant if model == "student" and len(table["variants"]) > 1 else label
@@ -79,7 +142,7 @@ def _measured(table: Mapping[str, Any], results: Mapping[Row, Any]) -> dict[str,
     return found
 
 
-def _costs(model: str, results: Sequence[Any]) -> list[str]:
+def _costs(model: str, results: Sequence[Result]) -> list[str]:
     """Seconds per student update in total, and the share of augmentor phases."""
     costs = [result["costs"][model] for result in results if model in result["costs"]]
     seconds, share = (_mean([cost[key] for cost in costs if key in cost]) for key in COSTS)
@@ -90,14 +153,14 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
+def _curve(table: Table, results: Results) -> list[str]:
     """Accuracy by severity, as a mean over seeds, for every model of the table."""
     suite = table["curve"]
     names = dict(table["models"])
     points: dict[str, dict[str, list[float]]] = {}
-    for result in results.values():
+    for result in (result for of_variant in results.values() for result in of_variant):
         for model in names:
-            for severities in _by(model, result).get(suite, {}).values():
+            for severities in by_suite(result, model).get(suite, {}).values():
                 for severity, top1 in severities.items():
                     points.setdefault(model, {}).setdefault(severity, []).append(top1)
     severities = list(next(iter(points.values()), {}))
@@ -108,14 +171,15 @@ def _curve(table: Mapping[str, Any], results: Mapping[Row, Any]) -> list[str]:
     return lines
 
 
-def _conditions(conditions: Mapping[str, Any], measured: Mapping[str, tuple[str, Sequence[Any]]]) -> list[str]:
+def _conditions(conditions: Mapping[str, Any], measured: Mapping[str, tuple[str, Sequence[Result]]]) -> list[str]:
     """Accuracy under each condition of a suite, as a mean over seeds and severities, for every model of the table.
 
     The conditions that were `seen` in some training are marked, and the mean over the others stands below.
     """
     suite, seen = conditions["suite"], conditions["seen"]
     top1 = {
-        title: _by_condition([_by(model, each)[suite] for each in found]) for title, (model, found) in measured.items()
+        title: _by_condition([by_suite(each, model)[suite] for each in found])
+        for title, (model, found) in measured.items()
     }
     names = list(next(iter(top1.values())))
     unseen = [name for name in names if name not in seen]
@@ -128,29 +192,18 @@ def _conditions(conditions: Mapping[str, Any], measured: Mapping[str, tuple[str,
     return [*lines, "", f"\\* {conditions['mark']}"]
 
 
-def _by(model: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A model's accuracy by suite, condition and severity."""
-    found: Mapping[str, Any] = result["teacher_by"] if model == "teacher" else result["by"].get(model, {})
-    return found
-
-
 def _by_condition(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """The mean over seeds and severities, by condition."""
     values = {name: [top1 for each in found for top1 in each[name].values()] for name in found[0]}
     return {name: sum(each) / len(each) for name, each in values.items()}
 
 
-def _mean_and_range(values: Sequence[float], *, digits: int = 1) -> str:
-    mean, low, high = (f"{value:.{digits}f}" for value in (sum(values) / len(values), min(values), max(values)))
-    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
-
-
-def _ranking(
-    name: str, table: Mapping[str, Any], rows: Sequence[Row], tables: Mapping[str, Mapping[str, Any]], pictures: Path
-) -> str:
+def _ranking(name: str, tables: Tables, results: Results, pictures: Path) -> str:
     """T. stddev of each augmentation, and the test loss of its students."""
-    scores = json.loads(rows[0].result.read_text(encoding="utf-8"))["scores"]
-    losses = _test_losses(table["losses"], tables[table["losses"]])
+    table = tables[name]
+    (variant, (result, *_)), *_ = results.items()
+    scores = result["scores"]
+    losses = _test_losses(table["losses"], tables)
     lines = [f"## {table['title']}", "", "| second view | T. stddev | standard error | student's test loss |"]
     lines += ["|---|---|---|---|"]
     for augmentation, found in sorted(scores.items(), key=lambda item: item[1]["t_stddev"]):
@@ -163,14 +216,10 @@ def _ranking(
         save_png(draw_correlation(values, losses), pictures / f"{name}.png")
         lines += [f"Pearson correlation over {len(values)} augmentations: {correlation:.3f}", ""]
         lines += [f"![Test loss of students against T. stddev of their second views](images/{name}.png)", ""]
-    return "\n".join([*lines, f"`hardray {_command(table, rows[0].variant)}`", ""])
+    return "\n".join([*lines, f"`hardray {_command(table, variant)}`", ""])
 
 
-def _test_losses(name: str, table: Mapping[str, Any]) -> dict[str, float]:
+def _test_losses(name: str, tables: Tables) -> dict[str, float]:
     """The students' mean test loss, by variant."""
-    found: dict[str, list[float]] = {}
-    for row in read_rows({name: table}):
-        if row.result.exists():
-            loss = json.loads(row.result.read_text(encoding="utf-8"))["test_loss"]["student"]
-            found.setdefault(row.variant, []).append(loss)
-    return {variant: sum(values) / len(values) for variant, values in found.items()}
+    found = {variant: spread(results, "student", "test loss") for variant, results in _results(name, tables).items()}
+    return {variant: losses.mean for variant, losses in found.items() if losses is not None}

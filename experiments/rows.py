@@ -63,16 +63,63 @@ def seeded(command: str, seed: int | str) -> str:
 
 
 def read_tables(path: Path = HERE / "rows.yaml") -> dict[str, dict[str, Any]]:
-    """The tables, in the order of the file."""
-    tables: dict[str, dict[str, Any]] = parse_yaml(path.read_text(encoding="utf-8"), str(path))["tables"]
-    return tables
+    """The tables, in the order of the file, with everything that they share written out."""
+    parsed = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    methods = parsed.get("methods", {})
+    return {
+        name: _whole_table(table, parsed.get("bases", {}).get(table.get("base"), {}), methods)
+        for name, table in parsed["tables"].items()
+    }
+
+
+def _whole_table(table: Mapping[str, Any], base: Mapping[str, Any], methods: Mapping[str, str]) -> dict[str, Any]:
+    """A table with the keys of its base, whose command comes first, and with the words of methods for `@NAME`."""
+    variants = table["variants"]
+    if isinstance(variants, list):
+        variants = {name: f"@{name}" for name in variants}
+    return {
+        **base,
+        **table,
+        "command": f"{base.get('command', '')} {table.get('command', '')}".strip(),
+        "variants": {name: _written_out(words, methods) for name, words in variants.items()},
+    }
+
+
+def _written_out(words: str, methods: Mapping[str, str]) -> str:
+    """Words with those of a method in place of each `@NAME`; a method may name another."""
+    return re.sub(r"(?<!\S)@(\S+)", lambda found: _written_out(methods[found.group(1)], methods), words)
 
 
 def read_rows(tables: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """All rows, with every variant of a seed before the next seed, so that rows stay comparable after a stop."""
+    """All rows of the tables, in the order in which they are run.
+
+    Every variant of a seed comes before the next seed, so that rows stay comparable after a stop; those that a table
+    names under `first` have all of their seeds before the others begin.
+    """
     return [
-        Row(name, variant, seed, f"{seeded(table['command'], seed)} {extra}".strip())
+        _row(name, table, variant, seed)
         for name, table in tables.items()
+        for group in _groups(table)
         for seed in table["seeds"]
-        for variant, extra in table["variants"].items()
+        for variant in group
     ]
+
+
+def rows_of(name: str, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """The rows that a table shows, by variant; those of a variant `=TABLE/VARIANT` are run for another table."""
+    shown = {}
+    for variant, words in tables[name]["variants"].items():
+        owner, own = words.removeprefix("=").split("/", 1) if words.startswith("=") else (name, variant)
+        shown[variant] = [_row(owner, tables[owner], own, seed) for seed in tables[owner]["seeds"]]
+    return shown
+
+
+def _groups(table: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The variants that are run for this table: those that come first, and the others."""
+    own = [variant for variant, words in table["variants"].items() if not words.startswith("=")]
+    first = table.get("first", [])
+    return [variant for variant in own if variant in first], [variant for variant in own if variant not in first]
+
+
+def _row(name: str, table: Mapping[str, Any], variant: str, seed: int) -> Row:
+    return Row(name, variant, seed, f"{seeded(table['command'], seed)} {table['variants'][variant]}".strip())

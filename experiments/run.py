@@ -1,7 +1,7 @@
 """`make experiments`: runs the rows that have no result yet, one after the other.
 
 An interrupted row resumes from its checkpoint. The results of a finished row are written to `docs/experiments/` and
-committed, and `docs/experiments.md` is written again.
+committed, and `docs/experiments.md` and its history are written again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.page import write_page
+from experiments.page import write_pages
 from experiments.rows import RESULTS, RUNS, Row, read_rows, read_tables
+from hard_ray.config.safe_yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "runs" / "experiments"
@@ -25,19 +27,25 @@ WORK = ROOT / "runs" / "experiments"
 def main() -> int:
     """Run the queue; return 0 if every selected row has a result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="only rows whose name starts with this")
+    parser.add_argument("--only", default="", help="only rows whose name starts with this, or with one of A,B,C")
     parser.add_argument("--list", action="store_true", help="print the rows and stop")
     parser.add_argument("--no-commit", action="store_true", help="leave git alone")
     arguments = parser.parse_args()
     tables = read_tables()
-    rows = [row for row in read_rows(tables) if row.name.startswith(arguments.only)]
+    rows = selected(read_rows(tables), arguments.only)
     if arguments.list:
         print("\n".join(f"{'done' if row.result.exists() else 'open':<5} {row.name}" for row in rows))
         return 0
     failed = [row.name for row in rows if not row.result.exists() and not _finish(row, commit=not arguments.no_commit)]
-    write_page(tables)
+    write_pages(tables)
     print(f"{len(rows) - len(failed)} of {len(rows)} rows are done" + "".join(f"\n  open: {name}" for name in failed))
     return 1 if failed else 0
+
+
+def selected(rows: Sequence[Row], only: str) -> list[Row]:
+    """The rows whose names start with one of the comma-separated texts, in the order of `rows`."""
+    starts = tuple(start.strip() for start in only.split(","))
+    return [row for row in rows if row.name.startswith(starts)]
 
 
 def _finish(row: Row, *, commit: bool) -> bool:
@@ -59,10 +67,8 @@ def _finish(row: Row, *, commit: bool) -> bool:
     figures = _run_figures(output) if row.verb in RUNS else _score_figures(output)
     _keep(row, figures, time.monotonic() - started)
     if commit:
-        write_page(read_tables())
-        page = ROOT / "docs" / "experiments.md"
-        pictures = sorted(str(path) for path in (ROOT / "docs" / "images").glob("*.png"))
-        paths = [str(row.result), str(page), *pictures]
+        pictures = (ROOT / "docs" / "images").glob("*.png")
+        paths = [str(path) for path in (row.result, *write_pages(read_tables()), *sorted(pictures))]
         subprocess.run(["git", "add", *paths], check=True, cwd=ROOT)
         subprocess.run(["git", "commit", "--quiet", "-m", f"Experiment {row.name}", "--", *paths], check=True, cwd=ROOT)
     return True
@@ -82,24 +88,44 @@ def _score_figures(output: Path) -> dict[str, Any]:
 
 
 def _run_figures(output: Path) -> dict[str, Any]:
-    """Accuracy, loss and cost of every model; a trained teacher is the `student` of its run, and has no teacher."""
+    """All that was measured of every model; a trained teacher is the `student` of its run, and has no teacher."""
     summary = json.loads((output / "summary.json").read_text())
     folders = {"student": output} | {path.name: path for path in sorted((output / "controls").glob("*"))}
     evaluations = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in folders.items()}
+    teacher = evaluations["student"]["teacher"]
+    suites = {name: each["suites"] for name, each in evaluations.items()} | ({"teacher": teacher} if teacher else {})
+    config = parse_yaml((output / "config.yaml").read_text(), "config.yaml", reading="saved")
     return {
+        "augmentor": _kind(config["augmentor"]),
         **{key: summary[key] for key in ("models", "steps", "switches", "seed", "versions")},
         "costs": {name: _costs(json.loads((folder / "outcome.json").read_text())) for name, folder in folders.items()},
-        "test_loss": {name: round(each["suites"]["clean"]["loss"], 5) for name, each in evaluations.items()},
-        "by": {name: _by(evaluation["suites"]) for name, evaluation in evaluations.items()},
-        "teacher_by": _by(evaluations["student"]["teacher"]),
+        "test_loss": {name: round(each["clean"]["loss"], 5) for name, each in suites.items()},
+        "agreement": {name: _agreement(each) for name, each in suites.items() if name != "teacher"},
+        "by": {name: _by(each) for name, each in suites.items() if name != "teacher"},
+        "teacher_by": _by(teacher),
     }
 
 
+def _kind(augmentor: Mapping[str, Any]) -> str:
+    """The kind of an augmentor, with those of its parts: `sequence(policy, cutmix)`."""
+    parts = augmentor.get("augmentors") or [augmentor[key] for key in ("augmentor",) if key in augmentor]
+    return f"{augmentor['kind']}({', '.join(map(_kind, parts))})" if parts else str(augmentor["kind"])
+
+
+def _agreement(suites: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The share of images, by suite and in percent, on which the student and its teacher name the same class."""
+    return {name: round(found["agreement"], 4) for name, found in suites.items() if "agreement" in found}
+
+
 def _costs(outcome: dict[str, Any]) -> dict[str, float]:
-    """Seconds of training per student update, and the share of augmentor phases."""
+    """Seconds of training, in total and per student update, and the share of augmentor phases."""
     total = outcome["seconds"]["total"]
     share = outcome["seconds"].get("augmentor_phases", 0.0) / total  # including waits for the teacher
-    return {"seconds_per_update": round(total / outcome["steps"]["student"], 5), "augmentor_share": round(share, 4)}
+    return {
+        "seconds": round(total, 1),
+        "seconds_per_update": round(total / outcome["steps"]["student"], 5),
+        "augmentor_share": round(share, 4),
+    }
 
 
 def _by(suites: dict[str, dict[str, object]]) -> dict[str, object]:

@@ -1,12 +1,9 @@
-import json
 from pathlib import Path
 from typing import get_args
 
-import pytest
-
-from experiments import page, rows
-from experiments.rows import read_rows, read_tables
+from experiments.rows import read_rows, read_tables, rows_of
 from hard_ray.config.loader import load_config
+from hard_ray.config.scoring import read_augmentors, score_run
 from hard_ray.config.teacher_training import load_teacher_config, teacher_run
 from hard_ray.config.validation import Suite
 from hard_ray.evaluation.suites import conditions
@@ -24,6 +21,8 @@ FOLDERS = {
         "RESNET20",
         "ROBUST",
         "PLAIN",
+        "ROBUST_TEACHER",
+        "ROBUST_DAD",
     )
 } | {"MNIST": "/m n"}
 
@@ -34,12 +33,27 @@ def test_every_row_is_a_valid_run_of_its_seed():
         assert verb == row.verb
         assert verb in ("distill", "train-teacher", "score-augmentations")
         assert arguments[0] == "--preset"
+        options, overrides = divided(arguments)
         load = load_teacher_config if verb == "train-teacher" else load_config
-        config = load(preset=arguments[1], overrides=[word for word in arguments[2:] if "=" in word])
+        config = load(preset=options["--preset"], overrides=overrides)
         run = teacher_run(config) if verb == "train-teacher" else config
         assert run.seed == row.seed
+        if "--augmentors" in options:
+            assert score_run(config, read_augmentors([options["--augmentors"]]), per="image").augmentors
         assert set(row.missing({})) <= set(FOLDERS)
         assert row.missing(FOLDERS) == []
+
+
+def divided(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The options of a command with their values, and its overrides."""
+    options, overrides = {}, []
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            options[word] = next(rest)
+        else:
+            overrides.append(word)
+    return options, overrides
 
 
 def test_a_row_that_trains_a_teacher_has_the_seed_of_its_recipe():
@@ -66,109 +80,63 @@ def test_all_variants_of_a_seed_come_before_the_next_seed():
     assert seeds == sorted(seeds)
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    return tmp_path
+RAW = """
+methods:
+  cutmix: augmentor.kind=cutmix
+  cutmix-image: "@cutmix augmentor.per=image"
+bases:
+  short: {command: distill --preset x, seeds: [0, 1], columns: [clean]}
+tables:
+  views:
+    base: short
+    title: Views
+    first: [late]
+    variants: {early: "@cutmix-image data.hflip=0", late: ""}
+  long:
+    base: short
+    command: optim.stretch=4
+    seeds: [7]
+    variants: {x1: =views/early, x4: "@cutmix"}
+  listed: {base: short, variants: [cutmix-image]}
+"""
 
 
-def test_the_page_has_means_ranges_costs_and_curves(results: Path, tmp_path: Path):
-    table = {
-        "title": "A table",
-        "command": "distill --preset x",
-        "seeds": [0, 1],
-        "models": {"teacher": "teacher", "student": "HARD"},
-        "suites": ["clean"],
-        "curve": "shifts",
-        "variants": {"hard": ""},
-    }
-    for seed, top1 in ((0, 90.0), (1, 92.0)):
-        curve = {"shifts": {"shift": {"0": top1, "3": top1 - 10}}}
-        (results / f"t-hard-s{seed}.json").write_text(
-            json.dumps(
-                {
-                    "models": {"teacher": {"clean": 99.0}, "student": {"clean": top1}},
-                    "costs": {"student": {"seconds_per_update": 0.1, "augmentor_share": 0.2}},
-                    "by": {"student": curve},
-                    "teacher_by": {"shifts": {"shift": {"0": 99.0, "3": 98.0}}},
-                }
-            )
-        )
-    target = tmp_path / "page.md"
-    page.write_page({"t": table}, target)
-    text = target.read_text()
-    for line in (
-        "| HARD | 91.0 (90.0 to 92.0) | 0.100 | 20 % | 2 |",
-        "| teacher | 99.0 (99.0 to 99.0) |  |  | 2 |",
-        "| shifts | 0 | 3 |",
-        "| HARD | 91.0 | 81.0 |",
-        "| hard | `hardray distill --preset x seed=N` |",
-    ):
-        assert line in text, text
+def written(folder: Path) -> dict:
+    path = folder / "rows.yaml"
+    path.write_text(RAW)
+    return read_tables(path)
 
 
-def test_conditions_that_were_seen_in_training_are_marked_and_left_out_of_a_mean(results: Path, tmp_path: Path):
-    table = {
-        "title": "Teachers",
-        "command": "train-teacher --preset x",
-        "seeds": [0, 1],
-        "models": {"teacher": "their teacher", "student": "teacher"},
-        "suites": ["clean"],
-        "conditions": {"suite": "corruptions", "seen": ["noise"], "mark": "seen by `strong`"},
-        "variants": {"plain": "", "strong": "data.hflip=0", "not-run": "seed=9"},
-    }
-    top1 = {"plain": {"noise": 20.0, "blur": 30.0, "fog": 60.0}, "strong": {"noise": 70.0, "blur": 50.0, "fog": 60.0}}
-    for variant, found in top1.items():
-        for seed in (0, 1):
-            severities = {name: {"2": value - seed, "3": value + 1 - seed} for name, value in found.items()}
-            (results / f"t-{variant}-s{seed}.json").write_text(
-                json.dumps(
-                    {
-                        "models": {"student": {"clean": 80.0}} | ({} if seed else {"teacher": {"clean": 90.0}}),
-                        "costs": {},
-                        "by": {"student": {"corruptions": severities}},
-                        "teacher_by": {} if seed else {"corruptions": {name: {"2": 75.0} for name in severities}},
-                    }
-                )
-            )
-    target = tmp_path / "page.md"
-    page.write_page({"t": table}, target)
-    start = target.read_text().split("| corruptions | their teacher | plain | strong |\n")[1]
-    assert start.startswith(
-        "|---|---|---|---|\n"
-        "| noise \\* | 75.0 | 20.0 | 70.0 |\n"
-        "| blur | 75.0 | 30.0 | 50.0 |\n"
-        "| fog | 75.0 | 60.0 | 60.0 |\n"
-        "| **all 3** | 75.0 | 36.7 | 60.0 |\n"
-        "| **the 2 without \\*** | 75.0 | 45.0 | 55.0 |\n"
-        "\n"
-        "\\* seen by `strong`\n"
+def test_a_table_has_the_keys_and_the_command_of_its_base_and_the_words_of_methods(tmp_path: Path):
+    tables = written(tmp_path)
+    assert tables["views"]["columns"] == ["clean"]
+    assert tables["listed"]["variants"] == {"cutmix-image": "augmentor.kind=cutmix augmentor.per=image"}
+    commands = {row.name: row.command for row in read_rows(tables)}
+    assert commands["views-early-s1"] == (
+        "distill --preset x seed=1 augmentor.kind=cutmix augmentor.per=image data.hflip=0"
     )
-    assert "| strong | `hardray train-teacher --preset x teacher.recipe.seed=N data.hflip=0` |" in start
+    assert commands["views-late-s0"] == "distill --preset x seed=0"
+    assert commands["long-x4-s7"] == "distill --preset x optim.stretch=4 seed=7 augmentor.kind=cutmix"
 
 
-def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentation(results: Path, tmp_path: Path):
-    values = {"identity": (0.013, 1.1), "cutmix": (0.012, 1.0), "cutmix_pick": (0.010, 0.95)}
-    tables = {
-        "students": {"command": "distill --preset x", "seeds": [0], "variants": dict.fromkeys(values, "")},
-        "t_stddev": {
-            "title": "Scores",
-            "command": "score-augmentations --preset x",
-            "seeds": [0],
-            "losses": "students",
-            "variants": {"scores": ""},
-        },
-    }
-    for name, (_, loss) in values.items():
-        (results / f"students-{name}-s0.json").write_text(json.dumps({"test_loss": {"student": loss}}))
-    scores = {name: {"t_stddev": score, "standard_error": 0.0001} for name, (score, _) in values.items()}
-    (results / "t_stddev-scores-s0.json").write_text(json.dumps({"scores": scores}))
-    text = page._ranking("t_stddev", tables["t_stddev"], read_rows({"t_stddev": tables["t_stddev"]}), tables, tmp_path)
-    lines = text.splitlines()
-    assert lines[4:7] == [
-        "| cutmix_pick | 0.01000 | 0.00010 | 0.950 |",
-        "| cutmix | 0.01200 | 0.00010 | 1.000 |",
-        "| identity | 0.01300 | 0.00010 | 1.100 |",
-    ]
-    assert "Pearson correlation over 3 augmentations: 0.929" in text
-    assert (tmp_path / "t_stddev.png").stat().st_size > 1000
+def test_rows_that_come_first_have_all_their_seeds_before_the_others(tmp_path: Path):
+    names = [row.name for row in read_rows(written(tmp_path)) if row.table == "views"]
+    assert names == ["views-late-s0", "views-late-s1", "views-early-s0", "views-early-s1"]
+
+
+def test_a_row_of_another_table_is_shown_with_its_own_seeds_and_not_run_again(tmp_path: Path):
+    tables = written(tmp_path)
+    assert [row.name for row in read_rows(tables) if row.table == "long"] == ["long-x4-s7"]
+    shown = {variant: [row.name for row in rows] for variant, rows in rows_of("long", tables).items()}
+    assert shown == {"x1": ["views-early-s0", "views-early-s1"], "x4": ["long-x4-s7"]}
+
+
+def test_every_row_that_a_table_borrows_or_names_is_there():
+    tables = read_tables()
+    for name, table in tables.items():
+        assert rows_of(name, tables)
+        assert set(table.get("first", [])) <= set(table["variants"])
+        front = table.get("front", {})
+        named = [front["kd"], *front["hard"], *front["learned"], *front["aside"]] if front else []
+        assert set(named) <= set(table["variants"])
+        assert table.get("losses", name) in tables

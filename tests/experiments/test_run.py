@@ -11,8 +11,13 @@ from experiments.rows import Row
 
 RESULT = {"models": {"student": {"clean": 86.0}}, "steps": {"student": 4}, "switches": 0, "seed": 3, "versions": {}}
 SUITES = {
-    "clean": {"top1": 86.0, "loss": 0.5},
-    "corruptions": {"top1": 40.0, "loss": 2.0, "by": {"fog": {"2": 40.0}}},
+    "clean": {"top1": 86.0, "loss": 0.5, "agreement": 91.5},
+    "corruptions": {"top1": 40.0, "loss": 2.0, "agreement": 52.25, "by": {"fog": {"2": 40.0}}},
+}
+
+TEACHER = {
+    "clean": {"top1": 90.0, "loss": 0.25},
+    "corruptions": {"top1": 70.0, "loss": 1.0, "by": {"fog": {"2": 40.0}}},
 }
 
 
@@ -20,6 +25,7 @@ def files_of_a_run(folder: Path, *, teacher: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(RESULT))
     (folder / "evaluation.json").write_text(json.dumps({"split": "test", "suites": SUITES, "teacher": teacher}))
+    (folder / "config.yaml").write_text("augmentor: {kind: pick, augmentor: {kind: cutmix, alpha: 1.0}}\n")
     (folder / "outcome.json").write_text(json.dumps({"seconds": {"total": 8.0}, "steps": {"student": 4}}))
 
 
@@ -43,7 +49,7 @@ def test_a_run_of_either_verb_is_resumed_if_it_has_begun_and_its_figures_are_kep
 
     def hardray(command: list[str], **_: object) -> subprocess.CompletedProcess:
         called.append(command[1:])
-        files_of_a_run(output, teacher={} if verb == "train-teacher" else SUITES)
+        files_of_a_run(output, teacher={} if verb == "train-teacher" else TEACHER)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(run.subprocess, "run", hardray)
@@ -54,5 +60,18 @@ def test_a_run_of_either_verb_is_resumed_if_it_has_begun_and_its_figures_are_kep
     assert found["command"] == f"hardray {row.command}"
     assert found["by"] == {"student": {"corruptions": {"fog": {"2": 40.0}}}}
     assert found["teacher_by"] == ({} if verb == "train-teacher" else found["by"]["student"])
-    assert found["costs"] == {"student": {"seconds_per_update": 2.0, "augmentor_share": 0.0}}
-    assert found["test_loss"] == {"student": 0.5}
+    assert found["costs"] == {"student": {"seconds": 8.0, "seconds_per_update": 2.0, "augmentor_share": 0.0}}
+    assert found["test_loss"] == {"student": 0.5} | ({} if verb == "train-teacher" else {"teacher": 0.25})
+    assert found["agreement"] == {"student": {"clean": 91.5, "corruptions": 52.25}}
+    assert found["augmentor"] == "pick(cutmix)"
+
+
+def test_rows_are_selected_by_the_beginnings_of_their_names():
+    rows = [Row("t", variant, seed, "distill --preset x") for variant in ("kd", "hard", "hard-mix") for seed in (0, 1)]
+    assert run.selected(rows, "") == rows
+    assert [row.name for row in run.selected(rows, "t-hard-mix, t-kd-s1")] == [
+        "t-kd-s1",
+        "t-hard-mix-s0",
+        "t-hard-mix-s1",
+    ]
+    assert run.selected(rows, "u") == []

@@ -1,0 +1,114 @@
+"""The pages, from small result files that are made up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import page, rows
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_the_page_has_means_ranges_costs_and_curves(results: Path, tmp_path: Path):
+    table = {
+        "title": "A table",
+        "command": "distill --preset x",
+        "seeds": [0, 1],
+        "models": {"teacher": "teacher", "student": "HARD"},
+        "columns": ["clean"],
+        "curve": "shifts",
+        "variants": {"hard": ""},
+    }
+    for seed, top1 in ((0, 90.0), (1, 92.0)):
+        curve = {"shifts": {"shift": {"0": top1, "3": top1 - 10}}}
+        (results / f"t-hard-s{seed}.json").write_text(
+            json.dumps(
+                {
+                    "models": {"teacher": {"clean": 99.0}, "student": {"clean": top1}},
+                    "costs": {"student": {"seconds_per_update": 0.1, "augmentor_share": 0.2}},
+                    "by": {"student": curve},
+                    "teacher_by": {"shifts": {"shift": {"0": 99.0, "3": 98.0}}},
+                }
+            )
+        )
+    target, _ = page.write_pages({"t": table}, tmp_path)
+    text = target.read_text()
+    for line in (
+        "| HARD | 91.0 (90.0 to 92.0) | 0.100 | 20 % | 2 |",
+        "| teacher | 99.0 |  |  | 2 |",
+        "| shifts | 0 | 3 |",
+        "| HARD | 91.0 | 81.0 |",
+        "| hard | `hardray distill --preset x seed=N` |",
+    ):
+        assert line in text, text
+
+
+def test_conditions_that_were_seen_in_training_are_marked_and_left_out_of_a_mean(results: Path, tmp_path: Path):
+    table = {
+        "title": "Teachers",
+        "command": "train-teacher --preset x",
+        "seeds": [0, 1],
+        "models": {"teacher": "their teacher", "student": "teacher"},
+        "columns": ["clean"],
+        "conditions": {"suite": "corruptions", "seen": ["noise"], "mark": "seen by `strong`"},
+        "variants": {"plain": "", "strong": "data.hflip=0", "not-run": "seed=9"},
+    }
+    top1 = {"plain": {"noise": 20.0, "blur": 30.0, "fog": 60.0}, "strong": {"noise": 70.0, "blur": 50.0, "fog": 60.0}}
+    for variant, found in top1.items():
+        for seed in (0, 1):
+            severities = {name: {"2": value - seed, "3": value + 1 - seed} for name, value in found.items()}
+            (results / f"t-{variant}-s{seed}.json").write_text(
+                json.dumps(
+                    {
+                        "models": {"student": {"clean": 80.0}} | ({} if seed else {"teacher": {"clean": 90.0}}),
+                        "costs": {},
+                        "by": {"student": {"corruptions": severities}},
+                        "teacher_by": {} if seed else {"corruptions": {name: {"2": 75.0} for name in severities}},
+                    }
+                )
+            )
+    target, _ = page.write_pages({"t": table}, tmp_path)
+    start = target.read_text().split("| corruptions | their teacher | plain | strong |\n")[1]
+    assert start.startswith(
+        "|---|---|---|---|\n"
+        "| noise \\* | 75.0 | 20.0 | 70.0 |\n"
+        "| blur | 75.0 | 30.0 | 50.0 |\n"
+        "| fog | 75.0 | 60.0 | 60.0 |\n"
+        "| **all 3** | 75.0 | 36.7 | 60.0 |\n"
+        "| **the 2 without \\*** | 75.0 | 45.0 | 55.0 |\n"
+        "\n"
+        "\\* seen by `strong`\n"
+    )
+    assert "| strong | `hardray train-teacher --preset x teacher.recipe.seed=N data.hflip=0` |" in start
+
+
+def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentation(results: Path, tmp_path: Path):
+    values = {"identity": (0.013, 1.1), "cutmix": (0.012, 1.0), "cutmix_pick": (0.010, 0.95)}
+    tables = {
+        "students": {"command": "distill --preset x", "seeds": [0], "variants": dict.fromkeys(values, "")},
+        "t_stddev": {
+            "title": "Scores",
+            "command": "score-augmentations --preset x",
+            "seeds": [0],
+            "losses": "students",
+            "variants": {"scores": ""},
+        },
+    }
+    for name, (_, loss) in values.items():
+        (results / f"students-{name}-s0.json").write_text(json.dumps({"test_loss": {"student": loss}}))
+    scores = {name: {"t_stddev": score, "standard_error": 0.0001} for name, (score, _) in values.items()}
+    (results / "t_stddev-scores-s0.json").write_text(json.dumps({"scores": scores}))
+    text = page._ranking("t_stddev", tables, page._results("t_stddev", tables), tmp_path)
+    lines = text.splitlines()
+    assert lines[4:7] == [
+        "| cutmix_pick | 0.01000 | 0.00010 | 0.950 |",
+        "| cutmix | 0.01200 | 0.00010 | 1.000 |",
+        "| identity | 0.01300 | 0.00010 | 1.100 |",
+    ]
+    assert "Pearson correlation over 3 augmentations: 0.929" in text
+    assert (tmp_path / "t_stddev.png").stat().st_size > 1000
