@@ -11,12 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
+from hard_ray.augmentors.replay import REPLAY_DRAWS, Replaying
 from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
-from hard_ray.maths.noise import seed_of
+from hard_ray.maths import losses
 from hard_ray.maths.resampling import sample
-
-REPLAY_DRAWS = 2
-"""Noise values that decide whether an earlier state transforms an image, and which."""
 
 PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
 
@@ -58,7 +56,7 @@ class Spatial(Augmentor):
         return {name: (-bound, bound) for name, bound in zip(PARAMETERS, reach, strict=True)}
 
 
-class Affine(Spatial):
+class Affine(Spatial, Replaying):
     r"""Samples a shift, rotation, scale and shear for each image and applies it differentiably.
 
     .. math:: \theta_i = s \, b \odot \tanh(f_\phi(\epsilon_i)), \qquad \tilde x_i = \mathrm{warp}(x_i; \theta_i)
@@ -67,8 +65,8 @@ class Affine(Spatial):
     them, so that every sample lies within the bounds, and the gradient reaches f through the sampled grid
     (reparameterisation). Pixels from outside the image are zero unless `padding` says otherwise.
 
-    A student that learns from the present transforms alone forgets earlier ones, and the augmentor narrows as the
-    student learns. So a share `replay` of the student's images is transformed by earlier states of f.
+    A share `replay` of the student's images is transformed by earlier states of f. With `lambda_p`, the augmentor's
+    loss has the divergence of the raw values from N(0, 1), by the batch's mean and variance of each parameter.
 
     Source: HARD, arXiv:2305.14890, section 4 (HARD-Affine), after Orbit (Nix et al. 2022). The papers learn the
     parameters of a Gaussian; a network of the noise is ours, because a Gaussian that is narrow at the start
@@ -77,10 +75,6 @@ class Affine(Spatial):
     """
 
     config: AffineAugmentor
-    past: Tensor
-    """Earlier states, shape (history, parameters)."""
-    updates: Tensor
-    """Augmentor updates so far."""
 
     def __init__(self, config: AffineAugmentor) -> None:
         """Build f; its last layer is scaled so that raw values have the standard deviation `init_spread`."""
@@ -90,11 +84,7 @@ class Affine(Spatial):
         last = nn.Linear(config.hidden_dim, len(PARAMETERS))
         self.net = nn.Sequential(first, nn.ReLU(), last)
         self._initialise(first, last)
-        count = sum(parameter.numel() for parameter in self.net.parameters())
-        self.register_buffer("past", torch.zeros(config.history if config.replay > 0 else 0, count))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self._count: int | None = None
-        self.register_load_state_dict_post_hook(_forget_count)  # type: ignore[no-untyped-call]
+        self._keep_states()
 
     def _initialise(self, first: nn.Linear, last: nn.Linear) -> None:
         # 1. first layer: of standard normal noise, each hidden unit's input is standard normal
@@ -115,7 +105,11 @@ class Affine(Spatial):
 
     def sample(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
         """Transform parameters in the order of `PARAMETERS`: shifts in half sides, angles in radians."""
-        return self._within_bounds(torch.tanh(self.net(noise[:, : self.config.noise_dim])))
+        return self._within_bounds(torch.tanh(self._raw(noise)))
+
+    def _raw(self, noise: Float[Tensor, "batch noise"]) -> Float[Tensor, "batch 5"]:
+        raw: Tensor = self.net(noise[:, : self.config.noise_dim])
+        return raw
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The images that the student learns from, some transformed by an earlier state; at strength 0 the input."""
@@ -124,41 +118,27 @@ class Affine(Spatial):
         return self._transform(batch.images, self._replayed(batch.noise))
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
-        """The images as the present network transforms them."""
-        return AugmentedView(super().forward(batch))
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Count an update, and keep the network's state every `remember_every` updates."""
-        self._count = self._updates() + 1
-        self.updates += 1
-        kept, rest = divmod(self._count, self.config.remember_every)
-        if rest or not len(self.past):
-            return
-        # fill the history in order, then overwrite places that depend on the count alone: a resumed run does the same
-        place = kept - 1 if kept <= len(self.past) else seed_of("augmentor history", kept) % len(self.past)
-        self.past[place] = nn.utils.parameters_to_vector(self.net.parameters())
-
-    def _updates(self) -> int:
-        """`updates`, which is read from its device once: that would wait for the kernels before."""
-        if self._count is None:
-            self._count = int(self.updates)
-        return self._count
+        """The images as the present network transforms them, and the prior's term."""
+        if self.config.strength == 0 or self.config.lambda_p == 0:
+            return AugmentedView(super().forward(batch))
+        raw = self._raw(batch.noise)
+        images = self._transform(batch.images, self._within_bounds(torch.tanh(raw)))
+        prior = losses.normal_divergence(raw.mean(dim=0), raw.var(dim=0, correction=0)).sum()
+        return AugmentedView(images, prior=self.config.lambda_p * prior)
 
     def _replayed(self, noise: Tensor) -> Tensor:
         """Like `sample`, but a share of the rows uses an earlier state; two more noise values decide which."""
         # 1. theta by the present state, for every row
         present = self.sample(noise)
-        known = min(self._updates() // self.config.remember_every, len(self.past))
+        known = self._known()
         if known == 0:
             return present
         # 2. two uniform draws per row: whether it is replayed, and by which of the known states
-        whether, which = torch.special.ndtr(noise[:, self.config.noise_dim :]).unbind(dim=1)
-        chosen = (which * known).long().clamp(max=known - 1)
+        replayed, chosen = self._replays(noise[:, self.config.noise_dim :], known)
         # 3. theta by every known state, of which each row takes its own
         earlier = self._within_bounds(torch.tanh(self._of_past(noise[:, : self.config.noise_dim], known)))
         earlier = earlier[chosen, torch.arange(len(noise), device=noise.device)]
-        return torch.where((whether < self.config.replay)[:, None], earlier, present)
+        return torch.where(replayed[:, None], earlier, present)
 
     def _of_past(self, noise: Float[Tensor, "batch noise"], known: int) -> Float[Tensor, "past batch 5"]:
         """The raw values f(noise) of every row by each earlier state."""
@@ -170,11 +150,6 @@ class Affine(Spatial):
         hidden = torch.relu(noise @ first.transpose(1, 2) + first_bias[:, None])
         raw: Tensor = hidden @ last.transpose(1, 2) + last_bias[:, None]
         return raw
-
-
-def _forget_count(augmentor: nn.Module, _: object) -> None:
-    assert isinstance(augmentor, Affine)
-    augmentor._count = None
 
 
 def bounds_of(config: AffineAugmentor | RandomAffineAugmentor) -> Float[Tensor, " 5"]:

@@ -42,6 +42,8 @@ class AugmentedView:
     """As many as in the batch, or a multiple: candidates to select from, or views that are all learned from."""
     sources: Float[Tensor, "views batch"] | None = None
     """Row i: the share of each image of the batch in augmented image i, summing to 1; None: image i alone."""
+    prior: Tensor | None = None
+    """The prior's term of the augmentor's loss, one value: lambda_p KL(draws || prior); None: there is none."""
 
 
 class Selection(Protocol):

@@ -15,11 +15,13 @@ from hard_ray.config.augmentor import (
     FlipAugmentor,
     GeneratedAugmentor,
     IdentityAugmentor,
+    LearnedPolicyAugmentor,
     MixAugmentor,
     MixupAugmentor,
     PickAugmentor,
     RandAugmentor,
     RandomAffineAugmentor,
+    RandomPolicyAugmentor,
     SequenceAugmentor,
     SequencePart,
     TrivialAugmentor,
@@ -58,12 +60,20 @@ def _combination(config: SequenceAugmentor | PickAugmentor, *, in_chans: int, im
     return Pick(config, parts[0][1]) if isinstance(config, PickAugmentor) else Chain(parts)
 
 
-def _one(config: SequencePart, *, in_chans: int, img_size: int) -> Augmentor:  # noqa: PLR0911  (one for each kind)
+def _one(  # noqa: PLR0911, PLR0912  (one for each kind)
+    config: SequencePart, *, in_chans: int, img_size: int
+) -> Augmentor:
     match config:
         case AffineAugmentor():
             from hard_ray.augmentors.affine import Affine
 
             return Affine(config)
+        case LearnedPolicyAugmentor() | RandomPolicyAugmentor():
+            from hard_ray.augmentors.learned_policy import LearnedPolicy, RandomPolicy
+
+            if isinstance(config, LearnedPolicyAugmentor):
+                return LearnedPolicy(config, in_chans=in_chans, img_size=img_size)
+            return RandomPolicy(config, in_chans=in_chans, img_size=img_size)
         case MixAugmentor():
             from hard_ray.augmentors.mix import Mix
 

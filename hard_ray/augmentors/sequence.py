@@ -71,7 +71,8 @@ class Chain(Augmentor):
     def _through_all(self, batch: AugmentationInput, *, present: bool) -> AugmentedView:
         view = AugmentedView(batch.images)
         for _, _, _, made in self._in_turn(batch, present=present):
-            view = AugmentedView(made.images, _through(made.sources, view.sources))
+            prior = _sum(made.prior, view.prior)
+            view = AugmentedView(made.images, _through(made.sources, view.sources), prior)
         return view
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
@@ -89,6 +90,12 @@ class Chain(Augmentor):
             for name, part in zip(self.parts, self._each(), strict=True)
             for key, bounds in part.bounds_of_samples().items()
         }
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def _through(later: Tensor | None, earlier: Tensor | None) -> Tensor | None:

@@ -42,6 +42,8 @@ class LearnedAugmentor(Config):
     """Learning rate of the augmentor's AdamW."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the augmentor's AdamW."""
+    lambda_p: NonNegativeFloat = 0.0
+    """Weight of the prior in the augmentor's loss: the divergence of a batch's draws from those of the start."""
 
 
 class AffineAugmentor(_AffineBounds, LearnedAugmentor):
@@ -66,6 +68,86 @@ class RandomAffineAugmentor(_AffineBounds):
     """Shifts, rotations, scales and shears drawn uniformly; nothing is learned."""
 
     kind: Literal["random_affine"] = "random_affine"
+
+
+class PolicyOperations(Config):
+    """Operations on images, each with a probability of its own, and the bounds of their magnitudes."""
+
+    strength: Fraction = 1.0
+    """0 is the identity; 1 reaches every bound below."""
+    widen: Annotated[float, Field(gt=0.0, le=8.0)] = 1.0
+    """Factor of all bounds, up to what an operation can do."""
+    operations: PositiveFloat = 3.0
+    """Operations that are applied to an image by the prior, on average; all have the same probability."""
+    max_shift: Fraction = 0.25
+    """Largest shift on either axis, as a share of the image's side. Of this bound and those below: 0 leaves the
+    operation out."""
+    max_rotation: Degrees = 40.0
+    """Largest rotation either way, in degrees."""
+    max_scale: Annotated[float, Field(ge=1.0, le=4.0)] = 1.6
+    """Largest magnification; its inverse is the smallest. Of this bound and the other factors: 1 leaves it out."""
+    max_shear: Degrees = 25.0
+    """Largest horizontal shear either way, in degrees."""
+    flip: bool = True
+    """Whether images are mirrored left to right."""
+    max_brightness: Fraction = 0.4
+    """Largest value that is added to all pixels, or taken from them."""
+    max_contrast: Annotated[float, Field(ge=1.0, le=16.0)] = 4.0
+    """Largest factor of the distance of pixels from the image's mean; its inverse is the smallest."""
+    max_saturation: Annotated[float, Field(ge=1.0, le=16.0)] = 4.0
+    """Largest factor of the distance of pixels from their grey value; its inverse is the smallest. Colour only."""
+    max_hue: Degrees = 60.0
+    """Largest turn of the hue either way, in degrees of the colour circle. Colour only."""
+    max_gamma: Annotated[float, Field(ge=1.0, le=8.0)] = 2.5
+    """Largest exponent of pixel values; its inverse is the smallest."""
+    max_sharpness: Annotated[float, Field(ge=0.0, le=16.0)] = 4.0
+    """Largest weight of the difference from a smoothed image, which is added to the image."""
+    max_blur: Annotated[float, Field(ge=0.0, le=0.25)] = 0.06
+    """Largest standard deviation of a Gaussian blur, as a share of the image's side: 2 pixels of 32."""
+    max_gaussian_noise: Fraction = 0.2
+    """Largest standard deviation of additive noise."""
+    max_shot_noise: Fraction = 0.3
+    """Largest standard deviation of noise at the value 1; it grows with the root of the value."""
+    max_sparse_noise: Fraction = 0.15
+    """Largest share of pixels that become black or white."""
+    max_haze: Fraction = 0.8
+    """Largest share of light that replaces the image, smoothly varying over it."""
+    max_pixelation: Annotated[float, Field(ge=1.0, le=16.0)] = 4.0
+    """Largest side of the flat squares that replace pixels, in pixels of an image of 32."""
+    max_erasing: Fraction = 0.6
+    """Largest side of a grey square at a random place, as a share of the image's side."""
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
+    """Values of pixels that a shift, rotation, scale or shear takes from outside the image."""
+
+
+class LearnedPolicyAugmentor(PolicyOperations, LearnedAugmentor):
+    """HARD-Policy: learned probabilities and magnitudes of geometric and photometric operations, noise and erasing."""
+
+    kind: Literal["policy"] = "policy"
+    lr: PositiveFloat = 1e-3
+    """Learning rate of the augmentor's AdamW."""
+    lambda_p: NonNegativeFloat = 0.1
+    """Weight of the prior in the augmentor's loss: the divergence of a batch's draws from those of the start."""
+    condition: Literal["noise", "image"] = "image"
+    """What the draws depend on: `noise` alone, or noise and the image."""
+    noise_dim: PositiveInt = 32
+    """Normal noise values per image that the distribution of its draws is computed from."""
+    hidden_dim: PositiveInt = 64
+    """Width of the hidden layer, and channels of the look at the image."""
+    gate_temperature: PositiveFloat = 0.5
+    """Temperature of the relaxed choice whether an operation is applied; the choice itself is hard."""
+    replay: Fraction = 0.5
+    """Share of the student's images that are drawn for by an earlier state of the augmentor."""
+    history: PositiveInt = 16
+    """Number of earlier states that are kept; once full, each new state replaces a random one."""
+    remember_every: PositiveInt = 10
+    """Augmentor updates between kept states."""
+
+
+class RandomPolicyAugmentor(PolicyOperations):
+    """The operations of HARD-Policy with the probabilities and magnitudes of its prior; nothing is learned."""
+
+    kind: Literal["random_policy"] = "random_policy"
 
 
 class DrawnAugmentor(Config):
@@ -230,6 +312,8 @@ class VaeAugmentor(LearnedAugmentor):
 SequencePart = Annotated[
     AffineAugmentor
     | RandomAffineAugmentor
+    | LearnedPolicyAugmentor
+    | RandomPolicyAugmentor
     | FlipAugmentor
     | CropFlipAugmentor
     | CutoutAugmentor
@@ -292,3 +376,21 @@ def parts_of(config: AugmentorConfig) -> Iterator[AugmentorConfig]:
             yield from parts_of(config.augmentor)
         case _:
             yield config
+
+
+def has_prior(config: AugmentorConfig) -> bool:
+    """Whether the augmentor, or a part of it, begins with the draws of its prior."""
+    return any(isinstance(part, LearnedPolicyAugmentor) for part in parts_of(config))
+
+
+def by_prior(config: AugmentorConfig) -> AugmentorConfig:
+    """The same augmentor with the prior of HARD-Policy in the place of what is learned."""
+    match config:
+        case LearnedPolicyAugmentor():
+            return RandomPolicyAugmentor(**{name: getattr(config, name) for name in PolicyOperations.model_fields})
+        case SequenceAugmentor():
+            return config.model_copy(update={"augmentors": tuple(by_prior(part) for part in config.augmentors)})
+        case PickAugmentor():
+            return config.model_copy(update={"augmentor": by_prior(config.augmentor)})
+        case _:
+            return config

@@ -5,12 +5,29 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hard_ray.config.base import Config, Fraction
 
+LONGEST_WARMUP = 300
+"""Student updates of the warm-up that `warmup_steps` unset gives to HARD-Policy, at most."""
+WARMUP_SHARE = 0.15
+"""Largest share of a training that such a warm-up takes."""
 
-class ThresholdsController(Config):
+
+class _Warmup(Config):
+    warmup_steps: NonNegativeInt | None = None
+    """Student updates before the first augmentor phase; unset: with HARD-Policy 15 % of the training and at most 300,
+    in which its prior draws the images, and else none."""
+
+    def warmup(self, total: int, *, has_prior: bool) -> int:
+        """The warm-up of a training of `total` student updates."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return min(LONGEST_WARMUP, round(WARMUP_SHARE * total)) if has_prior else 0
+
+
+class ThresholdsController(_Warmup):
     """HARD's rule: the augmentor learns once disagreement has fallen, the student once it has risen."""
 
     policy: Literal["thresholds"] = "thresholds"
@@ -44,7 +61,7 @@ class ThresholdsController(Config):
         return self
 
 
-class FixedController(Config):
+class FixedController(_Warmup):
     """Phases of fixed length; 5:1 is TeachAugment's ratio."""
 
     policy: Literal["fixed"] = "fixed"

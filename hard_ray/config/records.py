@@ -66,6 +66,6 @@ class ExperimentConfig(Config):
     """Students that are trained first, with the same number of updates: on labels only, by plain KD, by KD on random
     transforms."""
     random: RandomAffineAugmentor = RandomAffineAugmentor()
-    """The transforms of the control `random`."""
+    """The transforms of the control `random`; with HARD-Policy the control draws from its prior instead."""
     jsd: Weight = 0.0
     """Weight of the Jensen-Shannon divergence in the control `labels_only`, as `objective.jsd`."""

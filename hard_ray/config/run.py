@@ -11,6 +11,8 @@ from hard_ray.config.augmentor import (
     AugmentorConfig,
     GeneratedAugmentor,
     IdentityAugmentor,
+    by_prior,
+    has_prior,
     is_learned,
     parts_of,
 )
@@ -210,10 +212,15 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
         update={
             "data": fitting_data(config, objective),
             "objective": objective,
-            "augmentor": config.experiment.random if control == "random" else IdentityAugmentor(),
+            "augmentor": _random(config) if control == "random" else IdentityAugmentor(),
             "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),
         }
     )
+
+
+def _random(config: RunConfig) -> AugmentorConfig:
+    """The second view of the control `random`."""
+    return by_prior(config.augmentor) if has_prior(config.augmentor) else config.experiment.random
 
 
 def without_extras(config: RunConfig) -> RunConfig:

@@ -65,10 +65,16 @@ class ControllerState:
 class Controller:
     """Decides the phase of each update from the signals of earlier ones."""
 
-    def __init__(self, config: ControllerConfig, *, learned: bool, state: ControllerState | None = None) -> None:
-        """`learned` says whether the augmentor has anything to learn; if not, every update is the student's."""
+    def __init__(
+        self, config: ControllerConfig, *, learned: bool, warmup: int = 0, state: ControllerState | None = None
+    ) -> None:
+        """`learned` says whether the augmentor has anything to learn; if not, every update is the student's.
+
+        `warmup` is the least number of student updates before the first augmentor phase.
+        """
         self.config = config
         self.learned = learned
+        self.warmup = warmup
         self.state = state or ControllerState()
 
     @property
@@ -99,6 +105,8 @@ class Controller:
         )
 
     def _reason_to_switch(self, state: ControllerState) -> str | None:
+        if state.switches == 0 and state.steps_in_phase < self.warmup:
+            return None
         match self.config:
             case FixedController() as fixed:
                 length = fixed.student_steps if state.phase is Phase.STUDENT else fixed.augmentor_steps

@@ -253,6 +253,8 @@ class AugmentorPhase:
         self.descend(attempt, grads)
         self.clock.add("augmentor", start)
         measured = {"augmentor/loss": loss.mean(), **self.measured(attempt, teacher)}
+        if attempt.view.prior is not None:
+            measured["augmentor/prior_loss"] = attempt.view.prior.detach()
         statistics = self.augmentor.statistics(prepared.given)
         return measured | {f"augmentor/{name}": value for name, value in statistics.items()}
 
@@ -293,7 +295,10 @@ class AugmentorPhase:
         """Step 3: dL/dphi by the chain rule, as the mean over all ranks' images, and one step of the optimiser."""
         self.optimizer.zero_grad(set_to_none=True)
         weighted = [self.share * grad / len(attempt.images) for _, grad in grads]
-        torch.autograd.backward([made for made, _ in grads], weighted)
+        prior = _present(attempt.view.prior)
+        torch.autograd.backward(
+            [*(made for made, _ in grads), *prior], [*weighted, *(torch.full_like(term, self.share) for term in prior)]
+        )
         self.ranks.average_gradients(self.augmentor.parameters())
         self.optimizer.step()
         self.augmentor.remember()

@@ -117,3 +117,18 @@ def _check_logits(one: Tensor, other: Tensor) -> None:
         raise ValueError(
             f"want two tensors of logits of one shape (batch, classes), got {tuple(one.shape)} and {tuple(other.shape)}"
         )
+
+
+def normal_divergence(mean: Float[Tensor, "*shape"], variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """KL(N(mean, variance) || N(0, 1)), in nats."""
+    found: Tensor = 0.5 * (variance + mean**2 - 1.0 - variance.log())
+    return found
+
+
+def bernoulli_divergence(
+    probability: Float[Tensor, "*shape"], expected: Float[Tensor, "#shape"]
+) -> Float[Tensor, "*shape"]:
+    """KL(Ber(probability) || Ber(expected)), in nats, for probabilities between 0 and 1."""
+    on = torch.special.xlogy(probability, probability / expected)
+    off = torch.special.xlogy(1.0 - probability, (1.0 - probability) / (1.0 - expected))
+    return on + off

@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hard_ray.config.augmentor import has_prior
 from hard_ray.config.data import describe
 from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.validation import Suite
@@ -129,7 +130,10 @@ class Builder:
             rhythm=rhythm,
             updater=updater,
             controller=Controller(
-                config.controller, learned=learner.augmentor_optimizer is not None, state=counters.controller
+                config.controller,
+                learned=learner.augmentor_optimizer is not None,
+                warmup=config.controller.warmup(rhythm.total, has_prior=has_prior(config.augmentor)),
+                state=counters.controller,
             ),
             counters=counters,
             weights=weights,
