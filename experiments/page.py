@@ -47,6 +47,7 @@ def write_pages(tables: Tables, folder: Path = DOCS) -> list[Path]:
         parts += [part for name in names if "front" in tables[name] for part in _front(name, tables, folder / "images")]
         parts += [HOW.format(notes=notes) + remark]
         parts += [section for name in names for section in _sections(name, tables, folder / "images")]
+        parts += _without_results(names, tables)
         if (HERE / notes).exists():
             parts.append((HERE / notes).read_text(encoding="utf-8"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,15 @@ def _sections(name: str, tables: Tables, pictures: Path) -> list[str]:
     return [_ranking(name, tables, results, pictures)]
 
 
+def _without_results(names: Sequence[str], tables: Tables) -> list[str]:
+    """A sentence on the tables none of whose rows is done."""
+    missing = [name for name in names if not _results(name, tables)]
+    said = [
+        f"{tables[name]['title']} ({', '.join(f'`{each}`' for each in tables[name]['variants'])})" for name in missing
+    ]
+    return [f"No result yet: {'; '.join(said)}.\n"] if said else []
+
+
 def _section(name: str, tables: Tables, results: Results) -> str:
     table = tables[name]
     lines = [f"## {table['title']}", "", *_scores(table, results), ""]
@@ -96,7 +106,7 @@ def _section(name: str, tables: Tables, results: Results) -> str:
     missing = _open(counts, len(table["seeds"]))
     lines += [missing, ""] if missing else []
     lines += ["| variant | command |", "|---|---|"]
-    lines += [f"| {variant} | `hardray {_command(table, variant)}` |" for variant in table["variants"]]
+    lines += [f"| {variant} | {_command(table, variant)} |" for variant in table["variants"]]
     return "\n".join([*lines, ""])
 
 
@@ -107,10 +117,12 @@ def _open(counts: Mapping[str, int], seeds: int) -> str:
 
 
 def _command(table: Table, variant: str) -> str:
+    """The command of a variant, or which row it is."""
     words = table["variants"][variant]
     if words.startswith("="):
-        return f"as above ({words.removeprefix('=')})"
-    return " ".join(f"{seeded(table['command'], 'N')} {words}".split())
+        return f"the row `{words.removeprefix('=').replace('/', '-')}`"
+    command = f"hardray {seeded(table['command'], 'N')} {words}"
+    return f"`{' '.join(command.split())}`"
 
 
 def _scores(table: Table, results: Results) -> list[str]:
@@ -216,7 +228,7 @@ def _ranking(name: str, tables: Tables, results: Results, pictures: Path) -> str
         save_png(draw_correlation(values, losses), pictures / f"{name}.png")
         lines += [f"Pearson correlation over {len(values)} augmentations: {correlation:.3f}", ""]
         lines += [f"![Test loss of students against T. stddev of their second views](images/{name}.png)", ""]
-    return "\n".join([*lines, f"`hardray {_command(table, variant)}`", ""])
+    return "\n".join([*lines, _command(table, variant), ""])
 
 
 def _test_losses(name: str, tables: Tables) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.front import Front, Method
 from experiments.results import Spread
 from hard_ray.reports.curves import LABEL_SIZE, TICK_SIZE, finish
-from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
+from hard_ray.reports.figures import COLOURS, INK, QUIET, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-WIDTH, HEIGHT = 7.6, 5.6
+WIDTH, HEIGHT = 7.2, 5.6
 STYLES: dict[str, dict[str, Any]] = {
     "hard": {"marker": "D", "markersize": 8, "color": COLOURS["student"]},
     "learned": {"marker": "D", "markersize": 7, "color": COLOURS["student"], "markerfacecolor": "white"},
@@ -55,7 +55,7 @@ def draw_front(front: Front) -> Figure:
     figure.legend(*_legend(front), loc="outside lower center", ncols=6, fontsize=TICK_SIZE, frameon=False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the places of labels are chosen for this layout
-    _place(figure, axis, front.methods, labels)
+    _place(figure, axis, front, labels)
     return figure
 
 
@@ -90,7 +90,7 @@ def _draw_point(axis: Axes, method: Method, part: str) -> Annotation:
         fontweight="bold" if part in ("hard", "kd") else "normal",
         color=INK,
         parse_math=False,
-        arrowprops={"arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4},
+        arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4},
         zorder=4,
     )
 
@@ -122,18 +122,18 @@ def _legend(front: Front) -> tuple[list[Any], list[str]]:
 # ------------------------------------------------------------------ places of labels
 
 
-def _place(figure: Figure, axis: Axes, methods: Sequence[Method], labels: Sequence[Annotation]) -> None:
-    """Move each label to the nearest place within the axes where it covers neither a label nor a point.
+def _place(figure: Figure, axis: Axes, front: Front, labels: Sequence[Annotation]) -> None:
+    """Move each label to the nearest place within the axes where it covers no label, no point and no line.
 
     The points whose neighbours are nearest choose first. Where no place is free, the one that covers least is taken.
     """
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    inner = axis.get_window_extent()
+    inner, methods = axis.get_window_extent(), front.methods
     points = [axis.transData.transform((each.clean.mean, each.corruptions.mean)) for each in methods]
     marks = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in points]
-    arms = [box for method in methods for box in _arm_boxes(axis, method)]
+    arms = [box for method in methods for box in _arm_boxes(axis, method)] + _front_boxes(axis, front)
     taken: list[Bbox] = []
     order = sorted(range(len(labels)), key=lambda number: _crowd(points, number))
     for number in order:
@@ -143,7 +143,7 @@ def _place(figure: Figure, axis: Axes, methods: Sequence[Method], labels: Sequen
             _offsets(width, height, figure.dpi),
             key=lambda offset: (
                 _cost(_around(points[number], offset, width, height, figure.dpi), inner, taken, marks, arms)
-                + 0.02 * math.hypot(*offset)
+                + 0.05 * math.hypot(*offset)
             ),
         )
         labels[number].set_position(best)
@@ -182,8 +182,18 @@ def _arm_boxes(axis: Axes, method: Method) -> list[Bbox]:
     return [Bbox(axis.transData.transform(pair)).padded(1.5) for pair in ends]
 
 
+def _front_boxes(axis: Axes, front: Front) -> list[Bbox]:
+    """Small boxes along the front, in pixels."""
+    import numpy as np
+    from matplotlib.transforms import Bbox
+
+    corners = axis.transData.transform([(method.clean.mean, method.corruptions.mean) for method in front.best])
+    places = [np.linspace(one, other, 40) for one, other in itertools.pairwise(corners)]
+    return [Bbox.from_bounds(x - 3, y - 3, 6, 6) for line in places for x, y in line]
+
+
 def _cost(box: Bbox, inner: Bbox, taken: Sequence[Bbox], marks: Sequence[Bbox], arms: Sequence[Bbox]) -> float:
-    """What a label in `box` covers, as shares of its area: labels and points weigh most, error bars least."""
+    """What a label in `box` covers, as shares of its area: labels and points weigh most, lines least."""
     outside = box.width * box.height - _common(box, inner)
     weighed = [(100.0, outside), *((100.0, _common(box, other)) for other in taken)]
     weighed += [(60.0, _common(box, mark)) for mark in marks] + [(6.0, _common(box, arm)) for arm in arms]

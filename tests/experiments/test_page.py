@@ -112,3 +112,92 @@ def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentati
     ]
     assert "Pearson correlation over 3 augmentations: 0.929" in text
     assert (tmp_path / "t_stddev.png").stat().st_size > 1000
+
+
+def decisive(results: Path, seeds: dict[str, int]) -> dict:
+    """Tables of which the first decides, with so many seeds for each variant; old rows beside them."""
+    for number, (variant, count) in enumerate(seeds.items()):
+        for seed in range(count):
+            content = {
+                "models": {
+                    "teacher": {"clean": 90.0, "corruptions": 80.0},
+                    "student": {"clean": 70.0 + number + 0.1 * seed, "corruptions": 50.0 + number},
+                },
+                "test_loss": {"teacher": 0.3, "student": 1.0 - 0.1 * number},
+                "agreement": {"student": {"clean": 80.0, "corruptions": 60.0}},
+                "costs": {"student": {"seconds": 123.4, "seconds_per_update": 0.1, "augmentor_share": 0.0}},
+                "by": {"student": {}},
+                "teacher_by": {},
+            }
+            (results / f"views-{variant}-s{seed}.json").write_text(json.dumps(content))
+    (results / "old-kd-s0.json").write_text(
+        json.dumps({"models": {"student": {"clean": 61.0}}, "costs": {}, "by": {}, "teacher_by": {}})
+    )
+    shared = {"command": "distill --preset x", "models": {"teacher": "teacher", "student": "student"}}
+    return {
+        "views": {
+            **shared,
+            "title": "Views",
+            "seeds": [0, 1, 2],
+            "columns": ["clean", "test loss", "corruptions", "agreement", "seconds"],
+            "front": {"kd": "kd", "hard": ["hard"]},
+            "variants": {"kd": "", "cutmix": "", "hard": "augmentor.kind=policy"},
+        },
+        "bounds": {
+            **shared,
+            "title": "Bounds",
+            "seeds": [0, 1, 2],
+            "columns": ["clean"],
+            "variants": {"hard-x1": "=views/hard", "hard-x4": "augmentor.widen=4"},
+        },
+        "none": {**shared, "title": "Nothing yet", "seeds": [0], "columns": ["clean"], "variants": {"a": "", "b": ""}},
+        "old": {
+            **shared,
+            "page": "history",
+            "title": "Old rows",
+            "seeds": [0],
+            "columns": ["clean"],
+            "variants": {"kd": "", "x": ""},
+        },
+    }
+
+
+def test_the_page_opens_with_the_picture_and_the_verdict_and_old_rows_are_on_another(results: Path, tmp_path: Path):
+    tables = decisive(results, {"kd": 3, "cutmix": 2, "hard": 3})
+    main, history = page.write_pages(tables, tmp_path / "docs")
+    assert main.name == "experiments.md"
+    text = main.read_text()
+    opening, rest = text.split("`make experiments` writes this page")
+    assert opening.startswith("# Experiments\n\n![Clean accuracy and accuracy under corruptions of each method]")
+    assert (tmp_path / "docs/images/views.png").stat().st_size > 1000
+    assert "**better in all three by more than" in opening
+    assert opening.rstrip().endswith("Open: `cutmix` (2 of 3 seeds).")
+    assert "| hard | 72.1 (72.0 to 72.2) | 0.800 | 52.0 | 80.0 | 123 | 0.100 | 0 % | 3 |" in rest
+    assert "Old rows" not in text
+    assert "[History](experiments-history.md)" in text
+    assert "## Old rows" in history.read_text()
+    assert "| student" not in history.read_text()
+    assert "| kd | 61.0 |  |  | 1 |" in history.read_text()
+    assert "Open: `x`." in history.read_text()
+
+
+def test_a_table_shows_the_rows_of_another_and_names_the_open_ones_without_empty_lines(results: Path, tmp_path: Path):
+    tables = decisive(results, {"kd": 3, "hard": 3})
+    text = page.write_pages(tables, tmp_path / "docs")[0].read_text()
+    bounds = text.split("## Bounds")[1]
+    assert "| hard-x1 | 71.1 (71.0 to 71.2) | 0.100 | 0 % | 3 |" in bounds
+    assert "| hard-x1 | the row `views-hard` |" in bounds
+    assert "| hard-x4 | `hardray distill --preset x seed=N augmentor.widen=4` |" in bounds
+    assert [line for line in bounds.splitlines() if line.startswith("| hard-x4")] == [
+        "| hard-x4 | `hardray distill --preset x seed=N augmentor.widen=4` |"
+    ]
+    assert "Open: `hard-x4`." in bounds
+    assert "## Nothing yet" not in text
+    assert "No result yet: Nothing yet (`a`, `b`)." in text
+
+
+def test_without_results_there_is_neither_picture_nor_verdict(results: Path, tmp_path: Path):
+    tables = decisive(results, {})
+    text = page.write_pages(tables, tmp_path / "docs")[0].read_text()
+    assert text.startswith("# Experiments\n\n`make experiments`")
+    assert not (tmp_path / "docs/images").exists()
