@@ -8,6 +8,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from hard_ray.config.base import Config, Fraction, Temperature, Weight
 
+DisagreementMeasure = Literal["kl", "jensen_shannon", "relative"]
+
 
 class HardObjective(Config):
     """HARD (arXiv 2305.14890): KD on clean and augmented images; the augmentor maximises disagreement."""
@@ -25,8 +27,13 @@ class HardObjective(Config):
     """Weight of the student-teacher disagreement, which the augmentor maximises."""
     lambda_t: Weight = 0.3
     """Weight of the drift of the teacher's answer, which the augmentor minimises."""
+    measure: DisagreementMeasure = "kl"
+    """What the augmentor maximises. `kl`: the student's own loss, which is largest where the teacher is most certain:
+    noise and blur are avoided. `jensen_shannon`: the symmetric divergence. `relative`: the loss as a share of what the
+    teacher's answer says, its divergence from the uniform one; the drift is such a share then, too."""
     cap: PositiveFloat | None = None
-    """Upper limit of the disagreement of an image in the augmentor's loss, in nats; unset: no limit."""
+    """Upper limit of the disagreement of an image in the augmentor's loss, in nats, or a share with `relative`; unset:
+    no limit."""
 
 
 class KdObjective(Config):

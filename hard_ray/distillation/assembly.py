@@ -84,7 +84,9 @@ def build_updater(
     """What makes the updates of a run; `share` is this rank's images over the mean of all ranks."""
     objective, augmentation = config.objective, None
     if isinstance(objective, HardObjective):
-        augmentation = AugmentorObjective(objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap)
+        augmentation = AugmentorObjective(
+            objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap, objective.measure
+        )
     has_second_view = config.augmentor.kind != "identity"
     return Updater(
         learner,

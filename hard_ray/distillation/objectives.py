@@ -22,6 +22,7 @@ from hard_ray.augmentors.labels import Labels, MixedLabels
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
+    DisagreementMeasure,
     DkdObjective,
     FunctionMatchingObjective,
     HardObjective,
@@ -88,29 +89,55 @@ class Disagreement:
         return losses.divergence(teacher, context["student"], temperature=self.temperature)
 
 
+LEAST_INFORMATION = 0.05
+"""Added to what an answer says before it divides, in nats at temperature 1: a uniform answer says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class AugmentorObjective:
     r"""The loss of HARD's augmentor.
 
     .. math:: -\lambda_s \min(D_\tau(t(\tilde x) \| s(\tilde x)), cap) + \lambda_t D_\tau(t(x) \| t(\tilde x))
 
+    With the measure `jensen_shannon`, the first divergence is the symmetric one. With `relative`, both are shares of
+    what the teacher's answer says: :math:`D_\tau(t(\tilde x) \| s(\tilde x)) / (D_\tau(t(\tilde x) \| u) + c)` and
+    :math:`D_\tau(t(x) \| t(\tilde x)) / (D_\tau(t(x) \| u) + c)` with the uniform answer u.
+
     Context: `student`, the logits s(x~), and the context of `Drift`. The disagreement of an image beyond the cap has
     no gradient along either path.
 
-    Source: HARD, arXiv:2305.14890, section 3. The cap and the defaults are ours.
+    Source: HARD, arXiv:2305.14890, section 3. The cap, the other measures and the defaults are ours.
     """
 
     temperature: float
     lambda_s: float
     lambda_t: float
     cap: float | None = None
+    measure: DisagreementMeasure = "kl"
 
     def __call__(self, teacher: Tensor, context: Context) -> Tensor:
-        """One value per image, in nats."""
-        disagreement = Disagreement(self.temperature)(teacher, context)
+        """One value per image, in nats or in shares."""
+        disagreement, drift = self._disagreement(teacher, context), Drift(self.temperature)(teacher, context)
+        if self.measure == "relative":
+            disagreement = disagreement / self._room(losses.information(teacher, temperature=self.temperature))
+            drift = drift / self._room(self._kept(context))
         if self.cap is not None:
             disagreement = disagreement.clamp(max=self.cap)
-        return self.lambda_t * Drift(self.temperature)(teacher, context) - self.lambda_s * disagreement
+        return self.lambda_t * drift - self.lambda_s * disagreement
+
+    def _disagreement(self, teacher: Tensor, context: Context) -> Tensor:
+        if self.measure == "jensen_shannon":
+            return losses.symmetric_divergence(teacher, context["student"], temperature=self.temperature)
+        return Disagreement(self.temperature)(teacher, context)
+
+    def _kept(self, context: Context) -> Tensor:
+        """What the answer to keep says."""
+        if "anchor" in context:
+            return losses.information(self.temperature * context["anchor"].log(), temperature=self.temperature)
+        return losses.information(context["clean"], temperature=self.temperature)
+
+    def _room(self, information: Tensor) -> Tensor:
+        return information + LEAST_INFORMATION * self.temperature**2
 
 
 def in_parts(views: Tensor, count: int, *, images: int) -> list[Tensor]:

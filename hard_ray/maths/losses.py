@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -42,6 +44,19 @@ def divergence_from(
     log_q = F.log_softmax(other / temperature, dim=1)
     log_anchor = anchor.clamp_min(torch.finfo(anchor.dtype).tiny).log()  # keeps the gradient finite if a class has 0
     return temperature**2 * (anchor * (log_anchor - log_q)).sum(dim=1)
+
+
+def symmetric_divergence(
+    one: Float[Tensor, "batch classes"], other: Float[Tensor, "batch classes"], *, temperature: float
+) -> Float[Tensor, " batch"]:
+    r"""Jensen-Shannon divergence of two softened answers, times 2 T^2: :math:`T^2 (KL(p\|m) + KL(q\|m))`, in nats."""
+    found: Tensor = 2.0 * temperature**2 * jensen_shannon(torch.stack([one, other]) / temperature)
+    return found
+
+
+def information(logits: Float[Tensor, "batch classes"], *, temperature: float) -> Float[Tensor, " batch"]:
+    """What a softened answer says: its divergence from the uniform one, T^2 (log K - H), in nats."""
+    return temperature**2 * (math.log(logits.shape[1]) - entropy(logits / temperature))
 
 
 def cross_entropy(

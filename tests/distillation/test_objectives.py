@@ -4,6 +4,7 @@ import torch
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
+    DisagreementMeasure,
     DkdObjective,
     FunctionMatchingObjective,
     HardObjective,
@@ -150,6 +151,42 @@ def test_teacher_objectives_are_what_they_say():
     torch.testing.assert_close(AugmentorObjective(4.0, 1.0, 0.3)(T2, context), expected)
 
 
+MEASURES: tuple[DisagreementMeasure, ...] = ("kl", "jensen_shannon", "relative")
+
+
+def test_measures_of_disagreement_equal_their_formulas():
+    """With T = 4: T^2 (KL(p||m) + KL(q||m)), and shares of T^2 KL(p||u) + 0.05 T^2."""
+    context = {"clean": T, "student": S2}
+    p, q = (T2 / 4.0).softmax(dim=1), (S2 / 4.0).softmax(dim=1)
+    m = 0.5 * (p + q)
+    symmetric = 16.0 * (p * (p / m).log() + q * (q / m).log()).sum(dim=1)
+    measured = AugmentorObjective(4.0, 1.0, 0.3, measure="jensen_shannon")(T2, context)
+    torch.testing.assert_close(measured, 0.3 * d(T, T2) - symmetric)
+    said, kept = (d(logits, torch.zeros_like(logits)) + 0.8 for logits in (T2, T))
+    measured = AugmentorObjective(4.0, 1.0, 0.3, measure="relative")(T2, context)
+    torch.testing.assert_close(measured, 0.3 * d(T, T2) / kept - d(T2, S2) / said)
+
+
+def test_the_answer_to_keep_of_a_mixed_image_says_what_its_mixture_says():
+    anchor = 0.5 * (T / 4.0).softmax(dim=1) + 0.5 * (T.flip(0) / 4.0).softmax(dim=1)
+    objective = AugmentorObjective(4.0, 0.0, 1.0, measure="relative")
+    said = 16.0 * (anchor * (anchor * anchor.shape[1]).log()).sum(dim=1) + 0.8
+    expected = losses.divergence_from(anchor, T2, temperature=4.0) / said
+    torch.testing.assert_close(objective(T2, {"anchor": anchor, "student": S2}), expected)
+
+
+@pytest.mark.parametrize("measure", ["kl", "relative"])
+def test_an_uncertain_teacher_is_avoided_unless_the_loss_is_a_share_of_what_it_says(measure):
+    """A flatter answer of the teacher lowers the disagreement of a student that knows nothing; its share stays."""
+    student = torch.zeros_like(T2)
+    sure, unsure = (
+        AugmentorObjective(4.0, 1.0, 0.0, measure=measure)(scale * T2, {"clean": T, "student": student}).mean()
+        for scale in (8.0, 4.0)
+    )
+    change = float((unsure - sure) / sure.abs())
+    assert (change < 0.1) if measure == "relative" else (change > 0.3)
+
+
 def test_beyond_the_cap_disagreement_gives_no_gradient_along_either_path():
     values = d(T2, S2)
     cap = float(values.median()) + 1e-9
@@ -178,9 +215,10 @@ def test_the_two_paths_add_up_to_the_whole_gradient():
     torch.testing.assert_close(parts[0] + parts[1], expected)
 
 
-def test_teacher_objectives_pass_gradcheck():
+@pytest.mark.parametrize("measure", MEASURES)
+def test_teacher_objectives_pass_gradcheck(measure):
     teacher, student = T2.clone().requires_grad_(), S2.clone().requires_grad_()
-    objective = AugmentorObjective(4.0, 1.0, 0.3)
+    objective = AugmentorObjective(4.0, 1.0, 0.3, measure=measure)
     assert torch.autograd.gradcheck(lambda t, s: objective(t, {"clean": T, "student": s}), (teacher, student))
 
 
