@@ -64,6 +64,8 @@ class Evaluator:
     """Holds slowly changed images and the teacher's answers between runs."""
     on_bad: Callable[[Sequence[str]], None] = lambda _: None
     """Callback for the names of unreadable images."""
+    on_answers: Callable[[Change, NDArray[np.int64], Tensor, Tensor, Tensor | None], None] | None = None
+    """Callback for sample ids, labels, logits and, if there is a teacher, its logits on a batch under a change."""
     _batches_in_memory: list[_LabelledImages] | None = field(init=False, default=None)
     _answers: dict[tuple[int, Change | EvaluationAttack], Tensor] = field(init=False, default_factory=dict)
     _changed: dict[tuple[int, Change], _LabelledImages] = field(init=False, default_factory=dict)
@@ -99,6 +101,8 @@ class Evaluator:
                     logits = self._logits(network, found.images)
                     teacher = self._answer(number, change, found.images, asked)
                     students[change].add(logits, found.labels, teacher)
+                    if self.on_answers is not None:
+                        self.on_answers(change, found.sample_ids, found.labels, logits, teacher)
                     if teacher is not None:
                         teachers[change].add(teacher, found.labels)
                 for attack in self.attacks:
