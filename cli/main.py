@@ -22,6 +22,7 @@ from .verbs.generate import generate
 from .verbs.import_teacher import import_teacher
 from .verbs.jobs import jobs
 from .verbs.predict import predict
+from .verbs.recommend import recommend
 from .verbs.report import report
 from .verbs.score_augmentations import score_augmentations
 from .verbs.show import presets, show
@@ -48,7 +49,8 @@ def _register(*verbs: Callable[..., None], **settings: Any) -> None:
 
 
 # in the order of `hardray --help`
-_register(distill, tune, train_autoencoder, score_augmentations, generate, import_teacher, evaluate, show, presets)
+_register(distill, tune, recommend, train_autoencoder, score_augmentations, generate, import_teacher, evaluate)
+_register(show, presets)
 _register(doctor, ui, sync, gallery, report, train_teacher, compare, export, predict, deploy)
 _register(submit, allow_interspersed_args=False)
 _register(jobs)

@@ -30,8 +30,10 @@ __all__ = [
     "load_space",
     "load_teacher_config",
     "predict",
+    "recommend",
     "report",
     "resume",
+    "resume_recommend",
     "resume_tune",
     "score_augmentations",
     "sync",
@@ -43,6 +45,7 @@ __all__ = [
 if TYPE_CHECKING:
     from hard_ray.export.predict import Prediction
     from hard_ray.export.student import Exported
+    from hard_ray.orchestration.recommend.driver import Recommendation
     from hard_ray.orchestration.run.driver import RunResult
     from hard_ray.orchestration.run.reporter import Reporter
     from hard_ray.orchestration.search.driver import SearchResult
@@ -98,6 +101,42 @@ def resume_tune(
     from hard_ray.orchestration.search import driver as orchestration
 
     return orchestration.resume(Path(output), say, search=given)
+
+
+def recommend(
+    config: RunConfig,
+    output: str | Path,
+    *,
+    budget_s: float,
+    suites: Sequence[str] | None = None,
+    images: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Recommendation:
+    """Find out by short trainings which augmentor, strength and temperature to take for a configuration.
+
+    Args:
+        config: what is to be trained; its objective and augmentor are among the candidates.
+        output: the recommendation's folder, which must be new.
+        budget_s: seconds for all of it, but for the training of a teacher without weights.
+        suites: suites of the validation split, whose mean top-1 decides; None: clean, shifts, rotations, corruptions.
+        images: most images of the validation split that students are measured on; None: 2000.
+        say: a callback for lines about progress.
+
+    Returns:
+        The record with its `conclusion`, and the paths of the page and of the recommended configuration.
+    """
+    from hard_ray.config.recommend import recommend_settings
+    from hard_ray.orchestration.recommend import driver
+
+    settings = recommend_settings(budget_s=budget_s, suites=suites, images=images)
+    return driver.recommend(config, settings, Path(output), say)
+
+
+def resume_recommend(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> Recommendation:
+    """Continue a recommendation within its budget: finished trainings and measurements are kept."""
+    from hard_ray.orchestration.recommend import driver
+
+    return driver.resume(Path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:

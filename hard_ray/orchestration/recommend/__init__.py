@@ -1,0 +1,1 @@
+"""A recommendation: scores, pilots in rungs on one teacher pool, and what follows from them."""

@@ -1,0 +1,67 @@
+"""What `hardray recommend` refuses and prints before and after anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hard_ray_cli.verbs.recommend import result_lines
+
+from hard_ray.orchestration.recommend.driver import Recommendation
+from tests.cli.commands import invoke, words
+
+SMALL = ("--preset", "digits", "--suite", "clean")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--preset", "digits"), 2, "give --budget, such as --budget 20m"),
+        ((*SMALL, "--budget", "20"), 2, "want a time such as 90s, 20m or 1.5h, got '20'"),
+        (("--preset", "digits", "--suite", "clear", "--budget", "2m"), 2, "suites.0: Input should be 'clean'"),
+        ((*SMALL, "--budget", "2m", "--images", "0"), 2, "images: Input should be greater than 0"),
+        (("--resume", "x", "--budget", "2m"), 2, "--resume takes everything from its folder"),
+        (("--resume", "/no/such/folder"), 1, "holds no recommendation"),
+        ((*SMALL, "--budget", "2m", "optim.batch_size=5000"), 1, "larger than the training split"),
+        ((*SMALL, "--budget", "2m", "teacher.checkpoint=/no/weights.pt"), 1, "there is no such file"),
+        ((*SMALL, "--budget", "2m", "controller.l_max=0.5"), 2, "a relative l_max must exceed 1"),
+        ((*SMALL, "--budget", "0.001s"), 1, "a budget of 0 s is too small: an update takes about"),
+    ],
+)
+def test_mistakes_are_messages_and_start_nothing(tmp_path: Path, arguments: tuple[str, ...], code: int, text: str):
+    output = () if "--resume" in arguments else ("--output", str(tmp_path / "r"))
+    done = invoke("recommend", *arguments, *output)
+    assert done.exit_code == code, done.stdout + done.stderr
+    assert text in words(done.stderr)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_tries_the_first_updates_and_says_the_plan(tmp_path: Path):
+    done = invoke("recommend", *SMALL, "--budget", "20m", "--dry-run", "--output", str(tmp_path / "r"))
+    assert done.exit_code == 0, done.stderr
+    text = words(done.stdout)
+    for part in (
+        "hardray_cnn; without weights: trained first, outside of the budget, and cached",
+        "on 200 images of the validation split: clean",
+        "T. stddev of flip, crop_flip, cutout",
+        "kd, labels_only, affine, and the 3 of lowest T. stddev",
+        "16 images of each split decoded",
+        "an augmentor update (loss ",
+        "rungs of at most 250 and 500 and 1,000 updates",
+    ):
+        assert part in text, text
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_end_says_what_to_take_why_not_and_what_was_left_out():
+    conclusion = {
+        "sentences": ["Take [affine]: +2.00 ± 1.00 points.", "By suite: x."],
+        "warnings": ["Labels do as well."],
+    }
+    record = {"conclusion": conclusion, "skipped": ["seed 2 of kd and affine", "augmentor.strength=0.5 of affine"]}
+    found = Recommendation(Path("r"), record, Path("r/report.html"), Path("r/recommended.yaml"))
+    lines = result_lines(record, found)
+    assert lines[0] == r"[bold]Take \[affine]: +2.00 ± 1.00 points.[/bold]"
+    assert lines[2] == "[yellow]Labels do as well.[/yellow]"
+    assert "left out for lack of time: seed 2 of kd and affine; augmentor.strength=0.5 of affine" in lines
+    assert lines[-1].endswith("hardray distill -c r/recommended.yaml")
