@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from math import hypot
+from statistics import fmean, stdev
 from typing import Any
 
 from hard_ray.config.recommend import KD, LABELS
-from hard_ray.preparation.recommend_gains import ERRORS, Answers, Gains, gains, retained
+from hard_ray.preparation.recommend_gains import CLEAN_SUITE, ERRORS, Answers, Gain, Gains, gains, retained
 
 Trainings = Mapping[str, Sequence[Answers]]
 """Answers by name of the pilot, one for each seed: plain KD and the best candidate have the same seeds."""
+
+
+SHORT = 0.5
+"""Below this share of the teacher's clean top-1, a student has not learned enough to be compared with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Pilots of one student with other values, one changed at a time."""
+
+    of: str
+    """The student's name."""
+    values: Mapping[str, Mapping[str, Any]]
+    """Settings by dotted key, by name of the pilot."""
+    answers: Mapping[str, Answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +67,7 @@ def judge(
     *,
     best: str | None,
     teacher: Answers,
-    tried: Mapping[str, tuple[Mapping[str, Any], Answers]],
+    tried: Tried | None,
 ) -> Verdict:
     """Conclude from the pilots of the longest rung.
 
@@ -59,29 +75,44 @@ def judge(
         trainings: the references and the best candidate, of equal length.
         best: its name.
         teacher: the teacher's answers.
-        tried: other values of the recommended pilot, by their name, with the answers of their pilots.
+        tried: other values of the best candidate or of plain KD; None: there was no time for any.
     """
     gain = None if best is None else gains(trainings[best], trainings[KD])
     top1 = {each: _top1(trainings[each]) for each in (KD, best) if each is not None}
     name = best if best is not None and gain is not None and gain.score.is_clear else KD
-    values = _better(tried, trainings[name][0])
-    sentences = [_taken(name, best, gain), *_expected(gain), *_values_text(tried, values, trainings[name][0])]
-    return Verdict(name, best, gain, top1, values, sentences, [*_warnings(trainings, teacher, name, best)])
+    against = {} if tried is None else _gains_of(tried, trainings[tried.of][0], _spread(gain))
+    values = {} if tried is None or tried.of != name else _better(tried, against)
+    sentences = [_taken(name, best, gain), *_expected(gain), _values_text(tried, against, values)]
+    warnings = _warnings(trainings, teacher, name, best, _spread(gain))
+    return Verdict(name, best, gain, top1, values, sentences, warnings)
+
+
+def _spread(gain: Gains | None) -> float:
+    """Standard deviation over seeds of a difference of two trainings; 0 where it is not known."""
+    return 0.0 if gain is None or gain.seeds < 2 else stdev(gain.over_seeds)
+
+
+def _of_one_seed(ours: Answers, theirs: Answers, spread: float) -> Gain:
+    """A gain that was measured with one seed, with what another seed may change in its error."""
+    found = gains([ours], [theirs]).score
+    return Gain(found.points, hypot(found.error, spread))
+
+
+def _gains_of(tried: Tried, own: Answers, spread: float) -> dict[str, Gain]:
+    return {name: _of_one_seed(answers, own, spread) for name, answers in tried.answers.items()}
 
 
 def _top1(seeds: Sequence[Answers]) -> dict[str, float]:
     return {suite: fmean(each[suite].metrics()["top1"] for each in seeds) for suite in seeds[0]}
 
 
-def _better(tried: Mapping[str, tuple[Mapping[str, Any], Answers]], own: Answers) -> dict[str, Any]:
+def _better(tried: Tried, against: Mapping[str, Gain]) -> dict[str, Any]:
     """For each key the value whose pilot is clearly better than with the own one, and best."""
-    found: dict[str, tuple[float, Any]] = {}
-    for values, answers in tried.values():
-        gain = gains([answers], [own]).score
-        for key, value in values.items():
-            if gain.is_clear and gain.points > found.get(key, (0.0, None))[0]:
-                found[key] = (gain.points, value)
-    return {key: value for key, (_, value) in found.items()}
+    found: dict[str, Any] = {}
+    for name in sorted(against, key=lambda name: against[name].points):  # the best one comes last
+        if against[name].is_clear:
+            found |= tried.values[name]
+    return found
 
 
 def _taken(name: str, best: str | None, gain: Gains | None) -> str:
@@ -105,41 +136,48 @@ def _expected(gain: Gains | None) -> list[str]:
     return [f"By suite: {by} (two standard errors; {seeds})."]
 
 
-def _values_text(
-    tried: Mapping[str, tuple[Mapping[str, Any], Answers]], values: Mapping[str, Any], own: Answers
-) -> list[str]:
-    if not tried:
-        return ["Strength and temperature are those of the pilot: no others were tried."]
-    each = []
-    for name, (_, answers) in tried.items():
-        gain = gains([answers], [own]).score
-        each.append(f"{name} {gain.points:+.2f} ± {ERRORS * gain.error:.2f}")
+def _values_text(tried: Tried | None, against: Mapping[str, Gain], values: Mapping[str, Any]) -> str:
+    if tried is None or not against:
+        return "Strength and temperature are those of the pilot: no others were tried."
+    each = ", ".join(f"{name} {gain.points:+.2f} ± {ERRORS * gain.error:.2f}" for name, gain in against.items())
     chosen = ", ".join(f"{key}={value:g}" for key, value in values.items())
-    verdict = f"take {chosen}" if chosen else "none is better beyond the uncertainty, so keep the pilot's"
+    verdict = f"take {chosen}" if chosen else "none is better beyond the uncertainty, so keep its own"
     together = "; they were tried one at a time" if len(values) > 1 else ""
-    return [f"Against the pilot's own values: {', '.join(each)}; {verdict}{together}."]
+    return f"Other values of {tried.of}, against its own: {each}; {verdict}{together}."
 
 
-def _warnings(trainings: Trainings, teacher: Answers, name: str, best: str | None) -> list[str]:
+def _warnings(trainings: Trainings, teacher: Answers, name: str, best: str | None, spread: float) -> list[str]:
     found = []
-    kd = trainings[KD][0]
     if name == KD and best is not None:
         found.append(
             "No second view is worth its time here: at this length, none gains more than the measurement can tell."
         )
     if LABELS in trainings:
-        gain = gains([trainings[name][0]], [trainings[LABELS][0]]).score
+        gain = _of_one_seed(trainings[name][0], trainings[LABELS][0], spread)
         if not gain.is_clear:
             found.append(
                 f"Training on labels alone is as good: {'plain KD' if name == KD else name} gains {gain.points:+.2f} "
                 f"± {ERRORS * gain.error:.2f} points over it. Then a teacher is not worth its time, or the pilots are "
                 "too short to tell."
             )
+    return [*found, *_robustness(teacher, trainings[KD][0])]
+
+
+def _robustness(teacher: Answers, kd: Answers) -> list[str]:
+    """Whether there is robustness to hand on, if the student is far enough to tell."""
     kept = retained(teacher, kd)
-    if kept is not None and kept["points"] <= ERRORS * kept["error"]:
-        found.append(
-            f"The teacher is hardly more robust than the student: it keeps {kept['teacher']:.1f} % of its clean top-1 "
-            f"on changed images, a student of plain KD {kept['student']:.1f} % (difference {kept['points']:+.1f} ± "
-            f"{ERRORS * kept['error']:.1f}). There is little robustness to hand on; take a more robust teacher."
-        )
-    return found
+    if kept is None:
+        return []
+    clean = [network[CLEAN_SUITE].metrics()["top1"] for network in (teacher, kd)]
+    if clean[1] < SHORT * clean[0]:
+        return [
+            f"The pilots are too short to be compared with the teacher: plain KD reaches {clean[1]:.1f} % of "
+            f"clean images, the teacher {clean[0]:.1f} %. Give a larger --budget."
+        ]
+    if kept["points"] > ERRORS * kept["error"]:
+        return []
+    return [
+        f"The teacher is hardly more robust than the student: it keeps {kept['teacher']:.1f} % of its clean top-1 "
+        f"on changed images, a student of plain KD {kept['student']:.1f} % (difference {kept['points']:+.1f} ± "
+        f"{ERRORS * kept['error']:.1f}). There is little robustness to hand on; take a more robust teacher."
+    ]

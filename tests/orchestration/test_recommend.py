@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hard_ray.config import recommend
 from hard_ray.config.loader import load_config
 from hard_ray.config.recommend import LEARNED, RecommendRun, with_teacher
 from hard_ray.config.run import RunConfig
@@ -19,11 +21,12 @@ from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import LocalPool
 from hard_ray.errors import HardrayError, RunFolderError
 from hard_ray.orchestration.cluster.demand import DataShare
-from hard_ray.orchestration.recommend import measure, scores
+from hard_ray.orchestration.recommend import measure, scores, stages
 from hard_ray.orchestration.recommend.measure import held_out, measurement
 from hard_ray.orchestration.recommend.record import Record
 from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.orchestration.recommend.stages import Stages, corrupted_images
+from hard_ray.preparation import recommend_plan
 from hard_ray.preparation.recommend_folder import RecommendFolder, new_recommendation, open_recommendation
 from hard_ray.preparation.recommend_gains import gains, read_answers
 from hard_ray.reports.recommendation import write_page
@@ -59,17 +62,23 @@ class TrainsHere:
 
 @pytest.fixture(scope="module", autouse=True)
 def here() -> Iterator[None]:
-    """Without Ray: this process reads the images. Few groups are scored."""
+    """Without Ray: this process reads the images. All is as short as it gets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "Pipeline", InProcess)
         patch.setattr(scores, "Pipeline", InProcess)
         patch.setattr(scores, "MOST_GROUPS", scores.FEWEST_GROUPS)
+        patch.setattr(scores, "BATCH", scores.SMALL_BATCH)
+        patch.setattr(recommend, "STRENGTHS", (0.5,))
+        patch.setattr(recommend, "TEMPERATURES", (2.0,))
+        patch.setattr(stages, "SEEDS", 2)
+        patch.setattr(stages, "PROBE", 4)
+        patch.setattr(recommend_plan, "FEWEST", 10)
         yield
 
 
 def begin(path: Path, settings: RecommendRun = SETTINGS, said: list[str] | None = None, **how: str) -> Stages:
     """The stages of a recommendation in a folder, as a start of the command makes them."""
-    own, lines = tiny_config("optim.steps=120"), [] if said is None else said
+    own, lines = tiny_config("optim.steps=24", "checkpoints.every=9"), [] if said is None else said
     config, folder = with_teacher(own), RecommendFolder(path)
     index = build_index(config.data)
     pool = LocalPool(untrained_teacher(config, index))
@@ -111,16 +120,17 @@ def test_rungs_have_fewer_candidates_and_more_updates_and_end_with_a_configurati
     made, said = finished
     record = read(made.folder)
     rungs = [record["rungs"][f"rung-{number}"] for number in (1, 2)]
-    assert [entry["updates"] for entry in rungs] == [60, 120]  # the second is as long as the whole training
+    assert [entry["updates"] for entry in rungs] == [12, 24]  # the second is as long as the whole training
     assert [len(entry["names"]) for entry in rungs] == [2 + 3 + len(LEARNED), 2 + (3 + len(LEARNED)) // 2]
     assert {"kd", "labels_only"} <= set(rungs[1]["names"])
     first = [name for name in rungs[0]["order"] if name not in ("kd", "labels_only")]
     assert set(rungs[1]["names"]) - {"kd", "labels_only"} == set(first[: len(first) // 2])
     assert {entry["seed"] for entry in rungs} == {0}
-    assert (record["rungs"]["seed-2"]["seed"], record["rungs"]["seed-3"]["seed"]) == (1, 2)
-    assert [line for line in said if line.startswith("plan: rung 1: 60 updates of kd, labels_only and ")]
+    assert record["rungs"]["seed-2"]["seed"] == 1
+    assert record["rungs"]["seed-2"]["names"] == ["kd", record["conclusion"]["best"]]
+    assert [line for line in said if line.startswith("plan: rung 1: 12 updates of kd, labels_only and ")]
     conclusion = record["conclusion"]
-    assert conclusion["gain"]["seeds"] == 3
+    assert conclusion["gain"]["seeds"] == 2
     found = load_config([made.folder.recommended])
     assert found.optim == made.own.optim
     assert found.experiment == made.own.experiment
@@ -141,7 +151,20 @@ def test_pilots_of_a_rung_see_the_same_images_and_are_compared_image_by_image(fi
     assert pilots["kd"]["suites"]["clean"]["top1"] == pytest.approx(100 * kd["clean"].right.mean())
 
 
-def test_after_a_kill_finished_pilots_and_scores_are_not_made_again(tmp_path: Path):
+def as_after_the_first_rung(finished: tuple[Stages, list[str]], path: Path) -> None:
+    """A copy of the finished recommendation, without all that came after its first rung."""
+    folder = RecommendFolder(shutil.copytree(finished[0].folder.path, path))
+    record = read(folder)
+    kept = ("probe", "rung-1")
+    record["rungs"] = {name: entry for name, entry in record["rungs"].items() if name in kept}
+    folder.record.write_text(json.dumps({key: value for key, value in record.items() if key != "conclusion"}))
+    for rung in (folder.path / "pilots").iterdir():
+        if rung.name not in kept:
+            shutil.rmtree(rung)
+
+
+def test_after_a_kill_finished_pilots_and_scores_are_not_made_again(finished: tuple[Stages, list[str]], tmp_path: Path):
+    as_after_the_first_rung(finished, tmp_path / "r")
     killed = begin(tmp_path / "r", dies_in="rung-2")
     with pytest.raises(KilledError):
         killed.run()
@@ -164,13 +187,16 @@ def test_after_a_kill_finished_pilots_and_scores_are_not_made_again(tmp_path: Pa
     assert read(last.folder)["conclusion"] == after["conclusion"]
 
 
-def test_a_candidate_that_diverges_is_named_and_left_out(tmp_path: Path):
-    made = begin(tmp_path / "r", diverges="affine")
+def test_a_candidate_that_diverges_is_named_and_left_out(finished: tuple[Stages, list[str]], tmp_path: Path):
+    as_after_the_first_rung(finished, tmp_path / "r")
+    order = read(RecommendFolder(tmp_path / "r"))["rungs"]["rung-1"]["order"]
+    left = next(name for name in order if name not in ("kd", "labels_only"))
+    made = begin(tmp_path / "r", diverges=left)
     made.run()
     record = read(made.folder)
-    assert record["rungs"]["probe"]["diverged"] == {"affine": "the loss is nan"}
-    assert "affine" not in record["rungs"]["rung-1"]["names"]
-    assert record["conclusion"]["best"] not in ("affine", None)
+    assert record["rungs"]["rung-2"]["diverged"] == {left: "the loss is nan"}
+    assert left not in record["rungs"]["rung-2"]["order"]
+    assert record["conclusion"]["best"] not in (left, None)
 
 
 def test_plain_kd_that_diverges_ends_it(tmp_path: Path):
@@ -188,19 +214,15 @@ def test_a_budget_for_less_than_two_pilots_is_refused_with_what_it_needs(tmp_pat
     assert "T. stddev" in " ".join(read(small.folder)["skipped"])  # it had no time for it either
 
 
-def test_what_a_small_budget_leaves_out_is_named_in_the_record_and_on_the_page(tmp_path: Path):
-    made = begin(tmp_path / "r")
-    everything = made.record.write
-
-    def most_is_spent_once_pilots_are_planned(**values: object) -> None:
-        everything(**values)
-        if "plan" in values:
-            made.record._before += made.left - 0.5
-
-    made.record.write = most_is_spent_once_pilots_are_planned  # type: ignore[method-assign]
+def test_what_a_small_budget_leaves_out_is_named_in_the_record_and_on_the_page(
+    finished: tuple[Stages, list[str]], tmp_path: Path
+):
+    as_after_the_first_rung(finished, tmp_path / "r")
+    made = begin(tmp_path / "r", SETTINGS.model_copy(update={"budget_s": finished[0].record.spent}))
     made.run()
+    assert made.trainer.trained == []
     skipped = " ".join(read(made.folder)["skipped"])
-    for words in ("rung 2, 120 updates of kd", "seed 2 of kd and", "seed 3 of", "objective.temperature="):
+    for words in ("rung 2, 24 updates of kd", "seed 2 of kd and", "objective.temperature="):
         assert words in skipped
     page = write_page(made.folder).read_text()
     assert "Left out for lack of time" in page
@@ -228,7 +250,7 @@ def test_the_page_says_what_was_found(finished: tuple[Stages, list[str]]):
         f"hardray distill -c {made.folder.recommended}",
         "What there is to hand on",
         "student as it begins",
-        "rung-2: 120 updates, seed 0",
+        "rung-2: 24 updates, seed 0",
         "Strength and temperature",
         "T. stddev",
     ):

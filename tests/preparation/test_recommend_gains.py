@@ -16,7 +16,7 @@ from hard_ray.preparation.recommend_gains import (
     score,
     write_answers,
 )
-from hard_ray.preparation.recommend_verdict import judge
+from hard_ray.preparation.recommend_verdict import Tried, judge
 
 IMAGES = 400
 
@@ -118,8 +118,9 @@ def test_answers_come_back_from_their_file(tmp_path: Path):
 
 def verdict(best: Answers, kd: Answers, *, teacher: Answers | None = None, labels: Answers | None = None, **tried):
     trainings = {"kd": [kd], "affine": [best], "labels_only": [labels or network(0.5, 0.3)]}
-    values = {name: ({name.replace("__", "."): value}, answers) for name, (value, answers) in tried.items()}
-    return judge(trainings, best="affine", teacher=teacher or network(0.95, 0.9), tried=values)
+    values = {name: {name.replace("__", "."): value} for name, (value, _) in tried.items()}
+    others = Tried("affine", values, {name: answers for name, (_, answers) in tried.items()}) if tried else None
+    return judge(trainings, best="affine", teacher=teacher or network(0.95, 0.9), tried=others)
 
 
 def test_a_clear_gain_is_recommended_with_its_uncertainty():
@@ -160,5 +161,30 @@ def test_a_clearly_better_value_is_taken_and_others_are_not():
 
 
 def test_without_a_finished_candidate_plain_kd_is_what_is_left():
-    found = judge({"kd": [network(0.8, 0.5)]}, best=None, teacher=network(0.9, 0.8), tried={})
+    found = judge({"kd": [network(0.8, 0.5)]}, best=None, teacher=network(0.9, 0.8), tried=None)
     assert (found.name, found.gain) == ("kd", None)
+
+
+def test_values_of_a_student_that_is_not_recommended_are_told_and_not_taken():
+    kd, best = network(0.8, 0.5), network(0.8, 0.5, luck=60)
+    others = Tried("affine", {"strength": {"augmentor.strength": 0.5}}, {"strength": network(0.9, 0.8)})
+    found = judge({"kd": [kd], "affine": [best]}, best="affine", teacher=network(0.95, 0.9), tried=others)
+    assert (found.name, found.values) == ("kd", {})
+    assert "Other values of affine, against its own: strength +" in found.sentences[-1]
+
+
+def test_the_spread_of_seeds_counts_for_values_that_were_tried_with_one():
+    kd = [network(0.8, 0.5), network(0.8, 0.5)]
+    steady, moving = [network(0.85, 0.7), network(0.85, 0.7)], [network(0.85, 0.7), network(0.95, 0.9)]
+    others = Tried("affine", {"s": {"augmentor.strength": 0.5}}, {"s": network(0.88, 0.75)})
+    taken = [
+        judge({"kd": kd, "affine": best}, best="affine", teacher=network(0.95, 0.9), tried=others).values
+        for best in (steady, moving)
+    ]
+    assert taken == [{"augmentor.strength": 0.5}, {}]
+
+
+def test_pilots_that_have_learned_little_are_not_compared_with_the_teacher():
+    found = verdict(network(0.35, 0.3), network(0.3, 0.28), teacher=network(0.9, 0.6), labels=network(0.1, 0.1))
+    assert [text for text in found.warnings if "The pilots are too short to be compared with the teacher" in text]
+    assert not [text for text in found.warnings if "hardly more robust" in text]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hard_ray.config.loader import read_begun
 from hard_ray.config.recommend import scored
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
@@ -42,6 +43,8 @@ class Scores:
 
     def made(self, seconds: float) -> dict[str, Any] | None:
         """The content of `scores.json`; None: there is no time for the fewest groups, even of smaller batches."""
+        if self.folder.settings.exists():  # an earlier start chose the size of the groups
+            return self._scored(read_begun(ScoreRun, self.folder.settings), seconds)
         answer_s = self._answer_seconds()
         for batch_size in (BATCH, SMALL_BATCH):
             run = scored(self.config, groups=FEWEST_GROUPS, batch_size=min(batch_size, len(self.index.rows("train"))))
@@ -60,15 +63,15 @@ class Scores:
         return (time.perf_counter() - began) / len(rows)
 
     def _scored(self, run: ScoreRun, seconds: float) -> dict[str, Any]:
-        """Ask about the fewest groups, then about as many as fit into the rest of the time."""
+        """Ask about the groups of `run`, then about as many as fit into the rest of the time."""
         make_folder(self.folder.path)
         known = KnownMeans.read(self.folder.means, self.index.fingerprint())
         known.identity = self.identity
         began, there = time.monotonic(), len(known.means.get(CLEAN, []))
         self._ask(run, known)
-        each = (time.monotonic() - began) / max(1, FEWEST_GROUPS - there)
+        each = (time.monotonic() - began) / max(1, run.groups - there)
         more = int((seconds - (time.monotonic() - began)) / max(each, 1e-3))
-        run = run.model_copy(update={"groups": min(MOST_GROUPS, max(FEWEST_GROUPS + more, FEWEST_GROUPS, there))})
+        run = run.model_copy(update={"groups": min(MOST_GROUPS, run.groups + max(0, more))})
         self._ask(run, known)
         return finish(self.folder, run, known, None, self.say)
 

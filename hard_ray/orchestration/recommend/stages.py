@@ -40,7 +40,7 @@ from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.preparation.recommend_folder import RecommendFolder
 from hard_ray.preparation.recommend_gains import Answers, gains, read_answers, score, write_answers
 from hard_ray.preparation.recommend_plan import Costs, Halving, needed, next_updates, plan_halving, shown
-from hard_ray.preparation.recommend_verdict import Verdict, judge
+from hard_ray.preparation.recommend_verdict import Tried, Verdict, judge
 
 PROBE = 20
 """Student updates of the pilots whose time is measured."""
@@ -108,8 +108,8 @@ class Stages:
         configs = {**references(self.config), **self.candidates()}
         self.probe(configs)
         best = self.halve(configs)
-        tried = self.beyond(configs, best)
-        verdict = judge(self.trainings(best), best=best, teacher=teacher, tried=tried)
+        self.beyond(configs, best)
+        verdict = judge(self.trainings(best), best=best, teacher=teacher, tried=self.tried(configs))
         self.record.write(conclusion=verdict.to_json())
         write_text(self.folder.recommended, self.recommended_text(configs, verdict))
 
@@ -193,10 +193,8 @@ class Stages:
         """The plan, as it was made first; HardrayError: the budget is too small for two pilots."""
         values = self.record.values
         if "plan" not in values:
-            kept, candidates = (
-                list(references(self.config)),
-                [name for name in configs if name not in references(self.config)],
-            )
+            kept = [*references(self.config)]
+            candidates = [name for name in configs if name not in kept]
             plan = plan_halving(self.costs, kept, candidates, seconds=self.left, total=self.total)
             if plan is None:
                 wanted = self.record.spent + needed(self.costs, KD, candidates[0], total=self.total)
@@ -215,18 +213,19 @@ class Stages:
 
     # 5. Other seeds, strengths and temperatures of the best one.
 
-    def beyond(self, configs: Configs, best: str | None) -> dict[str, tuple[Mapping[str, Any], Answers]]:
-        """Train what fits into the rest of the budget; other values that were tried, with their answers."""
+    def beyond(self, configs: Configs, best: str | None) -> None:
+        """Train what fits into the rest of the budget."""
         last = self.record.values["rungs"][self.record.values["last_rung"]]
         pair = [KD] if best is None else [KD, best]
         self._seed(1, configs, pair, last["updates"])
-        chosen = pair[-1]
-        if best is not None and not gains(*(self.trainings(best)[name] for name in (best, KD))).score.is_clear:
-            chosen = KD
-        tried = self._variants(configs[chosen], chosen, last["updates"])
+        if "variants" not in self.record.values["rungs"]:
+            made = self.trainings(best)
+            is_better = best is not None and gains(made[best], made[KD]).score.is_clear
+            self._variants(configs, pair[-1] if is_better else KD, last["updates"])
+        else:
+            self._variants(configs, self.record.values["rungs"]["variants"]["of"], last["updates"])
         for number in range(2, SEEDS):
             self._seed(number, configs, pair, last["updates"])
-        return tried
 
     def _seed(self, number: int, configs: Configs, names: Sequence[str], updates: int) -> None:
         rung, seconds = f"seed-{number + 1}", self.costs.seconds(names, updates)
@@ -237,20 +236,27 @@ class Stages:
             return
         self._rung(rung, {name: configs[name] for name in names}, updates, self.config.seed + number)
 
-    def _variants(self, config: RunConfig, name: str, updates: int) -> dict[str, tuple[Mapping[str, Any], Answers]]:
+    def _variants(self, configs: Configs, name: str, updates: int) -> None:
         """Pilots of one student with other strengths and temperatures, one changed at a time."""
-        wanted, rungs = variants(config), self.record.values["rungs"]
+        wanted, rungs = variants(configs[name]), self.record.values["rungs"]
         costs = Costs(self.costs.session_s, self.costs.pilot_s, dict.fromkeys(wanted, self.costs.update_s[name]))
         fitting = [*wanted]
         if "variants" in rungs:
             fitting = rungs["variants"]["names"]
         while fitting and "variants" not in rungs and costs.seconds(fitting, updates) > self.left:
             self.record.skip(f"{fitting.pop()} of {name}")
-        if not fitting:
-            return {}
-        made = {each: changed(config, wanted[each]) for each in fitting}
-        entry = self._rung("variants", made, updates, self.config.seed, of=name)
-        return {each: (wanted[each], self._read(self.folder.answers("variants", each))) for each in entry["order"]}
+        if fitting:
+            made = {each: changed(configs[name], wanted[each]) for each in fitting}
+            self._rung("variants", made, updates, self.config.seed, of=name)
+
+    def tried(self, configs: Configs) -> Tried | None:
+        """The other values that were tried, with their answers; None: there was no time for any."""
+        entry = self.record.values["rungs"].get("variants")
+        if entry is None:
+            return None
+        wanted = variants(configs[entry["of"]])
+        answers = {each: self._read(self.folder.answers("variants", each)) for each in entry["order"]}
+        return Tried(entry["of"], {each: wanted[each] for each in entry["order"]}, answers)
 
     # Rungs.
 
