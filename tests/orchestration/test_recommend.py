@@ -218,7 +218,7 @@ def test_what_a_small_budget_leaves_out_is_named_in_the_record_and_on_the_page(
     finished: tuple[Stages, list[str]], tmp_path: Path
 ):
     as_after_the_first_rung(finished, tmp_path / "r")
-    made = begin(tmp_path / "r", SETTINGS.model_copy(update={"budget_s": finished[0].record.spent}))
+    made = begin(tmp_path / "r", SETTINGS.model_copy(update={"budget_s": read(finished[0].folder)["spent_s"]}))
     made.run()
     assert made.trainer.trained == []
     skipped = " ".join(read(made.folder)["skipped"])
