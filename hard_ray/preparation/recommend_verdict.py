@@ -179,5 +179,18 @@ def _robustness(teacher: Answers, kd: Answers) -> list[str]:
     return [
         f"The teacher is hardly more robust than the student: it keeps {kept['teacher']:.1f} % of its clean top-1 "
         f"on changed images, a student of plain KD {kept['student']:.1f} % (difference {kept['points']:+.1f} ± "
-        f"{ERRORS * kept['error']:.1f}). There is little robustness to hand on; take a more robust teacher."
+        f"{ERRORS * kept['error']:.1f}). There is little robustness to hand on; {_remedy(teacher, kd)}."
     ]
+
+
+def _remedy(teacher: Answers, kd: Answers) -> str:
+    """What to do about a teacher that is no more robust on all suites together."""
+    able = []
+    for suite in teacher:
+        pair = [{name: network[name] for name in (CLEAN_SUITE, suite)} for network in (teacher, kd)]
+        kept = retained(*pair)
+        if kept is not None and kept["points"] > ERRORS * kept["error"]:
+            able.append(suite)
+    if not able:
+        return "take a more robust teacher"
+    return f"on {' and '.join(able)} alone there is: choose with --suite what counts, or take a more robust teacher"

@@ -150,6 +150,14 @@ def test_a_teacher_that_keeps_no_more_than_the_student_is_said():
     ]
 
 
+def test_the_suites_on_which_a_teacher_is_more_robust_are_named():
+    teacher, kd, best = network(0.9, 0.85), network(0.8, 0.4), network(0.85, 0.5)
+    for each, share in ((teacher, 0.1), (kd, 0.6), (best, 0.6)):
+        each["corruptions"] = network(share, share)["clean"]
+    found = judge({"kd": [kd], "affine": [best]}, best="affine", teacher=teacher, tried=None)
+    assert [text for text in found.warnings if "hand on; on shifts alone there is: choose with --suite" in text]
+
+
 def test_a_clearly_better_value_is_taken_and_others_are_not():
     tried = {
         "augmentor__strength": (0.5, network(0.9, 0.8)),
