@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hard_ray.config.autoencoder_training import KlTraining, VqTraining
+from hard_ray.config.autoencoder_training import KlTraining, PatchTraining, VqTraining
 from hard_ray.config.base import DISCRIMINATORS
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.run import RunConfig
@@ -135,7 +135,7 @@ def configuration_page() -> str:
             parts += _block(name, _resolve(block, schema), defaults[name], schema)
     parts += _alone(schema, defaults)
     parts += _settings("`hardray generate`", "The settings of a generated set", (GenerationConfig,))
-    parts += _settings("`hardray train-autoencoder`", "The settings of a training", (KlTraining, VqTraining))
+    parts += _settings("`hardray train-autoencoder`", "The settings of a training", (KlTraining, VqTraining, PatchTraining))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 

@@ -14,7 +14,10 @@ from ..terminal import print_heading, print_lines, say
 
 
 def train_autoencoder(
-    kind: Annotated[Literal["kl", "vq"], typer.Option(help="kl: continuous latents; vq: codes of a codebook.")],
+    kind: Annotated[
+        Literal["kl", "vq", "patch"],
+        typer.Option(help="kl: continuous latents; vq: codes of a codebook; patch: components of patches, linear."),
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the autoencoder; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
@@ -28,11 +31,14 @@ def train_autoencoder(
         typer.Option(help="Channels of each level, for example 16,32,32; n levels reduce the side by 2^(n-1)."),
     ] = None,
     latent_channels: Annotated[int | None, typer.Option(help="Channels of the latent.")] = None,
-    codes: Annotated[int | None, typer.Option(help="Size of the codebook (vq).")] = None,
+    factor: Annotated[int | None, typer.Option(help="Pixels along each side of a patch (patch).")] = None,
+    codes: Annotated[int | None, typer.Option(help="Size of the codebook (vq, patch).")] = None,
+    perceptual: Annotated[float | None, typer.Option(help="Weight of the distance of the teacher's features.")] = None,
 ) -> None:
     """Train a small autoencoder on your images.
 
-    `data`, `seed` and `runtime` of the configuration are used. diffusers can load the result.
+    `data`, `seed` and `runtime` of the configuration are used, and `teacher` for `--perceptual`. diffusers can load kl
+    and vq.
     """
     from hard_ray import api
 
@@ -42,7 +48,9 @@ def train_autoencoder(
         "lr": lr,
         "widths": listed(widths, "--widths"),
         "latent_channels": latent_channels,
+        "factor": factor,
         "codes": codes,
+        "perceptual": perceptual,
     }
     training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
     loaded = load(config, preset, overrides, data=data)

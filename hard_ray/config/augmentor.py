@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.base import Config, Degrees, Fraction, Temperature
@@ -287,6 +287,9 @@ class MixAugmentor(LearnedAugmentor):
     """Standard deviation of the mask before the sigmoid, at the start."""
 
 
+_Change = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class VaeAugmentor(LearnedAugmentor):
     """HARD-VAE: a learned perturbation of the latent of a pretrained autoencoder."""
 
@@ -297,16 +300,31 @@ class VaeAugmentor(LearnedAugmentor):
     """The pretrained autoencoder; `hardray train-autoencoder` makes one."""
     residual: bool = True
     """Add the difference of two decodings to the image, which keeps the details that the decoder loses."""
-    max_delta: PositiveFloat = 1.0
-    """Largest perturbation, in standard deviations of each latent channel."""
+    max_delta: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """Largest perturbation, in standard deviations: one value, or one per latent channel or direction."""
+    max_change: _Change | tuple[_Change, ...] | None = None
+    """Largest change of a pixel at strength 1, of images in [0, 1]: one value, or one per colour channel; unset: no
+    bound. Needs `residual`."""
+    directions: PositiveInt | None = None
+    """Perturb the latent along this many of its first principal directions, which `hardray train-autoencoder` fits
+    and keeps beside the weights; unset: perturb every latent value on its own."""
     noise_channels: PositiveInt = 4
-    """Normal noise values per latent cell; the perturbation is computed from them and the latent."""
+    """Normal noise values per latent cell or direction; the perturbation is computed from them and the latent."""
     hidden_dim: PositiveInt = 64
     """Channels of the perturbation network."""
     init_spread: PositiveFloat = 0.5
     """Standard deviation of the perturbation before the tanh, at the start."""
     finetune_lr: PositiveFloat | None = None
     """Learning rate of the autoencoder; unset: the autoencoder is frozen."""
+
+    @model_validator(mode="after")
+    def _only_a_difference_is_bounded(self) -> VaeAugmentor:
+        if self.max_change is not None and not self.residual:
+            raise ValueError(
+                "max_change bounds the difference of two decodings, which residual=false does not add; leave it unset, "
+                "or set residual=true"
+            )
+        return self
 
 
 SequencePart = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from hard_ray.config.base import Config
 
@@ -23,3 +23,6 @@ class AutoencoderConfig(Config):
     """`hf-hub:org/name`, a folder in diffusers' layout, or a folder with `taef2_encoder` and `taef2_decoder`."""
     subfolder: str | None = None
     """Folder within `model`, for example `vae`."""
+    scale: Annotated[int, Field(ge=1, le=8)] = 1
+    """Enlarge images this many times before encoding, and reduce the decoded ones again: a model of large images
+    reconstructs small ones better so."""

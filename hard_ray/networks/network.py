@@ -80,14 +80,23 @@ class Network(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
+        logits: Tensor = self._logits(self._prepared(images))
+        return logits if self.outputs is None else logits[:, self.outputs]
+
+    def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch ..."]:
+        """Features of images in [0, 1] before they are pooled, in the layout of timm's model."""
+        features: Tensor = cast(Any, self.model).forward_features(self._prepared(images))
+        return features
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """The images in the network's size and normalisation."""
         channels = self.mean.shape[1]
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(f"want images of shape (batch, {channels}, height, width), got {tuple(images.shape)}")
         size = self.contract.size
         if size is not None and tuple(images.shape[-2:]) != size:
             images = resize(images, size, mode=self.contract.interpolation, antialias=True)
-        logits: Tensor = self._logits((images - self.mean) / self.std)
-        return logits if self.outputs is None else logits[:, self.outputs]
+        return (images - self.mean) / self.std
 
     def train(self, mode: bool = True) -> Network:
         """Training or evaluation mode, in which BatchNorm at rest stays at rest."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.config.autoencoder_training import AutoencoderRun, NetworkTraining, PatchTraining
 from hard_ray.config.layers import dotted_values
 from hard_ray.config.loader import absolute, read_begun
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.account_text import say_account
 from hard_ray.data.augment import check_augment
+from hard_ray.data.batch import Batch
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
@@ -26,8 +28,11 @@ from hard_ray.distillation.loop import Status
 from hard_ray.errors import DataError, RunFolderError, StoppedError
 from hard_ray.files import beginning, is_vacant, read_json, write_json, write_text
 from hard_ray.maths.noise import seed_of
-from hard_ray.networks.autoencoders.base import LATENTS_FILE, write_latents
+from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder, write_latents
 from hard_ray.networks.autoencoders.diffusers_models import DiffusersAutoencoder, new_autoencoder
+from hard_ray.networks.autoencoders.patches import PatchAutoencoder
+from hard_ray.networks.autoencoders.principal import DIRECTIONS_FILE, IMAGES, fit_principal
+from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.networks.precision import DTYPES, Precision, prepare_kernels, to_pixels
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.hardware import probe
@@ -35,8 +40,15 @@ from hard_ray.orchestration.cluster.resources import data_shares
 from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
-from hard_ray.preparation.autoencoder import AutoencoderLoop, Quality, build_objective, reconstruction_quality
+from hard_ray.preparation.autoencoder import (
+    AutoencoderLoop,
+    Features,
+    Quality,
+    build_objective,
+    reconstruction_quality,
+)
 from hard_ray.preparation.folders import AutoencoderFolder
+from hard_ray.preparation.patches import fit_patches
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_reconstructions
 from hard_ray.runs.bad_images import BadImages
@@ -63,7 +75,8 @@ def train_autoencoder(
     check_augment(run.data)
     index = build_index(run.data)
     say_account(index, say)
-    schedule = train_schedule(index, run.data, batch_size=run.training.batch_size, seed=run.seed)
+    batch_size = 1 if isinstance(run.training, PatchTraining) else run.training.batch_size
+    schedule = train_schedule(index, run.data, batch_size=batch_size, seed=run.seed)
     with folder.locked():
         run = _settle(absolute(run), folder)
         folder.run.stop_request.unlink(missing_ok=True)
@@ -139,14 +152,29 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train from the newest checkpoint, and finish the folder; raises StoppedError if a stop was asked for."""
-        settings, folder = self.settings, self.folder.run
-        prepare_kernels(settings.threads or 1)
+        training = self.settings.training
+        prepare_kernels(self.settings.threads or 1)
         precision = self._precision()
-        coder = self._coder(precision)
+        if isinstance(training, PatchTraining):
+            return self._fit(training, precision)
+        return self._train(training, precision)
+
+    def _fit(self, training: PatchTraining, precision: Precision) -> dict[str, Any]:
+        """Fit components to training images, which takes seconds and has no checkpoint."""
+        began = time.perf_counter()
+        images = list(self._images("train", training.images, Precision(torch.device("cpu"))))
+        if not images:
+            raise DataError("none of the training images that it looks at can be read; repair the data")
+        coder = fit_patches(torch.cat(images), training, seed=self.settings.seed).to(precision.device)
+        return self._finish(coder.eval(), precision, time.perf_counter() - began)
+
+    def _train(self, training: NetworkTraining, precision: Precision) -> dict[str, Any]:
+        settings, folder = self.settings, self.folder.run
+        coder = self._coder(training, precision)
         index, data = self.pipeline.index, settings.data
         loop = AutoencoderLoop(
-            objective=build_objective(coder, settings.training).to(precision.device),
-            config=settings.training,
+            objective=build_objective(coder, training, self._features(training, precision)).to(precision.device),
+            config=training,
             seed=settings.seed,
             precision=precision,
             batches=self.pipeline.train_batches,
@@ -167,13 +195,23 @@ class Trainer:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return Precision(device, DTYPES[self.settings.amp_dtype or "float32"], bool(self.settings.channels_last))
 
-    def _coder(self, precision: Precision) -> DiffusersAutoencoder:
+    def _coder(self, training: NetworkTraining, precision: Precision) -> DiffusersAutoencoder:
         data = self.settings.data
         torch.manual_seed(seed_of("autoencoder weights", self.settings.seed))
-        coder = new_autoencoder(self.settings.training, in_chans=data.in_chans, img_size=data.img_size)
+        coder = new_autoencoder(training, in_chans=data.in_chans, img_size=data.img_size)
         return coder.to(precision.device).to(memory_format=precision.memory_format)
 
-    def _finish(self, coder: DiffusersAutoencoder, precision: Precision, seconds: float) -> dict[str, Any]:
+    def _features(self, training: NetworkTraining, precision: Precision) -> Features | None:
+        """The features of the perceptual loss, of the frozen teacher; None without that loss."""
+        data, teacher = self.settings.data, self.settings.teacher
+        if teacher is None or training.perceptual == 0:
+            return None
+        network = build_teacher(teacher, image_spec(data, self.pipeline.index.classes))
+        return network.to(precision.device).to(memory_format=precision.memory_format).features
+
+    def _finish(
+        self, coder: DiffusersAutoencoder | PatchAutoencoder, precision: Precision, seconds: float
+    ) -> dict[str, Any]:
         """Measure, export and draw; `result.json` comes last."""
         precision = Precision(precision.device)
         began = time.perf_counter()
@@ -181,6 +219,9 @@ class Trainer:
         path = self.folder.path
         coder.save(path)
         write_latents(path / LATENTS_FILE, mean=quality.latent_mean, std=quality.latent_std)
+        with torch.inference_mode():
+            latents = torch.cat([coder.encode(images).cpu() for images in self._images("val", IMAGES, precision)])
+        fit_principal(latents).save(path / DIRECTIONS_FILE)
         with extra("the picture", self.say):
             self._draw(coder, precision, quality)
         result = {
@@ -192,8 +233,14 @@ class Trainer:
         write_json(self.folder.result, result)
         return result
 
-    def _draw(self, coder: DiffusersAutoencoder, precision: Precision, quality: Quality) -> None:
-        (batch,) = self._spread().eval_batches("pictures", PICTURES)
+    def _images(self, split: str, count: int, precision: Precision) -> Iterator[Tensor]:
+        """Batches of images of a split, in the evaluation view."""
+        for batch in self._spread(split, count, EVAL_BATCH):
+            if len(batch):
+                yield precision.images(batch.images)
+
+    def _draw(self, coder: Autoencoder, precision: Precision, quality: Quality) -> None:
+        (batch,) = self._spread("val", PICTURES, PICTURES)
         if not len(batch):
             raise DataError("none of the images that it shows can be read")
         with torch.inference_mode():
@@ -201,9 +248,11 @@ class Trainer:
         heading = f"{self.settings.training.kind}: {quality.psnr:.2f} dB on {quality.images:,} validation images"
         save_png(draw_reconstructions(batch.images, to_pixels(decoded), heading=heading), self.folder.picture)
 
-    def _spread(self) -> Pipeline:
-        """The pipeline with a split of a few validation images, spread over all of them, so of several classes."""
+    def _spread(self, split: str, count: int, batch_size: int) -> Iterator[Batch]:
+        """Batches of a few images that are spread over a whole split, so of several classes."""
         index = self.pipeline.index
-        rows = index.rows("val")
-        few = rows[np.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).astype(int)]
-        return replace(self.pipeline, index=replace(index, splits={**index.splits, "pictures": few}))
+        rows = index.rows(split)
+        few = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+        name = f"{count} of {split}"  # the pipeline's object store knows splits by name
+        some = replace(self.pipeline, index=replace(index, splits={**index.splits, name: few}))
+        return some.eval_batches(name, batch_size)

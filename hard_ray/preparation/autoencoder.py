@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from hard_ray.config.autoencoder_training import AutoencoderTraining, KlTraining, VqTraining
+from hard_ray.config.autoencoder_training import KlTraining, NetworkTraining, VqTraining
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.checkpoints import CheckpointStore, Counters, Weights
 from hard_ray.distillation.loop import Status
@@ -37,7 +37,46 @@ LARGEST_GRADIENT = 1.0
 Losses = dict[str, Tensor]
 
 
-class KlObjective(nn.Module):
+Features = Callable[[Tensor], Tensor]
+"""Returns a frozen network's features of images in [0, 1]."""
+
+
+class _Objective(nn.Module):
+    """Base of the objectives: how far reconstructions are from the images."""
+
+    def __init__(self, config: NetworkTraining, features: Features | None) -> None:
+        super().__init__()
+        self.features = features
+        self.perceptual = config.perceptual
+
+    def reconstruction(self, decoded: Tensor, images: Tensor) -> Losses:
+        """The squared error per pixel, and its sum with the weighted distance of features, if there are any."""
+        error = F.mse_loss(decoded.float(), images)
+        if self.features is None:
+            return {"loss": error, "error": error}
+        distance = feature_distance(self.features, decoded.float(), images).mean()
+        return {"loss": error + self.perceptual * distance, "error": error, "perceptual": distance}
+
+
+def feature_distance(
+    features: Features,
+    decoded: Float[Tensor, "batch channels height width"],
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, " batch"]:
+    r"""Squared distance of normalised features, between 0 and 4.
+
+    .. math:: \ell_i = \left\| \frac{f(\hat x_i)}{\|f(\hat x_i)\|} - \frac{f(x_i)}{\|f(x_i)\|} \right\|^2
+
+    Source: Zhang et al. 2018, arXiv:1801.03924, equation 1. The paper sums over layers, with learned weights, and
+    normalises each place alone; the last features alone, normalised as a whole, fit every network of timm.
+    """
+    with torch.no_grad():
+        wanted = features(images).float().flatten(1)
+    found = features(decoded).float().flatten(1)
+    return (F.normalize(found, dim=1) - F.normalize(wanted, dim=1)).square().sum(dim=1)
+
+
+class KlObjective(_Objective):
     r"""Squared error of a decoded sample, and the divergence of its distribution from the standard normal.
 
     .. math:: L = \| x - D(z) \|^2 / n_x + w \, \mathrm{KL}(q(z|x) \,\|\, N(0, 1)) / n_z, \quad z \sim q(z|x)
@@ -45,8 +84,8 @@ class KlObjective(nn.Module):
     Source: Kingma and Welling 2013, arXiv:1312.6114, equation 10, with a small weight w and means in place of sums.
     """
 
-    def __init__(self, coder: KlAutoencoder, config: KlTraining) -> None:
-        super().__init__()
+    def __init__(self, coder: KlAutoencoder, config: KlTraining, features: Features | None = None) -> None:
+        super().__init__(config, features)
         self.coder = coder
         self.config = config
 
@@ -56,11 +95,11 @@ class KlObjective(nn.Module):
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = self.coder.decode(mean + (logvar / 2).exp() * noise, _size(images))
         divergence = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
-        error = _squared_error(decoded, images)
-        return {"loss": error + self.config.kl_weight * divergence, "error": error, "kl": divergence}
+        losses = self.reconstruction(decoded, images)
+        return {**losses, "loss": losses["loss"] + self.config.kl_weight * divergence, "kl": divergence}
 
 
-class VqObjective(nn.Module):
+class VqObjective(_Objective):
     r"""Squared error of the decoded codes, and the distance of cells from their codes.
 
     .. math:: L = \| x - D(e) \|^2 / n_x + \beta \| z - \mathrm{sg}(e) \|^2 / n_z, \quad e = e_{k(z)}
@@ -75,9 +114,9 @@ class VqObjective(nn.Module):
     counts: Tensor
     sums: Tensor
 
-    def __init__(self, coder: VqAutoencoder, config: VqTraining) -> None:
+    def __init__(self, coder: VqAutoencoder, config: VqTraining, features: Features | None = None) -> None:
         """`coder` is the autoencoder to train; its codebook moves here, not in the optimiser."""
-        super().__init__()
+        super().__init__(config, features)
         self.coder = coder
         self.config = config
         coder.codebook.requires_grad_(False)
@@ -92,10 +131,10 @@ class VqObjective(nn.Module):
         chosen = self.coder.nearest(latent)
         codes = self.coder.codebook[chosen].movedim(-1, 1).detach()
         decoded = self.coder.decode(codes + (latent - latent.detach()), _size(images))
-        error, commitment = _squared_error(decoded, images), F.mse_loss(latent, codes)
+        losses, commitment = self.reconstruction(decoded, images), F.mse_loss(latent, codes)
         self._follow(cells, chosen.flatten())
-        loss = error + self.config.commitment * commitment
-        return {"loss": loss, "error": error, "commitment": commitment, "codes": self._perplexity(chosen)}
+        loss = losses["loss"] + self.config.commitment * commitment
+        return {**losses, "loss": loss, "commitment": commitment, "codes": self._perplexity(chosen)}
 
     @torch.no_grad()
     def _restart(self, cells: Float[Tensor, "cells latent"], generator: torch.Generator) -> None:
@@ -130,21 +169,17 @@ class VqObjective(nn.Module):
 Objective = KlObjective | VqObjective
 
 
-def build_objective(coder: Autoencoder, config: AutoencoderTraining) -> Objective:
-    """Build the objective of this kind of training."""
+def build_objective(coder: Autoencoder, config: NetworkTraining, features: Features | None = None) -> Objective:
+    """Build the objective of this kind of training; `features` are those of the `perceptual` loss."""
     if isinstance(config, VqTraining):
         assert isinstance(coder, VqAutoencoder)
-        return VqObjective(coder, config)
+        return VqObjective(coder, config, features)
     assert isinstance(coder, KlAutoencoder)
-    return KlObjective(coder, config)
+    return KlObjective(coder, config, features)
 
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
-
-
-def _squared_error(decoded: Tensor, images: Tensor) -> Tensor:
-    return F.mse_loss(decoded.float(), images)
 
 
 @dataclass(slots=True)
@@ -152,7 +187,7 @@ class AutoencoderLoop:
     """One training in this process, continued from its newest checkpoint."""
 
     objective: Objective
-    config: AutoencoderTraining
+    config: NetworkTraining
     seed: int
     precision: Precision
     batches: Callable[[int], Generator[Batch]]
@@ -241,7 +276,7 @@ class AutoencoderLoop:
         self.checkpoints.save(self._weights, self.progress)
 
 
-def learning_rate(step: int, config: AutoencoderTraining) -> float:
+def learning_rate(step: int, config: NetworkTraining) -> float:
     """Linear warm-up, then a cosine to zero."""
     rising = (step + 1) / config.warmup
     return config.lr * min(rising, (1 + math.cos(math.pi * step / config.steps)) / 2)

@@ -24,7 +24,7 @@ class Halving(Autoencoder):
 
     def __init__(self, channels: int = 1) -> None:
         nn.Module.__init__(self)
-        self.latent_channels = channels
+        self.in_chans = self.latent_channels = channels
         self.gain = nn.Parameter(torch.ones(()))
         self.register_buffer("latent_std", torch.full((channels,), 0.25))
 

@@ -17,6 +17,7 @@ from hard_ray.errors import ModelError
 from hard_ray.networks.autoencoders.base import Autoencoder, write_latents
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.autoencoders.diffusers_models import VqAutoencoder
+from hard_ray.networks.autoencoders.principal import Principal
 from hard_ray.preparation.autoencoder import psnr
 from tests.networks.saved import FACTORS, KINDS, LATENT_CHANNELS, made, save
 
@@ -270,3 +271,30 @@ def test_diffusers_is_imported_only_once_a_model_of_its_kind_is_wanted():
 def test_a_model_that_looks_codes_up_by_number_is_decoded_all_the_same():
     coder = VqAutoencoder(made("vq", lookup_from_codebook=True), in_chans=3).eval()
     assert coder.reconstruct(pictures()).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_a_scale_the_model_sees_enlarged_images_and_the_decoded_ones_are_reduced(kind: str, tmp_path: Path):
+    folder = save(kind, tmp_path / kind)
+    large, plain = build(folder, scale=2), build(folder)
+    images = pictures(3, 10, 16)
+    enlarged = torch.nn.functional.interpolate(images, scale_factor=2, mode="bicubic").clamp(0, 1)
+    torch.testing.assert_close(large.encode(images), plain.encode(enlarged))
+    assert large.encode(images).shape[-2:] == (large.cells(10), large.cells(16))
+    reduced = torch.nn.functional.avg_pool2d(plain.reconstruct(enlarged), 2)
+    torch.testing.assert_close(large.reconstruct(images), reduced)
+
+
+def test_the_scale_is_part_of_the_identity(tmp_path: Path):
+    folder = save("kl", tmp_path / "kl")
+    assert build(folder, scale=2).identity() != build(folder).identity() == build(folder, scale=1).identity()
+
+
+def test_principal_directions_are_read_from_beside_the_weights(tmp_path: Path):
+    folder = save("kl", tmp_path / "kl")
+    assert build(folder).principal is None
+    given = Principal(torch.zeros(2, 4, 4), torch.rand(3, 2, 4, 4))
+    given.save(folder / "directions.safetensors")
+    found = build(folder).principal
+    assert found is not None
+    assert torch.equal(found.directions, given.directions)

@@ -11,23 +11,26 @@ from safetensors.torch import load_file
 
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.autoencoder_training import AutoencoderRun
+from hard_ray.config.networks import StudentConfig, TeacherConfig
 from hard_ray.data.batch import Batch
 from hard_ray.errors import RunFolderError
 from hard_ray.networks.autoencoders.build import build_autoencoder
+from hard_ray.networks.network import ImageSpec, build_student
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.orchestration.train_autoencoder import Trainer, _settle, check_output
 from hard_ray.preparation.folders import AutoencoderFolder
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.log import read_points
 from tests.orchestration.commands import start, succeed, wait_for_step
 from tests.support.helpers import assert_equal_bits, digits_pipeline
 
 SMALL = {"batch_size": 16, "widths": [4, 8], "latent_channels": 3, "warmup": 2}
 
 
-def run_of(kind: str, steps: int = 40, **more: object) -> AutoencoderRun:
+def run_of(kind: str, steps: int = 40, teacher: TeacherConfig | None = None, **more: object) -> AutoencoderRun:
     pipeline = digits_pipeline(16)
     values = {"data": pipeline.config, "training": {"kind": kind, "steps": steps, **SMALL, **more}, "threads": 1}
-    return AutoencoderRun.model_validate({**values, "amp_dtype": "float32", "channels_last": False})
+    return AutoencoderRun.model_validate({**values, "teacher": teacher, "amp_dtype": "float32", "channels_last": False})
 
 
 def train_here(run: AutoencoderRun, path: Path) -> dict:
@@ -65,7 +68,7 @@ def test_pictures_that_cannot_be_read_cost_no_training(tmp_path: Path, monkeypat
 
     def eval_batches(self: Pipeline, split: str, batch_size: int) -> Iterator[Batch]:
         for batch in plain(self, split, batch_size):
-            none = slice(0, 0 if split == "pictures" else None)
+            none = slice(0, 0 if split == "8 of val" else None)
             yield Batch(batch.images[none], batch.labels[none], batch.sample_ids[none], batch.epochs[none])
 
     monkeypatch.setattr(type(pipeline), "eval_batches", eval_batches)
@@ -74,6 +77,44 @@ def test_pictures_that_cannot_be_read_cost_no_training(tmp_path: Path, monkeypat
     result = Trainer(_settle(run, folder), folder, pipeline, said.append).run()
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert "none of the images that it shows can be read" in said[-1]
+
+
+@pytest.mark.parametrize("kind", ["kl", "patch"])
+def test_the_principal_directions_of_validation_latents_lie_beside_the_weights(kind: str, tmp_path: Path):
+    given = {"factor": 2, "latent_channels": 3} if kind == "patch" else {"steps": 3, **SMALL}
+    values = {"data": digits_pipeline(16).config, "training": {"kind": kind, **given}, "threads": 1}
+    train_here(AutoencoderRun.model_validate({**values, "amp_dtype": "float32", "channels_last": False}), tmp_path)
+    coder = build_autoencoder(AutoencoderConfig(model=str(tmp_path)), 1)
+    assert coder.principal is not None
+    (batch,) = digits_pipeline(16).eval_batches("val", 200)
+    with torch.inference_mode():
+        latent = coder.encode(torch.from_numpy(batch.images).float() / 255)
+    torch.testing.assert_close(coder.principal.mean, latent.mean(dim=0), atol=1e-5, rtol=1e-4)
+    rows = coder.principal.directions.flatten(1)
+    along = (latent - coder.principal.mean).flatten(1) @ (rows / rows.square().sum(dim=1, keepdim=True)).T
+    torch.testing.assert_close(along.square().mean(dim=0)[:8], torch.ones(8), atol=1e-3, rtol=0)
+
+
+def test_patches_are_fitted_to_training_images_from_the_whole_split(tmp_path: Path):
+    pipeline = digits_pipeline(16)
+    values = {"data": pipeline.config, "threads": 1, "amp_dtype": "float32", "channels_last": False}
+    training = {"kind": "patch", "factor": 2, "latent_channels": 4, "images": 3}
+    result = train_here(AutoencoderRun.model_validate({**values, "training": training}), tmp_path)
+    assert result["psnr"] > 60
+    (batch,) = pipeline.eval_batches("train", 2000)
+    shown = torch.from_numpy(batch.images[[0, (len(batch) - 1) // 2, len(batch) - 1]]).float() / 255
+    mean = build_autoencoder(AutoencoderConfig(model=str(tmp_path)), 1).mean
+    torch.testing.assert_close(mean, shown.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(0, 2, 3)))
+
+
+def test_the_perceptual_loss_takes_the_teachers_weights(tmp_path: Path):
+    network = build_student(StudentConfig(model="hardray_mlp"), ImageSpec(16, 1, tuple("0123456789")))
+    torch.save(network.model.state_dict(), tmp_path / "teacher.pt")
+    teacher = TeacherConfig(model="hardray_mlp", checkpoint=tmp_path / "teacher.pt")
+    train_here(run_of("kl", steps=3, teacher=teacher, perceptual=0.5), tmp_path / "coder")
+    _, point = list(read_points(tmp_path / "coder" / "metrics.jsonl"))[-1]
+    assert 0 < point["train/perceptual"] < 4
+    assert point["train/loss"] > point["train/error"] + 0.49 * point["train/perceptual"]
 
 
 def test_a_finished_one_is_refused(tmp_path: Path):

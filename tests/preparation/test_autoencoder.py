@@ -18,6 +18,7 @@ from hard_ray.preparation.autoencoder import (
     KlObjective,
     VqObjective,
     build_objective,
+    feature_distance,
     learning_rate,
     psnr,
     reconstruction_quality,
@@ -151,6 +152,49 @@ def test_the_vq_loss_is_that_of_the_equation_and_the_decoder_sees_codes():
     error = (made.coder.decode(codes, (16, 16)) - images()).square().mean()
     commitment = (latent - codes.detach()).square().mean()
     torch.testing.assert_close(losses["loss"], error + TRAININGS["vq"].commitment * commitment)
+
+
+def test_the_distance_of_features_is_that_of_the_equation():
+    def features(given: torch.Tensor) -> torch.Tensor:
+        return given.flatten(1)[:, :2]
+
+    one, other = (
+        torch.tensor(rows).view(3, 1, 1, 2) for rows in ([[1.0, 0], [3, 4], [2, 0]], [[5.0, 0], [4, 3], [-1, 0]])
+    )
+    expected = torch.tensor([0.0, (0.6 - 0.8) ** 2 * 2, 4.0])  # equal, turned a little, opposite
+    torch.testing.assert_close(feature_distance(features, one, other), expected)
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_the_perceptual_loss_is_added_with_its_weight_and_its_network_stays_as_it_is(kind: str):
+    frozen = torch.nn.Conv2d(1, 3, 3).requires_grad_(False)
+    config = TRAININGS[kind].model_copy(update={"perceptual": 0.5})
+    torch.set_num_threads(1)
+
+    def losses(features: Callable[[torch.Tensor], torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        made = build_objective(new_autoencoder(config, in_chans=1, img_size=16), config, features)
+        assert made.state_dict().keys() == objective(config).state_dict().keys()
+        return made(images(), generator())
+
+    plain, found = losses(None), losses(frozen.forward)
+    assert 0 < found["perceptual"] < 4
+    torch.testing.assert_close(found["loss"], plain["loss"] + 0.5 * found["perceptual"])
+    found["perceptual"].backward()
+    assert frozen.weight.grad is None
+
+
+def test_the_perceptual_loss_brings_features_closer(tmp_path: Path):
+    frozen = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 5, stride=2), torch.nn.ReLU()).requires_grad_(False)
+    reached = {}
+    for weight in (0.0, 1.0):
+        config = TRAININGS["kl"].model_copy(update={"steps": 40, "perceptual": weight})
+        made = loop(config, tmp_path / str(weight))
+        made.objective.features, made.objective.perceptual = frozen, weight
+        (tmp_path / str(weight)).mkdir()
+        made.train()
+        reached[weight] = float(made.objective(images(64), generator())["perceptual"])
+    assert reached[1.0] < 0.8 * reached[0.0]
 
 
 def test_at_the_first_update_every_code_is_a_cell_of_the_batch_and_dead_ones_restart():

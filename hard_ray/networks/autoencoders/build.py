@@ -11,10 +11,12 @@ from hard_ray.config.autoencoder import HUB, LOCAL, AutoencoderConfig
 from hard_ray.errors import ModelError, readable
 from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
+from hard_ray.networks.autoencoders.principal import DIRECTIONS_FILE, Principal
 
 
 def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
     """Load a pretrained autoencoder in evaluation mode; raises ModelError if it is unreadable or does not fit."""
+    from hard_ray.networks.autoencoders.patches import PATCHES_FILE, load_patches
     from hard_ray.networks.autoencoders.taef2 import load_taef2, taef2_files
 
     where = _download(config) if config.model.startswith(HUB) else Path(config.model.removeprefix(LOCAL)).expanduser()
@@ -23,12 +25,17 @@ def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
     files = taef2_files(where)
     if files is not None:
         autoencoder: Autoencoder = load_taef2(*files, in_chans=in_chans)
+    elif (where / PATCHES_FILE).is_file():
+        autoencoder = load_patches(where / PATCHES_FILE, in_chans=in_chans)
     else:
         _check_layout(where)
         from hard_ray.networks.autoencoders.diffusers_models import load_diffusers
 
         autoencoder = load_diffusers(where, in_chans=in_chans)
+    autoencoder.scale = config.scale
     _read_latents(autoencoder, where / LATENTS_FILE)
+    if (where / DIRECTIONS_FILE).is_file():
+        autoencoder.principal = Principal.load(where / DIRECTIONS_FILE)
     return autoencoder.eval()
 
 
@@ -38,7 +45,13 @@ def _download(config: AutoencoderConfig) -> Path:
 
     name = config.model.removeprefix(HUB)
     below = f"{config.subfolder}/" if config.subfolder else ""
-    wanted = ("config.json", "diffusion_pytorch_model.safetensors", LATENTS_FILE, "taef2_*coder.safetensors")
+    wanted = (
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        LATENTS_FILE,
+        DIRECTIONS_FILE,
+        "taef2_*coder.safetensors",
+    )
     try:
         return Path(snapshot_download(name, allow_patterns=[f"{below}{file}" for file in wanted]))
     except Exception as error:  # the hub's own errors, httpx's and the system's

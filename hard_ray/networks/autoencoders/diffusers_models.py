@@ -10,19 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from hard_ray.config.autoencoder_training import AutoencoderTraining, VqTraining
+from hard_ray.config.autoencoder_training import NetworkTraining, VqTraining
 from hard_ray.errors import ModelError
 from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.file_kinds import file_kind
-from hard_ray.networks.precision import widen
-
-_ROWS_AT_ONCE = 2**14
-"""Latent cells whose distances to all codes are computed at once."""
 
 
 class DiffusersAutoencoder(Autoencoder):
@@ -92,21 +87,6 @@ class VqAutoencoder(DiffusersAutoencoder):
         weight: Tensor = self.model.quantize.embedding.weight
         return weight
 
-    def quantise(self, latent: Tensor) -> Tensor:
-        """The nearest code of each cell, exactly; the gradient passes straight through to `latent`."""
-        codes = self.codebook.detach()[self.nearest(latent)].movedim(-1, 1)
-        return codes + (latent - latent.detach())
-
-    @torch.no_grad()
-    def nearest(self, latent: Float[Tensor, "batch latent height width"]) -> Int[Tensor, "batch height width"]:
-        """The number of the code nearest to each cell; distances are computed in float32 or wider."""
-        cells, codes = widen(latent).movedim(1, -1), widen(self.codebook)
-        length = codes.square().sum(dim=1)
-        parts = cells.reshape(-1, codes.shape[1]).split(_ROWS_AT_ONCE)
-        with torch.autocast(latent.device.type, enabled=False):
-            numbers = [(length - 2 * part @ codes.T).argmin(dim=1) for part in parts]
-        return torch.cat(numbers).view(cells.shape[:-1])
-
     def _encode(self, images: Tensor) -> Tensor:
         latent: Tensor = self.model.encode(2 * images - 1).latents
         return latent
@@ -153,7 +133,7 @@ def load_diffusers(folder: Path, *, in_chans: int) -> DiffusersAutoencoder:
     return _ADAPTERS[name](model, in_chans=in_chans)
 
 
-def new_autoencoder(training: AutoencoderTraining, *, in_chans: int, img_size: int) -> DiffusersAutoencoder:
+def new_autoencoder(training: NetworkTraining, *, in_chans: int, img_size: int) -> DiffusersAutoencoder:
     """An untrained model; its weights follow torch's global seed."""
     levels = len(training.widths)
     shared = {

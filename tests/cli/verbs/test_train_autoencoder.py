@@ -1,5 +1,7 @@
 from pathlib import Path
 
+from hard_ray.config.autoencoder_training import autoencoder_run
+from hard_ray.config.loader import load_config
 from tests.cli.commands import invoke
 
 
@@ -27,3 +29,27 @@ def test_a_folder_that_is_no_unfinished_autoencoder_is_refused(tmp_path: Path):
     done = invoke(*command)
     assert done.exit_code == 1
     assert "holds a finished autoencoder (21.50 dB)" in " ".join(done.stderr.split())
+
+
+def test_what_a_kind_does_not_take_and_what_a_patch_or_a_teacher_lacks_are_messages(tmp_path: Path):
+    output = tmp_path / "ae"
+    command = ("train-autoencoder", "--preset", "digits", "--output", str(output))
+
+    def said(*options: str) -> str:
+        done = invoke(*command, *options)
+        assert done.exit_code == 2
+        assert not output.exists()
+        return " ".join(done.stderr.split())
+
+    assert "training.factor: unknown key" in said("--kind", "kl", "--factor", "2")
+    assert "training.widths: unknown key" in said("--kind", "patch", "--widths", "8,16")
+    assert "latent_channels=5 exceeds the 4 values" in said(
+        "--kind", "patch", "--factor", "2", "--latent-channels", "5"
+    )
+    assert "the teacher has no weights; give teacher.checkpoint" in said("--kind", "vq", "--perceptual", "0.1")
+
+
+def test_the_perceptual_loss_takes_the_teacher_of_the_configuration(tmp_path: Path):
+    config = load_config(overrides=[f"teacher.checkpoint={tmp_path / 'weights.pt'}"])
+    assert autoencoder_run(config, {"kind": "vq", "perceptual": 0.1}).teacher == config.teacher
+    assert autoencoder_run(config, {"kind": "vq"}).teacher is None
