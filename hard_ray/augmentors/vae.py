@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, Holding, trained_group
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Holding, trained_group
 from hard_ray.config.augmentor import VaeAugmentor
 from hard_ray.errors import ModelError
+from hard_ray.maths.losses import normal_divergence
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.principal import COUNT
 
@@ -23,7 +24,9 @@ class LatentPerturbation(Holding):
     D is the decoder, mu the latent, s the strength. The difference of two decodings keeps the details that the decoder
     cannot draw; with `max_change` c it becomes s c tanh(difference / (s c)). With `residual: false` the first decoding
     itself is the result. delta is a tanh times `max_delta` standard deviations: of every latent value (`Cells`), or
-    of the latent's coordinates along its principal directions (`Directions`).
+    of the latent's coordinates along its principal directions (`Directions`). With `lambda_p`, the augmentor's loss has
+    the divergence of the values before the tanh from N(0, 1), by the batch's mean and variance of each channel or
+    direction.
 
     Source: HARD, arXiv:2305.14890 (HARD-VAE). The paper perturbs the posteriors between the blocks of a
     hierarchical VAE; one perturbation of one latent, its bounds and directions are ours.
@@ -86,6 +89,15 @@ class LatentPerturbation(Holding):
         if self.config.strength == 0:
             return batch.images
         return self._perturb(batch)[0]
+
+    def augment(self, batch: AugmentationInput) -> AugmentedView:
+        """The perturbed images, and the prior's term."""
+        if self.config.strength == 0 or self.config.lambda_p == 0:
+            return self.view(batch)
+        images, raw = self._perturb(batch)
+        values = raw.movedim(1, -1).flatten(0, -2)  # the cells of a channel share its mean and variance
+        prior = normal_divergence(values.mean(dim=0), values.var(dim=0, correction=0)).sum()
+        return AugmentedView(images, prior=self.config.lambda_p * prior)
 
     def _perturb(self, batch: AugmentationInput) -> tuple[Tensor, Tensor]:
         """The images at this strength, and the network's values for their latents."""

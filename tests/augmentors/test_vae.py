@@ -162,3 +162,43 @@ def test_what_the_autoencoder_lacks_is_a_message():
 def test_a_bound_of_the_change_needs_the_residual_form():
     with pytest.raises(ValueError, match="which residual=false does not add; leave it unset, or set residual=true"):
         VaeAugmentor(autoencoder={"model": "none"}, residual=False, max_change=0.1)
+
+
+@pytest.mark.parametrize("along", [None, 3])
+def test_the_prior_is_the_divergence_of_the_values_before_the_tanh(along: int | None):
+    augmentor = built(directions=along, principal=fitted(), lambda_p=0.3, channels=1, init_spread=2.0)
+    given = images_for(augmentor, rows=32)
+    view = augmentor.augment(given)
+    assert torch.equal(view.images, augmentor(given))
+    raw = augmentor.net.raw(augmentor.autoencoder.encode(given.images), given.noise).double()
+    columns = raw.flatten()[None] if along is None else raw.T
+    expected = 0.0
+    for column in columns:
+        mean, deviation = column.mean(), column.std(correction=0)
+        normal = torch.distributions.Normal(torch.zeros(()).double(), torch.ones(()).double())
+        expected += torch.distributions.kl_divergence(torch.distributions.Normal(mean, deviation), normal)
+    assert view.prior is not None
+    assert view.prior.item() == pytest.approx(0.3 * float(expected), rel=1e-4)
+    assert augmentor.view(given).prior is None
+
+
+def test_the_prior_alone_brings_spread_and_mean_to_the_standard_normal():
+    augmentor = built(directions=4, principal=fitted(), lambda_p=1.0, init_spread=0.1)
+    given = images_for(augmentor, rows=256)
+    optimizer = torch.optim.AdamW(augmentor.parameter_groups(), lr=0.02)
+    first = augmentor.augment(given).prior
+    for _ in range(60):
+        prior = augmentor.augment(given).prior
+        assert prior is not None
+        optimizer.zero_grad()
+        prior.backward()
+        optimizer.step()
+    assert prior < 0.05 < first
+    raw = augmentor.net.raw(augmentor.autoencoder.encode(given.images), given.noise)
+    torch.testing.assert_close(raw.std(dim=0), torch.ones(4), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lambda_p": 0.1, "strength": 0.0}])
+def test_without_a_weight_or_at_strength_zero_there_is_no_prior(settings: dict):
+    augmentor = built(**settings)
+    assert augmentor.augment(images_for(augmentor)).prior is None
