@@ -52,10 +52,12 @@ class LatentPerturbation(Holding):
             bounds = _bounds("max_delta", config.max_delta, config.directions, "directions").view(1, -1)
         self.noise_dim = self.net.noise_dim
         self.register_buffer("max_delta", bounds, persistent=False)
-        change = config.max_change
-        if change is not None:
-            bounds = config.strength * _bounds("max_change", change, autoencoder.in_chans, "colour channels")
-            change = bounds.view(1, -1, 1, 1)
+        change = None
+        if config.max_change is not None:
+            largest = config.strength * _bounds(
+                "max_change", config.max_change, autoencoder.in_chans, "colour channels"
+            )
+            change = largest.view(1, -1, 1, 1)
         self.register_buffer("max_change", change, persistent=False)
         self.trained = None if frozen else autoencoder.eval().requires_grad_(True)
 
