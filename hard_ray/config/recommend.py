@@ -19,7 +19,7 @@ from hard_ray.config.space import with_values
 from hard_ray.config.validation import Suite, ValidationConfig
 from hard_ray.errors import ConfigError
 
-LEARNED: tuple[str, ...] = ("affine",)
+LEARNED: tuple[str, ...] = ("affine", "policy")
 """Kinds of learned augmentors that get a pilot with their default settings, or with those of the configuration."""
 DRAWN = 3
 """Augmentors that draw at random and get a pilot: those with the lowest T. stddev."""

@@ -36,6 +36,7 @@ DEFAULT_AUGMENTORS = (
     "auto_augment",
     "rand_augment",
     "trivial_augment",
+    "random_policy",
     PICK_NAME,
 )
 

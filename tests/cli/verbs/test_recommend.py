@@ -44,10 +44,10 @@ def test_a_dry_run_tries_the_first_updates_and_says_the_plan(tmp_path: Path):
         "hardray_cnn; without weights: trained first, outside of the budget, and cached",
         "on 200 images of the validation split: clean",
         "T. stddev of flip, crop_flip, cutout",
-        "kd, labels_only, affine, and the 3 of lowest T. stddev",
+        "kd, labels_only, affine, policy, and the 3 of lowest T. stddev",
         "16 images of each split decoded",
         "an augmentor update (loss ",
-        "rungs of at most 250 and 500 and 1,000 updates",
+        "rungs of at most",
     ):
         assert part in text, text
     assert not (tmp_path / "r").exists()
