@@ -135,7 +135,8 @@ def configuration_page() -> str:
             parts += _block(name, _resolve(block, schema), defaults[name], schema)
     parts += _alone(schema, defaults)
     parts += _settings("`hardray generate`", "The settings of a generated set", (GenerationConfig,))
-    parts += _settings("`hardray train-autoencoder`", "The settings of a training", (KlTraining, VqTraining, PatchTraining))
+    trainings = (KlTraining, VqTraining, PatchTraining)
+    parts += _settings("`hardray train-autoencoder`", "The settings of a training", trainings)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
