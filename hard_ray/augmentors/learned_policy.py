@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hard_ray.augmentors.affine import transform
@@ -27,6 +27,8 @@ from hard_ray.maths import losses
 
 MOST_LIKELY = 0.9
 """Largest probability of an operation by the prior, which must be able to leave it out."""
+SMALLEST = 1e-6
+"""Smallest probability in the prior's term."""
 LOOK = 32
 """Largest side of the images that the policy looks at."""
 
@@ -60,14 +62,19 @@ class RandomPolicy(Augmentor):
     choice g is 0 leaves the image as it is. Shift, rotation, scale and shear are one resampling.
     """
 
+    reach: Tensor
+    """Lower bound of each operation and the distance to the upper one, shape (operations, 2)."""
+
     def __init__(self, config: PolicyOperations, *, in_chans: int, img_size: int) -> None:
         super().__init__()
         self.config = config
         self.operations = operations_of(config, in_chans=in_chans, img_size=img_size)
         self.fields = Fields(in_chans, img_size)
+        reach = [(operation.low, operation.high - operation.low) for operation in self.operations]
+        self.register_buffer("reach", torch.tensor(reach).reshape(-1, 2), persistent=False)
         self.noise_dim = 2 * len(self.operations) + PATTERN_DRAWS
-        share = min(config.operations / max(len(self.operations), 1), MOST_LIKELY)
-        self.prior_logit = math.log(share / (1.0 - share))
+        self.share = min(config.operations / max(len(self.operations), 1), MOST_LIKELY)
+        self.prior_logit = math.log(self.share / (1.0 - self.share))
 
     @property
     def _gate_temperature(self) -> float:
@@ -97,8 +104,8 @@ class RandomPolicy(Augmentor):
         normal, choice = batch.noise[:, : 2 * len(self.operations)].tensor_split(2, dim=1)
         # 1. z = mean + deviation eps, and by Phi uniform within the bounds if z is standard normal
         uniform: Tensor = torch.special.ndtr(given.mean + given.log_deviation.exp() * normal)
-        bounds = uniform.new_tensor([(operation.low, operation.high) for operation in self.operations])
-        magnitudes = self.config.strength * (bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * uniform)
+        low, width = self.reach.unbind(dim=1)
+        magnitudes = self.config.strength * (low + width * uniform)
         # 2. g = 1 with the probability sigmoid(logit): the logistic noise of a relaxed Bernoulli variable
         logistic = torch.special.log_ndtr(choice) - torch.special.log_ndtr(-choice)
         return magnitudes, straight_through(given.logit + logistic, self._gate_temperature)
@@ -148,12 +155,17 @@ class RandomPolicy(Augmentor):
 def _chosen(operation: Operation, images: Tensor, magnitude: Tensor, choice: Tensor, patterns: Patterns) -> Tensor:
     """Apply an operation where it is chosen; the gradient of a choice is that of a blend of both images."""
     assert operation.apply is not None
-    if choice.requires_grad or choice.is_cuda:  # where finding rows waits for the kernels before
+    if choice.requires_grad or not _on_host(choice):
         return images + choice[:, None, None, None] * (operation.apply(images, magnitude, patterns) - images)
     rows = choice.nonzero()[:, 0]
     if not len(rows):
         return images
     return images.index_copy(0, rows, operation.apply(images[rows], magnitude[rows], patterns.rows(rows)))
+
+
+def _on_host(tensor: Tensor) -> bool:
+    """Whether its rows can be counted; on a GPU, that would wait for the kernels before."""
+    return not tensor.is_cuda
 
 
 class LearnedPolicy(RandomPolicy, Replaying):
@@ -173,8 +185,8 @@ class LearnedPolicy(RandomPolicy, Replaying):
     teacher is most certain.
 
     Source: the loss is HARD's (arXiv:2305.14890, section 3); the policy and its prior are ours. TeachAugment
-    (arXiv:2202.12513) learns a colour and an affine network against a target network; TST (arXiv:2212.05422) learns
-    magnitudes of a teacher's data augmentation for distillation.
+    (arXiv:2202.12513) learns networks for colour and for geometry that are adversarial for the target model and
+    recognizable for a teacher; TST (arXiv:2212.05422) learns magnitudes and probabilities in turn with distillation.
     """
 
     config: LearnedPolicyAugmentor
@@ -207,8 +219,9 @@ class LearnedPolicy(RandomPolicy, Replaying):
         # the values of all images are a mixture of normal ones
         variance = given.log_deviation.mul(2.0).exp().mean(dim=0) + given.mean.var(dim=0, correction=0)
         magnitudes = losses.normal_divergence(given.mean.mean(dim=0), variance)
-        expected = given.logit.new_tensor(self.prior_logit).sigmoid()
-        choices = losses.bernoulli_divergence(given.logit.sigmoid().mean(dim=0), expected)
+        # a probability of 1 has an infinite slope
+        chances = given.logit.sigmoid().mean(dim=0).clamp(SMALLEST, 1.0 - SMALLEST)
+        choices = losses.bernoulli_divergence(chances, chances.new_full((), self.share))
         return self.config.lambda_p * (magnitudes + choices).sum()
 
     def present(self, batch: AugmentationInput) -> Distribution:
@@ -228,21 +241,19 @@ class LearnedPolicy(RandomPolicy, Replaying):
         if known == 0:
             return present
         replayed, state = self._replays(batch.noise[:, -REPLAY_DRAWS:], known)
-        earlier = self._of_past(batch, known)[state, torch.arange(len(state), device=state.device)]
-        return present.where(replayed, self._of(earlier))
+        return present.where(replayed, self._of(self._by_past(batch, state)))
 
-    def _of_past(self, batch: AugmentationInput, known: int) -> Float[Tensor, "past batch three"]:
-        """The network's answers for every image by each earlier state."""
+    def _by_past(self, batch: AugmentationInput, state: Int[Tensor, " batch"]) -> Float[Tensor, "batch three"]:
+        """The network's answer for each image by its own earlier state: all states for all would cost 25 times more."""
         shapes = {name: parameter.shape for name, parameter in self.net.named_parameters()}
-        parts = self.past[:known].split([shape.numel() for shape in shapes.values()], dim=1)
+        parts = self.past[state].split([shape.numel() for shape in shapes.values()], dim=1)
         states = {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        noise, images = self._noise(batch), batch.images
 
-        def answer(state: dict[str, Tensor]) -> Tensor:
-            found: Tensor = torch.func.functional_call(self.net, state, (noise, images))
-            return found
+        def answer(state: dict[str, Tensor], noise: Tensor, image: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(self.net, state, (noise[None], image[None]))
+            return found[0]
 
-        answers: Tensor = torch.func.vmap(answer)(states)
+        answers: Tensor = torch.func.vmap(answer)(states, self._noise(batch), batch.images)
         return answers
 
 
@@ -259,8 +270,6 @@ class _PolicyNetwork(nn.Module):
                 nn.ReLU(),
                 nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
                 nn.ReLU(),
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
             )
         seen = 0 if self.look is None else width
         self.hidden = nn.Linear(config.noise_dim + seen, width)
@@ -273,6 +282,6 @@ class _PolicyNetwork(nn.Module):
         if self.look is not None:
             if images.shape[-1] > LOOK:
                 images = nn.functional.adaptive_avg_pool2d(images, LOOK)
-            noise = torch.cat([noise, self.look(images - 0.5)], dim=1)
+            noise = torch.cat([noise, self.look(images - 0.5).mean(dim=(2, 3))], dim=1)
         answer: Tensor = self.last(self.hidden(noise).relu())
         return answer

@@ -1,7 +1,7 @@
 """Operations on images that are differentiable in their magnitudes, each for a batch with a magnitude for each image.
 
-A magnitude of 0 leaves an image as it is. Colour operations, sharpness and blur are kornia's; noise, haze, pixelation
-and erasing are our own, as kornia's draw their own random numbers or are not differentiable in the magnitude.
+A magnitude of 0 leaves an image as it is, up to rounding; a flip has none. Kornia's operations are used where they are
+differentiable in the magnitude, take one for each image, and wait for no kernel; docs/decisions/0066 has the reasons.
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ def _brightness(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Im
 
 
 def _contrast(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
-    """Kornia's factor for the distance from the mean wants three channels: ours is the mean of all."""
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return (mean + (images - mean) * _column(magnitude.exp())).clamp(0.0, 1.0)
+    return enhance.adjust_contrast_with_mean_subtraction(images, magnitude.exp())
 
 
 def _saturation(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
@@ -174,8 +172,8 @@ def _hue(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
 
 
 def _gamma(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
-    """The slope of a power is infinite at 0."""
-    return enhance.adjust_gamma(images.clamp(min=1e-3), magnitude.exp())
+    """x^g as x x^(g-1), which leaves black as it is; the slope of a power is infinite there."""
+    return images * ((_column(magnitude.exp()) - 1.0) * images.clamp(min=1e-3).log()).exp()
 
 
 def _flip(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
@@ -193,10 +191,18 @@ def _sharpness(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Ima
 
 
 def _blur(images: Images, magnitude: Magnitudes, patterns: Patterns, *, most: float) -> Images:
-    """Kernels reach out to 2.5 standard deviations; one of 0.01 pixels is the identity."""
-    side = 2 * min(math.ceil(2.5 * most), images.shape[-1] - 1) + 1
-    sigma = magnitude.clamp(min=0.01)[:, None].expand(-1, 2)
-    return filters.gaussian_blur2d(images, (side, side), sigma)
+    """Kernels reach out to 2.5 standard deviations; kornia's `gaussian_blur2d` would read `magnitude` on the host."""
+    radius = min(math.ceil(2.5 * most), images.shape[-1] - 1)
+    kernel = filters.get_gaussian_kernel1d(2 * radius + 1, magnitude[:, None])
+    larger = _mirrored(_mirrored(images, radius, axis=-1), radius, axis=-2)
+    return filters.filter2d_separable(larger, kernel, kernel, padding="valid")
+
+
+def _mirrored(images: Images, radius: int, *, axis: int) -> Images:
+    """Continue both ends by their mirror images; torch's padding by reflection has no exact gradient on a GPU."""
+    size = images.shape[axis]
+    first, last = images.narrow(axis, 0, radius), images.narrow(axis, size - radius, radius)
+    return torch.cat([first.flip(axis), images, last.flip(axis)], dim=axis)
 
 
 def _pixelation(images: Images, magnitude: Magnitudes, patterns: Patterns, *, most: float) -> Images:
@@ -242,8 +248,9 @@ def straight_through(logits: Tensor, temperature: float) -> Tensor:
 def _erasing(images: Images, magnitude: Magnitudes, patterns: Patterns) -> Images:
     """A grey square, whose edge covers a part of its pixels."""
     size = images.shape[-1]
-    places = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
-    distance = (patterns.centre[:, :, None] - places).abs()
-    rows, columns = ((0.5 * magnitude[:, None, None] - distance) * size + 0.5).clamp(0.0, 1.0).unbind(dim=1)
+    places = torch.arange(size, device=images.device, dtype=images.dtype) + 0.5
+    distance, side = (size * patterns.centre[:, :, None] - places).abs(), size * magnitude[:, None, None]
+    # the common length of a pixel and the square's side, on each axis
+    rows, columns = torch.minimum((0.5 * (side + 1.0) - distance).clamp(0.0, 1.0), side).unbind(dim=1)
     square = (rows[:, :, None] * columns[:, None, :])[:, None]
     return images + square * (0.5 - images)

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.affine import Affine
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
+from hard_ray.augmentors.learned_policy import LearnedPolicy
 from hard_ray.augmentors.mix import Mix
 from hard_ray.augmentors.sequence import Chain
 from hard_ray.augmentors.vae import LatentPerturbation
-from hard_ray.config.augmentor import AffineAugmentor, MixAugmentor, VaeAugmentor
+from hard_ray.config.augmentor import AffineAugmentor, LearnedPolicyAugmentor, MixAugmentor, VaeAugmentor
 from hard_ray.networks.autoencoders.base import Autoencoder
 
-KINDS = ("affine", "mix", "vae", "sequence")
+KINDS = ("affine", "policy", "mix", "vae", "sequence")
 
 
 class Halving(Autoencoder):
@@ -44,6 +45,11 @@ def make(kind: str, *, strength: float = 1.0, img_size: int = 20, channels: int 
     if kind == "vae":
         config = VaeAugmentor(autoencoder={"model": "none"}, noise_channels=2, hidden_dim=8, strength=strength)
         return LatentPerturbation(config, Halving(channels), img_size=img_size)
+    if kind == "policy":
+        policy = LearnedPolicyAugmentor(noise_dim=8, hidden_dim=8, strength=strength, flip=False)
+        learned = LearnedPolicy(policy, in_chans=channels, img_size=img_size)
+        nn.init.normal_(learned.net.last.weight, std=0.1)  # 0 at the start, where the layers before have no gradient
+        return learned
     assert kind == "sequence", f"no learned augmentor of kind {kind} is made here: add a branch"
     parts = ("mix", "affine", "mix", "vae")
     return Chain([(part, make(part, strength=strength, img_size=img_size, channels=channels)) for part in parts])

@@ -106,3 +106,34 @@ def test_the_state_survives_json_and_continues_alike():
     resumed = Controller(config, learned=True, state=state)
     assert start + phases(resumed, list(measurements[17:])) == expected
     assert "A" in expected
+
+
+CONTROLLERS = (FixedController(student_steps=3), ThresholdsController(min_student_steps=2, max_student_steps=4))
+
+
+@pytest.mark.parametrize("config", CONTROLLERS, ids=lambda config: config.policy)
+def test_the_augmentor_learns_from_the_end_of_the_warm_up_on(config: FixedController | ThresholdsController):
+    measurements = [None, *flat(0.1, 1.0, 60)]
+    without = "S" + phases(Controller(config, learned=True), measurements)
+    warmed = "S" + phases(Controller(config, learned=True, warmup=20), measurements)
+    assert "A" in without[:5]
+    assert warmed[:21] == "S" * 20 + "A"
+    assert warmed[20:] == without[without.index("A") :][: len(warmed) - 20]  # one phase after the other as ever
+
+
+def test_a_run_that_is_resumed_in_the_warm_up_ends_it_at_the_same_update():
+    straight = phases(Controller(FixedController(), learned=True, warmup=20), flat(1.0, 1.0, 40))
+    first = Controller(FixedController(), learned=True, warmup=20)
+    start = phases(first, flat(1.0, 1.0, 11))
+    state = ControllerState.from_json(json.loads(json.dumps(first.state.to_json())))
+    resumed = Controller(FixedController(), learned=True, warmup=20, state=state)
+    assert start + phases(resumed, flat(1.0, 1.0, 29)) == straight
+    assert straight.index("A") == 19
+
+
+def test_only_a_policy_has_a_warm_up_by_default_of_15_percent_and_at_most_300_updates():
+    for config in (FixedController(), ThresholdsController()):
+        assert config.warmup(2_000, has_prior=False) == 0
+        assert [config.warmup(total, has_prior=True) for total in (20, 1_000, 2_000, 100_000)] == [3, 150, 300, 300]
+    assert FixedController(warmup_steps=7).warmup(2_000, has_prior=False) == 7
+    assert FixedController(warmup_steps=0).warmup(2_000, has_prior=True) == 0

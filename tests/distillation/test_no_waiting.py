@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hard_ray.augmentors import main_mix
+from hard_ray.augmentors import learned_policy, main_mix
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.augmentor import (
     AffineAugmentor,
     CutmixAugmentor,
     IdentityAugmentor,
+    LearnedPolicyAugmentor,
     MixAugmentor,
     MixupAugmentor,
     PickAugmentor,
@@ -47,6 +48,7 @@ SIZED_BY_VALUES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "
 ALLOWED = (
     teacher_module.__file__,  # the teacher answers in this process, in the place of a pool
     precision.to_device.__code__.co_filename,  # copies that nothing waits for, and the pixels that the teacher asks for
+    "kornia/core/utils.py",  # moves magnitudes to the images' device, where they are
     "torch/optim/",  # steps are counted in main memory, and on a GPU by the fused kernels
     "torch/nn/utils/clip_grad.py",  # moves the norm to the device of the gradients, where it is
 )
@@ -117,6 +119,7 @@ OBJECTIVES = {
     "dkd of mixup": (DkdObjective(), MixupAugmentor()),
     "dad of random transforms": (DadObjective(), RandomAffineAugmentor()),
     "hard, affine": (HardObjective(), AffineAugmentor()),
+    "hard, policy": (HardObjective(), LearnedPolicyAugmentor(hidden_dim=8, remember_every=1)),
     "hard, mix": (HardObjective(), MixAugmentor()),
     "picked": (KdObjective(), PickAugmentor()),
 }
@@ -126,11 +129,14 @@ OBJECTIVES = {
 def test_a_student_update_waits_for_nothing_but_the_teacher(name: str, monkeypatch: pytest.MonkeyPatch):
     objective, config, mix = (*OBJECTIVES[name], None)[:3]
     augmentor = build_augmentor(config, in_chans=1, img_size=28)
+    if augmentor is not None:
+        augmentor.remember()
     teacher, student = nets()
     learns = augmentor is not None and list(augmentor.parameters())
     made = updater(teacher, student, augmentor=augmentor if learns else None, objective=objective)
     made.learner.augmentor = augmentor
     made.clipping, made.mix = Clipping(1.0), mix
+    monkeypatch.setattr(learned_policy, "_on_host", lambda _: False)  # as on a GPU
     assert follow(made, monkeypatch, ahead=True).found == []
 
 

@@ -120,7 +120,8 @@ def hard_loss(teacher: nn.Module, student: nn.Module, augmentor: Augmentor, give
     clean = (teacher(given.images) / 4).softmax(dim=1).detach()
     kept = clean if view.sources is None else view.sources @ clean
     drift = 16 * (kept * (kept.log() - log_t)).sum(dim=1)
-    return (0.3 * drift - disagreement).mean()
+    loss = (0.3 * drift - disagreement).mean()
+    return loss if view.prior is None else loss + view.prior
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -308,6 +309,8 @@ def test_strength_zero_leaves_nothing_to_learn_and_the_run_ends(tmp_path: Path):
         "augmentor={kind: vae, autoencoder: {model: AUTOENCODER}}",
         "augmentor={kind: vae, autoencoder: {model: AUTOENCODER}, finetune_lr: 1.0e-4}",
         "augmentor={kind: sequence, augmentors: [{kind: affine}, {kind: mix}, {kind: trivial_augment}]}",
+        "augmentor={kind: sequence, augmentors: [{kind: policy, hidden_dim: 8}, {kind: cutmix}]}",
+        "augmentor={kind: pick, score: kl, augmentor: {kind: policy, hidden_dim: 8}}",
     ],
 )
 def test_other_augmentors_train_to_the_end_and_again_to_the_same_bits(tmp_path: Path, augmentor: str):
