@@ -22,23 +22,61 @@ OVERLAP = 1.6
 """Height of the tallest ridge, in distances between two ridges."""
 
 
+FEW = 6
+"""With more parameters than this, panels are smaller."""
+CHANCE = "p_"
+"""Begins the last part of the name of a probability, which is drawn as a cell for each snapshot."""
+
+
 def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
-    """Draw a panel for each parameter that the augmentor draws, with a ridge for each snapshot, oldest on top."""
+    """Draw a panel for each parameter that the augmentor draws, with a ridge for each snapshot, oldest on top.
+
+    Probabilities share one panel below: their means, by operation and snapshot.
+    """
     names = list(snapshots[0].samples)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(9.2 if columns == 3 else 3.4 * columns, (0.3 * len(snapshots) + 1.0) * rows)
+    chances = [name for name in names if is_chance(name)]
+    values = [name for name in names if name not in chances]
+    few = len(values) <= FEW
+    columns = min(3 if few else 4, max(1, len(values)))
+    rows = -(-len(values) // columns)
+    heights = [((0.3 if few else 0.13) * len(snapshots) + 1.0) * rows, 0.2 * len(chances) + 0.7 if chances else 0.0]
+    width = 9.2 if columns >= 3 or chances else 3.4 * columns
+    figure = new_figure(width, sum(heights))
     figure.suptitle("distribution of the augmentor's parameters by update", fontsize=10, color=INK)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for place, axis in enumerate(axes.flat):
-        if place < len(names):
-            _ridges(axis, names[place], snapshots, label_updates=place % columns == 0)
-        else:
-            axis.set_visible(False)
+    parts = figure.subfigures(2, 1, height_ratios=heights) if values and chances else [figure, figure]
+    if values:
+        axes = parts[0].subplots(rows, columns, squeeze=False)
+        for place, axis in enumerate(axes.flat):
+            if place < len(values):
+                _ridges(axis, values[place], snapshots, label_updates=place % columns == 0, small=not few)
+            else:
+                axis.set_visible(False)
+    if chances:
+        _chances(parts[1].subplots(), chances, snapshots)
     return figure
 
 
-def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updates: bool) -> None:
+def is_chance(name: str) -> bool:
+    """Whether the values of a name are probabilities of an operation."""
+    return name.rpartition(".")[2].startswith(CHANCE)
+
+
+def _chances(axis: Axes, names: Sequence[str], snapshots: Sequence[Snapshot]) -> None:
+    """A cell for each operation and snapshot, with the mean probability in percent."""
+    means = np.array([[float(snapshot.samples[name].mean()) for snapshot in snapshots] for name in names])
+    most = max(0.5, float(means.max()))
+    axis.pcolormesh(means, cmap="viridis", vmin=0.0, vmax=most)
+    for (row, column), mean in np.ndenumerate(means):
+        colour = "#ffffff" if mean < 0.6 * most else "#000000"
+        axis.text(column + 0.5, row + 0.5, f"{100 * mean:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.invert_yaxis()
+    axis.set_yticks(np.arange(len(names)) + 0.5, [unit_of(name).name for name in names])
+    axis.set_xticks(np.arange(len(snapshots)) + 0.5, [f"{snapshot.step:,}" for snapshot in snapshots])
+    axis.set_xlabel("update; mean probability that an operation is applied, percent", fontsize=LABEL_SIZE, color=INK)
+    quiet_axes(axis)
+
+
+def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updates: bool, small: bool) -> None:
     unit = unit_of(name)
     values = [unit.convert(snapshot.samples[name].astype(np.float64)) for snapshot in snapshots]
     low, high = _limits(name, snapshots, values)
@@ -56,9 +94,13 @@ def _ridges(axis: Axes, name: str, snapshots: Sequence[Snapshot], *, label_updat
     axis.set_yticks(range(len(snapshots)), updates if label_updates else [""] * len(snapshots))
     if label_updates:
         axis.set_ylabel("update", fontsize=LABEL_SIZE, color=INK)
-    axis.set_xlabel(unit.label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
+    label, size = (unit.label.replace(", ", ",\n"), 8) if small else (unit.label, LABEL_SIZE)
+    axis.set_xlabel(label, fontsize=size, color=INK, parse_math=False)
     axis.grid(visible=True, color=LINE, linewidth=0.6)
     quiet_axes(axis)
+    if small:
+        axis.tick_params(labelsize=7)
+        axis.locator_params(axis="x", nbins=4)
 
 
 def _limits(name: str, snapshots: Sequence[Snapshot], values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
@@ -108,6 +150,20 @@ UNITS = {
     "rotation": Unit("rotation", "degrees", np.degrees),
     "log_scale": Unit("scale", "factor", np.exp),
     "shear": Unit("shear", "degrees", lambda slope: np.degrees(np.arctan(slope))),
+    "brightness": Unit("brightness", "added value"),
+    "log_contrast": Unit("contrast", "factor", np.exp),
+    "log_saturation": Unit("saturation", "factor", np.exp),
+    "hue": Unit("hue", "degrees", np.degrees),
+    "log_gamma": Unit("gamma", "exponent", np.exp),
+    "flip": Unit("flip"),
+    "haze": Unit("haze", "share of light"),
+    "sharpness": Unit("sharpness", "weight"),
+    "blur": Unit("blur", "pixels"),
+    "log_pixelation": Unit("pixelation", "pixels", np.exp),
+    "gaussian_noise": Unit("Gaussian noise", "deviation"),
+    "shot_noise": Unit("shot noise", "deviation at 1"),
+    "sparse_noise": Unit("sparse noise", "share of values"),
+    "erasing": Unit("erasing", "share of the side"),
     "own_share": Unit("share of the own image"),
     "mask_contrast": Unit("contrast of the mask", "standard deviation"),
     "latent_change": Unit("change of the latent", "standard deviations"),
@@ -119,9 +175,11 @@ UNITS = {
 def unit_of(name: str) -> Unit:
     """The unit of a parameter by its name, which in a sequence begins with its part; unknown ones are not converted."""
     part, _, last = name.rpartition(".")
-    known = UNITS.get(last)
+    known = UNITS.get(last.removeprefix(CHANCE))
     if known is None:
         return Unit(name)
+    if last.startswith(CHANCE):
+        known = Unit(known.name, "probability")
     return known if not part else Unit(f"{part}: {known.name}", known.unit, known.convert)
 
 
