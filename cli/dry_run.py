@@ -24,7 +24,7 @@ def plan_lines(
     from hard_ray.config.loader import absolute
     from hard_ray.config.mix import describe_mix
     from hard_ray.data.account_text import account_lines
-    from hard_ray.preparation.checks import examine, training_notes
+    from hard_ray.preparation.checks import augmentor_notes, examine, training_notes
     from hard_ray.preparation.room import check_output, run_bytes
     from hard_ray.preparation.trial import try_run
 
@@ -41,6 +41,7 @@ def plan_lines(
         *_network_lines(config, student, teacher, len(index.classes), role),
         *([] if config.data.mix is None else [("mixed", describe_mix(config.data.mix))]),
         ("objective", f"{config.objective.kind}; augmentor {config.augmentor.kind}"),
+        *(("augmentor", note) for note in augmentor_notes(config)),
         ("optimiser", _optimiser(config)),
         *(("optimiser", note) for note in training_notes(config, student)),
         ("length", length),

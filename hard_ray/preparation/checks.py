@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hard_ray.augmentors.build import build_augmentor
+from hard_ray.config.augmentor import PolicyOperations, parts_of
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, asks_teacher
 from hard_ray.config.teacher_training import teacher_training
@@ -60,6 +61,17 @@ def training_notes(config: RunConfig, network: Network) -> list[str]:
     return [
         f"optim.accumulate {parts}: BatchNorm sees micro-batches of {images:.3g} images, so that an update is not that "
         "of the whole batch, as it is without BatchNorm or with student.freeze_bn"
+    ]
+
+
+def augmentor_notes(config: RunConfig) -> list[str]:
+    """Operations of a policy that are left out because of the images, a sentence for each policy."""
+    channels = config.data.in_chans
+    policies = [part for part in parts_of(config.augmentor) if isinstance(part, PolicyOperations)]
+    return [
+        f"{part.kind}: saturation and hue are left out, as they need 3 channels and data.in_chans is {channels}"
+        for part in policies
+        if channels != 3 and (part.max_saturation > 1.0 or part.max_hue > 0.0)
     ]
 
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.teacher_training import teacher_run
 from hard_ray.errors import ConfigError, DataError, HardrayError, ModelError, TeacherError
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.preparation.checks import examine, training_notes
+from hard_ray.preparation.checks import augmentor_notes, examine, training_notes
 from hard_ray.preparation.trial import Trial, try_run
 from tests.support.helpers import make_image_folder, tiny_config
 
@@ -30,8 +31,6 @@ def tried(config: RunConfig, *, role: str = "student") -> tuple[Trial, list[str]
 
 def on_folder(root: Path, *overrides: str) -> RunConfig:
     """A tiny run on an image folder."""
-    from hard_ray.config.loader import load_config
-
     data = ("data.kind=image_folder", f"data.path={root}", "data.img_size=16", "data.in_chans=3")
     run = ("student.model=cifar_resnet8", "teacher.model=cifar_resnet8", "optim.batch_size=8", "optim.steps=4")
     return load_config(overrides=[*data, *run, "teacher.recipe.batch_size=8", "runtime.threads=1", *overrides])
@@ -156,6 +155,18 @@ def test_a_network_that_cannot_take_the_size_is_named(role: str, tmp_path: Path)
         ModelError, match=f"{role}.model convnext_atto cannot take images of 3 x 16 x 16 .*set {role}.img_size="
     ):
         tried(on_folder(root, f"{role}.model=convnext_atto"))
+
+
+def test_operations_that_grey_images_leave_out_are_said():
+    keys = (
+        "augmentor={kind: sequence, augmentors: [{kind: policy}, {kind: random_policy, max_hue: 0, max_saturation: 1}]}"
+    )
+    grey = load_config(preset="digits", overrides=[keys])
+    assert augmentor_notes(grey) == [
+        "policy: saturation and hue are left out, as they need 3 channels and data.in_chans is 1"
+    ]
+    assert augmentor_notes(load_config(preset="cifar10", overrides=[keys])) == []
+    assert augmentor_notes(load_config(preset="digits")) == []
 
 
 def test_what_batch_norm_sees_of_a_batch_in_parts_is_said_where_it_differs():

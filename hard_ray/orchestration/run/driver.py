@@ -30,7 +30,7 @@ from hard_ray.orchestration.run.follow import end_tracking, follow, use_address
 from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Reporter, Silent
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
-from hard_ray.preparation.checks import examine, training_notes
+from hard_ray.preparation.checks import augmentor_notes, examine, training_notes
 from hard_ray.runs.background import Tracking, each_in_turn
 from hard_ray.runs.dataset import dataset_facts
 from hard_ray.runs.folder import RunFolder, check_new_run, create_run, open_run
@@ -66,7 +66,7 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
         folder.forget_beginning()
         for network in networks:
             say_notes(network, reporter.say)
-        for note in training_notes(config, networks[0]):
+        for note in (*training_notes(config, networks[0]), *augmentor_notes(config)):
             reporter.say(note)
         say_shortage(config, networks, reporter.say)
         return Driver(config, index, folder, reporter, verb="distill" if role == "student" else "train-teacher").run()
