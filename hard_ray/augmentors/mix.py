@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.augmentors.partners import partners, shares
 from hard_ray.config.augmentor import MixAugmentor
+from hard_ray.maths import losses
 from hard_ray.maths.resampling import resize
 
 
@@ -19,7 +20,8 @@ class Mix(Augmentor):
 
     The mask m is coarse (`mask_size` cells along each side) and enlarged bilinearly. Strength s moves it towards the
     image itself: m becomes 1 - s (1 - m). Drift is measured against the mixture of the teacher's answers to both
-    images, weighted by the mask's mean.
+    images, weighted by the mask's mean. With `lambda_p`, the augmentor's loss has the divergence of the mask's values
+    before the sigmoid from N(0, `init_spread`^2), by the batch's mean and variance in each cell.
 
     Source: HARD, arXiv:2305.14890 (HARD-Mix). The network is ours: two strided convolutions over both images,
     pooled to the mask's cells, plus a linear map of noise that dominates at the start, so that masks differ.
@@ -48,30 +50,38 @@ class Mix(Augmentor):
 
     def masks(self, batch: AugmentationInput) -> Float[Tensor, "batch 1 height width"]:
         """The mask m: the weight of the image itself at every pixel."""
-        return self._masks(batch, batch.images[partners(batch.noise[:, 0])])
+        return self._masks(self._cells(batch, batch.images[partners(batch.noise[:, 0])]), batch.images)
 
-    def _masks(self, batch: AugmentationInput, others: Tensor) -> Tensor:
-        images, noise = batch.images, batch.noise
-        # 1. one logit per cell: a look at (x_i, x_j) plus a linear map of noise
-        both = torch.cat([images, others], dim=1)
-        cells = self.look(both) + self.draw(noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
-        # 2. m, enlarged to the image; 3. moved towards 1 by the strength
+    def _cells(self, batch: AugmentationInput, others: Tensor) -> Float[Tensor, "batch 1 cells cells"]:
+        """One logit per cell: a look at (x_i, x_j) plus a linear map of noise."""
+        look: Tensor = self.look(torch.cat([batch.images, others], dim=1))
+        return look + self.draw(batch.noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
+
+    def _masks(self, cells: Tensor, images: Tensor) -> Tensor:
+        """The mask m, enlarged to the image and moved towards 1 by the strength."""
         mask = resize(cells.sigmoid(), (images.shape[-2], images.shape[-1]), mode="bilinear")
         return 1.0 - self.config.strength * (1.0 - mask)
+
+    def _prior(self, cells: Tensor) -> Tensor | None:
+        if self.config.lambda_p == 0:
+            return None
+        drawn = cells.flatten(1) / self.config.init_spread
+        return self.config.lambda_p * losses.normal_divergence(drawn.mean(dim=0), drawn.var(dim=0, correction=0)).sum()
 
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The mixed images; at strength 0 the input tensor itself."""
         return self.view(batch).images
 
     def view(self, batch: AugmentationInput) -> AugmentedView:
-        """The mixed images, and the shares of both images in each; the gradient reaches the shares."""
+        """The mixed images, the shares of both images in each, which the gradient reaches, and the prior's term."""
         if self.config.strength == 0:
             return AugmentedView(batch.images)
         partner = partners(batch.noise[:, 0])
         others = batch.images[partner]
-        mask = self._masks(batch, others)
+        cells = self._cells(batch, others)
+        mask = self._masks(cells, batch.images)
         mixed = mask * batch.images + (1.0 - mask) * others
-        return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner))
+        return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner), self._prior(cells))
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
         """The mask's mean, which is the image's own share, and its standard deviation over the image."""

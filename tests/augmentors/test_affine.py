@@ -196,3 +196,17 @@ def test_an_earlier_state_does_what_it_did():
     with torch.no_grad():
         augmentor.net[2].bias.add_(1.0)
     torch.testing.assert_close(augmentor._replayed(noise), before)
+
+
+def test_the_prior_is_the_divergence_of_the_values_before_the_tanh_from_normal_ones():
+    augmentor, given = made(lambda_p=0.5).double(), batch(rows=500, dtype=torch.float64)
+    view = augmentor.augment(given)
+    assert torch.equal(view.images, augmentor(given))
+    expected = 0.0
+    for raw in augmentor.net(given.noise).T:
+        expected += 0.5 * (raw.var(correction=0) + raw.mean() ** 2 - 1 - raw.var(correction=0).log())
+    torch.testing.assert_close(view.prior, 0.5 * expected)
+    with torch.no_grad():
+        augmentor.net[-1].bias.add_(2.0)
+    assert augmentor.augment(given).prior > 0.5 * 5 * 2.0**2 / 4
+    assert made().augment(batch()).prior is None  # without lambda_p

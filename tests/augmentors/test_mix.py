@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from hard_ray.augmentors.base import AugmentationInput
+from hard_ray.augmentors.mix import Mix
 from hard_ray.augmentors.partners import partners, shares
+from hard_ray.config.augmentor import MixAugmentor
 from tests.augmentors.made import images_for, make
 
 
@@ -61,3 +63,36 @@ def test_masks_differ_at_the_start():
     augmentor = make("mix")
     own = augmentor.samples(images_for(augmentor, rows=256))["own_share"]
     assert own.std() > 0.05
+
+
+def prior_longhand(augmentor: Mix, given: AugmentationInput) -> torch.Tensor:
+    """The divergence of each cell's logits from N(0, init_spread^2), summed over the cells."""
+    others = given.images[partners(given.noise[:, 0])]
+    looks = augmentor.look(torch.cat([given.images, others], dim=1)).flatten(1)
+    total = torch.zeros((), dtype=given.images.dtype)
+    for cell in (looks + augmentor.draw(given.noise[:, 1:])).T:
+        mean, deviation, spread = cell.mean(), cell.std(correction=0), augmentor.config.init_spread
+        ratio = (deviation / spread) ** 2
+        total = total + 0.5 * (ratio + (mean / spread) ** 2 - 1 - ratio.log())
+    return total
+
+
+def test_the_prior_draws_masks_back_to_those_of_the_start():
+    torch.manual_seed(0)
+    augmentor = Mix(MixAugmentor(mask_size=2, hidden_dim=8, init_spread=3.0, lambda_p=0.5), in_chans=1).double()
+    given = images_for(augmentor, rows=500, dtype=torch.float64)
+    start = augmentor.augment(given).prior
+    torch.testing.assert_close(start, 0.5 * prior_longhand(augmentor, given))
+    with torch.no_grad():
+        augmentor.draw.weight.mul_(0.1)
+        augmentor.draw.bias.add_(4.0)
+    narrow = augmentor.augment(given).prior
+    assert 0 < start < 0.2
+    assert narrow > 4
+    optimizer = torch.optim.Adam(augmentor.parameters(), lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        augmentor.augment(given).prior.backward()
+        optimizer.step()
+    assert augmentor.augment(given).prior < start
+    assert make("mix").augment(images_for(make("mix"))).prior is None  # without lambda_p
