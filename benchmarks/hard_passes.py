@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.networks.precision import Precision, resting
@@ -89,3 +92,27 @@ def counted(seconds: Mapping[str, float], *, student_updates: int, augmentor_upd
     student = sum(count * seconds[name] for name, count in STUDENT_UPDATE.items())
     augmentor = sum(count * seconds[name] for name, count in AUGMENTOR_UPDATE.items())
     return student_updates * student + augmentor_updates * augmentor
+
+
+class _Counter(TorchDispatchMode):
+    """Counts arithmetic like torch's FlopCounterMode, whose hooks fail in the gradient to an input alone."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket not in flop_registry:
+            with self:
+                parts = func.decompose(*args, **(kwargs or {}))  # in inference mode, conv2d comes whole
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(call: Pass) -> int:
+    """Floating-point operations of a call in matrix products and convolutions, forward and backward."""
+    with _Counter() as counter:
+        call()
+    return counter.flops

@@ -33,6 +33,19 @@ class AugmentationInput:
         """The same batch with other noise."""
         return replace(self, noise=noise)
 
+    def first(self, count: int) -> AugmentationInput:
+        """The first `count` images, with what belongs to them; the batch itself if it has no more."""
+        if count >= len(self.images):
+            return self
+        labels, generated = self.labels, self.generated
+        return replace(
+            self,
+            images=self.images[:count],
+            noise=self.noise[:count],
+            labels=None if labels is None else labels[:count],
+            generated=None if generated is None else generated[:count],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentedView:

@@ -23,6 +23,10 @@ class MixedLabels:
         """The label with the larger share, for what needs one class; the first one at equal shares."""
         return torch.where(self.share >= 0.5, self.first, self.second)
 
+    def __getitem__(self, rows: slice) -> MixedLabels:
+        """The labels of some of the images."""
+        return MixedLabels(self.first[rows], self.second[rows], self.share[rows])
+
     def tensor_split(self, count: int) -> list[MixedLabels]:
         """Divide the images into `count` parts, as a tensor of labels divides."""
         columns = (column.tensor_split(count) for column in (self.first, self.second, self.share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -15,10 +16,17 @@ WARMUP_SHARE = 0.15
 """Largest share of a training that such a warm-up takes."""
 
 
-class _Warmup(Config):
+def part_of(images: int, share: float) -> int:
+    """How many of a batch's images make a share of it, rounded up: two at least, for pairs and for a variance."""
+    return min(images, max(2, math.ceil(share * images)))
+
+
+class _Phases(Config):
     warmup_steps: NonNegativeInt | None = None
     """Student updates before the first augmentor phase; unset: with HARD-Policy 15 % of the training and at most 300,
     in which its prior draws the images, and else none."""
+    augmentor_share: Annotated[Fraction, Field(gt=0.0)] = 1.0
+    """Share of a batch's images that an augmentor update uses, on each worker two at least: its cost falls with it."""
 
     def warmup(self, total: int, *, has_prior: bool) -> int:
         """The warm-up of a training of `total` student updates."""
@@ -27,7 +35,7 @@ class _Warmup(Config):
         return min(LONGEST_WARMUP, round(WARMUP_SHARE * total)) if has_prior else 0
 
 
-class ThresholdsController(_Warmup):
+class ThresholdsController(_Phases):
     """HARD's rule: the augmentor learns once disagreement has fallen, the student once it has risen."""
 
     policy: Literal["thresholds"] = "thresholds"
@@ -61,7 +69,7 @@ class ThresholdsController(_Warmup):
         return self
 
 
-class FixedController(_Warmup):
+class FixedController(_Phases):
     """Phases of fixed length; 5:1 is TeachAugment's ratio."""
 
     policy: Literal["fixed"] = "fixed"

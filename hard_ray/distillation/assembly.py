@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.augmentor import PickAugmentor
+from hard_ray.config.controller import part_of
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.loss_scale import LossScale
@@ -30,15 +31,16 @@ def student_precision(config: RunConfig, device: torch.device) -> Precision:
 def batch_sizes(config: RunConfig) -> tuple[int, ...]:
     """Sizes of the batches about which a run asks networks at rest: those that are worth compiling for.
 
-    The images of an update on one worker, as often as the augmentor draws candidates, and a full batch of an
-    evaluation. The first is that of an update on the first worker of all.
+    The images of an update on one worker, as often as the augmentor draws candidates; its part in an augmentor update;
+    and a full batch of an evaluation. The first is that of an update on the first worker of all.
     """
     batch, runtime = config.optim.batch_size, config.runtime
     worlds = range(runtime.num_workers, runtime.least_workers - 1, -1)
     local = [(rank + 1) * batch // world - rank * batch // world for world in worlds for rank in range(world)]
     draws = {1, config.augmentor.pool} if isinstance(config.augmentor, PickAugmentor) else {1}
     sizes = [count * size for size in local for count in sorted(draws) if size]
-    return tuple(dict.fromkeys([*sizes, config.validation.batch_size]))
+    parts = [part_of(size, config.controller.augmentor_share) for size in local if size]
+    return tuple(dict.fromkeys([*sizes, *parts, config.validation.batch_size]))
 
 
 def views_learned(config: RunConfig) -> int:
@@ -101,4 +103,5 @@ def build_updater(
         accumulate=config.optim.accumulate,
         round_pixels=config.runtime.teacher.wire_dtype == "uint8",
         share=share,
+        augmentor_part=config.controller.augmentor_share,
     )

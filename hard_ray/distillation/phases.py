@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor
 from hard_ray.augmentors.labels import Labels
+from hard_ray.config.controller import part_of
 from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.messages import GradientAnswer, Ticket
 from hard_ray.distillation.meter import Clock, Scalars
@@ -243,6 +244,9 @@ class AugmentorPhase:
     ranks: Ranks
     clock: Clock
     share: float
+    part: float = 1.0
+    """Share of the batch that is used: its first images, which are a random sample since batches are shuffled. The mean
+    over a rank's part stands for that over its images."""
 
     def update(self, prepared: Prepared) -> Scalars:
         """Make one update of phi."""
@@ -255,13 +259,17 @@ class AugmentorPhase:
         measured = {"augmentor/loss": loss.mean(), **self.measured(attempt, teacher)}
         if attempt.view.prior is not None:
             measured["augmentor/prior_loss"] = attempt.view.prior.detach()
-        statistics = self.augmentor.statistics(prepared.given)
+        statistics = self.augmentor.statistics(self.used(prepared))
         return measured | {f"augmentor/{name}": value for name, value in statistics.items()}
+
+    def used(self, prepared: Prepared) -> AugmentationInput:
+        """The images that the update uses."""
+        return prepared.given.first(part_of(len(prepared.images), self.part))
 
     def attempt(self, prepared: Prepared) -> tuple[Attempt, GradientAnswer]:
         """Step 1: augment, and get the path through the teacher."""
         # 1a. x~ = g_phi(x, noise), cut off from phi: the gradient of L ends at x~ until step 3.
-        view = self.augmentor.augment(prepared.given)
+        view = self.augmentor.augment(self.used(prepared))
         images = view.images.detach().requires_grad_()
         # 1b. s(x~) with BatchNorm at rest.
         with resting(self.network), self.precision.autocast():
@@ -269,7 +277,7 @@ class AugmentorPhase:
         # 1c. The answer to keep: t(x), or m t(x_i) + (1 - m) t(x_j) in probabilities where x~ is a mix with shares m.
         if prepared.teacher is None:
             raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
-        clean = to_device(self.clock.wait(prepared.teacher), self.precision.device)
+        clean = to_device(self.clock.wait(prepared.teacher)[: len(student)], self.precision.device)
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
         context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
         # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.

@@ -53,6 +53,8 @@ class Updater:
     """Send mixed and augmented images as uint8, and train the student on the rounded pixels."""
     share: float = 1.0
     """This rank's images over the mean of all ranks, so that every image of an update counts alike."""
+    augmentor_part: float = 1.0
+    """Share of a batch that an augmentor update uses."""
     clock: Clock = field(init=False, default_factory=Clock)
     stddev: StddevMeter = field(init=False, default_factory=StddevMeter)
 
@@ -206,6 +208,7 @@ class Updater:
             self.ranks,
             self.clock,
             self.share,
+            self.augmentor_part,
         )
 
     def _spread(self, views: Views) -> Scalars:

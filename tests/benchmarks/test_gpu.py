@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from benchmarks.gpu import report
 from benchmarks.gpu.card import idle_between
@@ -22,6 +20,7 @@ from benchmarks.gpu.plain import Plain
 from benchmarks.gpu.sides import hardray_side
 from benchmarks.gpu.with_ray import Sample, Watch
 from benchmarks.gpu.workload import METHODS, STUDENT_STEPS, Method, Workload, make_images
+from benchmarks.hard_passes import flops
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,33 +76,14 @@ def test_without_ray_the_cpu_stands_in_for_a_card_and_every_column_is_there(tmp_
     assert text in done.stdout
 
 
-class Counter(TorchDispatchMode):
-    """Counts arithmetic like torch's FlopCounterMode, whose hooks fail in the gradient to an input alone."""
-
-    flops = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._overloadpacket not in flop_registry:
-            with self:
-                parts = func.decompose(*args, **(kwargs or {}))  # in inference mode, conv2d comes whole
-            if parts is not NotImplemented:
-                return parts
-        out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
-            self.flops += count(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_the_plain_loop_computes_as_much_as_hardray(work: Workload, method: Method):
     pair = work.pairs[0]
-    flops = []
+    counts = []
     for side in (hardray_side(work, pair, method), Plain(work, pair, method, False)):
         side.more(1)
-        with Counter() as counter:
-            side.more(STUDENT_STEPS)
-        flops.append(counter.flops)
-    assert flops[0] == pytest.approx(flops[1], rel=0.01)
+        counts.append(flops(functools.partial(side.more, STUDENT_STEPS)))
+    assert counts[0] == pytest.approx(counts[1], rel=0.01)
 
 
 def test_idle_time_is_between_the_spans_that_overlap_or_not():

@@ -94,6 +94,8 @@ def test_the_sizes_to_compile_for_are_those_of_updates_and_evaluations():
     assert views_learned(config) == 2
     elastic = tiny_config("optim.batch_size=32", "runtime.num_workers=4", "runtime.min_workers=3")
     assert batch_sizes(elastic)[:3] == (8, 10, 11)
+    part = config.model_copy(update={"controller": config.controller.model_copy(update={"augmentor_share": 0.3})})
+    assert batch_sizes(part) == (8, 3, 64)
     picked = load_config(preset="digits", overrides=["optim.batch_size=30", "augmentor.kind=pick", "objective.kind=kd"])
     assert batch_sizes(picked)[:2] == (30, 30 * picked.augmentor.pool)
     alone = load_config(preset="digits", overrides=["augmentor.kind=identity", "objective.kind=kd"])

@@ -148,6 +148,30 @@ def test_the_augmentors_gradient_equals_one_process_autograd_in_float64(kind: st
         assert (captured[name] - grad).abs().max() <= 1e-10 * scale, name
 
 
+@pytest.mark.parametrize("kind", ["affine", "mix"])
+def test_an_augmentor_update_on_a_part_of_the_batch_is_that_of_its_first_images(kind: str):
+    found, whole = [], batch(rows=15)
+    first = Batch(whole.images[:4], whole.labels[:4], whole.sample_ids[:4], whole.epochs[:4])
+    for part, given in ((0.22, whole), (1.0, first)):
+        teacher, student = nets(torch.float64)
+        augmentor = make(kind, img_size=28).double()
+        made = updater(teacher, student, augmentor=augmentor)
+        made.__class__, made.augmentor_part = Float64Updater, part
+        asked = []
+        made.pool.loss_and_grad = lambda images, *rest, ask=made.pool.loss_and_grad, asked=asked: (
+            asked.append(len(images)),
+            ask(images, *rest),
+        )[1]
+        metrics = made.update(made.prepare(given, second_view=False), Phase.AUGMENTOR, step=0, epoch=0.0)
+        assert asked == [4]
+        found.append((metrics, augmentor.state_dict()))
+    (metrics, state), (expected, expected_state) = found
+    for made, wanted in ((metrics, expected), (state, expected_state)):
+        assert made.keys() == wanted.keys()
+        for name, value in wanted.items():
+            torch.testing.assert_close(made[name], value, rtol=1e-5, atol=1e-9, msg=name)
+
+
 def disagreement(teacher: nn.Module, student: nn.Module, augmentor: Augmentor, given: Batch) -> torch.Tensor:
     images = torch.tensor(given.images).float() / 255
     noise = torch.from_numpy(
