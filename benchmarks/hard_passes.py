@@ -97,7 +97,7 @@ def counted(seconds: Mapping[str, float], *, student_updates: int, augmentor_upd
 class _Counter(TorchDispatchMode):
     """Counts arithmetic like torch's FlopCounterMode, whose hooks fail in the gradient to an input alone."""
 
-    flops = 0
+    flops: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._overloadpacket not in flop_registry:
@@ -113,6 +113,7 @@ class _Counter(TorchDispatchMode):
 
 def flops(call: Pass) -> int:
     """Floating-point operations of a call in matrix products and convolutions, forward and backward."""
-    with _Counter() as counter:
+    counter = _Counter()  # type: ignore[no-untyped-call]
+    with counter:
         call()
     return counter.flops

@@ -54,8 +54,9 @@ class Mix(Augmentor):
 
     def _cells(self, batch: AugmentationInput, others: Tensor) -> Float[Tensor, "batch 1 cells cells"]:
         """One logit per cell: a look at (x_i, x_j) plus a linear map of noise."""
-        look: Tensor = self.look(torch.cat([batch.images, others], dim=1))
-        return look + self.draw(batch.noise[:, 1:]).unflatten(1, (1, self.config.mask_size, -1))
+        look, drawn = self.look(torch.cat([batch.images, others], dim=1)), self.draw(batch.noise[:, 1:])
+        cells: Tensor = look + drawn.unflatten(1, (1, self.config.mask_size, -1))
+        return cells
 
     def _masks(self, cells: Tensor, images: Tensor) -> Tensor:
         """The mask m, enlarged to the image and moved towards 1 by the strength."""

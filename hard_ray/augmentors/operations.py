@@ -91,7 +91,8 @@ def _clouds(noise: Images) -> Images:
     frequency = (rows[:, None] ** 2 + columns**2).sqrt().clamp(min=1.0 / noise.shape[-1])
     smooth = torch.fft.ifft2(torch.fft.fft2(noise) / frequency**1.5).real
     low, high = smooth.amin(dim=(1, 2, 3), keepdim=True), smooth.amax(dim=(1, 2, 3), keepdim=True)
-    return (smooth - low) / (high - low)
+    clouds: Tensor = (smooth - low) / (high - low)
+    return clouds
 
 
 Apply = Callable[[Images, Magnitudes, Patterns], Images]

@@ -146,4 +146,5 @@ def bernoulli_divergence(
     """KL(Ber(probability) || Ber(expected)), in nats, for probabilities between 0 and 1."""
     on = torch.special.xlogy(probability, probability / expected)
     off = torch.special.xlogy(1.0 - probability, (1.0 - probability) / (1.0 - expected))
-    return on + off
+    found: Tensor = on + off
+    return found

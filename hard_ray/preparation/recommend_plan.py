@@ -92,7 +92,8 @@ def next_updates(costs: Costs, plan: Halving, rung: int, current: Sequence[str],
     left = plan.counts[rung:]
     share = _first(costs, plan.references, current, left, HALVING_SHARE * seconds)
     fits = costs.updates([*plan.references, *current], seconds)
-    return min(max(plan.updates[rung], share), fits, total // GROWTH ** (len(left) - 1))
+    most: int = total // GROWTH ** (len(left) - 1)
+    return min(max(plan.updates[rung], share), fits, most)
 
 
 def _first(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
     width = 9.2 if columns >= 3 or chances else 3.4 * columns
     figure = new_figure(width, sum(heights))
     figure.suptitle("distribution of the augmentor's parameters by update", fontsize=10, color=INK)
-    parts = figure.subfigures(2, 1, height_ratios=heights) if values and chances else [figure, figure]
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights) if values and chances else (figure, figure)
     if values:
         axes = parts[0].subplots(rows, columns, squeeze=False)
         for place, axis in enumerate(axes.flat):
