@@ -302,11 +302,10 @@ class AugmentorPhase:
     def descend(self, attempt: Attempt, grads: list[tuple[Tensor, Tensor]]) -> None:
         """Step 3: dL/dphi by the chain rule, as the mean over all ranks' images, and one step of the optimiser."""
         self.optimizer.zero_grad(set_to_none=True)
-        weighted = [self.share * grad / len(attempt.images) for _, grad in grads]
-        prior = _present(attempt.view.prior)
-        torch.autograd.backward(
-            [*(made for made, _ in grads), *prior], [*weighted, *(torch.full_like(term, self.share) for term in prior)]
-        )
+        # the shares of a mix that learns nothing do not depend on phi
+        parts = [(made, self.share * grad / len(attempt.images)) for made, grad in grads if made.requires_grad]
+        parts += [(term, torch.full_like(term, self.share)) for term in _present(attempt.view.prior)]
+        torch.autograd.backward([made for made, _ in parts], [grad for _, grad in parts])
         self.ranks.average_gradients(self.augmentor.parameters())
         self.optimizer.step()
         self.augmentor.remember()
