@@ -23,6 +23,7 @@ FOLDERS = {
         "PLAIN",
         "ROBUST_TEACHER",
         "ROBUST_DAD",
+        "PATCHES",
     )
 } | {"MNIST": "/m n"}
 
