@@ -271,7 +271,7 @@ def test_a_folder_holds_one_recommendation(tmp_path: Path):
     with pytest.raises(RunFolderError, match="continue it with `hardray recommend --resume"):
         new_recommendation(tmp_path / "r")
     folder.record.write_text('{"rungs": []}')
-    with pytest.raises(RunFolderError, match="cannot be read"):
+    with pytest.raises(RunFolderError, match="holds something else"):
         folder.read_record()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
