@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, prior_loss, trained_group
 from hard_ray.augmentors.replay import REPLAY_DRAWS, Replaying
 from hard_ray.config.augmentor import AffineAugmentor, RandomAffineAugmentor
-from hard_ray.maths import losses
 from hard_ray.maths.resampling import sample
 
 PARAMETERS = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
@@ -119,12 +118,11 @@ class Affine(Spatial, Replaying):
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The images as the present network transforms them, and the prior's term."""
-        if self.config.strength == 0 or self.config.lambda_p == 0:
-            return AugmentedView(super().forward(batch))
+        if self.config.strength == 0:
+            return AugmentedView(batch.images)
         raw = self._raw(batch.noise)
         images = self._transform(batch.images, self._within_bounds(torch.tanh(raw)))
-        prior = losses.normal_divergence(raw.mean(dim=0), raw.var(dim=0, correction=0)).sum()
-        return AugmentedView(images, prior=self.config.lambda_p * prior)
+        return AugmentedView(images, prior=prior_loss(self.config, raw))
 
     def _replayed(self, noise: Tensor) -> Tensor:
         """Like `sample`, but a share of the rows uses an earlier state; two more noise values decide which."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.labels import Labels
 from hard_ray.config.augmentor import DrawnAugmentor, LearnedAugmentor
+from hard_ray.maths import losses
 
 Gradient = Callable[[Tensor, Labels], Tensor]
 """Returns, for images and labels, the gradient of the teacher's cross-entropy with respect to the images."""
@@ -141,6 +142,13 @@ def trained_group(config: LearnedAugmentor, parameters: Iterable[nn.Parameter]) 
     if config.strength == 0:
         return []
     return [{"params": list(parameters), "lr": config.lr, "weight_decay": config.weight_decay}]
+
+
+def prior_loss(config: LearnedAugmentor, values: Float[Tensor, "rows values"]) -> Tensor | None:
+    """lambda_p times the divergence of values from N(0, 1), by each one's mean and variance; None without a prior."""
+    if config.lambda_p == 0:
+        return None
+    return config.lambda_p * losses.normal_divergence(values.mean(dim=0), values.var(dim=0, correction=0)).sum()
 
 
 class Drawn(Augmentor):

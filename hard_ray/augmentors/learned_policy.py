@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hard_ray.augmentors.affine import transform
+from hard_ray.augmentors.affine import PARAMETERS, transform
 from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
 from hard_ray.augmentors.operations import (
-    GEOMETRY,
     PATTERN_DRAWS,
     Fields,
     Operation,
@@ -128,7 +127,7 @@ class RandomPolicy(Augmentor):
             for operation, magnitude in zip(self.operations, magnitudes.unbind(dim=1), strict=True)
         }
         nothing = magnitudes.new_zeros(len(images))
-        parameters = torch.stack([by_name.get(name, nothing) for name in GEOMETRY], dim=1)
+        parameters = torch.stack([by_name.get(name, nothing) for name in PARAMETERS], dim=1)
         return transform(images, parameters, padding=self.config.padding)
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:

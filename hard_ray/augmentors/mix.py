@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, trained_group
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Augmentor, prior_loss, trained_group
 from hard_ray.augmentors.partners import partners, shares
 from hard_ray.config.augmentor import MixAugmentor
-from hard_ray.maths import losses
 from hard_ray.maths.resampling import resize
 
 
@@ -63,12 +62,6 @@ class Mix(Augmentor):
         mask = resize(cells.sigmoid(), (images.shape[-2], images.shape[-1]), mode="bilinear")
         return 1.0 - self.config.strength * (1.0 - mask)
 
-    def _prior(self, cells: Tensor) -> Tensor | None:
-        if self.config.lambda_p == 0:
-            return None
-        drawn = cells.flatten(1) / self.config.init_spread
-        return self.config.lambda_p * losses.normal_divergence(drawn.mean(dim=0), drawn.var(dim=0, correction=0)).sum()
-
     def forward(self, batch: AugmentationInput) -> Tensor:
         """The mixed images; at strength 0 the input tensor itself."""
         return self.view(batch).images
@@ -82,7 +75,8 @@ class Mix(Augmentor):
         cells = self._cells(batch, others)
         mask = self._masks(cells, batch.images)
         mixed = mask * batch.images + (1.0 - mask) * others
-        return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner), self._prior(cells))
+        prior = prior_loss(self.config, cells.flatten(1) / self.config.init_spread)
+        return AugmentedView(mixed, shares(mask.mean(dim=(1, 2, 3)), partner), prior)
 
     def samples(self, batch: AugmentationInput) -> dict[str, Tensor]:
         """The mask's mean, which is the image's own share, and its standard deviation over the image."""

@@ -24,8 +24,6 @@ PIXELS = 32
 """The side of the image that `max_pixelation` refers to."""
 FIELDS = 16
 """Random fields of each kind; an image takes one of them, moved round by a random distance."""
-GEOMETRY = ("shift_x", "shift_y", "rotation", "log_scale", "shear")
-"""Operations that are one resampling together, in the order of `hard_ray.augmentors.affine`."""
 PATTERN_DRAWS = 14
 """Noise values for the patterns of an image: field, row and column of four fields; row and column of the square."""
 

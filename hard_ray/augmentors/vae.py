@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Holding, trained_group
+from hard_ray.augmentors.base import AugmentationInput, AugmentedView, Holding, prior_loss, trained_group
 from hard_ray.config.augmentor import VaeAugmentor
 from hard_ray.errors import ModelError
-from hard_ray.maths.losses import normal_divergence
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.principal import COUNT
 
@@ -94,12 +93,11 @@ class LatentPerturbation(Holding):
 
     def augment(self, batch: AugmentationInput) -> AugmentedView:
         """The perturbed images, and the prior's term."""
-        if self.config.strength == 0 or self.config.lambda_p == 0:
+        if self.config.strength == 0:
             return self.view(batch)
         images, raw = self._perturb(batch)
         values = raw.movedim(1, -1).flatten(0, -2)  # the cells of a channel share its mean and variance
-        prior = normal_divergence(values.mean(dim=0), values.var(dim=0, correction=0)).sum()
-        return AugmentedView(images, prior=self.config.lambda_p * prior)
+        return AugmentedView(images, prior=prior_loss(self.config, values))
 
     def _perturb(self, batch: AugmentationInput) -> tuple[Tensor, Tensor]:
         """The images at this strength, and the network's values for their latents."""

@@ -124,8 +124,6 @@ class LearnedPolicyAugmentor(PolicyOperations, LearnedAugmentor):
     """HARD-Policy: learned probabilities and magnitudes of geometric and photometric operations, noise and erasing."""
 
     kind: Literal["policy"] = "policy"
-    lr: PositiveFloat = 1e-3
-    """Learning rate of the augmentor's AdamW."""
     lambda_p: NonNegativeFloat = 0.1
     """Weight of the prior in the augmentor's loss: the divergence of a batch's draws from those of the start."""
     condition: Literal["noise", "image"] = "image"

@@ -119,8 +119,9 @@ class AugmentorObjective:
         """One value per image, in nats or in shares."""
         disagreement, drift = self._disagreement(teacher, context), Drift(self.temperature)(teacher, context)
         if self.measure == "relative":
-            disagreement = disagreement / self._room(losses.information(teacher, temperature=self.temperature))
-            drift = drift / self._room(self._kept(context))
+            uniform, least = torch.zeros_like(teacher), LEAST_INFORMATION * self.temperature**2
+            disagreement = disagreement / (losses.divergence(teacher, uniform, temperature=self.temperature) + least)
+            drift = drift / (Drift(self.temperature)(uniform, context) + least)
         if self.cap is not None:
             disagreement = disagreement.clamp(max=self.cap)
         return self.lambda_t * drift - self.lambda_s * disagreement
@@ -129,15 +130,6 @@ class AugmentorObjective:
         if self.measure == "jensen_shannon":
             return losses.symmetric_divergence(teacher, context["student"], temperature=self.temperature)
         return Disagreement(self.temperature)(teacher, context)
-
-    def _kept(self, context: Context) -> Tensor:
-        """What the answer to keep says."""
-        if "anchor" in context:
-            return losses.information(self.temperature * context["anchor"].log(), temperature=self.temperature)
-        return losses.information(context["clean"], temperature=self.temperature)
-
-    def _room(self, information: Tensor) -> Tensor:
-        return information + LEAST_INFORMATION * self.temperature**2
 
 
 def in_parts(views: Tensor, count: int, *, images: int) -> list[Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -52,11 +50,6 @@ def symmetric_divergence(
     r"""Jensen-Shannon divergence of two softened answers, times 2 T^2: :math:`T^2 (KL(p\|m) + KL(q\|m))`, in nats."""
     found: Tensor = 2.0 * temperature**2 * jensen_shannon(torch.stack([one, other]) / temperature)
     return found
-
-
-def information(logits: Float[Tensor, "batch classes"], *, temperature: float) -> Float[Tensor, " batch"]:
-    """What a softened answer says: its divergence from the uniform one, T^2 (log K - H), in nats."""
-    return temperature**2 * (math.log(logits.shape[1]) - entropy(logits / temperature))
 
 
 def cross_entropy(
