@@ -21,6 +21,7 @@ Results = Mapping[str, Sequence[Result]]
 
 DOCS = HERE.parent / "docs"
 COSTS = ("seconds_per_update", "augmentor_share")
+UNRECORDED = "a processor that was not recorded"
 HOW = """`make experiments` writes this page from the rows in `docs/experiments/`; change `experiments/rows.yaml` or
 `experiments/{notes}` instead. Accuracy is top-1 in percent on the test split: the mean over seeds, with minimum and
 maximum. $NAMES in commands are folders.
@@ -105,9 +106,8 @@ def _section(name: str, tables: Tables, results: Results) -> str:
     counts = {variant: len(results.get(variant, [])) for variant in table["variants"]}
     missing = _open(counts, len(table["seeds"]))
     lines += [missing, ""] if missing else []
-    lines += ["| variant | command |", "|---|---|"]
-    lines += [f"| {variant} | {_command(table, variant)} |" for variant in table["variants"]]
-    return "\n".join([*lines, ""])
+    lines += [*_processors(results), *_commands(table), ""]
+    return "\n".join(lines)
 
 
 def _open(counts: Mapping[str, int], seeds: int) -> str:
@@ -116,13 +116,36 @@ def _open(counts: Mapping[str, int], seeds: int) -> str:
     return f"Open: {', '.join(missing)}." if missing else ""
 
 
-def _command(table: Table, variant: str) -> str:
-    """The command of a variant, or which row it is."""
-    words = table["variants"][variant]
+def _processors(results: Results) -> list[str]:
+    """On what the rows were run, which moves the last digits and all seconds; nothing if it was not recorded."""
+    names: dict[str, list[str]] = {}
+    for variant, of_variant in results.items():
+        for result in of_variant:
+            found = names.setdefault(result.get("processor", UNRECORDED), [])
+            found += [] if variant in found else [variant]
+    if not {*names} - {UNRECORDED}:
+        return []
+    if len(names) == 1:
+        return [f"All rows were run on {next(iter(names))}.", ""]
+    said = "; ".join(f"on {name}: {', '.join(f'`{each}`' for each in variants)}" for name, variants in names.items())
+    return [f"The rows were run on different processors: compare their seconds within one alone. {said}.", ""]
+
+
+def _commands(table: Table) -> list[str]:
+    """The command of each variant: what all have in common once, and then the words that differ."""
+    variants: Mapping[str, str] = table["variants"]
+    common = " ".join(f"hardray {seeded(table['command'], 'N')}".split())
+    if len(variants) == 1:
+        return ["```bash", f"{common} {next(iter(variants.values()))}".strip(), "```"]
+    lines = ["```bash", common, "```", "", "| variant | the command goes on with |", "|---|---|"]
+    return [*lines, *(f"| {variant} | {_words(words)} |" for variant, words in variants.items())]
+
+
+def _words(words: str) -> str:
+    """The words of a variant, or which row it is."""
     if words.startswith("="):
         return f"the row `{words.removeprefix('=').replace('/', '-')}`"
-    command = f"hardray {seeded(table['command'], 'N')} {words}"
-    return f"`{' '.join(command.split())}`"
+    return f"`{' '.join(words.split())}`" if words else "nothing"
 
 
 def _scores(table: Table, results: Results) -> list[str]:
@@ -228,7 +251,7 @@ def _ranking(name: str, tables: Tables, results: Results, pictures: Path) -> str
         save_png(draw_correlation(values, losses), pictures / f"{name}.png")
         lines += [f"Pearson correlation over {len(values)} augmentations: {correlation:.3f}", ""]
         lines += [f"![Test loss of students against T. stddev of their second views](images/{name}.png)", ""]
-    return "\n".join([*lines, _command(table, variant), ""])
+    return "\n".join([*lines, *_commands({**table, "variants": {variant: table["variants"][variant]}}), ""])
 
 
 def _test_losses(name: str, tables: Tables) -> dict[str, float]:

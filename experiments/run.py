@@ -19,6 +19,7 @@ from typing import Any
 from experiments.page import write_pages
 from experiments.rows import RESULTS, RUNS, Row, read_rows, read_tables
 from hard_ray.config.safe_yaml import parse_yaml
+from hard_ray.orchestration.cluster.hardware import Hardware, probe
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "runs" / "experiments"
@@ -76,9 +77,18 @@ def _finish(row: Row, *, commit: bool) -> bool:
 
 def _keep(row: Row, figures: dict[str, Any], seconds: float) -> None:
     """Write the row's results, without names of this machine."""
-    result = {"command": f"hardray {row.command}", "wall_seconds": round(seconds), **figures}
+    about = {"command": f"hardray {row.command}", "wall_seconds": round(seconds), "processor": processor(probe())}
+    result = {**about, **figures}
     RESULTS.mkdir(parents=True, exist_ok=True)
     row.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def processor(hardware: Hardware) -> str:
+    """What a row is computed with, and in which precision unless its command says otherwise."""
+    if hardware.gpus:
+        return f"{hardware.gpus[0]}, {hardware.fast_dtype(on_gpu=True)}"
+    unit = f" with {hardware.bf16_unit}" if hardware.bf16_unit else ""
+    return f"{hardware.cores} CPU cores{unit}, {hardware.fast_dtype(on_gpu=False)}"
 
 
 def _score_figures(output: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ FOLDERS = {
     for name in (
         "CIFAR10",
         "CIFAR10_5K",
+        "CIFAR10_1K",
         "AUTOENCODER",
         "TEACHER",
         "STUDENT",

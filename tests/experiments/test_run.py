@@ -8,6 +8,7 @@ import pytest
 
 from experiments import rows, run
 from experiments.rows import Row
+from hard_ray.orchestration.cluster.hardware import Hardware
 
 RESULT = {"models": {"student": {"clean": 86.0}}, "steps": {"student": 4}, "switches": 0, "seed": 3, "versions": {}}
 SUITES = {
@@ -58,6 +59,7 @@ def test_a_run_of_either_verb_is_resumed_if_it_has_begun_and_its_figures_are_kep
     assert called == [[verb, "--resume", str(output)] if begun else [verb, *words]]
     found = json.loads((tmp_path / "results" / "t-plain-s3.json").read_text())
     assert found["command"] == f"hardray {row.command}"
+    assert found["processor"] == run.processor(run.probe())
     assert found["by"] == {"student": {"corruptions": {"fog": {"2": 40.0}}}}
     assert found["teacher_by"] == ({} if verb == "train-teacher" else found["by"]["student"])
     assert found["costs"] == {"student": {"seconds": 8.0, "seconds_per_update": 2.0, "augmentor_share": 0.0}}
@@ -75,3 +77,16 @@ def test_rows_are_selected_by_the_beginnings_of_their_names():
         "t-hard-mix-s1",
     ]
     assert run.selected(rows, "u") == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "unit", "expected"),
+    [
+        ((), None, "2 CPU cores, float32"),
+        ((), "AMX", "2 CPU cores with AMX, bfloat16"),
+        (("H200",), None, "H200, bfloat16"),
+    ],
+)
+def test_a_row_says_what_it_was_computed_with(gpus: tuple[str, ...], unit: str | None, expected: str):
+    machine = Hardware("Any", 2, unit, True, gpus, gpu_has_bf16=True, memory_gib=1, shared_memory_gib=1)
+    assert run.processor(machine) == expected
