@@ -46,6 +46,8 @@ PROBE = 20
 """Student updates of the pilots whose time is measured."""
 SCORE_SHARE, CORRUPTION_SHARE = 0.15, 0.1
 """Most of the budget for T. stddev, and for the corruption of images."""
+RESERVE_SHARE = 0.05
+"""Share of the budget for what a rung takes longer than the one before it did, and for the page."""
 FEWEST_CORRUPTED = 50
 BY_PAPER = (PICK_NAME, "cutmix", "mixup")
 """The lowest T. stddev in arXiv 2012.02909, where there is no time to score."""
@@ -92,8 +94,8 @@ class Stages:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.settings.budget_s - self.record.spent
+        """Seconds of the budget that are left to plan with."""
+        return (1.0 - RESERVE_SHARE) * self.settings.budget_s - self.record.spent
 
     @property
     def total(self) -> int:
@@ -197,7 +199,8 @@ class Stages:
             candidates = [name for name in configs if name not in kept]
             plan = plan_halving(self.costs, kept, candidates, seconds=self.left, total=self.total)
             if plan is None:
-                wanted = self.record.spent + needed(self.costs, KD, candidates[0], total=self.total)
+                least = self.record.spent + needed(self.costs, KD, candidates[0], total=self.total)
+                wanted = least / (1.0 - RESERVE_SHARE)
                 raise HardrayError(
                     f"a budget of {shown(self.settings.budget_s)} is too small for plain KD and one candidate: "
                     f"{shown(self.record.spent)} are spent on scores and measurements, and the shortest pilots need "
