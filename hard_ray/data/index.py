@@ -37,6 +37,15 @@ class ImageIndex:
         """The rows of a split, in the source's order."""
         return self.splits[split]
 
+    def rows_to_look_at(self, split: str, count: int) -> Rows:
+        """The rows of a split, of which `count` come first that are spread over all of it.
+
+        Most sources are sorted by class: the first of them are alike.
+        """
+        rows = self.rows(split)
+        first = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)
+        return np.concatenate([rows[first], np.delete(rows, first)])
+
     def fingerprint(self) -> str:
         """SHA-256 over labels, classes and splits."""
         digest = hashlib.sha256("\n".join(self.classes).encode())

@@ -18,7 +18,7 @@ from ray.exceptions import RayTaskError
 from hard_ray.config.data import DataConfig
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.errors import HardrayError
@@ -64,9 +64,17 @@ class Pipeline:
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch]:
         """Yield this rank's part of a split once, in order; unreadable images are dropped and named."""
         rows = np.array_split(self.index.rows(split), self.schedule.world_size)[self.schedule.rank]
+        yield from self._evaluated(split, split, rows, batch_size)
+
+    def batches_to_look_at(self, split: str, count: int) -> Generator[Batch]:
+        """Yield a whole split in batches of `count`, the first of which has images of different classes."""
+        rows = self.index.rows_to_look_at(split, count)
+        yield from self._evaluated(f"{split} to look at", split, rows, count)
+
+    def _evaluated(self, name: str, split: str, rows: Rows, batch_size: int) -> Generator[Batch]:
         generated = self.generated if split == "train" else None
         pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows, generated)
-        yield from self._stream(split, pictures, 0, len(rows), batch_size)
+        yield from self._stream(name, pictures, 0, len(rows), batch_size)
 
     def _stream(self, name: str, pictures: Pictures, start: int, stop: int, batch_size: int) -> Generator[Batch]:
         """Stream pictures from `start` to `stop`; `name` identifies them in the object store."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -251,8 +250,7 @@ class Trainer:
     def _spread(self, split: str, count: int, batch_size: int) -> Iterator[Batch]:
         """Batches of a few images that are spread over a whole split, so of several classes."""
         index = self.pipeline.index
-        rows = index.rows(split)
-        few = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+        few = index.rows_to_look_at(split, count)[:count]
         name = f"{count} of {split}"  # the pipeline's object store knows splits by name
         some = replace(self.pipeline, index=replace(index, splits={**index.splits, name: few}))
         return some.eval_batches(name, batch_size)

@@ -398,3 +398,12 @@ def test_hugging_face_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_fingerprint_changes_with_labels_and_splits():
     one, same, other = (index_of(f"data.split_seed={seed}") for seed in (0, 0, 1))
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_what_is_looked_at_first_is_spread_over_a_split():
+    index = build_index(load_config(overrides=["data.kind=digits"]).data)
+    rows = index.rows("val")
+    found = index.rows_to_look_at("val", 3)
+    assert found[:3].tolist() == [rows[0], rows[(len(rows) - 1) // 2], rows[-1]]
+    assert sorted(found) == sorted(rows)
+    assert sorted(index.rows_to_look_at("val", len(rows) + 1)) == sorted(rows)

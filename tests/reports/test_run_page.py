@@ -118,6 +118,9 @@ def test_the_page_shows_phases_parameters_and_configuration(run: RunFolder, page
         ("shift_x", np.array([-0.2, 0.196]), "-0.001 ± 0.099"),
         ("other", np.array([-0.5, 0.499]), "0.00 ± 0.50"),
         ("other", np.array([2.0, 2.0]), "2.000 ± 0.000"),
+        ("other", np.array([0.15789474, 0.15789475]), "0.1579 ± 0.0000"),
+        ("other", np.array([4321.0, 4321.001]), "4321 ± 0"),
+        ("other", np.zeros(2), "0.000 ± 0.000"),
     ],
 )
 def test_a_mean_has_the_places_of_its_deviation(name: str, values: np.ndarray, expected: str):

@@ -17,7 +17,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig, as_control
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.batch import Batch
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import EvalPictures, TrainPictures, to_batch
 from hard_ray.data.schedule import Schedule
 from hard_ray.data.sources.build import build_index
@@ -96,8 +96,7 @@ class InProcess(Pipeline):
             yield to_batch(pictures(np.arange(first * size, (first + 1) * size)), keep_bad=True)
             first += 1
 
-    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        rows = self.index.rows(split)
+    def _evaluated(self, name: str, split: str, rows: Rows, batch_size: int) -> Iterator[Batch]:
         pictures = EvalPictures(self.index.reader, self.index.labels, self.config, rows)
         for start in range(0, len(rows), batch_size):
             positions = np.arange(start, min(len(rows), start + batch_size))

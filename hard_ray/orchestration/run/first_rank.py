@@ -72,10 +72,13 @@ class FirstRank:
         save_png(draw_gallery(snapshot, self.index.classes), path)
 
     def _first_readable(self, count: int) -> Batch:
-        """The first batch of which an image can be read; raises DataError if there is none."""
+        """The first batch of which an image can be read; raises DataError if there is none.
+
+        Its images are of different classes, where none of them is unreadable.
+        """
         split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
-        with closing(self.pipeline.eval_batches(split, count)) as batches:
+        with closing(self.pipeline.batches_to_look_at(split, count)) as batches:
             for batch in batches:
                 if len(batch):
                     return batch
-        raise DataError(f"no image of the {split} split can be read on this rank; repair the images")
+        raise DataError(f"no image of the {split} split can be read; repair the images")

@@ -177,10 +177,13 @@ def _augmentor(record: RunRecord, pictures: Pictures | None, drawn: dict[str, Ht
 
 
 def mean_and_deviation(name: str, values: Any) -> str:
-    """Mean ± standard deviation, rounded to two digits of the deviation."""
+    """Mean ± standard deviation to two digits of the deviation, but to no more than four of the largest value."""
     converted = unit_of(name).convert(values.astype(np.float64))
-    mean, deviation = float(converted.mean()), float(converted.std())
-    places = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 3
+    mean, deviation, largest = float(converted.mean()), float(converted.std()), float(np.abs(converted).max())
+    places = 1 - math.floor(math.log10(deviation)) if deviation > 0 else 3
+    if largest > 0:  # the rounding error of equal values is no deviation
+        places = min(places, 3 - math.floor(math.log10(largest)))
+    places = max(0, places)
     return f"{mean:z.{places}f} ± {deviation:.{places}f}"
 
 

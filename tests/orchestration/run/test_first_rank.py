@@ -43,10 +43,16 @@ def test_a_picture_that_fails_is_noted_and_changes_no_bit(tmp_path: Path, monkey
     assert_equal_bits(student_weights(tmp_path / "run"), student_weights(tmp_path / "whole"))
 
 
+def test_the_gallery_shows_images_of_several_classes(tmp_path: Path):
+    assert run_here(folder_config(make_image_folder(tmp_path / "data")), tmp_path / "run") is Status.FINISHED
+    (snapshot, *_) = [read_snapshot(path) for path in snapshot_paths(RunFolder(tmp_path / "run"))]
+    assert snapshot.labels.tolist() == [0, 1]
+
+
 def test_the_gallery_shows_images_that_can_be_read(tmp_path: Path):
     root = make_image_folder(tmp_path / "data")
-    first = sorted((root / "val").rglob("*.png"))[:3]  # more than the two that are shown
-    for path in first:
+    paths = sorted((root / "val").rglob("*.png"))
+    for path in (paths[0], paths[-1], paths[1]):  # the two that would be shown, and the next
         path.write_bytes(b"no picture")
     assert run_here(folder_config(root), tmp_path / "run") is Status.FINISHED
     assert notes(tmp_path / "run") == []
