@@ -54,8 +54,9 @@ class Front:
         return sorted(found, key=lambda method: -method.clean.mean)
 
     def bettering(self, method: Method) -> list[Method]:
-        """The methods that better a method on both axes."""
-        return [other for other in self.methods if other.name not in self.aside and other.betters(method)]
+        """The methods that better a method on both axes; of HARD's, none betters another."""
+        apart = {*self.aside, *(self.hard if method.name in self.hard else ())}
+        return [other for other in self.methods if other.name not in apart and other.betters(method)]
 
 
 def front_of(table: Mapping[str, Any], results: Mapping[str, Sequence[Result]]) -> Front:
@@ -102,12 +103,17 @@ def verdict(front: Front) -> str:
 def _standing(method: Method, above: Sequence[Method]) -> str:
     if not above:
         return f"**No method is better than `{method.name}` on both axes**."
-    others = _listed([f"`{other.name}` ({_point(other)})" for other in above])
+    others = _listed([f"`{other.name}` ({_point(other)}{_few(other)})" for other in above])
     return f"**`{method.name}` ({_point(method)}) is bettered on both axes** by {others}."
 
 
 def _point(method: Method) -> str:
     return f"{method.clean.mean:.1f} and {method.corruptions.mean:.1f}"
+
+
+def _few(method: Method) -> str:
+    """How many seeds it has, where these are too few to decide."""
+    return f"; seeds: {method.seeds}, which decides nothing" if method.seeds < FEWEST_SEEDS else ""
 
 
 def _against(method: Method, kd: Method) -> str:

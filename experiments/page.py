@@ -72,6 +72,7 @@ def _front(name: str, tables: Tables, pictures: Path) -> list[str]:
     save_png(draw_front(front), pictures / f"{name}.png")
     counts = {variant: len(results.get(variant, [])) for variant in table["variants"]}
     return [
+        f"**{table['title']}**\n",
         f"![Clean accuracy and accuracy under corruptions of each method](images/{name}.png)\n",
         f"{verdict(front)} {_open(counts, len(table['seeds']))}".strip() + "\n",
     ]

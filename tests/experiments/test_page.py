@@ -170,7 +170,7 @@ def test_the_page_opens_with_the_picture_and_the_verdict_and_old_rows_are_on_ano
     assert main.name == "experiments.md"
     text = main.read_text()
     opening, rest = text.split("`make experiments` writes this page")
-    assert opening.startswith("# Experiments\n\n![Clean accuracy and accuracy under corruptions of each method]")
+    assert opening.startswith("# Experiments\n\n**Views**\n\n![Clean accuracy and accuracy under corruptions of each ")
     assert (tmp_path / "docs/images/views.png").stat().st_size > 1000
     assert "**better in all three by more than" in opening
     assert opening.rstrip().endswith("Open: `cutmix` (2 of 3 seeds).")

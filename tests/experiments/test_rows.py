@@ -139,6 +139,6 @@ def test_every_row_that_a_table_borrows_or_names_is_there():
         assert rows_of(name, tables)
         assert set(table.get("first", [])) <= set(table["variants"])
         front = table.get("front", {})
-        named = [front["kd"], *front["hard"], *front["learned"], *front["aside"]] if front else []
+        named = [front["kd"], *front["hard"], *front.get("learned", []), *front.get("aside", [])] if front else []
         assert set(named) <= set(table["variants"])
         assert table.get("losses", name) in tables
