@@ -49,7 +49,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
     text = " ".join(done.stdout.split())
     for words in (
         "1,297 train, 200 val, 300 test",
-        "1,000 student updates of 64 images = 50 epochs",
+        "3,000 student updates of 64 images = 150 epochs",
         "teacher pool: 1 CPU",
         "trained first",
         "labels_only, kd",

@@ -56,7 +56,7 @@ def test_the_plan_of_a_grid_has_every_combination_and_no_more_at_a_time(tmp_path
     path = tmp_path / "grid.yaml"
     path.write_text(SPACE.replace("uniform: [0, 1]", "choice: [0, 0.5, 1]") + "search: grid\nconcurrency: 9\n")
     text = plan_of(str(path))
-    assert "trials 6, 6 at a time, 1,000 updates each" in text
+    assert "trials 6, 6 at a time, 3,000 updates each" in text
     assert "hardray_cnn, one pool for all trials: 1 replica of 1 CPU; without weights: trained once" in text
 
 
