@@ -9,7 +9,7 @@ from typing import Any
 from experiments.front import front_of, verdict
 from experiments.picture import draw_front
 from experiments.results import TITLES, Result, Spread, by_suite, read_results, spread
-from experiments.rows import HERE, RUNS, rows_of, seeded
+from experiments.rows import HERE, RUNS, rows_of, seeded, verb_of
 from hard_ray.preparation.scoring import pearson
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation
@@ -83,7 +83,7 @@ def _sections(name: str, tables: Tables, pictures: Path) -> list[str]:
     table, results = tables[name], _results(name, tables)
     if not results:
         return []
-    if table["command"].split(maxsplit=1)[0] in RUNS:
+    if verb_of(table["command"]) in RUNS:
         return [_section(name, tables, results)]
     return [_ranking(name, tables, results, pictures)]
 
@@ -136,6 +136,8 @@ def _commands(table: Table) -> list[str]:
     """The command of each variant: what all have in common once, and then the words that differ."""
     variants: Mapping[str, str] = table["variants"]
     common = " ".join(f"hardray {seeded(table['command'], 'N')}".split())
+    if verb_of(table["command"]) not in RUNS:
+        common += " --output scores"  # a run names a folder of its own
     if len(variants) == 1:
         return ["```bash", f"{common} {next(iter(variants.values()))}".strip(), "```"]
     lines = ["```bash", common, "```", "", "| variant | the command goes on with |", "|---|---|"]

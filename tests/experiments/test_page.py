@@ -113,6 +113,7 @@ def test_the_ranking_stands_beside_the_losses_of_the_students_of_each_augmentati
         "| identity | 0.01300 | 0.00010 | 1.100 |",
     ]
     assert "Pearson correlation over 3 augmentations: 0.929" in text
+    assert text.endswith("```bash\nhardray score-augmentations --preset x seed=N --output scores\n```\n")
     assert (tmp_path / "t_stddev.png").stat().st_size > 1000
 
 
