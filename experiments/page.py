@@ -128,8 +128,8 @@ def _processors(results: Results) -> list[str]:
         return []
     if len(names) == 1:
         return [f"All rows were run on {next(iter(names))}.", ""]
-    said = "; ".join(f"on {name}: {', '.join(f'`{each}`' for each in variants)}" for name, variants in names.items())
-    return [f"The rows were run on different processors: compare their seconds within one alone. {said}.", ""]
+    said = "; ".join(f"{', '.join(f'`{each}`' for each in variants)} on {name}" for name, variants in names.items())
+    return [f"Seconds are comparable between rows of one processor alone: {said}.", ""]
 
 
 def _commands(table: Table) -> list[str]:

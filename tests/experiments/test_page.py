@@ -212,9 +212,9 @@ def test_without_results_there_is_neither_picture_nor_verdict(results: Path, tmp
         (dict.fromkeys(("kd", "hard"), "2 cores, float32"), "All rows were run on 2 cores, float32."),
         (
             {"kd": "2 cores, float32", "hard": "H200, bfloat16"},
-            "on 2 cores, float32: `kd`; on H200, bfloat16: `hard`.",
+            "rows of one processor alone: `kd` on 2 cores, float32; `hard` on H200, bfloat16.",
         ),
-        ({"hard": "H200, bfloat16"}, "on a processor that was not recorded: `kd`; on H200, bfloat16: `hard`."),
+        ({"hard": "H200, bfloat16"}, "`kd` on a processor that was not recorded; `hard` on H200, bfloat16."),
     ],
     ids=["older-rows", "one", "two", "one-of-them-older"],
 )
@@ -226,5 +226,5 @@ def test_a_table_says_on_what_its_rows_were_run(
         file = results / f"views-{variant}-s0.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"processor": processor}))
     views = page.write_pages(tables, tmp_path / "docs")[0].read_text().split("## Views")[1].split("## ")[0]
-    assert ("run on" in views) is (said is not None)
+    assert ("run on" in views or "processor" in views) is (said is not None)
     assert said is None or said in views
