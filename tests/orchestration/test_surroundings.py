@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 
 from hard_ray.files import read_json
 from tests.orchestration.commands import HARDRAY, MARK, descendants, points, wait_for_step, write_config
@@ -26,6 +27,7 @@ SHELL = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_among_shadowing_files_ends_with_a_checkpoint_when_its_group_gets_sigterm(tmp_path: Path):
     from mlflow import MlflowClient
 

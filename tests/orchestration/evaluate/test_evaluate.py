@@ -262,6 +262,7 @@ def test_the_pieces_cover_every_row_of_every_source_once(networks):
     assert plan.images == 300 * len(plan.conditions)
 
 
+@pytest.mark.slow
 def test_a_ray_job_finds_what_this_process_finds(networks, cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, student, _, _ = networks
     settings = evaluation_settings({"suites": ["clean", "shifts", "adversarial"], "images": 60})

@@ -404,7 +404,7 @@ def test_an_error_in_a_joined_batch_reaches_all_its_requests(joining: PoolServer
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("transport", ["object_store", "shared_memory"])
+@pytest.mark.parametrize("transport", [pytest.param("object_store", marks=pytest.mark.slow), "shared_memory"])
 def test_a_run_in_which_the_teacher_was_killed_three_times_ends_with_the_same_bits(
     tmp_path: Path, transport: Transport
 ):

@@ -45,6 +45,7 @@ print(json.dumps({"before": before, "after": after, "own": own.info.run_id, "pro
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_the_notebooks_own_run_stays_open_and_everything_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import nbformat

@@ -13,7 +13,7 @@ from tests.support.helpers import plant_secret
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize("server", [False, True])
+@pytest.mark.parametrize("server", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_planted_secret_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: bool):
     """With MLflow's own database, and with a server that does not answer and whose address has a password."""
     secret = plant_secret(monkeypatch)
