@@ -230,6 +230,22 @@ def test_what_a_small_budget_leaves_out_is_named_in_the_record_and_on_the_page(
     assert read(made.folder)["conclusion"]["gain"]["seeds"] == 1
 
 
+def test_candidates_that_were_left_after_few_updates_are_named(
+    finished: tuple[Stages, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    made, _ = finished
+    monkeypatch.setitem(made.record.values, "skipped", [])
+    made._name_hasty(made._plan({}))  # 12 of 24 updates are half of the training
+    assert made.record.values["skipped"] == []
+    monkeypatch.setattr(stages, "HASTY_SHARE", 0.6)
+    made._name_hasty(made._plan({}))
+    (text,) = made.record.values["skipped"]
+    behind = set(made.record.values["rungs"]["rung-1"]["order"]) - set(made.record.values["rungs"]["rung-2"]["names"])
+    assert text.startswith("more than 12 of 24 updates of ")
+    assert behind
+    assert all(name in text for name in behind)
+
+
 def test_corruptions_are_measured_on_as_many_images_as_the_budget_makes(tmp_path: Path):
     suites = ("clean", "corruptions")
     hurried = begin(tmp_path / "r", RecommendRun(budget_s=1, suites=suites, images=60), said=(said := []))

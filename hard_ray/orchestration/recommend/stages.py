@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ SCORE_SHARE, CORRUPTION_SHARE = 0.15, 0.1
 """Most of the budget for T. stddev, and for the corruption of images."""
 RESERVE_SHARE = 0.05
 """Share of the budget for what a rung takes longer than the one before it did, and for the page."""
+HASTY_SHARE = 0.1
+"""Share of the whole training; a candidate that was left after fewer updates is named."""
 FEWEST_CORRUPTED = 50
 BY_PAPER = (PICK_NAME, "cutmix", "mixup")
 """The lowest T. stddev in arXiv 2012.02909, where there is no time to score."""
@@ -189,7 +192,19 @@ class Stages:
             current = [each for each in entry["order"] if each in current]
             best, before = next(iter(current), None), entry["updates"]
             self.record.values["last_rung"] = name
+        self._name_hasty(plan)
         return best
+
+    def _name_hasty(self, plan: Halving) -> None:
+        """Name the candidates that were left after so few updates that a harder view cannot have paid yet."""
+        rungs = [entry for name, entry in self.record.values["rungs"].items() if name.startswith("rung-")]
+        for entry, following in itertools.pairwise(rungs):
+            behind = [name for name in entry["order"] if name in plan.candidates and name not in following["names"]]
+            if behind and entry["updates"] < HASTY_SHARE * self.total:
+                self.record.skip(
+                    f"more than {entry['updates']:,} of {self.total:,} updates of {', '.join(behind)}, behind by then: "
+                    "a harder view pays later"
+                )
 
     def _plan(self, configs: Configs) -> Halving:
         """The plan, as it was made first; HardrayError: the budget is too small for two pilots."""
