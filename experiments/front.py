@@ -54,9 +54,8 @@ class Front:
         return sorted(found, key=lambda method: -method.clean.mean)
 
     def bettering(self, method: Method) -> list[Method]:
-        """The methods that better a method on both axes; of HARD's, none betters another."""
-        apart = {*self.aside, *(self.hard if method.name in self.hard else ())}
-        return [other for other in self.methods if other.name not in apart and other.betters(method)]
+        """The methods that better a method on both axes."""
+        return [other for other in self.methods if other.name not in self.aside and other.betters(method)]
 
 
 def front_of(table: Mapping[str, Any], results: Mapping[str, Sequence[Result]]) -> Front:
@@ -94,17 +93,24 @@ def verdict(front: Front) -> str:
     if not hard:
         sentences.append("HARD's rows have no result yet.")
     for method in hard:
-        sentences.append(_standing(method, front.bettering(method)))
+        sentences.append(_standing(method, front.bettering(method), front.hard))
         if front.kd in by_name:
             sentences.append(_against(method, by_name[front.kd]))
     return " ".join(sentences)
 
 
-def _standing(method: Method, above: Sequence[Method]) -> str:
-    if not above:
+def _standing(method: Method, above: Sequence[Method], hard: Sequence[str]) -> str:
+    """What betters one of HARD's methods; another form of it, named in `hard`, is told apart from its rivals."""
+    rivals = [other for other in above if other.name not in hard]
+    if above and not rivals:
+        return f"**Only another form of HARD betters `{method.name}` on both axes**: {_points(above)}."
+    if not rivals:
         return f"**No method is better than `{method.name}` on both axes**."
-    others = _listed([f"`{other.name}` ({_point(other)}{_few(other)})" for other in above])
-    return f"**`{method.name}` ({_point(method)}) is bettered on both axes** by {others}."
+    return f"**`{method.name}` ({_point(method)}) is bettered on both axes** by {_points(rivals)}."
+
+
+def _points(methods: Sequence[Method]) -> str:
+    return _listed([f"`{method.name}` ({_point(method)}{_few(method)})" for method in methods])
 
 
 def _point(method: Method) -> str:

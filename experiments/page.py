@@ -119,11 +119,10 @@ def _open(counts: Mapping[str, int], seeds: int) -> str:
 
 def _processors(results: Results) -> list[str]:
     """On what the rows were run, which moves the last digits and all seconds; nothing if it was not recorded."""
-    names: dict[str, list[str]] = {}
+    names: dict[str, dict[str, None]] = {}  # variants by processor, each once and in order
     for variant, of_variant in results.items():
         for result in of_variant:
-            found = names.setdefault(result.get("processor", UNRECORDED), [])
-            found += [] if variant in found else [variant]
+            names.setdefault(result.get("processor", UNRECORDED), {})[variant] = None
     if not {*names} - {UNRECORDED}:
         return []
     if len(names) == 1:
@@ -239,7 +238,7 @@ def _by_condition(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[st
 def _ranking(name: str, tables: Tables, results: Results, pictures: Path) -> str:
     """T. stddev of each augmentation, and the test loss of its students."""
     table = tables[name]
-    (variant, (result, *_)), *_ = results.items()
+    (result, *_), *_ = results.values()
     scores = result["scores"]
     losses = _test_losses(table["losses"], tables)
     lines = [f"## {table['title']}", "", "| second view | T. stddev | standard error | student's test loss |"]
@@ -254,7 +253,7 @@ def _ranking(name: str, tables: Tables, results: Results, pictures: Path) -> str
         save_png(draw_correlation(values, losses), pictures / f"{name}.png")
         lines += [f"Pearson correlation over {len(values)} augmentations: {correlation:.3f}", ""]
         lines += [f"![Test loss of students against T. stddev of their second views](images/{name}.png)", ""]
-    return "\n".join([*lines, *_commands({**table, "variants": {variant: table["variants"][variant]}}), ""])
+    return "\n".join([*lines, *_commands(table), ""])
 
 
 def _test_losses(name: str, tables: Tables) -> dict[str, float]:

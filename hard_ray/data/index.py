@@ -43,7 +43,7 @@ class ImageIndex:
         Most sources are sorted by class: the first of them are alike.
         """
         rows = self.rows(split)
-        first = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)
+        first = spread_places(len(rows), count)
         return np.concatenate([rows[first], np.delete(rows, first)])
 
     def fingerprint(self) -> str:
@@ -83,6 +83,11 @@ class FoundImages:
         """A row with its origin and split, for messages about its label."""
         split = next((name for name, rows in self.splits.items() if row in rows), None)
         return f"{self.where}: {self.reader.name(row)}" + (f" ({split} split)" if split else "")
+
+
+def spread_places(length: int, count: int) -> Rows:
+    """At most `count` places that are spread over all of a sequence, with its first and last."""
+    return np.linspace(0, length - 1, min(count, length)).astype(np.int64)
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:

@@ -67,7 +67,7 @@ class Pipeline:
         yield from self._evaluated(split, split, rows, batch_size)
 
     def batches_to_look_at(self, split: str, count: int) -> Generator[Batch]:
-        """Yield a whole split in batches of `count`, the first of which has images of different classes."""
+        """Yield a whole split in batches of `count`, the first of which is spread over it, so of several classes."""
         rows = self.index.rows_to_look_at(split, count)
         yield from self._evaluated(f"{split} to look at", split, rows, count)
 

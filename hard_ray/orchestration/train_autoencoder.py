@@ -20,6 +20,7 @@ from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.data.account_text import say_account
 from hard_ray.data.augment import check_augment
 from hard_ray.data.batch import Batch
+from hard_ray.data.index import spread_places
 from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.checkpoints import CheckpointStore
@@ -250,7 +251,8 @@ class Trainer:
     def _spread(self, split: str, count: int, batch_size: int) -> Iterator[Batch]:
         """Batches of a few images that are spread over a whole split, so of several classes."""
         index = self.pipeline.index
-        few = index.rows_to_look_at(split, count)[:count]
+        rows = index.rows(split)
+        few = rows[spread_places(len(rows), count)]
         name = f"{count} of {split}"  # the pipeline's object store knows splits by name
         some = replace(self.pipeline, index=replace(index, splits={**index.splits, name: few}))
         return some.eval_batches(name, batch_size)

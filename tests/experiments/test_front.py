@@ -76,11 +76,13 @@ def test_too_few_seeds_decide_nothing():
     assert "(2 of `hard` and 1 of `kd`)" in both
 
 
-def test_no_form_of_hard_betters_another_and_few_seeds_are_named():
+def test_another_form_of_hard_is_told_apart_from_rivals_and_few_seeds_are_named():
     forms = (KD, method("hard", 76.0, 55.0), method("hard-kl", 77.0, 56.0), method("cutmix", 76.5, 55.5, seeds=1))
     text = verdict(Front(forms, None, "kd", ("hard", "hard-kl"), (), ()))
     assert "**`hard` (76.0 and 55.0) is bettered on both axes** by `cutmix` (76.5 and 55.5; seeds: 1, " in text
     assert "**No method is better than `hard-kl` on both axes**." in text
+    apart = verdict(Front(forms[:3], None, "kd", ("hard", "hard-kl"), (), ()))
+    assert "**Only another form of HARD betters `hard` on both axes**: `hard-kl` (77.0 and 56.0)." in apart
 
 
 def test_hard_without_a_result_is_open_and_the_front_is_named_all_the_same():

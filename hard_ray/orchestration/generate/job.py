@@ -22,7 +22,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.data.account_text import say_account
 from hard_ray.data.generated_set import open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import ImageIndex, spread_places
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
@@ -340,7 +340,7 @@ class Generation:
         data, index, made = self.config.data, self.index, open_generated(self.folder.path, self.index)
         rows = index.rows(self.generation.split)
         rows = rows[made.place[rows] >= 0]
-        rows = rows[np.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).astype(int)]
+        rows = rows[spread_places(len(rows), PICTURES)]
         columns = EvalPictures(index.reader, index.labels, data, rows, made)(np.arange(len(rows)))
         precision, pool = coder_precision(), LocalPool(self.teacher)
         method = Dad(self.coder.to(precision.device), pool, self.generation, self.config.seed, precision)

@@ -74,7 +74,7 @@ class FirstRank:
     def _first_readable(self, count: int) -> Batch:
         """The first batch of which an image can be read; raises DataError if there is none.
 
-        Its images are of different classes, where none of them is unreadable.
+        Where none of them is unreadable, its images are spread over the split, so of several classes.
         """
         split = "val" if self.pipeline.generated is None else "train"  # only training images were generated
         with closing(self.pipeline.batches_to_look_at(split, count)) as batches:
