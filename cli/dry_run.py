@@ -35,7 +35,8 @@ def plan_lines(
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
     updates, length = _length(config, index, role)
     return [
-        ("data", f"{describe(described.data)}: {splits} images of {len(index.classes)} classes"),
+        ("data", f"{describe(described.data)}: {splits} images{_of_classes(index)}"),
+        ("pixels", f"{config.data.img_size} x {config.data.img_size}, {config.data.in_chans} channels"),
         *account_lines(index),
         *_augment_lines(config),
         *_network_lines(config, student, teacher, len(index.classes), role),
@@ -51,6 +52,11 @@ def plan_lines(
         *(("tried", line) for line in tried),
         ("estimated", _estimate(config, trial, updates)),
     ]
+
+
+def _of_classes(index: ImageIndex) -> str:
+    count = len(index.classes)
+    return f" of {count} classes" if index.has_labels else f" without labels; the teacher has {count} answers"
 
 
 def tried_lines(config: RunConfig) -> list[tuple[str, str]]:

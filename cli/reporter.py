@@ -79,23 +79,27 @@ class ConsoleReporter:
 
 
 def _training(point: dict[str, Any]) -> list[str]:
-    names = {"train/loss": "loss", "train/kd_loss": "kd", "train/disagreement": "disagreement", "train/top1": "top1"}
+    names = {"train/loss": "loss", "train/kd_loss": "kd", "train/disagreement": "disagreement"}
+    names |= {"train/top1": "top1", "train/agreement": "agreement"}
     parts = [f"{short} {point[name]:.3g}" for name, short in names.items() if name in point]
     return [*parts, f"{point['throughput/images_per_s']:,.0f} images/s"]
 
 
 def _validation(point: dict[str, Any]) -> list[str]:
-    tops = {name: value for name, value in point.items() if name.startswith("val") and name.endswith("top1")}
-    return [f"[bold]{name.removesuffix('/top1')} {value:.1f} %[/bold]" for name, value in tops.items()]
+    from hard_ray.runs.scores import MEASURES, logged_measure, logged_scores
+
+    what = {"top1": ""}.get(measure := logged_measure([point]), f" {MEASURES[measure]}")
+    names = logged_scores([point]).values()
+    return [f"[bold]{name.removesuffix(f'/{measure}')}{what} {point[name]:.1f} %[/bold]" for name in names]
 
 
 def print_results(summary: dict[str, Any], config: RunConfig, *, role: str | None = None) -> None:
-    """Print the accuracy of teacher, controls and student on each suite; `role` renames the last row."""
-    from hard_ray.runs.summary import models_table
+    """Print the scores of teacher, controls and student on each suite; `role` renames the last row."""
+    from hard_ray.runs.summary import heading, models_table
 
     header, body = models_table(summary["models"], config)
     body[-1][0] = role or body[-1][0]
-    print_table(console, f"top-1 on the {summary['split']} split, %", header, body, bold=(len(body) - 1,))
+    print_table(console, f"{heading(summary)} on the {summary['split']} split, %", header, body, bold=(len(body) - 1,))
 
 
 def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | None = None) -> RunResult:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from hard_ray.augmentors.base import AugmentationInput, Holding
+from hard_ray.augmentors.labels import filled
 from hard_ray.config.augmentor import AdversarialAugmentor
 from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.networks.autoencoders.base import Autoencoder
 
 
 class Adversarial(Holding):
-    """Ascends the teacher's cross-entropy to the labels, with or without discretisation.
+    """Ascends the teacher's cross-entropy to the labels, or to its own answer, with or without discretisation.
 
     Each step of ascent asks the teacher pool once for a gradient. No gradient flows through the augmentor.
 
@@ -35,6 +36,8 @@ class Adversarial(Holding):
         labels, gradient = batch.labels, batch.gradient
         if labels is None or gradient is None:
             raise RuntimeError("adversarial images need labels and a teacher to ask for gradients")
+        if batch.answer is not None:  # without a label, the teacher's own answer is attacked
+            labels = filled(labels, batch.answer(batch.images).argmax(dim=1))
         found = attack(  # x_rec = Q(x), then k steps of ascent within the ball around x_rec
             self._discretised(batch.images),
             batch.noise,

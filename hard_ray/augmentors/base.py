@@ -17,6 +17,9 @@ from hard_ray.maths import losses
 Gradient = Callable[[Tensor, Labels], Tensor]
 """Returns, for images and labels, the gradient of the teacher's cross-entropy with respect to the images."""
 
+Answer = Callable[[Tensor], Tensor]
+"""Returns, for images, the teacher's logits."""
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentationInput:
@@ -29,6 +32,8 @@ class AugmentationInput:
     """The generated image of each image, in the same crop and flip."""
     gradient: Gradient | None = None
     """Computed by the teacher."""
+    answer: Answer | None = None
+    """The teacher, for images that have no label; None: all have one."""
 
     def with_noise(self, noise: Tensor) -> AugmentationInput:
         """The same batch with other noise."""

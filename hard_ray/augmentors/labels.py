@@ -35,9 +35,23 @@ class MixedLabels:
     def shares(self, classes: int) -> Float[Tensor, "batch classes"]:
         """The share of each class in each image."""
         share = self.share[:, None]
-        first, second = (F.one_hot(labels, classes).to(share.dtype) for labels in (self.first, self.second))
+        first, second = (one_hot(labels, classes).to(share.dtype) for labels in (self.first, self.second))
         return share * first + (1.0 - share) * second
 
 
 Labels = Tensor | MixedLabels
-"""One class for each image, shape (batch,), or two with their shares."""
+"""One class for each image, shape (batch,), or two with their shares; -1: the image has no label."""
+
+
+def one_hot(labels: Int[Tensor, " batch"], classes: int) -> Int[Tensor, "batch classes"]:
+    """1 at the class of each image; nothing for an image without a label."""
+    return F.one_hot(labels.clamp(min=0), classes) * (labels >= 0)[:, None]
+
+
+def filled(labels: Labels, answers: Int[Tensor, " batch"]) -> Labels:
+    """The labels, and the class in `answers` for images that lack one; of a mixed image, for both of its labels."""
+    if isinstance(labels, MixedLabels):
+        lacks = (labels.first < 0) | (labels.second < 0)
+        first, second = (torch.where(lacks, answers, each) for each in (labels.first, labels.second))
+        return MixedLabels(first, second, labels.share)
+    return torch.where(labels < 0, answers, labels)

@@ -17,6 +17,37 @@ _SMALLEST_BLURRED = 12
 """Pixels of a side that torchvision can reflect at the edges of a kernel of 23 pixels."""
 
 
+class UnlabelledImages(Config):
+    """A folder of images of any depth; the names of folders say nothing."""
+
+    kind: Literal["images"] = "images"
+    path: Path
+    """The root folder."""
+
+
+class UnlabelledParquet(Config):
+    """Parquet files with an encoded image in each row, all of which are one pool."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: Path
+    """The root folder."""
+    image_column: str = "image"
+    """Name of a binary column, or of a struct with a `bytes` field."""
+
+
+class UnlabelledWebDataset(Config):
+    """WebDataset shards, all of which are one pool."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: Path
+    """The root folder."""
+    image_key: str | None = None
+    """Extension of the member with the image, as `jpg`, or several in order, `jpg;png`; unset: the only image."""
+
+
+UnlabelledConfig = Annotated[UnlabelledImages | UnlabelledParquet | UnlabelledWebDataset, Field(discriminator="kind")]
+
+
 class _Images(Config):
     """Settings of every kind of data: image size, splits and standard view."""
 
@@ -48,6 +79,12 @@ class _Images(Config):
     """Evaluation view: side of the centre crop as a share of the resized image's shorter side."""
     mix: MixConfig | None = None
     """Mixup and CutMix of the images that students and teachers are trained on; unset: they are not mixed."""
+    unlabelled: UnlabelledConfig | None = None
+    """Images without labels that are trained on beside the labelled ones: the teacher's answers are learned on all, the
+    labels on the labelled ones alone. The training of a teacher and the control `labels_only` leave them out. Unset:
+    there are none."""
+    unlabelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of each batch that `unlabelled` fills."""
 
     @model_validator(mode="after")
     def _ordered_ranges(self) -> _Images:
@@ -102,7 +139,32 @@ class IdxData(_Images):
     in_chans: Literal[1] = 1
 
 
-class _Files(_Images):
+class _Photographs(_Images):
+    """Images of any size, of which a training view shows a part."""
+
+    crop: Literal["none", "padded", "resized"] = "resized"
+    hflip: Fraction = 0.5
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
+
+
+class ImagesData(_Photographs):
+    """A folder of images without labels, of any depth, split by seed; the names of folders say nothing."""
+
+    kind: Literal["images"] = "images"
+    path: Path
+    """The root folder."""
+
+    @model_validator(mode="after")
+    def _no_more_unlabelled(self) -> ImagesData:
+        if self.unlabelled is not None:
+            raise ValueError(
+                "unlabelled adds images to labelled ones, and kind images has no labels; put all images into one "
+                "folder, or use a kind with labels"
+            )
+        return self
+
+
+class _Files(_Photographs):
     """Encoded images on a file system, in named splits."""
 
     train_split: str | Literal[False] = "train"
@@ -113,9 +175,6 @@ class _Files(_Images):
     split off by seed. `false`: leave that one out, and split off by seed."""
     test_split: str | Literal[False] | None = None
     """Name of the test split; unset: the one whose name says so, if its images have labels. `false`: none."""
-    crop: Literal["none", "padded", "resized"] = "resized"
-    hflip: Fraction = 0.5
-    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
 
     @field_validator("train_split", "val_split", "test_split", mode="before")
     @classmethod
@@ -150,8 +209,8 @@ class ParquetData(_Sharded):
     """The root folder."""
     image_column: str = "image"
     """Name of a binary column, or of a struct with a `bytes` field."""
-    label_column: str = "label"
-    """Name of an integer or string column."""
+    label_column: str | None = "label"
+    """Name of an integer or string column. `null`: the images have no labels."""
 
 
 class WebDatasetData(_Sharded):
@@ -160,8 +219,8 @@ class WebDatasetData(_Sharded):
     kind: Literal["webdataset"] = "webdataset"
     path: Path
     """The root folder."""
-    label_key: str = "cls"
-    """Extension of the member with the label, which is an integer or a class name."""
+    label_key: str | None = "cls"
+    """Extension of the member with the label, an integer or a class name. `null`: the images have no labels."""
     label_field: str | None = None
     """Field of the `json` member that holds the label, as `label` or `annotation.class`; unset: the whole member."""
     image_key: str | None = None
@@ -169,8 +228,10 @@ class WebDatasetData(_Sharded):
     image of each sample."""
 
     @property
-    def label_member(self) -> str:
-        """The extension of the label's member: with `label_field`, `json` unless another is set."""
+    def label_member(self) -> str | None:
+        """The extension of the label's member; with `label_field` it is `json`, unless another is set."""
+        if self.label_key is None:
+            return None
         return "json" if self.label_field is not None and self.label_key == "cls" else self.label_key.lower()
 
 
@@ -214,14 +275,55 @@ class HuggingFaceData(_Files):
     """`org/name`, or a local folder."""
     image_column: str = "image"
     """Column with the image."""
-    label_column: str = "label"
-    """Column with the label."""
+    label_column: str | None = "label"
+    """Column with the label. `null`: the images have no labels."""
 
 
 DataConfig = Annotated[
-    DigitsData | IdxData | ImageFolderData | ParquetData | WebDatasetData | TorchvisionData | HuggingFaceData,
+    DigitsData
+    | IdxData
+    | ImageFolderData
+    | ImagesData
+    | ParquetData
+    | WebDatasetData
+    | TorchvisionData
+    | HuggingFaceData,
     Field(discriminator="kind"),
 ]
+
+
+def has_labels(config: DataConfig) -> bool:
+    """Whether the images that are split and measured have labels."""
+    match config:
+        case ImagesData():
+            return False
+        case ParquetData() | HuggingFaceData():
+            return config.label_column is not None
+        case WebDatasetData():
+            return config.label_key is not None
+        case _:
+            return True
+
+
+LABEL_KEYS = {"parquet": "data.label_column", "huggingface": "data.label_column", "webdataset": "data.label_key"}
+"""The key that is null where images of a kind have no labels."""
+
+
+def why_unlabelled(config: DataConfig) -> str:
+    """Why the images have no labels, for messages: the key and its value."""
+    return f"{key} is null" if (key := LABEL_KEYS.get(config.kind)) else f"data.kind is {config.kind}"
+
+
+def labelled_share(config: DataConfig, batch_size: int) -> float:
+    """The share of each batch whose images have labels."""
+    if not has_labels(config):
+        return 0.0
+    return 1.0 if config.unlabelled is None else 1.0 - unlabelled_count(config, batch_size) / batch_size
+
+
+def unlabelled_count(config: DataConfig, batch_size: int) -> int:
+    """How many images of a batch `data.unlabelled` gives."""
+    return 0 if config.unlabelled is None else round(config.unlabelled_share * batch_size)
 
 
 def refuse_splits(config: DataConfig) -> None:

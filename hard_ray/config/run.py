@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field, model_validator
 
@@ -18,9 +18,16 @@ from hard_ray.config.augmentor import (
 )
 from hard_ray.config.base import Config, Seed
 from hard_ray.config.controller import ControllerConfig, ThresholdsController
-from hard_ray.config.data import DataConfig, DigitsData
+from hard_ray.config.data import DataConfig, DigitsData, has_labels, why_unlabelled
 from hard_ray.config.networks import StudentConfig, TeacherConfig
-from hard_ray.config.objective import CrossEntropyObjective, DadObjective, HardObjective, KdObjective, ObjectiveConfig
+from hard_ray.config.objective import (
+    CrossEntropyObjective,
+    DadObjective,
+    DkdObjective,
+    HardObjective,
+    KdObjective,
+    ObjectiveConfig,
+)
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.records import CheckpointsConfig, ExperimentConfig, TrackingConfig
 from hard_ray.config.runtime import RuntimeConfig
@@ -52,6 +59,7 @@ class RunConfig(Config):
             *self._objective_problems(),
             *self._view_problems(),
             *self._channel_problems(),
+            *self._label_problems(),
         ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -129,6 +137,52 @@ class RunConfig(Config):
             ]
         return []
 
+    def _label_problems(self) -> list[str]:
+        """What needs labels that the images, or some of them, do not have."""
+        if has_labels(self.data):
+            return self._unlabelled_problems()
+        why = why_unlabelled(self.data)
+        problems = [f"{why}, so that images have no labels, and {text}" for text in self._needs_labels()]
+        if not self.teacher.has_weights:
+            problems.append(
+                f"{why}, so that no teacher can be trained on the images, and teacher.model {self.teacher.model} has "
+                "no weights; give teacher.checkpoint, or a head for a tower by `hardray fit-head --kind prototypes`"
+            )
+        return problems
+
+    def _needs_labels(self) -> Iterator[str]:
+        match self.objective:
+            case HardObjective(w_ce=weight) if weight > 0:
+                yield f"objective.w_ce {weight:g} weighs a cross-entropy to them; use objective.w_ce=0"
+            case KdObjective(alpha=alpha) if alpha < 1:
+                yield f"objective.alpha {alpha:g} leaves a cross-entropy to them; use objective.alpha=1"
+            case DadObjective(weighting="released"):
+                yield "objective.weighting=released learns them; use objective.weighting=paper"
+            case DkdObjective() | CrossEntropyObjective() as objective:
+                yield (
+                    f"objective.kind {objective.kind} needs them; use objective.kind=hard, or objective.kind=kd with "
+                    "objective.alpha=1"
+                )
+            case _:
+                pass
+        if "labels_only" in self.experiment.controls:
+            yield "experiment.controls names labels_only, which learns from labels alone; leave it out"
+
+    def _unlabelled_problems(self) -> list[str]:
+        if self.data.unlabelled is None:
+            return []
+        if isinstance(self.objective, DkdObjective | CrossEntropyObjective):
+            return [
+                f"data.unlabelled has no labels, and objective.kind {self.objective.kind} needs one for each image; "
+                "use objective.kind=kd or hard, or data.unlabelled=null"
+            ]
+        if isinstance(self.objective, DadObjective) and self.objective.weighting == "released":
+            return [
+                "data.unlabelled has no labels, and objective.weighting=released learns labels of mixed images; use "
+                "objective.weighting=paper, or data.unlabelled=null"
+            ]
+        return []
+
     def _generated_problems(self) -> list[str]:
         parts = [part for part in parts_of(self.augmentor) if isinstance(part, GeneratedAugmentor)]
         if len(parts) > 1:
@@ -192,9 +246,14 @@ def training_data(config: RunConfig) -> DataConfig:
 
 
 def fitting_data(config: RunConfig, objective: ObjectiveConfig) -> DataConfig:
-    """The data for another training of a run: without several views, if it leaves no block that has a use for them."""
-    other = config.model_copy(update={"objective": objective})
-    return config.data if any(_jsd_weights(other).values()) else _with_one_view(config.data)
+    """The data for another training of a run: without what it has no use for.
+
+    That are several views, if it leaves no block that compares them, and images without labels, if it learns labels.
+    """
+    other, data = config.model_copy(update={"objective": objective}), config.data
+    if isinstance(objective, CrossEntropyObjective):  # which learns nothing from them
+        data = data.model_copy(update={"unlabelled": None})
+    return data if any(_jsd_weights(other).values()) else _with_one_view(data)
 
 
 def _with_one_view(data: DataConfig) -> DataConfig:
@@ -206,7 +265,8 @@ def _with_one_view(data: DataConfig) -> DataConfig:
 def as_control(config: RunConfig, control: str) -> RunConfig:
     """The same run with labels only, plain KD, or KD on random transforms; no augmentor is learned."""
     temperature = getattr(config.objective, "temperature", 4.0)
-    with_teacher = KdObjective(temperature=temperature)
+    weights = {} if has_labels(config.data) else {"alpha": 1.0}
+    with_teacher = KdObjective(temperature=temperature, **weights)
     objective = CrossEntropyObjective(jsd=config.experiment.jsd) if control == "labels_only" else with_teacher
     return config.model_copy(
         update={

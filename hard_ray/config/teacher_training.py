@@ -40,7 +40,7 @@ def teacher_run(config: RunConfig) -> RunConfig:
     fine_tunes = config.teacher.has_weights
     run = training.model_copy(
         update={
-            "data": config.data,
+            "data": config.data.model_copy(update={"unlabelled": None}),
             "teacher": TeacherConfig(),  # unused: the objective is cross-entropy with the labels
             "student": training.student.model_copy(update={"new_head": fine_tunes}),
             "validation": config.validation,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hard_ray.data.account import Account, Tally
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import NO_LABEL, ImageIndex
 
 
 def account_lines(index: ImageIndex) -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def account_facts(index: ImageIndex) -> dict[str, Any]:
         "splits": {
             name: {"images": len(rows), "from": account.origins[name]} for name, rows in sorted(index.splits.items())
         },
-        "classes": _extremes(index),
+        **({"classes": _extremes(index)} if index.has_labels else {}),
         "notes": _notes(account),
     }
     for name, tally in _tallies(account).items():
@@ -78,7 +78,8 @@ def _notes(account: Account) -> list[str]:
 
 def _extremes(index: ImageIndex) -> dict[str, Any]:
     """The number of classes, and those with the fewest and the most images of the training split."""
-    counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.classes))
+    labels = index.labels[index.rows("train")]
+    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(index.classes))
     few, many = int(counts.argmin()), int(counts.argmax())
     return {
         "count": len(index.classes),
@@ -88,6 +89,8 @@ def _extremes(index: ImageIndex) -> dict[str, Any]:
 
 
 def _classes(index: ImageIndex) -> str:
+    if not index.has_labels:
+        return "none: the images have no labels"
     found = _extremes(index)
     if found["smallest"]["images"] == found["largest"]["images"]:
         return f"{found['count']:,}; {found['smallest']['images']:,} images of each in train"

@@ -18,6 +18,9 @@ from hard_ray.errors import DataError
 SplitName = Literal["train", "val", "test"]
 Rows = NDArray[np.int64]
 
+NO_LABEL = -1
+"""In `ImageIndex.labels`: the image has no label."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
@@ -25,13 +28,17 @@ class ImageIndex:
 
     reader: Reader
     labels: NDArray[np.int64]
+    """The class of each row; `NO_LABEL` where it has none."""
     classes: tuple[str, ...]
+    """Those of the data or, where no image has a label, the answers of the teacher; empty before these are known."""
     splits: Mapping[str, Rows]
     """`train`, `val` and, where there is one, `test`."""
     shard: NDArray[np.int32] | None = None
     """For sharded sources, the shard of each row; rows of one shard are neighbours."""
     account: Account = field(default_factory=Account)
     """What was found, used and left out."""
+    has_labels: bool = True
+    """Whether the images that are measured have labels."""
 
     def rows(self, split: str) -> Rows:
         """The rows of a split, in the source's order."""
@@ -45,6 +52,12 @@ class ImageIndex:
         rows = self.rows(split)
         first = spread_places(len(rows), count)
         return np.concatenate([rows[first], np.delete(rows, first)])
+
+    def unlabelled(self, split: str) -> Rows:
+        """The rows of a split that have no label."""
+        rows = self.rows(split)
+        found: Rows = rows[self.labels[rows] == NO_LABEL]
+        return found
 
     def fingerprint(self) -> str:
         """SHA-256 over labels, classes and splits."""
@@ -65,7 +78,7 @@ class FoundImages:
 
     reader: Reader
     labels: Sequence[Any]
-    """One class number or class name per row."""
+    """One class number or class name per row; without labels, what has as many elements as there are rows."""
     where: str
     """The source, for messages about its labels."""
     names: Sequence[str] | None = None
@@ -78,6 +91,8 @@ class FoundImages:
     """What was found, used and left out."""
     label_from: str = "its label"
     """Where a label stands, with the key that chooses it, for messages: `column 'label' (data.label_column)`."""
+    has_labels: bool = True
+    """Whether the images have labels."""
 
     def describe(self, row: int) -> str:
         """A row with its origin and split, for messages about its label."""
@@ -91,15 +106,18 @@ def spread_places(length: int, count: int) -> Rows:
 
 
 def check_index(index: ImageIndex, *, where: str) -> ImageIndex:
-    """Return the index; raises DataError if a split is empty, or the training split has fewer than two classes."""
+    """Return the index; raises DataError if a split is empty, or labels are of fewer than two classes in training."""
     for split, rows in index.splits.items():
         if not len(rows):
             otherwise = "" if split == "train" else f", or set data.{split}_split=false to do without it"
             raise DataError(f"{where}: the {split} split holds no image; put its images there{otherwise}")
+    if not index.has_labels:
+        return index
     odd = next((name for name in index.classes if len(name.splitlines()) != 1), None)
     if odd is not None:
         raise DataError(f"{where}: the class {odd!r} is empty or has a line break in its name; rename it")
-    found = np.unique(index.labels[index.splits["train"]])
+    labels = index.labels[index.splits["train"]]
+    found = np.unique(labels[labels != NO_LABEL])
     if len(index.classes) < 2 or len(found) < 2:
         only = index.classes[int(found[0])] if len(found) else "none"
         raise DataError(

@@ -15,7 +15,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import Rows
 from hard_ray.data.readers import Picture, Reader
-from hard_ray.data.schedule import Schedule
+from hard_ray.data.schedule import JointSchedule, Schedule
 from hard_ray.data.views import DRAWS_PER_IMAGE, UnreadableImageError, decode, eval_view, train_crop
 from hard_ray.errors import DataError
 from hard_ray.maths.noise import uniform
@@ -40,7 +40,7 @@ class TrainPictures:
     reader: Reader
     labels: NDArray[np.int64]
     config: DataConfig
-    schedule: Schedule
+    schedule: Schedule | JointSchedule
     generated: GeneratedImages | None = None
 
     def __call__(self, positions: NDArray[np.int64]) -> Columns:
@@ -58,7 +58,7 @@ class TrainPictures:
                 except UnreadableImageError as error:
                     names.append(_name(self.reader, taken[position]))
                     reasons.append(one_line(str(error)))
-                    taken[position] = self._next_row(int(rows[position]), attempt + 1)
+                    taken[position] = self.schedule.after(int(rows[position]), attempt + 1)
                     (picture,) = self.reader.read([int(taken[position])])
             else:
                 raise DataError(
@@ -90,10 +90,6 @@ class TrainPictures:
         for sample_id, picture, drawn in zip(sample_ids, self.generated.read(sample_ids), draws, strict=True):
             crops.append(train_crop(_decode_generated(picture, sample_id, self.config), self.config, drawn))
         return crops
-
-    def _next_row(self, row: int, step: int) -> int:
-        rows = self.schedule.rows
-        return int(rows[(np.searchsorted(rows, row) + step) % len(rows)])
 
 
 @dataclass(frozen=True, slots=True)

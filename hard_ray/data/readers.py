@@ -72,6 +72,10 @@ class FileReader:
         """The file's path."""
         return str(self.root / self.paths[row].as_py())
 
+    def every_path(self) -> list[str]:
+        """The path of each row."""
+        return [f"{self.root}/{path}" for path in self.paths.to_pylist()]
+
 
 @dataclass(frozen=True, slots=True)
 class ParquetReader:
@@ -191,6 +195,34 @@ class TarReader:
     def name(self, row: int) -> str:
         """The file and the offset in it."""
         return f"{self.files[self.file[row]]}[offset {self.offset[row]}]"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedReader:
+    """Rows of one reader, and after them chosen rows of another."""
+
+    before: Reader
+    after: Reader
+    first: int
+    """The number of the first row that `after` reads."""
+    chosen: NDArray[np.int64]
+    """The row of `after` for each row from `first` on."""
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The pictures, each reader asked once."""
+        wanted = np.asarray(rows, dtype=np.int64)
+
+        def of_reader(number: int, positions: NDArray[np.int64]) -> list[Picture]:
+            chosen = wanted[positions]
+            if number == 0:
+                return self.before.read(chosen.tolist())
+            return self.after.read(self.chosen[chosen - self.first].tolist())
+
+        return _read_together((wanted >= self.first).astype(np.int64), of_reader)
+
+    def name(self, row: int) -> str:
+        """The origin of the row in its own reader."""
+        return self.before.name(row) if row < self.first else self.after.name(int(self.chosen[row - self.first]))
 
 
 def split_of(row: int, splits: Sequence[tuple[str, int]]) -> tuple[str, int]:

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.config.data import DataConfig
-from hard_ray.data.index import ImageIndex, Rows
+from hard_ray.config.data import DataConfig, unlabelled_count
+from hard_ray.data.index import NO_LABEL, ImageIndex, Rows
 from hard_ray.errors import DataError
 from hard_ray.maths.noise import permutation
+
+
+def part_of_batch(batch_size: int, rank: int, world_size: int) -> slice:
+    """The images of a global batch that are a rank's; the parts of the ranks differ by one image at most."""
+    return slice(*(number * batch_size // world_size for number in (rank, rank + 1)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Schedule:
     @property
     def part(self) -> slice:
         """The images of a global batch that are this rank's."""
-        return slice(*(rank * self.batch_size // self.world_size for rank in (self.rank, self.rank + 1)))
+        return part_of_batch(self.batch_size, self.rank, self.world_size)
 
     @property
     def local_batch(self) -> int:
@@ -78,6 +83,10 @@ class Schedule:
             taken[chosen] = self._epoch_rows(int(number))[index[chosen] * self.local_batch + offset[chosen]]
         return taken, epoch
 
+    def after(self, row: int, step: int) -> int:
+        """The row `step` places after a training row in the source's order, for one that cannot be read."""
+        return int(self.rows[(np.searchsorted(self.rows, row) + step) % len(self.rows)])
+
     def _epoch_rows(self, epoch: int) -> Rows:
         """This rank's rows of one epoch, batch after batch."""
         order, batches = self.epoch_order(epoch), self.batches_per_epoch
@@ -91,6 +100,68 @@ class Schedule:
         if self.shard is None:
             return self.rows[_shuffled(len(self.rows), self.seed, epoch)]
         return self.rows[_shuffled_by_shard(self.shard, self.seed, epoch, self.window)]
+
+
+@dataclass(frozen=True)
+class JointSchedule:
+    """The batches of one rank from two schedules: in each batch, stated places are filled by the second one.
+
+    The places of the second are spread evenly over the batch, so that each rank has its share of them. Each of the two
+    goes through its own rows by its own epochs, which the draws of an image's views follow; an epoch of the run is as
+    many images as both have together.
+    """
+
+    labelled: Schedule
+    unlabelled: Schedule
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def seed(self) -> int:
+        """The seed of both orders."""
+        return self.labelled.seed
+
+    @property
+    def batch_size(self) -> int:
+        """Images per update, over all ranks."""
+        return self.labelled.batch_size + self.unlabelled.batch_size
+
+    @property
+    def part(self) -> slice:
+        """The images of a global batch that are this rank's."""
+        return part_of_batch(self.batch_size, self.rank, self.world_size)
+
+    @property
+    def local_batch(self) -> int:
+        """Images per update on this rank."""
+        return int(self.part.stop - self.part.start)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates per epoch."""
+        return (len(self.labelled.rows) + len(self.unlabelled.rows)) // self.batch_size
+
+    def take(self, positions: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        """Rows, and their own epochs, at this rank's `positions`, counted in images from the start of the run."""
+        # 1. position -> (batch of the run, place in the global batch) -> number of such places before it
+        batch, offset = np.divmod(positions, self.local_batch)
+        place = self.part.start + offset
+        before = place * self.unlabelled.batch_size // self.batch_size
+        is_second = (place + 1) * self.unlabelled.batch_size // self.batch_size > before
+        # 2. each schedule counts its own images from the start of the run
+        rows, epochs = np.empty(len(positions), dtype=np.int64), np.empty(len(positions), dtype=np.int64)
+        for schedule, chosen, number in (
+            (self.labelled, ~is_second, place - before),
+            (self.unlabelled, is_second, before),
+        ):
+            own = batch[chosen] * schedule.batch_size + number[chosen]
+            rows[chosen], epochs[chosen] = schedule.take(own)
+        return rows, epochs
+
+    def after(self, row: int, step: int) -> int:
+        """The row `step` places after a training row among those of its kind, for one that cannot be read."""
+        is_second = row >= self.unlabelled.rows[0]
+        return (self.unlabelled if is_second else self.labelled).after(row, step)
 
 
 @functools.lru_cache(maxsize=4)
@@ -114,8 +185,23 @@ def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: 
 
 def train_schedule(
     index: ImageIndex, config: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-) -> Schedule:
-    """The schedule of a training split; raises DataError if it is smaller than one batch."""
-    rows = index.rows("train")
+) -> Schedule | JointSchedule:
+    """The schedule of a training split; raises DataError if there are too few images for a batch, or a part of it."""
+    rows, window = index.rows("train"), getattr(config, "shuffle_window", 4096)
     shard = None if index.shard is None else index.shard[rows]
-    return Schedule(rows, batch_size, seed, rank, world_size, shard, getattr(config, "shuffle_window", 4096))
+    count = unlabelled_count(config, batch_size)
+    is_second = index.labels[rows] == NO_LABEL
+    if config.unlabelled is None:
+        if index.has_labels and is_second.any():  # the run has them, and this training of it leaves them out
+            rows, shard = rows[~is_second], None if shard is None else shard[~is_second]
+        return Schedule(rows, batch_size, seed, rank, world_size, shard, window)
+    if not 0 < count < batch_size:
+        raise DataError(
+            f"data.unlabelled_share {config.unlabelled_share:g} of optim.batch_size {batch_size} is {count} images; "
+            "want at least one with a label and one without; use a larger batch, or another share"
+        )
+    labelled, unlabelled = (
+        Schedule(rows[chosen], size, seed, shard=None if shard is None else shard[chosen], window=window)
+        for chosen, size in ((~is_second, batch_size - count), (is_second, count))
+    )
+    return JointSchedule(labelled, unlabelled, rank, world_size)

@@ -10,6 +10,7 @@ from hard_ray.augmentors.build import build_augmentor
 from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.augmentor import PickAugmentor
 from hard_ray.config.controller import part_of
+from hard_ray.config.data import labelled_share
 from hard_ray.config.objective import HardObjective
 from hard_ray.config.run import RunConfig
 from hard_ray.distillation.loss_scale import LossScale
@@ -92,7 +93,12 @@ def build_updater(
     has_second_view = config.augmentor.kind != "identity"
     return Updater(
         learner,
-        StudentObjective(objective, smoothing=config.optim.smoothing, has_second_view=has_second_view),
+        StudentObjective(
+            objective,
+            smoothing=config.optim.smoothing,
+            has_second_view=has_second_view,
+            labelled=labelled_share(config.data, config.optim.batch_size),
+        ),
         pool=pool,
         precision=student_precision(config, device),
         ranks=ranks,

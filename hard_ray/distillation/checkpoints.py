@@ -37,7 +37,8 @@ class Counters:
     controller: ControllerState = field(default_factory=ControllerState)
     pending: PhaseSignals | None = None
     """Signals of the last update, which the controller has not seen yet."""
-    best_top1: float | None = None
+    best_score: float | None = None
+    """Of the evaluations on the validation split: top-1 or, without labels, agreement with the teacher, in percent."""
     teacher_identity: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each kind of work."""
@@ -53,6 +54,8 @@ class Counters:
     def from_json(cls, values: dict[str, Any]) -> Counters:
         """The inverse of `to_json`."""
         pending = values["pending"]
+        values = {**{"best_score": values.get("best_top1")}, **values}  # its name in version 0.2
+        values.pop("best_top1", None)
         return cls(
             **{
                 **values,

@@ -275,10 +275,10 @@ class Run:
         self._evaluated_at = self.counters.step
         results = self.evaluate()
         values = _scores(results, clean="val", others="val")
-        top1 = next(iter(results.values())).metrics.top1
-        is_best = self.counters.best_top1 is None or top1 > self.counters.best_top1
+        score = next(iter(results.values())).metrics.score
+        is_best = self.counters.best_score is None or score > self.counters.best_score
         if is_best:
-            self.counters.best_top1 = top1
+            self.counters.best_score = score
         if self.ranks.is_first:
             self._write("val", values)
             if is_best:

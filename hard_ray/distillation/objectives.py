@@ -14,11 +14,10 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Protocol, assert_never
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hard_ray.augmentors.labels import Labels, MixedLabels
+from hard_ray.augmentors.labels import Labels, MixedLabels, one_hot
 from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
@@ -203,7 +202,7 @@ class Views:
         targets = self.batch.targets(like)
         if self.sources is None:
             return targets[self.rows]
-        shares = targets if targets.is_floating_point() else F.one_hot(targets, like.shape[1])
+        shares = targets if targets.is_floating_point() else one_hot(targets, like.shape[1])
         return self.sources @ shares.to(self.sources.dtype)
 
 
@@ -242,6 +241,8 @@ class StudentObjective:
     """Of the cross-entropy terms."""
     has_second_view: bool = True
     """Whether there are augmented images beside the clean ones."""
+    labelled: float = 1.0
+    """Share of each batch whose images have labels. The cross-entropy is a mean over these; at 0 there is none."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -290,7 +291,9 @@ class StudentObjective:
         parts: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         if views.student is not None:
-            parts["ce_loss"], weights["ce_loss"] = self._labels(views.student, views.targets(views.student)), terms.ce
+            if self.labelled:
+                parts["ce_loss"] = self._labels(views.student, views.targets(views.student))
+                weights["ce_loss"] = terms.ce
             if views.teacher is not None:
                 parts["kd_loss"] = self._distance(views.student, views.teacher, views.classes(), terms)
                 weights["kd_loss"] = terms.clean
@@ -298,7 +301,7 @@ class StudentObjective:
             student, teacher = views.student_augmented, views.teacher_augmented
             parts["disagreement"] = self._distance(student, teacher, views.augmented_classes(), terms)
             weights["disagreement"] = terms.augmented
-            if terms.ce_augmented:
+            if terms.ce_augmented and self.labelled:
                 parts["ce_augmented"] = self._labels(student, views.augmented_targets(student))
                 weights["ce_augmented"] = terms.ce_augmented
         if terms.jsd:
@@ -307,7 +310,28 @@ class StudentObjective:
         return StudentLosses(total, parts | _drift(views, terms.temperature))
 
     def _labels(self, student: Tensor, labels: Tensor) -> Tensor:
-        return losses.cross_entropy(student, labels, smoothing=self.smoothing)
+        if self.labelled == 1.0:
+            return losses.cross_entropy(student, labels, smoothing=self.smoothing)
+        if labels.is_floating_point():  # shares that add up to that of the labelled images in a mixed one
+            labels = (1 - self.smoothing) * labels + self.smoothing * labels.mean(dim=1, keepdim=True)
+            return losses.cross_entropy(student, labels) / self.labelled
+        return losses.cross_entropy(student, labels, smoothing=self.smoothing) / self.labelled
+
+    def accuracy(self, views: Views) -> dict[str, Float[Tensor, ""]]:
+        """The student's accuracy in percent by the name it is logged under: on the main view, if it is learned from.
+
+        Without labels, it is the agreement with the teacher. The class of a mixed image is that of the larger share.
+        """
+        logits, teacher = views.student, views.teacher
+        if logits is None:
+            logits, teacher = views.student_augmented, views.teacher_augmented
+        assert logits is not None
+        guess = logits.detach().argmax(dim=1)
+        if self.labelled:
+            classes = views.classes() if views.student is not None else views.augmented_classes()
+            return {"top1": 100.0 * (guess == classes).float().mean() / self.labelled}
+        assert teacher is not None
+        return {"agreement": 100.0 * (guess == teacher.argmax(dim=1)).float().mean()}
 
     def _distance(self, student: Tensor, teacher: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         if isinstance(self.config, DkdObjective):

@@ -170,8 +170,9 @@ class StudentPhase:
         loss = found.total.mean()
         weighted = loss if weight * self.share == 1.0 else weight * self.share * loss
         self.backward(weighted)
-        parts = {f"train/{name}": value.detach().mean() for name, value in found.parts.items()}
-        return {"train/loss": loss.detach(), "train/top1": _top1(views), **parts}
+        parts = {name: value.detach().mean() for name, value in found.parts.items()}
+        named = {"loss": loss.detach(), **self.objective.accuracy(views), **parts}
+        return {f"train/{name}": value for name, value in named.items()}
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss to those of the parameters."""
@@ -318,18 +319,6 @@ class AugmentorPhase:
             "train/disagreement": losses.divergence(teacher, student, temperature=temperature).mean(),
             "train/drift": Drift(temperature)(teacher, attempt.context).mean(),
         }
-
-
-def _top1(views: Views) -> Tensor:
-    """Accuracy of the student in percent: on the main view where it learns from it, else on augmented images.
-
-    The class of a mixed image is that of the larger share.
-    """
-    logits, classes = views.student, views.classes()
-    if logits is None:
-        logits, classes = views.student_augmented, views.augmented_classes()
-    assert logits is not None
-    return 100.0 * (logits.detach().argmax(dim=1) == classes).float().mean()
 
 
 def _present(tensor: Tensor | None) -> list[Tensor]:

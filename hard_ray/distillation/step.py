@@ -85,7 +85,8 @@ class Updater:
         images = self._images(batch.images)
         labels = to_device(batch.labels, self.precision.device)
         generated = None if batch.generated is None else self._images(batch.generated)
-        return AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient)
+        answer = None if self.objective.labelled == 1.0 else self._teacher_answer
+        return AugmentationInput(images, self._noise(batch), labels, generated, self._teacher_gradient, answer)
 
     def _splits(self, batch: Batch) -> Tensor | None:
         """The further views of all images, one after the other, if the objective compares them."""
@@ -124,6 +125,14 @@ class Updater:
         start = time.perf_counter()
         found = label_gradient(self.pool, self.precision)(images, labels)
         self.clock.add("teacher_wait", start)
+        return found
+
+    def _teacher_answer(self, images: Tensor) -> Tensor:
+        """The teacher's logits, for an attack on its own answers."""
+        if self.pool is None:
+            raise RuntimeError("an attack needs the answers of a teacher, but the run has none")
+        found = self.wait(self.pool.logits(handed(self.pool, images)))
+        assert found is not None
         return found
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from hard_ray.files import cache_folder
 from hard_ray.networks.network import image_spec
 
 _ADDED = {
-    "data": ("augment", "mix"),
+    "data": ("augment", "mix", "unlabelled", "unlabelled_share"),
     "optim": (
         "weight_decay_exclude",
         "opt_betas",

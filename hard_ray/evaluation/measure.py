@@ -72,6 +72,9 @@ class MeasuredNetworks:
             return images
         precision = network.precision
         gradient, truth = label_gradient(LocalPool(network), precision), torch.from_numpy(labels.copy())
+        if (truth < 0).any():  # an image without a label is led away from the teacher's answer
+            judge = network if self.teacher is None else self.teacher
+            truth = torch.where(truth < 0, torch.from_numpy(judge.logits(images)).argmax(dim=1), truth)
         found = attacked(images, truth, sample_ids, gradient, condition.attack, precision)
         pixels: NDArray[np.float32] = found.cpu().contiguous().numpy()
         return pixels

@@ -13,7 +13,7 @@ from hard_ray.maths.metrics import Counts, SuiteResult
 
 
 def suite_result(conditions: Sequence[Condition], counts: Sequence[Counts], *, with_teacher: bool) -> SuiteResult:
-    """Metrics of a suite as a whole, and top-1 by name and severity; conditions that stand aside do not count.
+    """Metrics of a suite as a whole, and its score by name and severity; conditions that stand aside do not count.
 
     Several conditions may share a name and a severity. `counts` are of one network, by condition; `with_teacher`:
     whether agreement with the teacher was counted.
@@ -23,8 +23,11 @@ def suite_result(conditions: Sequence[Condition], counts: Sequence[Counts], *, w
         if not condition.is_aside:
             severities = by.setdefault(condition.name, {})
             severities[condition.severity] = severities.get(condition.severity, Counts()).plus(counted)
-    top1 = {name: {key: part.metrics().top1 for key, part in severities.items()} for name, severities in by.items()}
-    return SuiteResult(_total(conditions, counts).metrics(with_teacher=with_teacher), top1)
+    scores = {
+        name: {key: part.metrics(with_teacher=with_teacher).score for key, part in severities.items()}
+        for name, severities in by.items()
+    }
+    return SuiteResult(_total(conditions, counts).metrics(with_teacher=with_teacher), scores)
 
 
 def evaluation_numbers(
@@ -36,7 +39,7 @@ def evaluation_numbers(
     errors are a reference.
     """
     student = _numbers(conditions, students, with_teacher=teachers is not None, has_mce=has_mce)
-    if teachers is None:
+    if teachers is None or "top1" not in student:  # without labels, the teacher's answers are what is right
         return student, {}
     teacher = _numbers(conditions, teachers, with_teacher=False, has_mce=has_mce)
     if _is_corruptions(conditions):
@@ -49,7 +52,8 @@ def _numbers(
     conditions: Sequence[Condition], counts: Sequence[Counts], *, with_teacher: bool, has_mce: bool
 ) -> dict[str, Any]:
     result = suite_result(conditions, counts, with_teacher=with_teacher)
-    numbers = {**result.metrics.to_json(), "reliability": _total(conditions, counts).reliability()}
+    total = _total(conditions, counts)
+    numbers = {**result.metrics.to_json(), **({"reliability": total.reliability()} if total.has_labels else {})}
     if sum(not each.is_aside for each in conditions) > 1 or _is_corruptions(conditions):
         numbers["by"] = result.by
     for condition, counted in zip(conditions, counts, strict=True):

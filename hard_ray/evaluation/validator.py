@@ -86,7 +86,7 @@ class Evaluator:
         self._teacher = self.pool.identity() if self.pool is not None and self.cache is not None else ""
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, SuiteResult], dict[str, SuiteResult]]:
-        """Measure a network; return its results by suite, and the teacher's (empty without a teacher).
+        """Measure a network; return its results by suite, and the teacher's (empty without a teacher, or labels).
 
         Raises AgreedError if none of the images of a suite can be read.
         """
@@ -114,7 +114,8 @@ class Evaluator:
         self._refuse_unread(students)
         with_teacher = self.pool is not None
         results = self._results(students, with_teacher=with_teacher)
-        return results, self._results(teachers, with_teacher=False) if with_teacher else {}
+        has_labels = all(result.metrics.top1 is not None for result in results.values())
+        return results, self._results(teachers, with_teacher=False) if with_teacher and has_labels else {}
 
     def _counts(self) -> _Counted:
         counts: _Counted = {change: Counts() for change in self.changes}
@@ -130,15 +131,26 @@ class Evaluator:
     ) -> None:
         """Count images under an attack: each network by its own gradient, agreement on the student's images."""
         student, teacher = counts
-        own = own_gradient(network, self.precision)
-        seen = attacked(given.images, given.labels, given.sample_ids, own, attack, self.precision)
+        own, labels = own_gradient(network, self.precision), self._attacked_labels(network, number, given)
+        seen = attacked(given.images, labels, given.sample_ids, own, attack, self.precision)
         logits = self._logits(network, seen)
         if self.pool is None:
             student.add(logits, given.labels)
             return
         answer = torch.tensor(self.pool.logits(handed(self.pool, seen)).result()).to(self.precision.device)
         student.add(logits, given.labels, answer)
-        teacher.add(self._attacked_teacher(self.pool, number, attack, given), given.labels)
+        if (given.labels >= 0).all():
+            teacher.add(self._attacked_teacher(self.pool, number, attack, given), given.labels)
+
+    def _attacked_labels(self, network: nn.Module, number: int, given: _LabelledImages) -> Tensor:
+        """The labels or, for images without one, the teacher's answers, of which the attack leads away."""
+        if (given.labels >= 0).all():
+            return given.labels
+        if self.pool is None:
+            answers = self._logits(network, given.images)
+        else:
+            answers = torch.tensor(self.pool.logits(handed(self.pool, self.precision.images(given.images))).result())
+        return torch.where(given.labels < 0, answers.to(given.labels.device).argmax(dim=1), given.labels)
 
     def _attacked_teacher(
         self, pool: TeacherPool, number: int, attack: EvaluationAttack, given: _LabelledImages

@@ -58,8 +58,11 @@ def cross_entropy(
     *,
     smoothing: float = 0.0,
 ) -> Float[Tensor, " batch"]:
-    """Cross-entropy to labels or to distributions over them; `smoothing` is spread evenly over all classes."""
-    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    """Cross-entropy to labels or to distributions over them; `smoothing` is spread evenly over all classes.
+
+    It is 0 where the label is -1, that is, where there is none.
+    """
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing, ignore_index=-1)
 
 
 def jensen_shannon(logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, " batch"]:

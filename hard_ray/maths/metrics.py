@@ -10,22 +10,35 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hard_ray.maths import losses
+
 ECE_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One network under one condition, or a mean over conditions; in percent, except the loss."""
+    """One network under one condition, or a mean over conditions; in percent, except the loss.
 
-    top1: float
-    ece: float
+    None: unknown, as accuracy is where no image has a label.
+    """
+
+    top1: float | None
+    ece: float | None
     """Expected calibration error."""
     n: int
     """Images, counted once per condition."""
     agreement: float | None = None
     """Share of images on which student and teacher predict the same class."""
-    loss: float = float("nan")
-    """Mean cross-entropy to the labels, in nats."""
+    loss: float | None = None
+    """Mean cross-entropy to the labels, in nats; where no image has a label, mean divergence KL from the teacher."""
+
+    @property
+    def score(self) -> float:
+        """What the network is judged by: top-1, or without labels the agreement with the teacher."""
+        found = self.top1 if self.top1 is not None else self.agreement
+        if found is None:
+            raise ValueError("neither labels nor a teacher: there is nothing to judge a network by")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The numbers that are known."""
@@ -33,10 +46,13 @@ class Metrics:
 
 
 class Counts:
-    """Sums over images: correct, agreeing, cross-entropy, and the calibration histogram."""
+    """Sums over images: all, correct, agreeing, cross-entropy, the calibration histogram, labelled, and divergence.
+
+    Those of labels are over the images that have one.
+    """
 
     def __init__(self) -> None:
-        self.values = torch.zeros(4 + 3 * ECE_BINS, dtype=torch.float64)
+        self.values = torch.zeros(4 + 3 * ECE_BINS + 2, dtype=torch.float64)
 
     def add(
         self,
@@ -44,17 +60,21 @@ class Counts:
         labels: Int[Tensor, " batch"],
         teacher: Float[Tensor, "batch classes"] | None = None,
     ) -> None:
-        """Count one batch."""
+        """Count one batch; the label -1 says that an image has none."""
+        labelled = (labels >= 0).double()
         confidence, guess = logits.float().softmax(dim=1).max(dim=1)
         correct = (guess == labels).double()
         agreeing = (guess == teacher.argmax(dim=1)).double() if teacher is not None else torch.zeros_like(correct)
         bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
         histogram = torch.zeros(3, ECE_BINS, dtype=torch.float64, device=logits.device)
-        for row, weight in enumerate((torch.ones_like(correct), correct, confidence.double())):
+        for row, weight in enumerate((labelled, correct, labelled * confidence.double())):
             histogram[row].index_add_(0, bins, weight)
-        entropy = F.cross_entropy(logits.double(), labels, reduction="sum")
+        entropy = F.cross_entropy(logits.double(), labels, reduction="sum", ignore_index=-1)
+        divergence = torch.zeros_like(entropy)
+        if teacher is not None and not labelled.all():
+            divergence = losses.divergence(teacher.double(), logits.double(), temperature=1.0).sum()
         counted = torch.stack([correct.new_tensor(len(labels)), correct.sum(), agreeing.sum(), entropy])
-        self.values += torch.cat([counted, histogram.flatten()]).cpu()
+        self.values += torch.cat([counted, histogram.flatten(), torch.stack([labelled.sum(), divergence])]).cpu()
 
     def plus(self, other: Counts) -> Counts:
         """The sums of both."""
@@ -62,33 +82,39 @@ class Counts:
         together.values = self.values + other.values
         return together
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether an image has a label; so it is said of no images, too."""
+        return bool(self.values[-2]) or not self.values[0]
+
+    def _histogram(self) -> Float[Tensor, "3 bins"]:
+        return self.values[4 : 4 + 3 * ECE_BINS].view(3, ECE_BINS)
+
     def reliability(self) -> list[list[float]]:
         """The number, mean confidence and accuracy (in percent) of the images in each bin that has any."""
-        bins = self.values[4:].view(3, ECE_BINS).T.tolist()
+        bins = self._histogram().T.tolist()
         return [[n, 100.0 * confidence / n, 100.0 * right / n] for n, right, confidence in bins if n]
 
     def metrics(self, *, with_teacher: bool = False) -> Metrics:
-        """Accuracy, calibration and loss; agreement only `with_teacher`.
+        """Accuracy, calibration and loss, where images have labels; agreement only `with_teacher`.
 
         The calibration error is the mean over 15 bins of equal width of |accuracy - confidence|, weighted by the
         images in each: Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
         n, correct, agreeing, entropy = self.values[:4].tolist()
-        _, right, confidence = self.values[4:].view(3, ECE_BINS)
+        labelled, divergence = self.values[-2:].tolist()
+        agreement = 100.0 * agreeing / max(n, 1.0) if with_teacher else None
+        if not self.has_labels:
+            return Metrics(None, None, int(n), agreement, divergence / n if with_teacher else None)
+        _, right, confidence = self._histogram()
         gap = float((right - confidence).abs().sum())
-        total = max(n, 1.0)
-        return Metrics(
-            top1=100.0 * correct / total,
-            ece=100.0 * gap / total,
-            n=int(n),
-            agreement=100.0 * agreeing / total if with_teacher else None,
-            loss=entropy / total,
-        )
+        total = max(labelled, 1.0)
+        return Metrics(100.0 * correct / total, 100.0 * gap / total, int(n), agreement, entropy / total)
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
-    """A suite's metrics, and its top-1 in percent by condition and severity."""
+    """A suite's metrics, and what it is judged by in percent, by condition and severity."""
 
     metrics: Metrics
     by: dict[str, dict[str, float]]

@@ -239,6 +239,23 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     return network
 
 
+def answers_of(config: TeacherConfig, data: DataConfig) -> tuple[str, ...]:
+    """What a teacher's outputs are called, for data without classes: the names it was saved with, else their numbers.
+
+    `teacher.class_map` names them, if it is set. Raises ModelError if the teacher is unknown, or has one output.
+    """
+    if config.class_map is not None:
+        return read_names(config.class_map, "teacher.class_map")
+    model = _make(config, image_spec(data, ()), num_classes=None, role="teacher")
+    count = int(cast(Any, model).num_classes)
+    if count < 2:
+        raise ModelError(
+            f"teacher.model {config.model} has {count} outputs, and images without labels are learned by a "
+            "teacher's answers among several; give it a head by `hardray fit-head --kind prototypes`"
+        )
+    return label_names(model) or tuple(str(number) for number in range(count))
+
+
 def _create(
     config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str
 ) -> tuple[nn.Module, tuple[str, ...]]:

@@ -26,7 +26,6 @@ from hard_ray.data.augment import check_augment
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
-from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import StoppedError, TeacherError
@@ -41,6 +40,7 @@ from hard_ray.orchestration.pool.server import start_pool
 from hard_ray.orchestration.progress import SAY_EVERY_S
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
+from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.folders import KnownMeans, ScoreFolder, check_score_folder
 from hard_ray.preparation.scoring import Score, Scoring, pearson, ranking
 from hard_ray.reports.figures import save_png
@@ -91,7 +91,7 @@ def score_augmentations(
 def examine(run: ScoreRun) -> tuple[ImageIndex, dict[str, Augmentor]]:
     """Check data and augmentors before anything starts; return the index, and by name the augmentors with an effect."""
     check_augment(run.data)
-    index = build_index(run.data)
+    index = answered_index(run.data, run.teacher)
     train_schedule(index, run.data, batch_size=run.batch_size, seed=run.seed)
     built = {
         name: build_augmentor(kind, in_chans=run.data.in_chans, img_size=run.data.img_size)

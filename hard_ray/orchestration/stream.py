@@ -20,7 +20,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import GeneratedImages
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import Columns, EvalPictures, Pictures, TrainPictures, to_batch
-from hard_ray.data.schedule import Schedule
+from hard_ray.data.schedule import JointSchedule, Schedule
 from hard_ray.errors import HardrayError
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.processes import give_way
@@ -39,7 +39,7 @@ class Pipeline:
 
     index: ImageIndex
     config: DataConfig
-    schedule: Schedule
+    schedule: Schedule | JointSchedule
     share: DataShare
     block_bytes: float
     generated: GeneratedImages | None = None

@@ -10,13 +10,13 @@ from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.forward import check_forward
 from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
 from hard_ray.networks.training_modes import batch_norms
+from hard_ray.preparation.answers import answered_index
 
 BLOCKS = {"student": "optim", "teacher": "teacher.recipe"}
 """The block of the configuration that says how the network of a role is trained."""
@@ -29,7 +29,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     """
     check_suites(config.validation.at_the_end)
     check_augment(config.data)
-    index = build_index(config.data)
+    index = answered_index(config.data, config.teacher)
     images = image_spec(config.data, index.classes)
     check_batch(index, config.optim, block=BLOCKS[role])
     student = build_student(config.student, images, role=role)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hard_ray.config.controller import Phase
 from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.runs.record import Point
+from hard_ray.runs.scores import MEASURES, suite_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,11 +57,11 @@ def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, in
 
 
 def draw_validation(points: Sequence[Point]) -> Figure:
-    """Draw accuracy on the validation split by suite, and agreement with the teacher if it was measured."""
+    """Draw what was measured of accuracy and of agreement with the teacher on the validation split, by suite."""
     names = [name for name in dict.fromkeys(name for point in points for name in point) if name.startswith("val")]
     panels = {
-        "top-1, %": {name: _suite_of(name) for name in names if name.endswith("/top1")},
-        "agreement with the teacher, %": {name: _suite_of(name) for name in names if name.endswith("/agreement")},
+        f"{shown}, %": {name: suite_of(name) for name in names if name.endswith(f"/{measure}")}
+        for measure, shown in MEASURES.items()
     }
     drawn = {title: _present(points, wanted) for title, wanted in panels.items()}
     drawn = {title: series for title, series in drawn.items() if series}
@@ -114,18 +115,6 @@ def _is_number(text: str) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def top1_names(points: Iterable[Point]) -> dict[str, str]:
-    """The logged name of top-1 on the validation split, by suite."""
-    names = dict.fromkeys(name for point in points for name in point)
-    return {_suite_of(name): name for name in names if name.startswith("val/") and name.endswith("/top1")}
-
-
-def _suite_of(name: str) -> str:
-    """The suite of a logged name: `val/SUITE/top1`, and `val/top1` for clean images."""
-    parts = name.split("/")
-    return "/".join(parts[1:-1]) or "clean"
 
 
 def _present(points: Iterable[Point], names: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from hard_ray.config.run import RunConfig
@@ -12,6 +13,7 @@ from hard_ray.data.index import ImageIndex
 from hard_ray.files import read_json
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.markdown import markdown_table
+from hard_ray.runs.scores import MEASURES, measure_of, scores
 
 PACKAGES = ("hardray", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "pydantic")
 LABELS = {
@@ -29,13 +31,14 @@ def summarise(folder: RunFolder, config: RunConfig, index: ImageIndex) -> dict[s
     evaluation = read_json(folder.evaluation)
     models: dict[str, dict[str, float]] = {}
     if evaluation["teacher"]:
-        models["teacher"] = top1(evaluation["teacher"])
+        models["teacher"] = scores(evaluation["teacher"])
     for control in config.experiment.controls:
-        models[control] = top1(read_json(folder.part(f"controls/{control}").evaluation)["suites"])
-    models["student"] = top1(evaluation["suites"])
+        models[control] = scores(read_json(folder.part(f"controls/{control}").evaluation)["suites"])
+    models["student"] = scores(evaluation["suites"])
     seconds = outcome["seconds"]
     return {
         "models": models,
+        "measure": measure_of(evaluation["suites"]),
         "split": evaluation["split"],
         "data": account_facts(index),
         "throughput": {"images_per_s": outcome["images_per_s"]},
@@ -63,7 +66,7 @@ def versions() -> dict[str, str]:
 
 
 def models_table(models: dict[str, dict[str, float]], config: RunConfig) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of models by suite, from top-1 in percent."""
+    """Header and rows of a table of models by suite, from their scores in percent."""
     suites = list(dict.fromkeys(suite for scores in reversed(models.values()) for suite in scores))
     body = [
         [label(name, config), *(f"{scores[suite]:.1f}" if suite in scores else "-" for suite in suites)]
@@ -79,9 +82,9 @@ def label(name: str, config: RunConfig) -> str:
     return f"student, {method}" if name == "student" else LABELS[name]
 
 
-def top1(suites: dict[str, Any]) -> dict[str, float]:
-    """Top-1 by suite, from an evaluation."""
-    return {suite: result["top1"] for suite, result in suites.items()}
+def heading(summary: Mapping[str, Any]) -> str:
+    """What the numbers of a summary's models are, for the headings of tables."""
+    return MEASURES[summary.get("measure", "top1")]
 
 
 def markdown(summary: dict[str, Any], config: RunConfig) -> str:
@@ -90,7 +93,7 @@ def markdown(summary: dict[str, Any], config: RunConfig) -> str:
     seconds, steps = summary["seconds"], summary["steps"]
     return "\n".join(
         [
-            f"Top-1 on the {summary['split']} split, percent.",
+            f"On the {summary['split']} split, in percent: {heading(summary)}.",
             "",
             markdown_table(header, body),
             "",

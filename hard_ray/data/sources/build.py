@@ -15,33 +15,45 @@ from hard_ray.config.data import (
     HuggingFaceData,
     IdxData,
     ImageFolderData,
+    ImagesData,
     ParquetData,
     TorchvisionData,
     WebDatasetData,
     describe,
 )
-from hard_ray.data.index import FoundImages, ImageIndex, Rows, check_index, encode_labels, is_missing
+from hard_ray.data.index import NO_LABEL, FoundImages, ImageIndex, Rows, check_index, encode_labels, is_missing
 from hard_ray.data.layout import some
 from hard_ray.data.sources.digits import SHARES, find_digits
 from hard_ray.data.sources.hugging_face import find_hugging_face
 from hard_ray.data.sources.idx import find_idx
 from hard_ray.data.sources.image_folder import find_image_folder
+from hard_ray.data.sources.images import find_images
 from hard_ray.data.sources.parquet import find_parquet
 from hard_ray.data.sources.torchvision_sets import find_torchvision
+from hard_ray.data.sources.unlabelled import with_unlabelled
 from hard_ray.data.sources.webdataset import find_webdataset
 from hard_ray.data.splits import split_pool, with_validation
 from hard_ray.errors import DataError
 
 
 def build_index(config: DataConfig) -> ImageIndex:
-    """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only."""
-    found = _without_unlabelled(config, _find(config))
-    classes, labels = encode_labels(found)
+    """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only.
+
+    Where no image has a label, the index has no classes.
+    """
+    found = _find(config)
+    if found.has_labels:
+        found = _without_unlabelled(config, found)
+        classes, labels = encode_labels(found)
+    else:
+        classes, labels = (), np.full(len(found.labels), NO_LABEL)
     splits = _splits(config, found, labels)
     _note_origins(config, found, splits)
-    _note_empty_classes(found, labels, classes, splits["train"])
-    index = ImageIndex(found.reader, labels, classes, splits, found.shard, found.account)
-    return check_index(index, where=describe(config))
+    if found.has_labels:
+        _note_empty_classes(found, labels, classes, splits["train"])
+    index = ImageIndex(found.reader, labels, classes, splits, found.shard, found.account, found.has_labels)
+    index = check_index(index, where=describe(config))
+    return index if config.unlabelled is None else with_unlabelled(index, config.unlabelled)
 
 
 def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
@@ -71,6 +83,8 @@ def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each ki
             return find_idx(config)
         case ImageFolderData():
             return find_image_folder(config)
+        case ImagesData():
+            return find_images(config.path, config.max_bad_fraction)
         case ParquetData():
             return find_parquet(config)
         case WebDatasetData():

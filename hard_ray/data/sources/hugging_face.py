@@ -110,6 +110,7 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
         {} if is_pool else splits,
         account=account,
         label_from=f"column {config.label_column!r} (data.label_column)",
+        has_labels=config.label_column is not None,
     )
 
 
@@ -130,14 +131,18 @@ class _Part:
 def _part(part: Any, split: str, config: HuggingFaceData) -> _Part:
     """Read the labels of a split; raises DataError if a column holds something else than images or labels."""
     where, column = f"data.name {config.name}, split {split!r}", config.label_column
-    if column not in part.features:
-        raise DataError(f"{where}: has no column {column!r}, but {', '.join(part.features)}; set data.label_column")
-    kind = part.features.arrow_schema.field(column).type
-    check_label_type(kind, where=where, column=column, example=part[:1][column].to_pylist)
+    if column is not None and column not in part.features:
+        raise DataError(
+            f"{where}: has no column {column!r}, but {', '.join(part.features)}; set data.label_column, or "
+            "data.label_column=null if the images have no labels"
+        )
+    if column is not None:
+        kind = part.features.arrow_schema.field(column).type
+        check_label_type(kind, where=where, column=column, example=part[:1][column].to_pylist)
     rows = _rows_with_image(part, where, config)
-    labels = part[column][:].to_pylist()
+    labels = [None] * len(part) if column is None else part[column][:].to_pylist()
     missing = np.setdiff1d(np.arange(len(part)), rows)
-    names = getattr(part.features[column], "names", None)
+    names = None if column is None else getattr(part.features[column], "names", None)
     return _Part(
         rows,
         labels if len(rows) == len(labels) else [labels[row] for row in rows.tolist()],

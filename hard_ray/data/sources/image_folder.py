@@ -111,7 +111,7 @@ class _Listing:
         if not self.classes:
             raise DataError(
                 f"data.path {self.root}: holds no class folders{seen}; want {name}/train/CLASS/IMAGE.jpg or "
-                f"{name}/CLASS/IMAGE.jpg"
+                f"{name}/CLASS/IMAGE.jpg, or data.kind=images for images without labels"
             )
         if not self.images:
             reasons = "; ".join(f"{entry.count:,} {reason}" for reason, entry in self.account.files.left_out.items())
@@ -123,13 +123,7 @@ class _Listing:
 
     def refuse_broken(self, most: float) -> None:
         """Raise DataError if more than this share of the images are links that lead nowhere."""
-        broken = self.account.files.left_out.get(BROKEN)
-        if broken is not None and broken.count > most * (broken.count + len(self.images)):
-            raise DataError(
-                f"data.path {self.root}: {broken.count:,} links lead nowhere beside {len(self.images):,} images, first "
-                f"{broken.example}; fetch what they lead to (`git annex get`, a mounted disk), or raise "
-                "data.max_bad_fraction"
-            )
+        refuse_broken(self.root, self.account, len(self.images), most)
 
     def note_classes(self) -> None:
         """Note classes whose names are easily confused."""
@@ -154,6 +148,17 @@ class _Listing:
         if not is_pool:
             splits = {split: np.flatnonzero(split_of == split).astype(np.int64) for split in self.splits}
         return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
+
+
+def refuse_broken(root: str, account: Account, images: int, most: float) -> None:
+    """Raise DataError if more than the share `most` of the images below a folder are links that lead nowhere."""
+    broken = account.files.left_out.get(BROKEN)
+    if broken is not None and broken.count > most * (broken.count + images):
+        raise DataError(
+            f"data.path {root}: {broken.count:,} links lead nowhere beside {images:,} images, first "
+            f"{broken.example}; fetch what they lead to (`git annex get`, a mounted disk), or raise "
+            "data.max_bad_fraction"
+        )
 
 
 def _alike(name: str) -> str:

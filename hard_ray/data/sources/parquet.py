@@ -68,6 +68,7 @@ def find_parquet(config: ParquetData) -> FoundImages:
         file_of_row.astype(np.int32),
         shards.account,
         label_from=f"column {config.label_column!r} (data.label_column)",
+        has_labels=config.label_column is not None,
     )
 
 
@@ -80,9 +81,11 @@ def _read(path: Path, config: ParquetData) -> _File:
         parquet = open_parquet(path)
         _require_columns(parquet, config, path)
         kind = _check_types(parquet, config, path)
+        groups, empty = group_rows(parquet), _empty_rows(parquet, config, path)
+        if config.label_column is None:
+            return _File(path, groups, [None] * sum(groups), "none", None, empty)
         labels = read_parquet(parquet, [config.label_column]).column(config.label_column).to_pylist()
-        names, empty = _label_names(parquet, config), _empty_rows(parquet, config, path)
-        return _File(path, group_rows(parquet), labels, kind, names, empty)
+        return _File(path, groups, labels, kind, _label_names(parquet, config), empty)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as Parquet ({error}); write the file again, or move it out of data.path"
@@ -93,8 +96,9 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
     names = parquet.schema_arrow.names
     for key in ("image_column", "label_column"):
         column = getattr(config, key)
-        if column not in names:
-            raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}")
+        if column is not None and column not in names:
+            otherwise = ", or data.label_column=null if the images have no labels" if key == "label_column" else ""
+            raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}{otherwise}")
 
 
 def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> str:
@@ -104,8 +108,10 @@ def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> st
     def example(column: str) -> Any:
         return next((cell for cell in first_rows(parquet, column) if cell is not None), None)
 
+    kind: str | None = None
     for column, check in ((config.image_column, check_image_type), (config.label_column, check_label_type)):
-        kind = check(schema.field(column).type, where=str(path), column=column, example=partial(example, column))
+        if column is not None:
+            kind = check(schema.field(column).type, where=str(path), column=column, example=partial(example, column))
     return str(kind)
 
 

@@ -42,7 +42,7 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
     if config.train_split is not False:
         refuse_splits_in(keys, where=f"data.path {config.path}")
     splits = rows_of_splits(shards.splits, reader.file)
-    if unlabelled and list(unlabelled) != list(splits.get("test", ())):
+    if config.label_key is not None and unlabelled and list(unlabelled) != list(splits.get("test", ())):
         row = next(iter(unlabelled))
         raise DataError(_unlabelled(config, shards.files[file[row]], len(unlabelled), unlabelled[row]))
     field = f", field {config.label_field!r} (data.label_field)" if config.label_field is not None else ""
@@ -54,6 +54,7 @@ def find_webdataset(config: WebDatasetData) -> FoundImages:
         shard=reader.file,
         account=shards.account,
         label_from=f"member .{config.label_member} (data.label_key){field}",
+        has_labels=config.label_key is not None,
     )
 
 
@@ -64,4 +65,5 @@ def _unlabelled(config: WebDatasetData, path: Path, count: int, first: Sample) -
         where, key = f"field {config.label_field!r} in {where}", "data.label_field to the label's field"
     else:
         key = "data.label_key to the label's extension"
-    return f"{path}: {count:,} images have no {where}; set {key}: {first.why_none}{dots([first.image])}"
+    otherwise = ", or data.label_key=null if no image has a label" if config.label_field is None else ""
+    return f"{path}: {count:,} images have no {where}; set {key}{otherwise}: {first.why_none}{dots([first.image])}"

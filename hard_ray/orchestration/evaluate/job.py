@@ -27,7 +27,6 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.account_text import say_account
 from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
@@ -48,6 +47,7 @@ from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.progress import ProgressLine
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
+from hard_ray.preparation.answers import answered_index
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
 from hard_ray.runs.bad_images import BadImages
@@ -81,7 +81,7 @@ def evaluate(
     """
     config = absolute(target.config)
     check_suites([name for name in evaluation.suites if name != "adversarial"])
-    index = build_index(config.data)
+    index = answered_index(config.data, config.teacher)
     say_account(index, say)
     split = evaluation.split or index.final_split
     folder = RunFolder(output.expanduser().resolve())

@@ -24,7 +24,6 @@ from hard_ray.data.generated_set import open_generated
 from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
 from hard_ray.data.index import ImageIndex, spread_places
 from hard_ray.data.pictures import EvalPictures
-from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
@@ -43,6 +42,7 @@ from hard_ray.orchestration.pool.server import start_pool
 from hard_ray.orchestration.progress import ProgressLine
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import await_streams, configure_ray_data
+from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, AttackStatistics, Dad, spans
 from hard_ray.reports.figures import save_png
@@ -70,7 +70,7 @@ def generate(
     folder = SetFolder(output.expanduser().resolve())
     check_output(folder)
     config, generation = absolute(config), absolute(generation)
-    index = build_index(config.data)
+    index = answered_index(config.data, config.teacher)
     say_account(index, say)
     if generation.split not in index.splits:
         known = suggestion(generation.split, list(index.splits))

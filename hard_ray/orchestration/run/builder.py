@@ -20,7 +20,7 @@ from hard_ray.config.run import RunConfig, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.schedule import Schedule, train_schedule
+from hard_ray.data.schedule import JointSchedule, Schedule, train_schedule
 from hard_ray.distillation.assembly import (
     batch_sizes,
     build_learner,
@@ -56,6 +56,7 @@ from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.scores import measure_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Builder:
         check_suites(config.validation.at_the_end)
         pipeline = self._pipeline()
         learner, ema = self._learner()
-        rhythm = self._rhythm(pipeline.schedule.batches_per_epoch)
+        rhythm = self._rhythm(self._updates_per_epoch(pipeline.schedule))
         weights = self._weights(learner, ema)
         checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
         counters = checkpoints.restore(weights, say=logger.warning) or Counters()
@@ -241,7 +242,7 @@ class Builder:
             optimizers["augmentor"] = learner.augmentor_optimizer
         return Weights(modules, optimizers, learner.loss_scale)
 
-    def _updater(self, learner: Learner, schedule: Schedule) -> Updater:
+    def _updater(self, learner: Learner, schedule: Schedule | JointSchedule) -> Updater:
         share = schedule.local_batch * self.ranks.size / self.config.optim.batch_size
         return build_updater(self.config, learner, self.pool, device=self.device, ranks=self.ranks, share=share)
 
@@ -261,6 +262,12 @@ class Builder:
             precision=self._precision(),
             facts=lambda: self.training_facts(counters),
         )
+
+    def _updates_per_epoch(self, schedule: Schedule | JointSchedule) -> int:
+        """Updates per epoch of the run: a control that leaves images without labels out makes as many as the others."""
+        if self.plan.role == "control":
+            return len(self.index.rows("train")) // self.config.optim.batch_size
+        return schedule.batches_per_epoch
 
     def _rhythm(self, per_epoch: int) -> Rhythm:
         config = self.config
@@ -328,7 +335,7 @@ class Builder:
             "seconds": run.updater.clock.seconds,
             "images_per_s": images / max(run.updater.clock.seconds["total"], 1e-9),
             "teacher_identity": counters.teacher_identity,
-            "best_top1": counters.best_top1,
+            f"best_{measure_of(_to_json(student))}": counters.best_score,
             "bad_images": len(run.bad_images.known.names),
         }
         if compilation is not None:

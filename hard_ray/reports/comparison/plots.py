@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hard_ray.reports.comparison.groups import Comparison, Spread
-from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text, top1_names
+from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text
 from hard_ray.reports.figures import INK, new_figure
+from hard_ray.runs.scores import logged_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def _with_ranges(axis: Axes, known: list[tuple[float, Spread]], colour: str, mar
 
 def validated_suites(comparison: Comparison) -> dict[str, str]:
     """The logged name of top-1 by suite, for the validation curves."""
-    return top1_names(point for run in comparison.runs for point in run.record.of_kind("val"))
+    return logged_scores(point for run in comparison.runs for point in run.record.of_kind("val"))
 
 
 def draw_curves(comparison: Comparison) -> Figure:

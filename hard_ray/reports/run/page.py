@@ -11,7 +11,7 @@ import numpy as np
 
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve, top1_names
+from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import COLOURS, INK, to_svg
 from hard_ray.reports.html import (
@@ -31,8 +31,9 @@ from hard_ray.reports.html import (
 from hard_ray.reports.run.distribution import bounds_in_unit, unit_of
 from hard_ray.reports.run.pictures import Pictures, read_pictures
 from hard_ray.runs.record import RunRecord, read_record, shareable
+from hard_ray.runs.scores import logged_scores, scores
 from hard_ray.runs.snapshots import why_none
-from hard_ray.runs.summary import label, models_table, top1
+from hard_ray.runs.summary import label, models_table
 
 By = dict[str, dict[str, float]]
 """Accuracy by condition and severity."""
@@ -77,7 +78,7 @@ def _head(record: RunRecord) -> Html:
 
 
 def _results(record: RunRecord) -> Html:
-    models = (record.summary or {}).get("models") or {name: top1(found) for name, found in record.evaluations.items()}
+    models = (record.summary or {}).get("models") or {name: scores(found) for name, found in record.evaluations.items()}
     parts = []
     if models:
         header, body = models_table(models, record.config)
@@ -86,7 +87,7 @@ def _results(record: RunRecord) -> Html:
     points = record.of_kind("val")
     if "student" not in models and points:
         last = points[-1]
-        scores = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in top1_names([last]).items())
+        scores = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
         parts.append(note(f"The student so far, on the validation split after {last['step']:,} updates: {scores}."))
     return "".join(parts) or note("Nothing has been measured yet.")
 

@@ -1,0 +1,43 @@
+"""Folders of images without labels, of any depth."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from hard_ray.data.account import Account
+from hard_ray.data.index import FoundImages
+from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
+from hard_ray.data.listing import each_once, folders_in, list_images
+from hard_ray.data.readers import FileReader
+from hard_ray.data.sources.image_folder import refuse_broken
+from hard_ray.data.split_names import whole_kind
+from hard_ray.errors import DataError
+
+
+def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
+    """List the images below a folder, sorted by path, as one pool.
+
+    Raises DataError if there are none, or too many links lead nowhere.
+    """
+    root = str(require_folder(path))
+    account = Account()
+    images = each_once(list_images(root, account.files), lambda _: "the pool", account.files)
+    refuse_broken(root, account, len(images), max_bad_fraction)
+    if not images:
+        raise DataError(
+            f"data.path {root}: holds no image{account.files.seen}; want files that end in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, in folders of any depth"
+        )
+    account.files.used = len(images)
+    said = {name: kind for name in folders_in(root) if (kind := whole_kind(name)) is not None}
+    named = sorted(said, key=lambda name: said[name] != "train")
+    if len(named) > 1:
+        account.notes.append(
+            f"{some(named)} in {root} are named as splits, and their images are one pool; set data.path to "
+            f"{root}/{named[0]} for that one alone"
+        )
+    paths = pa.array([os.path.relpath(image.path, root) for image in images], pa.large_string())
+    return FoundImages(FileReader(Path(root), paths), images, root, account=account, has_labels=False)

@@ -1,0 +1,40 @@
+"""What networks are judged by: top-1 or, where images have no labels, the agreement with the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MEASURES = {"top1": "top-1", "agreement": "agreement with the teacher"}
+"""What a network is judged by, in percent: the first that is known; and how tables call it."""
+
+
+def measure_of(suites: Mapping[str, Any]) -> str:
+    """What an evaluation judges networks by: the first of `MEASURES` that it holds for every suite."""
+    return next(name for name in MEASURES if all(name in result for result in suites.values()))
+
+
+def scores(suites: Mapping[str, Any]) -> dict[str, float]:
+    """What networks are judged by, in percent by suite, from an evaluation."""
+    measure = measure_of(suites)
+    return {suite: result[measure] for suite, result in suites.items()}
+
+
+def logged_measure(points: Iterable[Mapping[str, Any]]) -> str:
+    """What the evaluations of a log judge networks by."""
+    measures = {name.rpartition("/")[2] for point in points for name in point}
+    return next((measure for measure in MEASURES if measure in measures), "top1")
+
+
+def logged_scores(points: Iterable[Mapping[str, Any]], split: str = "val") -> dict[str, str]:
+    """The logged name of what networks are judged by on a split, by suite."""
+    points = list(points)
+    names = dict.fromkeys(name for point in points for name in point if name.startswith(f"{split}/"))
+    measure = logged_measure([names])
+    return {suite_of(name): name for name in names if name.endswith(f"/{measure}")}
+
+
+def suite_of(name: str) -> str:
+    """The suite of a logged name: `val/SUITE/top1`, and `val/top1` for clean images."""
+    parts = name.split("/")
+    return "/".join(parts[1:-1]) or "clean"
