@@ -325,6 +325,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     options: dict[str, Any] | None = None,
     best: bool = False,
+    labelled: str | None = None,
     with_teacher: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -338,11 +339,13 @@ def evaluate(
         overrides: `dotted.key=value` texts that change the run's own configuration.
         options: differences from the defaults of `hard_ray.config.evaluation.EvaluationConfig`.
         best: the run's best student on the validation split instead of its last.
+        labelled: KIND=PATH of labelled images, for a run whose own have no labels; its outputs are the classes.
         with_teacher: whether the teacher, if there is one, is measured too.
         say: a callback for lines about progress.
 
     Returns:
         The content of `evaluation.json`: `suites` by name with `top1`, `ece`, `agreement`, `by` condition and severity.
+        Where images have no labels, `top1` and `ece` are left out, and `by` holds the agreement with the teacher.
     """
     from hard_ray.config.evaluation import evaluation_settings
 
@@ -350,7 +353,7 @@ def evaluate(
     from hard_ray.export.target import target_of
     from hard_ray.orchestration.evaluate import job as orchestration
 
-    target = target_of(str(model), config, overrides, best=best)
+    target = target_of(str(model), config, overrides, best=best, labelled=labelled)
     folder = target.default_output if output is None else Path(output)
     result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
     return {**result, "folder": str(folder)}

@@ -33,6 +33,14 @@ def evaluate(
     preset: Preset = None,
     teacher: Teacher = None,
     data: Data = None,
+    labelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND=PATH",
+            help="Labelled images instead of the run's own, as image_folder=FOLDER: what a student that was trained "
+            "without labels is worth, if its outputs are the classes.",
+        ),
+    ] = None,
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Split to measure on.")] = None,
     images: Annotated[
         str, typer.Option(metavar="N|all", help="Images of the split that are changed and measured.")
@@ -71,6 +79,7 @@ def evaluate(
         overrides=overrides or [],
         options=options,
         best=best,
+        labelled=labelled,
         with_teacher=not no_teacher,
         say=say,
     )

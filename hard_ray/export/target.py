@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hard_ray.config.loader import load_config
+from hard_ray.config.labelled import labelled_layer, name_of
+from hard_ray.config.loader import load_config, validate
 from hard_ray.config.networks import NetworkConfig, StudentConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.errors import RunFolderError
@@ -26,17 +27,31 @@ class Target:
     is_outcome: bool = False
     """Whether it is the run's finished student on the run's own data, so that its numbers are the run's."""
 
+    labelled: str | None = None
+    """KIND=PATH of labelled images that take the place of the run's own."""
+
     @property
     def default_output(self) -> Path:
         """The folder of the results unless the user names one."""
         if self.run is not None:
-            return self.run.later_evaluation
+            beside = self.run.later_evaluation
+            return beside if self.labelled is None else beside.with_name(f"{beside.name}-{name_of(self.labelled)}")
         name = (self.model.checkpoint or Path(self.model.model.replace(":", "-").replace("/", "-"))).name
         return Path("runs") / f"evaluation-{name}"
 
 
-def target_of(model: str, config: RunConfig | None, overrides: Sequence[str] = (), *, best: bool = False) -> Target:
-    """The model that a user names, and `config` or the run's own with overrides; HardrayError: there is none."""
+def target_of(
+    model: str,
+    config: RunConfig | None,
+    overrides: Sequence[str] = (),
+    *,
+    best: bool = False,
+    labelled: str | None = None,
+) -> Target:
+    """The model that a user names, and `config` or the run's own with overrides; HardrayError: there is none.
+
+    `labelled`, as KIND=PATH, takes the place of the run's own data; their evaluation view stays.
+    """
     found = find_model(model, best=best)
     run = found.run
     if run is None:
@@ -47,6 +62,9 @@ def target_of(model: str, config: RunConfig | None, overrides: Sequence[str] = (
             )
         return Target(config, StudentConfig(model=found.source, pretrained=":" not in found.source))
     measured = config or load_config([run.config], overrides=overrides)
+    if labelled is not None:
+        layers = [measured.model_dump(mode="json"), labelled_layer(labelled, measured.data)]
+        measured = validate(layers, source=f"--labelled {labelled}")
     own = load_config([run.config])  # the input size is always that of training, whatever data it is measured on
     student = StudentConfig(model=found.source, img_size=own.student.img_size)
-    return Target(measured, student, run, is_outcome=not best and measured.data == own.data)
+    return Target(measured, student, run, not best and measured.data == own.data, labelled)

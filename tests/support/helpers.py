@@ -28,7 +28,7 @@ from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.builder import Builder
-from hard_ray.orchestration.run.plan import RunPlan
+from hard_ray.orchestration.run.plan import Role, RunPlan
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
@@ -120,14 +120,21 @@ def untrained_teacher(config: RunConfig, index: ImageIndex) -> FrozenNetwork:
     return FrozenNetwork(build_student(config.teacher, image_spec(config.data, index.classes), role="teacher"))
 
 
-def run_here(config: RunConfig, folder: Path, pool: TeacherPool | None = None) -> Status:
-    """A whole run in this process."""
+def run_here(
+    config: RunConfig,
+    folder: Path,
+    pool: TeacherPool | None = None,
+    *,
+    index: ImageIndex | None = None,
+    role: Role = "main",
+) -> Status:
+    """A whole run in this process; `index`: that of the run, if it is another one than its data's."""
     torch.set_num_threads(1)
-    index = build_index(config.data)
+    index = index or build_index(config.data)
     if pool is None:
         pool = LocalPool(untrained_teacher(config, index))
     folder.mkdir(parents=True, exist_ok=True)
-    plan = RunPlan("test", "main", config, folder)
+    plan = RunPlan("test", role, config, folder)
     return LocalBuilder(plan, index, Ranks(), torch.device("cpu"), DataShare(1, 1e8), folder / "stop", pool).train()
 
 

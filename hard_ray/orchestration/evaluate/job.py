@@ -29,7 +29,7 @@ from hard_ray.data.generated_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
-from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, TeacherError
+from hard_ray.errors import DataError, HardrayError, ModelError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
 from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.evaluation.results import evaluation_numbers
@@ -37,7 +37,7 @@ from hard_ray.evaluation.suites import check_suites
 from hard_ray.export.target import Target
 from hard_ray.files import is_vacant, make_folder, read_json, write_json
 from hard_ray.maths.metrics import Counts
-from hard_ray.networks.network import image_spec
+from hard_ray.networks.network import build_student, image_spec
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
 from hard_ray.orchestration.cluster.hardware import usable_cores
@@ -83,6 +83,8 @@ def evaluate(
     check_suites([name for name in evaluation.suites if name != "adversarial"])
     index = answered_index(config.data, config.teacher)
     say_account(index, say)
+    if target.labelled is not None:
+        _check_answers(target, index)
     split = evaluation.split or index.final_split
     folder = RunFolder(output.expanduser().resolve())
     if not folder.evaluation.exists() and not is_vacant(folder.path):
@@ -106,6 +108,17 @@ def evaluate(
         if problem is not None:
             say(f"MLflow did not get the results ({problem}); they are saved, and the same command logs them again")
     return result
+
+
+def _check_answers(target: Target, index: ImageIndex) -> None:
+    """Raise a ModelError unless a model's outputs are the classes of the labelled images that were named for it."""
+    try:
+        build_student(target.model, image_spec(target.config.data, index.classes))
+    except ModelError as error:
+        raise ModelError(
+            f"--labelled {target.labelled}: {error}; or measure its features, whatever its outputs are, with `hardray "
+            "probe`"
+        ) from None
 
 
 @contextlib.contextmanager
