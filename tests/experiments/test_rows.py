@@ -14,6 +14,7 @@ FOLDERS = {
         "CIFAR10",
         "CIFAR10_5K",
         "CIFAR10_1K",
+        "CIFAR10_500",
         "AUTOENCODER",
         "TEACHER",
         "STUDENT",
