@@ -17,6 +17,7 @@ from hard_ray.data.checked_shard import spans
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import TeacherError
+from hard_ray.export.timm_folder import timm_view
 from hard_ray.networks.network import ImageSpec, image_spec
 from hard_ray.networks.towers import Tower, build_tower, names_of
 from hard_ray.orchestration.features import compute_features, rows_of
@@ -24,7 +25,7 @@ from hard_ray.preparation.features import SHARD_IMAGES, try_features
 from hard_ray.preparation.folders import HeadFolder, ShardFolder
 from hard_ray.preparation.head_folder import HeadResult, write_head
 from hard_ray.preparation.heads import check_count, check_labels, describe_head, fit_probe, fit_prototypes
-from hard_ray.preparation.zero_shot import fit_zero_shot, zero_shot_lines
+from hard_ray.preparation.zero_shot import ZeroShot, fit_zero_shot
 
 SPLITS = {"probe": ("train", "val", "test"), "prototypes": ("train",)}
 """The splits whose features a kind of head needs."""
@@ -44,9 +45,10 @@ def fit_head(
     folder = HeadFolder(output.expanduser().resolve())
     folder.check()
     if isinstance(head, ZeroShotHead):
-        made = fit_zero_shot(config.teacher.model, head, say)
+        made = fit_zero_shot(config.teacher.model, head, say, wanted=_classes(config))
+        clip = made.clip
         with folder.locked():
-            return write_head(folder, made.tower, made.fitted, made.names, made.images, data=None)
+            return write_head(folder, clip.tower, made.fitted, made.names, clip.images, view=clip.view)
     ready = prepare(absolute(config), head, say)
     with folder.locked():
         rows = rows_of(ready.index, SPLITS[head.kind], head.images)
@@ -60,8 +62,13 @@ def fit_head(
                 fitted, names = fit_prototypes(features["train"], head), tuple(names_of(head.count, "prototype"))
             case _:
                 assert_never(head)
-        data, notes = ready.config.data, ready.tower.network.notes
-        return write_head(folder, ready.tower, fitted, names, ready.images, data=data, notes=notes)
+        view, notes = timm_view(ready.config.data), ready.tower.network.notes
+        return write_head(folder, ready.tower, fitted, names, ready.images, view=view, notes=notes)
+
+
+def _classes(config: RunConfig) -> tuple[str, ...] | None:
+    """The classes of the data, which a zero-shot head needs not; None: no data were named."""
+    return None if config.data == RunConfig().data else build_index(absolute(config).data).classes or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def plan_lines(config: RunConfig, head: HeadConfig, output: Path) -> list[tuple[
     folder = HeadFolder(output.expanduser().resolve())
     folder.check()
     if isinstance(head, ZeroShotHead):
-        return zero_shot_lines(config.teacher.model, head)
+        return zero_shot_lines(fit_zero_shot(config.teacher.model, head, lambda _: None, wanted=_classes(config)))
     ready = prepare(absolute(config), head, lambda _: None)
     rows = rows_of(ready.index, SPLITS[head.kind], head.images)
     total = sum(map(len, rows.values()))
@@ -122,4 +129,19 @@ def plan_lines(config: RunConfig, head: HeadConfig, output: Path) -> list[tuple[
         ("head", describe_head(head, ready.index)),
         ("tried", f"{batch} images of the training split decoded, and the tower asked about them"),
         ("estimated", f"{seconds * total:,.0f} s of one actor at this machine's speed; the head comes on top"),
+    ]
+
+
+def zero_shot_lines(made: ZeroShot) -> list[tuple[str, str]]:
+    """A zero-shot head that was made for a dry run, and not written."""
+    clip, network = made.clip, made.clip.tower.network
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    prompts = made.fitted.facts["prompts"]
+    return [
+        (
+            "tower",
+            f"{clip.tower.name}, image tower of {parameters / 1e6:,.2f} M parameters, {clip.tower.width} features",
+        ),
+        ("head", f"zero-shot: {len(made.names)} classes, {len(prompts)} prompts, cosine times {clip.scale:.4g}"),
+        ("tried", "the text tower was asked about every class; timm's image tower agrees with open_clip's"),
     ]

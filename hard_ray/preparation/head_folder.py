@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hard_ray.config.data import DataConfig
 from hard_ray.export.card_text import card_text
-from hard_ray.export.timm_folder import EvalView, timm_view, write_timm_files
+from hard_ray.export.timm_folder import EvalView, write_timm_files
 from hard_ray.files import write_json, write_text
 from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.networks.towers import Tower
@@ -42,12 +41,12 @@ def write_head(
     names: Sequence[str],
     images: ImageSpec,
     *,
-    data: DataConfig | None,
+    view: EvalView,
     notes: Sequence[str] = (),
 ) -> HeadResult:
     """Write tower and head; `config.json` comes last, so that a folder with it is whole.
 
-    `data` has the evaluation view; None: images are resized to the tower's size.
+    `view` is the transform from a picture to the tower's input.
     """
     network = tower.with_head(fitted.head)
     images = ImageSpec(images.img_size, images.in_chans, tuple(names))
@@ -61,7 +60,6 @@ def write_head(
         "versions": versions(),
     }
     folder.config.unlink(missing_ok=True)
-    view = EvalView() if data is None else timm_view(data)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".head-") as temporary:
         made = Path(temporary)
         write_timm_files(network, made, images=images, names=names, view=view)
