@@ -48,7 +48,7 @@ def write_features(path: Path, header: ShardHeader, features: Features) -> Shard
     table = pa.Table.from_arrays(
         [pa.array(features.sample_ids, SCHEMA[0].type), pa.array(list(features.values), SCHEMA[1].type)], schema=SCHEMA
     )
-    write_table(path, header, table, [(0, len(table))])
+    write_table(path, header, table, [(0, len(table))] if len(table) else [])
     return header
 
 

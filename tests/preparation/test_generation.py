@@ -15,8 +15,8 @@ from hard_ray.config.generation import GenerationConfig, generation_settings
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.checked_shard import digest_of, shard_name, spans
+from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.generated_shard import ROW_GROUP_BYTES, verify_shard
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures, TrainPictures

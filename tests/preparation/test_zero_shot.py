@@ -16,7 +16,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.errors import ConfigError, HardrayError, ModelError
 from hard_ray.networks.network import ImageSpec, build_teacher
 from hard_ray.orchestration.fit_head import fit_head, plan_lines
-from tests.support.tiny_clip import PREPROCESS, TRUNK, VIT, save_clip
+from tests.support.tiny_clip import PREPROCESS, VIT, save_clip
 
 open_clip = pytest.importorskip("open_clip", reason="the extra `clip` is not installed")
 NAMES = ("ant", "bee", "wasp's nest")
@@ -29,13 +29,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("clip")
     (root / "names.txt").write_text("\n".join(NAMES))
-    timm_pool = {**TRUNK, "timm_pool": "avg", "timm_proj": "linear"}
+    resnet = {"timm_model_name": "test_resnet", "image_size": 32, "timm_pool": "avg"}
+    vit = {"timm_model_name": "test_vit", "image_size": 160, "timm_pool": "token"}
     return {
         "root": root,
         "clip": save_clip(root / "a clip"),
         "quick": save_clip(root / "quick", quick_gelu=True),
-        "projected": save_clip(root / "projected", timm_pool),
-        "classifier": save_clip(root / "classifier", {**TRUNK, "timm_pool": "token", "timm_proj": ""}),
+        "projected": save_clip(root / "projected", {**resnet, "timm_proj": "linear"}),
+        "classifier": save_clip(root / "classifier", {**resnet, "timm_proj": ""}),
+        "vit": save_clip(root / "vit", {**vit, "timm_proj": "linear", "timm_proj_bias": True}),
         "bias": save_clip(root / "bias", {**VIT}, init_logit_bias=-4.0, custom_text=True),
     }
 
@@ -61,11 +63,12 @@ def longhand(folder: Path, images: torch.Tensor, prompts: tuple[str, ...]) -> to
         return model.logit_scale.exp() * seen @ directions.T + bias
 
 
-@pytest.mark.parametrize("kind", ["clip", "quick", "projected", "classifier", "bias"])
+@pytest.mark.parametrize("kind", ["clip", "quick", "projected", "classifier", "vit", "bias"])
 def test_logits_are_those_of_open_clip(kind: str, places: dict[str, Path], tmp_path: Path):
     made = teacher_of(places[kind], places["root"], tmp_path / "teacher")
     network = build_teacher(TeacherConfig(model=f"local-dir:{made.folder}"), ImageSpec(32, 3, NAMES))
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    side = 160 if kind == "vit" else 32
+    images = torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found = network(images)
     wanted = longhand(places[kind], images, PROMPTS)

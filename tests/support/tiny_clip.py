@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
-TRUNK = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "image_size": 32}
-PREPROCESS = {"size": 32, "mean": [0.48, 0.45, 0.4], "std": [0.26, 0.26, 0.27]}
+PREPROCESS = {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.26, 0.27]}
 
 
 def save_clip(folder: Path, vision: dict[str, Any] = VIT, **settings: Any) -> Path:
@@ -26,5 +25,7 @@ def save_clip(folder: Path, vision: dict[str, Any] = VIT, **settings: Any) -> Pa
     model = kind(**arguments)
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {**PREPROCESS, "size": vision["image_size"]}})
+    )
     return folder
