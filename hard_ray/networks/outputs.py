@@ -7,7 +7,7 @@ from typing import Any
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from hard_ray.errors import ModelError
+from hard_ray.errors import ModelError, command_line
 
 CLASS_COUNTS = (1000, 11221, 11821, 19168, 21841, 21842, 21843, 115217)
 """Classes of the sets that timm's own weights classify: ImageNet-1k, parts and versions of ImageNet-22k, Bamboo."""
@@ -40,8 +40,9 @@ def check_classes(model: nn.Module, name: str) -> None:
     if axes is None:
         return
     found = "has no class head" if axes == 0 else f"has {axes} outputs, which are axes of an embedding and no classes"
+    command = command_line("fit-head", "--kind", "probe", "--tower", name)
     raise ModelError(
         f"teacher.model {name} {found}; want a teacher with an output for each class; put a head on it with "
-        f"`hardray fit-head --kind probe --tower {name}` (or prototypes, zero-shot) and give teacher.model=local-dir:"
-        "FOLDER, or name its outputs in teacher.class_map if they are classes"
+        f"`{command}` (or --kind prototypes, zero-shot) and give teacher.model=local-dir:FOLDER, or name its outputs "
+        "in teacher.class_map if they are classes"
     )

@@ -143,7 +143,7 @@ def _timm_model(name: str, visual: Any, side: int) -> tuple[nn.Module, bool]:
 def _of_trunk(name: str, visual: Any) -> tuple[nn.Module, bool]:
     """The tower of a model that open_clip built on timm, with its projection as timm's classifier."""
     trunk: Any = visual.trunk
-    head = dict(visual.head.named_children())
+    head = {key: part for key, part in visual.head.named_children() if not isinstance(part, nn.Dropout)}
     if not head:
         return trunk, bool(trunk.num_classes)
     if list(head) != ["proj"] or not isinstance(head["proj"], nn.Linear):
