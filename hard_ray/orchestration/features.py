@@ -14,7 +14,7 @@ from hard_ray.config.networks import NetworkConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.checked_shard import ShardHeader
 from hard_ray.data.feature_shard import Features, read_features
-from hard_ray.data.index import ImageIndex, Rows, spread_places
+from hard_ray.data.index import NO_LABEL, ImageIndex, Rows, spread_places
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.views import eval_view_settings
 from hard_ray.errors import DataError, ModelError
@@ -136,9 +136,16 @@ class FeatureJob(ShardJob[FeaturePlan]):
         return features
 
 
-def rows_of(index: ImageIndex, splits: Sequence[str], images: int | None = None) -> dict[str, Rows]:
-    """The rows of those splits that the data have; of each at most `images`, spread over it."""
+def rows_of(
+    index: ImageIndex, splits: Sequence[str], images: int | None = None, *, labelled: bool = False
+) -> dict[str, Rows]:
+    """The rows of those splits that the data have; of each at most `images`, spread over it.
+
+    With `labelled`, images without a label are left out.
+    """
     found = {split: index.rows(split) for split in splits if split in index.splits}
+    if labelled:
+        found = {split: rows[index.labels[rows] != NO_LABEL] for split, rows in found.items()}
     return found if images is None else {k: rows[spread_places(len(rows), images)] for k, rows in found.items()}
 
 

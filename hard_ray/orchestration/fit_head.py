@@ -14,7 +14,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.account_text import account_lines, say_account
 from hard_ray.data.checked_shard import spans
-from hard_ray.data.index import ImageIndex
+from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import TeacherError
 from hard_ray.export.timm_folder import timm_view
@@ -51,7 +51,7 @@ def fit_head(
             return write_head(folder, clip.tower, made.fitted, made.names, clip.images, view=clip.view)
     ready = prepare(absolute(config), head, say)
     with folder.locked():
-        rows = rows_of(ready.index, SPLITS[head.kind], head.images)
+        rows = head_rows(ready.index, head)
         features = compute_features(
             ready.tower, ready.network, ready.config, ready.index, rows, folder.features, images=ready.images, say=say
         )
@@ -91,9 +91,14 @@ def prepare(config: RunConfig, head: ProbeHead | PrototypesHead, say: Callable[[
     if isinstance(head, ProbeHead):
         check_labels(index, "a probe")
     else:
-        check_count(len(rows_of(index, ["train"], head.images)["train"]), head.count)
+        check_count(len(head_rows(index, head)["train"]), head.count)
     images = image_spec(config.data, ())
     return Ready(config, index, build_tower(network, images), network, images)
+
+
+def head_rows(index: ImageIndex, head: ProbeHead | PrototypesHead) -> dict[str, Rows]:
+    """The images, by split, whose features a head is fitted to and measured on."""
+    return rows_of(index, SPLITS[head.kind], head.images, labelled=isinstance(head, ProbeHead))
 
 
 def tower_config(config: RunConfig) -> TeacherConfig:
@@ -113,7 +118,7 @@ def plan_lines(config: RunConfig, head: HeadConfig, output: Path) -> list[tuple[
     if isinstance(head, ZeroShotHead):
         return zero_shot_lines(fit_zero_shot(config.teacher.model, head, lambda _: None, wanted=_classes(config)))
     ready = prepare(absolute(config), head, lambda _: None)
-    rows = rows_of(ready.index, SPLITS[head.kind], head.images)
+    rows = head_rows(ready.index, head)
     total = sum(map(len, rows.values()))
     batch, seconds = try_features(ready.tower, ready.config, ready.index)
     splits = ", ".join(f"{len(each):,} {split}" for split, each in rows.items())

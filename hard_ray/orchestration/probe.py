@@ -44,7 +44,7 @@ def probe(
     tower = build_tower(target.model, images)
     say(f"{target.model.model}, {tower.width} features, on {describe(config.data)}")
     with folder.locked():
-        rows = rows_of(index, ("train", "val", "test"), settings.images)
+        rows = rows_of(index, ("train", "val", "test"), settings.images, labelled=True)
         features = compute_features(tower, target.model, config, index, rows, folder.features, images=images, say=say)
         began = time.perf_counter()
         measured = {split: part for split, part in features.items() if split != "train"}

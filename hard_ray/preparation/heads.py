@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hard_ray.config.heads import NeighbourConfig, ProbeHead, PrototypesHead
 from hard_ray.data.feature_shard import Features
-from hard_ray.data.index import ImageIndex, spread_places
+from hard_ray.data.index import NO_LABEL, ImageIndex, spread_places
 from hard_ray.errors import DataError
 from hard_ray.maths.neighbours import neighbour_votes
 from hard_ray.networks.towers import Head
@@ -51,12 +51,13 @@ class FittedHead:
 
 def check_labels(index: ImageIndex, why: str) -> None:
     """Raise a DataError unless the images have labels of two classes or more, each with a training image."""
-    if not index.classes:
+    if not index.has_labels or not index.classes:
         raise DataError(
             f"the data have no labels, and {why} needs them; give labelled images, or fit prototypes with "
             "--kind prototypes"
         )
-    found = np.unique(index.labels[index.rows("train")])
+    labels = index.labels[index.rows("train")]
+    found = np.unique(labels[labels != NO_LABEL])
     if len(found) < 2:
         raise DataError(
             f"the training split has one labelled class, and {why} needs two or more; add images of others, or fit "

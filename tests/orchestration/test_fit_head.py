@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hard_ray import api
 from hard_ray.config.heads import head_settings
 from hard_ray.config.networks import TeacherConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.data.index import NO_LABEL
 from hard_ray.data.pictures import EvalPictures, to_batch
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError, HardrayError, ModelError, RunFolderError, TeacherError
@@ -23,8 +25,9 @@ from hard_ray.files import read_json
 from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration import features as module
 from hard_ray.orchestration.features import rows_of
-from hard_ray.orchestration.fit_head import plan_lines
+from hard_ray.orchestration.fit_head import head_rows, plan_lines
 from tests.orchestration.commands import kill_everything, start, succeed
+from tests.support import without_labels
 from tests.support.helpers import tiny_config
 
 
@@ -209,3 +212,26 @@ def test_images_of_a_split_are_spread_over_it():
     assert [len(part) for part in rows.values()] == [10, 10]
     assert rows["train"][0] == index.rows("train")[0]
     assert rows["train"][-1] == index.rows("train")[-1]
+
+
+def test_a_heap_without_labels_gets_prototypes_and_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "networks_only", lambda *_: pytest.fail("Ray is started"))
+    config = without_labels.config_of(
+        without_labels.heap(tmp_path / "heap"), without_labels.saved_teacher(tmp_path / "t")
+    )
+    lines = dict(plan_lines(config, head_settings({"kind": "prototypes", "count": 8}), tmp_path / "teacher"))
+    assert "prototypes: 8 centres" in lines["head"]
+    assert "8 features, frozen" in lines["tower"]
+    with pytest.raises(DataError, match="the data have no labels, and a probe needs them"):
+        plan_lines(config, head_settings({"kind": "probe"}), tmp_path / "teacher")
+
+
+def test_images_without_a_label_beside_labelled_ones_are_left_out_of_a_probe_alone():
+    index = build_index(tiny_config().data)
+    labels = index.labels.copy()
+    labels[index.rows("train")[::2]] = NO_LABEL
+    mixed = replace(index, labels=labels)
+    probe, prototypes = head_settings({"kind": "probe"}), head_settings({"kind": "prototypes"})
+    assert (labels[head_rows(mixed, probe)["train"]] != NO_LABEL).all()
+    assert len(head_rows(mixed, probe)["train"]) == 648
+    assert len(head_rows(mixed, prototypes)["train"]) == 1297

@@ -40,6 +40,7 @@ def data(classes: int, *, per_class: int = 40, noise: float = 1.2) -> tuple[Simp
     cuts["test"] = slice(cuts["val"].stop, None)
     index = SimpleNamespace(
         labels=labels,
+        has_labels=True,
         classes=tuple(f"c{number}" for number in range(classes)),
         rows=lambda split: ids[cuts[split]],
     )
@@ -108,7 +109,7 @@ def test_data_without_labels_or_with_one_class_cannot_be_probed():
     index.labels = np.zeros_like(index.labels)
     with pytest.raises(DataError, match="has one labelled class, and a probe needs two or more"):
         check_labels(index, "a probe")
-    index.classes = ()
+    index.has_labels = False
     with pytest.raises(DataError, match="the data have no labels, and a probe needs them"):
         check_labels(index, "a probe")
 
