@@ -92,7 +92,7 @@ fix: setup  ## format, and apply lint's fixes
 
 lock: setup  ## compile requirements.txt from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --extra postgres --extra server \
+	  --python-version 3.11 --extra huggingface --extra corruptions --extra onnx --extra postgres --extra server --extra clip \
 	  --group dev --output-file requirements.txt pyproject.toml
 
 clean:  ## remove everything that can be made again

@@ -17,11 +17,13 @@ from .verbs.distill import distill
 from .verbs.doctor import doctor
 from .verbs.evaluate import evaluate
 from .verbs.export import export
+from .verbs.fit_head import fit_head
 from .verbs.gallery import gallery
 from .verbs.generate import generate
 from .verbs.import_teacher import import_teacher
 from .verbs.jobs import jobs
 from .verbs.predict import predict
+from .verbs.probe import probe
 from .verbs.recommend import recommend
 from .verbs.report import report
 from .verbs.score_augmentations import score_augmentations
@@ -49,7 +51,8 @@ def _register(*verbs: Callable[..., None], **settings: Any) -> None:
 
 
 # in the order of `hardray --help`
-_register(distill, tune, recommend, train_autoencoder, score_augmentations, generate, import_teacher, evaluate)
+_register(distill, tune, recommend, train_autoencoder, score_augmentations, generate, import_teacher, fit_head)
+_register(evaluate, probe)
 _register(show, presets)
 _register(doctor, ui, sync, gallery, report, train_teacher, compare, export, predict, deploy)
 _register(submit, allow_interspersed_args=False)

@@ -23,6 +23,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "fit_head",
     "gallery",
     "generate",
     "import_teacher",
@@ -30,6 +31,7 @@ __all__ = [
     "load_space",
     "load_teacher_config",
     "predict",
+    "probe",
     "recommend",
     "report",
     "resume",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from hard_ray.orchestration.run.driver import RunResult
     from hard_ray.orchestration.run.reporter import Reporter
     from hard_ray.orchestration.search.driver import SearchResult
+    from hard_ray.preparation.head_folder import HeadResult
     from hard_ray.preparation.import_teacher import ImportedTeacher
     from hard_ray.reports.comparison.page import WrittenComparison
 
@@ -315,6 +318,63 @@ def import_teacher(
     config = importing.network_config(model, mean=mean, std=std, img_size=img_size)
     names = None if classes is None else Path(classes)
     return importing.import_teacher(Path(checkpoint), config, Path(output), classes=names, renames=renames)
+
+
+def fit_head(
+    config: RunConfig, options: dict[str, Any], output: str | Path, *, say: Callable[[str], None] = lambda _: None
+) -> HeadResult:
+    """Put a class head on a frozen tower, which then teaches as `teacher.model=local-dir:OUTPUT`.
+
+    Args:
+        config: `teacher` is the tower; a probe and prototypes also take `data` and `runtime`.
+        options: `kind` ("probe", "prototypes" or "zero-shot") and its settings; see `hard_ray.config.heads`.
+        output: the teacher's folder; features in it are kept, and an unfinished computation continues.
+        say: a callback for lines about progress.
+
+    Returns:
+        The folder, the names of the outputs, notes, and `facts`: `top1` by split of a probe, `temperature`, ...
+    """
+    from hard_ray.config.heads import head_settings
+
+    head = head_settings(options)
+    from hard_ray.orchestration import fit_head as orchestration
+
+    return orchestration.fit_head(config, head, Path(output), say=say)
+
+
+def probe(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    config: RunConfig | None = None,
+    overrides: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+    best: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure what a model's features are worth on labelled images: k nearest neighbours and a linear probe.
+
+    Args:
+        model: a run folder, a folder in timm's layout, or a timm model name.
+        output: the folder of features and results, by default `probe` in the run's folder or `runs/probe-MODEL`.
+        config: gives `data` and `runtime`; None: the run's own.
+        overrides: `dotted.key=value` texts that change the run's own configuration.
+        options: differences from the defaults of `hard_ray.config.heads.NeighbourConfig`.
+        best: the run's best student on the validation split instead of its last.
+        say: a callback for lines about progress.
+
+    Returns:
+        The content of `probe.json`: `top1` of `knn` and `linear` by split, in percent, and how they were measured.
+    """
+    from hard_ray.config.heads import NeighbourConfig
+    from hard_ray.config.loader import from_options
+    from hard_ray.export.target import target_of
+
+    settings = from_options(NeighbourConfig, options or {})
+    target = target_of(str(model), config, overrides, best=best)
+    from hard_ray.orchestration import probe as orchestration
+
+    return orchestration.probe(target, settings, None if output is None else Path(output), say=say)
 
 
 def evaluate(

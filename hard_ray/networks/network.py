@@ -24,6 +24,7 @@ from hard_ray.maths.resampling import resize
 from hard_ray.networks.class_names import read_names
 from hard_ray.networks.compilation import Compilation, compile_model, make_eager, problem_of
 from hard_ray.networks.misfit import settings
+from hard_ray.networks.outputs import check_classes, embedding_axes
 from hard_ray.networks.timm_layout import check_timm_folder
 from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, rest
 from hard_ray.networks.weights import add_weights, load_weights
@@ -178,7 +179,7 @@ def _with_training_modes(network: Network, config: StudentConfig, *, role: str) 
 def _student(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
     if isinstance(config, StudentConfig) and config.new_head:
         return _with_fitting_head(config, images, role=role)
-    model, notes = _create(config, images, num_classes=len(images.classes), role=role)
+    model, notes = create(config, images, num_classes=len(images.classes), role=role)
     if model.num_classes != len(images.classes):
         raise ModelError(
             f"{role}.model {config.model} has {model.num_classes} outputs, the data has "
@@ -198,13 +199,18 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     count = len(images.classes)
     kwargs = {**config.model_kwargs, "num_classes": count}
     model = _make(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
+    notes = _resized(model, config, role)
     network = Network(model, input_contract(model, config, images))
+    network.notes = notes
     saved = pretrained_cfg(model)
     if config.checkpoint is not None and not config.checkpoint.is_dir():
         loaded = load_weights(model, config.checkpoint, role=role, head=settings(model, "classifier"))
-        network.has_new_head, network.notes = loaded.has_new_head, loaded.notes
+        network.has_new_head, network.notes = loaded.has_new_head, (*notes, *loaded.notes)
         return network
     network.has_new_head = saved.get("num_classes") != count
+    if not network.has_new_head and embedding_axes(model) is not None:
+        cast(Any, model).reset_classifier(count)  # as many outputs as classes, by chance
+        network.has_new_head = True
     names = label_names(model)
     if not network.has_new_head and names and names != images.classes:
         cast(Any, model).reset_classifier(count)  # timm keeps the weights of a head of the same size
@@ -219,7 +225,9 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     """
     names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
-    model, notes = _create(config, images, num_classes=count, role="teacher")
+    model, notes = create(config, images, num_classes=count, role="teacher")
+    if not names and not _is_file(config.checkpoint):
+        check_classes(model, config.model)
     outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
     if names and model.num_classes != len(names):
         raise ModelError(
@@ -256,14 +264,52 @@ def answers_of(config: TeacherConfig, data: DataConfig) -> tuple[str, ...]:
     return label_names(model) or tuple(str(number) for number in range(count))
 
 
-def _create(
+def create(
     config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """The architecture with all of its weights, and what was chosen in their file."""
+    """The architecture with all of its weights, and sentences about what was chosen in their file and for their input.
+
+    `num_classes` of a model by name: None keeps its own. Raises ModelError if the model or its weights cannot be used.
+    """
     model = _make(config, images, num_classes=num_classes, role=role)
-    if config.checkpoint is not None and not config.checkpoint.is_dir():
-        return model, load_weights(model, config.checkpoint, role=role).notes
-    return model, ()
+    notes = _resized(model, config, role)
+    if config.checkpoint is not None and _is_file(config.checkpoint):
+        return model, (*notes, *load_weights(model, config.checkpoint, role=role).notes)
+    return model, notes
+
+
+def _is_file(checkpoint: Path | None) -> bool:
+    """Whether the weights are in a file, which is loaded into the architecture."""
+    return checkpoint is not None and not checkpoint.is_dir()
+
+
+def _resized(model: nn.Module, config: NetworkConfig, role: str) -> tuple[str, ...]:
+    """Give a model of a fixed input size the configured one; sentences about what that does to its weights.
+
+    Raises ModelError if it takes no other size.
+    """
+    wanted, traits = config.img_size, get_model_traits(model)
+    if wanted is None or not traits["fixed_input_size"]:
+        return ()
+    weights = tuple(pretrained_cfg(model)["input_size"][1:])
+    size = tuple(resolve_input_data_config(model)["input_size"][1:])
+    if size != (wanted, wanted):
+        try:
+            cast(Any, model).set_input_size(img_size=wanted)
+        except Exception as error:  # models without this method, and each with conditions of its own
+            raise ModelError(
+                f"{role}.img_size {wanted}: {config.model} takes images of {size[0]} x {size[1]} pixels and no others "
+                f"({readable(error)}); want the size that it takes; leave {role}.img_size unset, and images are "
+                "resized to it"
+            ) from error
+    has_weights = config.pretrained or ":" in config.model or config.checkpoint is not None
+    if weights == (wanted, wanted) or _is_file(config.checkpoint) or not has_weights:
+        return ()
+    ratio = wanted**2 / (weights[0] * weights[1])
+    return (
+        f"{role}.img_size {wanted}: weights of positions are resampled from images of {weights[0]} x {weights[1]}; an "
+        f"image has {ratio:.3g} times as many patches, and takes at least about as many times the time",
+    )
 
 
 def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:

@@ -14,8 +14,8 @@ import numpy as np
 from hard_ray.config.layers import dotted_values
 from hard_ray.config.loader import read_begun
 from hard_ray.config.scoring import ScoreRun
+from hard_ray.data.checked_shard import shard_name
 from hard_ray.data.generated_set import MANIFEST
-from hard_ray.data.generated_shard import shard_name
 from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, make_folder, read_npz, write_bytes
 from hard_ray.preparation.scoring import Means
@@ -124,15 +124,10 @@ def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     return run.model_copy(update={"augmentors": everything})
 
 
-class SetFolder(OutputFolder):
-    """Manifest, shards and gallery of a generated set."""
+class ShardFolder(OutputFolder):
+    """A folder of numbered shards."""
 
     __slots__ = ()
-
-    manifest = Inside(MANIFEST)
-    """Settings and contents of the set, and whether it is complete."""
-    picture = Inside("gallery.png")
-    """A few images at every stage."""
 
     def shard(self, number: int) -> Path:
         """The file of a shard."""
@@ -142,6 +137,57 @@ class SetFolder(OutputFolder):
         """Files of the shards in the folder, by number."""
         found = (path for path in self.path.glob("shard-*.parquet"))
         return {int(number): path for path in sorted(found) if (number := path.stem.removeprefix("shard-")).isdigit()}
+
+
+class SetFolder(ShardFolder):
+    """Manifest, shards and gallery of a generated set."""
+
+    __slots__ = ()
+
+    manifest = Inside(MANIFEST)
+    """Settings and contents of the set, and whether it is complete."""
+    picture = Inside("gallery.png")
+    """A few images at every stage."""
+
+
+class HeadFolder(OutputFolder):
+    """A tower with a head in timm's layout, and the features that the head was fitted to."""
+
+    __slots__ = ()
+
+    features = Inside("features")
+    """Shards of features."""
+    config = Inside("config.json")
+    """timm's description; it is written last."""
+    weights = Inside("model.safetensors")
+    """Weights of tower and head."""
+    card = Inside("README.md")
+    """The model card."""
+    result = Inside("head.json")
+    """How the head was fitted, and how good it is."""
+
+    def check(self) -> None:
+        """Raise a RunFolderError if the folder holds something else."""
+        if self.features.is_dir() or self.result.is_file() or is_vacant(self.path):
+            return
+        raise RunFolderError(f"{self.path} already exists and holds no head of hardray's; choose another --output")
+
+
+class ProbeFolder(OutputFolder):
+    """Features of a network and the accuracies that they reach."""
+
+    __slots__ = ()
+
+    features = Inside("features")
+    """Shards of features."""
+    result = Inside("probe.json")
+    """The accuracies."""
+
+    def check(self) -> None:
+        """Raise a RunFolderError if the folder holds something else."""
+        if self.features.is_dir() or self.result.is_file() or is_vacant(self.path):
+            return
+        raise RunFolderError(f"{self.path} already exists and holds no probe of hardray's; choose another --output")
 
 
 class AutoencoderFolder(OutputFolder):

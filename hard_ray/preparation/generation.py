@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from hard_ray.config.generation import GenerationConfig
-from hard_ray.data.generated_shard import ShardHeader, ShardRows, digest_of, shard_name, write_shard
+from hard_ray.data.checked_shard import ShardHeader, digest_of, shard_name
+from hard_ray.data.generated_shard import ShardRows, write_shard
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.attacks import START_DRAWS, attack, distance
@@ -131,11 +132,6 @@ class Dad:
         ids = originals.sample_ids
         draws = normal("generate", seed=self.seed, epochs=np.zeros_like(ids), sample_ids=ids, count=START_DRAWS)
         return torch.from_numpy(draws).to(self.precision.device)
-
-
-def spans(images: int, shard_size: int) -> list[range]:
-    """Positions of a split that each shard covers."""
-    return [range(start, min(start + shard_size, images)) for start in range(0, images, shard_size)]
 
 
 def make_shard(

@@ -15,8 +15,9 @@ from hard_ray.config.generation import GenerationConfig, generation_settings
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.data.checked_shard import digest_of, shard_name, spans
 from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
-from hard_ray.data.generated_shard import ROW_GROUP_BYTES, digest_of, shard_name, verify_shard
+from hard_ray.data.generated_shard import ROW_GROUP_BYTES, verify_shard
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import EvalPictures, TrainPictures
 from hard_ray.data.schedule import Schedule
@@ -28,7 +29,7 @@ from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.noise import normal
 from hard_ray.networks.network import build_student, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
-from hard_ray.preparation.generation import AttackStatistics, Dad, Originals, encode_png, make_shard, spans
+from hard_ray.preparation.generation import AttackStatistics, Dad, Originals, encode_png, make_shard
 from tests.augmentors.made import Halving
 from tests.support.helpers import make_image_folder, tiny_config, untrained_teacher
 

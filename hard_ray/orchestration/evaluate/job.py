@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,9 +21,8 @@ from hard_ray.config.evaluation import EvaluationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.networks import NetworkConfig, TeacherConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.account_text import say_account
-from hard_ray.data.generated_shard import digest_of
+from hard_ray.data.checked_shard import digest_of
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
@@ -38,15 +35,14 @@ from hard_ray.export.target import Target
 from hard_ray.files import is_vacant, make_folder, read_json, write_json
 from hard_ray.maths.metrics import Counts
 from hard_ray.networks.network import build_student, image_spec
-from hard_ray.orchestration.cluster.connection import connected
-from hard_ray.orchestration.cluster.demand import DATA_CPUS, DataShare
-from hard_ray.orchestration.cluster.hardware import usable_cores
-from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.cluster.resources import Cluster, data_shares
 from hard_ray.orchestration.evaluate.actors import EvaluationActor, NetworksSpec, make_views
 from hard_ray.orchestration.extras import extra
+from hard_ray.orchestration.network_actors import Actors, networks_only
 from hard_ray.orchestration.progress import ProgressLine
 from hard_ray.orchestration.shipped import Shipped
-from hard_ray.orchestration.stream import await_streams, configure_ray_data
+from hard_ray.orchestration.stream import configure_ray_data
 from hard_ray.preparation.answers import answered_index
 from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
@@ -56,9 +52,6 @@ from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
-MOST_ACTORS = 8
-"""Limit on one machine's cores, as each actor holds the networks; more cores give each more threads."""
-
 MEASURED_FROM_S = 1.0
 
 
@@ -96,7 +89,7 @@ def evaluate(
         for name in evaluation.names
     }
     make_folder(folder.path)
-    with folder.locked(), _networks_only(config, folder, say) as (config, cluster):
+    with folder.locked(), networks_only(config, folder.path, say) as (config, cluster):
         teacher = _teacher(target, config, index, say) if with_teacher else None
         actors = Actors.of(config.runtime, cluster)
         networks = _networks(target.model, config, index, teacher, evaluation.batch_size, actors.threads)
@@ -119,45 +112,6 @@ def _check_answers(target: Target, index: ImageIndex) -> None:
             f"--labelled {target.labelled}: {error}; or measure its features, whatever its outputs are, with `hardray "
             "probe`"
         ) from None
-
-
-@contextlib.contextmanager
-def _networks_only(
-    config: RunConfig, folder: RunFolder, say: Callable[[str], None]
-) -> Iterator[tuple[RunConfig, Cluster]]:
-    """Connect to a cluster and resolve the configuration for it, without a pool: the actors hold the teacher."""
-    teacher = config.runtime.teacher.model_copy(update={"placement": "colocated"})
-    alone = config.model_copy(update={"runtime": config.runtime.model_copy(update={"teacher": teacher})})
-    with connected(alone.runtime, namespace=f"hardray-{folder.path.name}-{os.getpid()}", say=say) as cluster:
-        try:
-            yield resolve_runtime(alone, cluster), cluster
-        finally:
-            await_streams()
-
-
-@dataclass(frozen=True, slots=True)
-class Actors:
-    """Number of actors that hold the networks, with the CPUs, GPUs and threads of each."""
-
-    number: int
-    cpus: float
-    gpus: float
-    threads: int | None
-
-    @classmethod
-    def of(cls, runtime: RuntimeConfig, cluster: Cluster) -> Actors:
-        """Reserve as much as student workers would; on one machine without GPUs, all cores.
-
-        No student competes for these cores, and several processes with one thread are faster than one with several.
-        """
-        gpus = runtime.gpus_per_worker or 0.0
-        if gpus or not cluster.is_own:
-            return cls(runtime.num_workers, runtime.cpus_per_worker, gpus, runtime.threads)
-        cores = usable_cores()
-        number = max(runtime.num_workers, min(MOST_ACTORS, int(cores // runtime.cpus_per_worker)))
-        share = min(runtime.cpus_per_worker, (cluster.resources["CPU"] - DATA_CPUS) / number)
-        whole = int(share) or int(100 * share) / 100  # Ray accepts whole CPUs, or a fraction of one
-        return cls(number, whole, gpus, max(1, cores // number))
 
 
 def _teacher(target: Target, config: RunConfig, index: ImageIndex, say: Callable[[str], None]) -> TeacherConfig | None:

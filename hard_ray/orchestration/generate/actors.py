@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hard_ray.config.generation import GenerationConfig
-from hard_ray.data.generated_shard import ShardHeader
-from hard_ray.data.pictures import Columns, EvalPictures
+from hard_ray.data.checked_shard import ShardHeader
+from hard_ray.data.pictures import EvalPictures
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
-from hard_ray.errors import HardrayError, ModelError
+from hard_ray.errors import ModelError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
+from hard_ray.orchestration.shard_job import ShardActor
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.preparation.generation import Dad, make_shard
 
@@ -42,27 +41,15 @@ class MakerPlan:
     """None: every actor holds the teacher itself."""
 
 
-class ShardMaker:
+class ShardMaker(ShardActor[MakerPlan]):
     """Makes shards one after the other; loads the networks with the first."""
 
     def __init__(self, plan: MakerPlan, pictures: Shipped[EvalPictures]) -> None:
-        self.plan = plan
-        self.pictures = pictures
+        super().__init__(plan, pictures)
         self._parts: tuple[Dad, EvalPictures] | None = None
 
-    def __call__(self, block: Columns) -> Columns:
-        """Make the shards of a block of numbers; return their headers, and the messages of errors."""
-        headers, errors = [], []
-        for position in block["id"]:
-            try:
-                headers.append(json.dumps(asdict(self._make(*self.plan.missing[int(position)]))))
-                errors.append("")
-            except HardrayError as error:  # as a value: Ray Data would wrap an exception in its own
-                headers.append("")
-                errors.append(str(error))
-        return {"header": np.array(headers, dtype=object), "error": np.array(errors, dtype=object)}
-
-    def _make(self, number: int, span: range) -> ShardHeader:
+    def make(self, number: int, span: range) -> ShardHeader:
+        """Make and write a shard."""
         if self._parts is None:
             self._parts = self._load(first=number)
         method, pictures = self._parts

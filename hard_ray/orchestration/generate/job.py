@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray.data import ActorPoolStrategy
-from ray.exceptions import RayError, RayTaskError
 
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
 from hard_ray.data.account_text import say_account
+from hard_ray.data.checked_shard import ShardHeader, digest_of, shard_name
 from hard_ray.data.generated_set import open_generated
-from hard_ray.data.generated_shard import ShardHeader, digest_of, shard_name, verify_shard
-from hard_ray.data.index import ImageIndex, spread_places
+from hard_ray.data.generated_shard import verify_shard
+from hard_ray.data.index import ImageIndex, Rows, spread_places
 from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
-from hard_ray.errors import DataError, HardrayError, RunFolderError, StoppedError, suggestion
+from hard_ray.errors import DataError, RunFolderError, suggestion
 from hard_ray.files import beginning, is_vacant, read_json, write_json
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import to_pixels
 from hard_ray.orchestration.cluster.connection import connected
-from hard_ray.orchestration.cluster.demand import DataShare
-from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_runtime
+from hard_ray.orchestration.cluster.resources import Cluster, resolve_runtime
 from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.generate.actors import MakerPlan, ShardMaker, coder_precision
 from hard_ray.orchestration.pool.client import PoolAddress
 from hard_ray.orchestration.pool.server import start_pool
-from hard_ray.orchestration.progress import ProgressLine
-from hard_ray.orchestration.shipped import Shipped
-from hard_ray.orchestration.stream import await_streams, configure_ray_data
+from hard_ray.orchestration.shard_job import ShardJob
+from hard_ray.orchestration.stream import await_streams
 from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.folders import SetFolder
-from hard_ray.preparation.generation import FORMAT, AttackStatistics, Dad, spans
+from hard_ray.preparation.generation import FORMAT, AttackStatistics, Dad
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_generated
-from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 
@@ -149,27 +142,30 @@ def prepare(
         **generation.model_dump(mode="json", exclude={"autoencoder"}),
         "seed": config.seed,
     }
-    return Generation(config, generation, index, folder, coder, spec, teacher, settings)
+    return Generation(config, index, folder, settings, generation, coder, spec, teacher)
 
 
 @dataclass(slots=True)
-class Generation:
+class Generation(ShardJob[MakerPlan]):
     """One start of a generation."""
 
-    config: RunConfig
-    generation: GenerationConfig
-    index: ImageIndex
+    actor = ShardMaker
+
     folder: SetFolder
+    generation: GenerationConfig
     coder: Autoencoder
     spec: TeacherSpec
     teacher: FrozenNetwork
-    settings: dict[str, Any]
-    say: Callable[[str], None] = field(init=False)
 
     @property
-    def spans(self) -> list[range]:
-        """Positions of the split that each shard covers."""
-        return spans(len(self.index.rows(self.generation.split)), self.generation.shard_size)
+    def rows(self) -> Rows:
+        """The rows of the split."""
+        return self.index.rows(self.generation.split)
+
+    @property
+    def shard_size(self) -> int:
+        """Images per shard."""
+        return self.generation.shard_size
 
     def is_complete(self, manifest: dict[str, Any]) -> bool:
         """Whether the folder holds a finished set of these settings with all its files."""
@@ -204,14 +200,8 @@ class Generation:
             self._draw(manifest)
         return manifest
 
-    def _verified(self) -> dict[int, ShardHeader]:
-        """Verify the shards in the folder, and delete unfinished ones."""
-        for path in self.folder.path.glob(".shard-*.tmp"):
-            path.unlink()
-        found = {number: verify_shard(path, number, self.settings) for number, path in self.folder.shards().items()}
-        if found:
-            self.say(f"{len(found)} of {len(self.spans)} shards are there, and intact")
-        return found
+    def _verify(self, path: Path, number: int) -> ShardHeader:
+        return verify_shard(path, number, self.settings)
 
     def _make_missing(self, done: dict[int, ShardHeader], cluster: Cluster, namespace: str) -> None:
         runtime, pool = self.config.runtime, None
@@ -226,19 +216,7 @@ class Generation:
         if error is not None:
             raise error
 
-    def _survive(self, pool: PoolAddress | None, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Run the job, again each time an actor dies; return the error that ended it early, if any."""
-        for left in range(self.config.runtime.max_failures, -1, -1):
-            try:
-                return self._stream(self._plan(done, pool), done, cluster)
-            except RayError as failure:
-                reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-                if isinstance(failure, RayTaskError) or not left:
-                    raise HardrayError(f"the same command continues, but this one failed: {reason}") from failure
-            self.say(f"an actor died ({reason}); the missing shards are started again")
-        return None
-
-    def _plan(self, done: dict[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
+    def _plan(self, done: Mapping[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
         return MakerPlan(
             config=self.generation,
             seed=self.config.seed,
@@ -252,58 +230,6 @@ class Generation:
             teacher_identity=self.settings["teacher"],
             pool=pool,
         )
-
-    def _stream(self, plan: MakerPlan, done: dict[int, ShardHeader], cluster: Cluster) -> HardrayError | None:
-        """Add finished shards to `done`; return an early error: if raised, the pool would stop before the job."""
-        progress = ProgressLine(self.say)
-        try:
-            # without prefetching, which would report a shard only when the next is finished
-            for row in self._dataset(plan, cluster).iter_batches(batch_size=1, prefetch_batches=0):
-                if error := str(row["error"][0]):
-                    return HardrayError(error)
-                header = ShardHeader.of(json.loads(str(row["header"][0])))
-                done[header.shard] = header
-                self._report(progress, header, len(done))
-                if too_many := self._bad(done).problem():
-                    return too_many
-        except KeyboardInterrupt:
-            there = f"{len(done)} of {len(self.spans)} shards are there"
-            return StoppedError(f"stopped; {there}, and the same command continues {self.folder.path}")
-        return None
-
-    def _report(self, progress: ProgressLine, header: ShardHeader, done: int) -> None:
-        progress.add(header.rows)
-        if progress.is_due or done == len(self.spans):
-            speed = f"  {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
-            progress.say(f"shard {done:>5} of {len(self.spans)}{speed}")
-
-    def _dataset(self, plan: MakerPlan, cluster: Cluster) -> ray.data.Dataset:
-        """Stream shards, a block for each; the actors reserve as much as student workers would."""
-        runtime = self.config.runtime
-        left = data_shares(runtime, cluster)
-        actors = min(runtime.num_workers, len(plan.missing))
-        configure_ray_data(
-            DataShare(left.cpus + runtime.num_workers * runtime.cpus_per_worker, left.object_store_bytes)
-        )
-        index, data = self.index, self.config.data
-        pictures = Shipped.put(EvalPictures(index.reader, index.labels, data, index.rows(self.generation.split)))
-        numbers = ray.data.range(len(plan.missing), override_num_blocks=len(plan.missing))
-        with warnings.catch_warnings():  # of max_restarts, which Ray 2.64 replaces
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return numbers.map_batches(
-                ShardMaker,
-                fn_constructor_args=(plan, pictures),
-                batch_size=1,
-                compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-                num_cpus=runtime.cpus_per_worker,
-                num_gpus=runtime.gpus_per_worker or 0.0,
-                max_restarts=0,  # `_survive` starts a new job for the missing shards instead
-            )
-
-    def _bad(self, done: dict[int, ShardHeader]) -> BadImages:
-        bad = BadImages.allowed_by(self.config.data, len(self.index.labels))
-        bad.names.update(name for header in done.values() for name in header.bad)
-        return bad
 
     def _manifest(self, done: dict[int, ShardHeader], *, complete: bool) -> dict[str, Any]:
         generation, runtime = self.generation, self.config.runtime

@@ -87,7 +87,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield config, Cluster(is_own=False, resources={"CPU": 2.0})
 
     Here.measured = []
-    monkeypatch.setattr(evaluate, "_networks_only", networks_only)
+    monkeypatch.setattr(evaluate, "networks_only", networks_only)
     monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     return Here.measured
 
