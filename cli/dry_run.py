@@ -95,6 +95,8 @@ def _network_lines(
     config: RunConfig, student: Network, teacher: Network, classes: int, role: str
 ) -> list[tuple[str, str]]:
     head = f"; with a new head for {classes} classes" if student.has_new_head else ""
+    if student.dimension is not None:
+        head = f"; its last layer projects to the teacher's embedding of {student.dimension:,} values"
     lines = [(role, f"{config.student.model}, {_millions(student)} parameters{head}")]
     lines += [("weights", note) for note in student.notes]
     if _asks_teacher(config):

@@ -99,9 +99,9 @@ class CrossEntropyObjective(Config):
 class EmbeddingObjective(Config):
     """The teacher's features instead of its classes: the student learns the direction of the teacher's embedding.
 
-    The embedding is the pooled feature vector before the class head, which the teacher may lack. A linear layer projects
-    the student's features to its dimension. The distance of two embeddings is D(a, b) = 1 - cos(a, b), from 0 to 2. As
-    in HARD, an augmentor maximises it on augmented images.
+    The embedding is the pooled feature vector before the class head, which the teacher may lack. A linear layer
+    projects the student's features to its dimension. The distance of two embeddings is D(a, b) = 1 - cos(a, b), from 0
+    to 2. As in HARD, an augmentor maximises it on augmented images.
     """
 
     kind: Literal["embedding"] = "embedding"

@@ -399,7 +399,7 @@ def _by_view(views: Views) -> Float[Tensor, "views batch classes"]:
 
 
 def _clean_answers(views: Views) -> Tensor | None:
-    """The teacher's answers on the clean images: of each augmented one's own, or where it is mixed of all that it has."""
+    """The teacher's answers on the clean images: its own for each augmented one, or all if they are mixed."""
     clean = views.teacher
     if clean is None or (views.sources is None and views.rows is None):
         return clean

@@ -221,7 +221,7 @@ class Updater:
         )
 
     def _spread(self, views: Views) -> Scalars:
-        """T. stddev: variation of the teacher's mean answer between updates, if it answers with classes on two views."""
+        """T. stddev: variation of the teacher's mean answer between updates, if it names classes on two views."""
         if views.teacher is None or views.teacher_augmented is None or not self.objective.has_classes:
             return {}
         found = self.stddev.add(views.teacher, views.teacher_augmented, self.ranks)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hard_ray.config.augmentor import has_prior
 from hard_ray.config.data import describe
-from hard_ray.config.run import RunConfig, training_data
+from hard_ray.config.run import RunConfig, embeds, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
@@ -49,6 +50,7 @@ from hard_ray.maths.noise import seed_of
 from hard_ray.networks.compilation import Compilation, compile_model, forget_graphs
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import Precision, prepare_kernels, widen
+from hard_ray.networks.tower import build_projected
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.run.first_rank import FirstRank
 from hard_ray.orchestration.run.plan import RunPlan
@@ -187,7 +189,7 @@ class Builder:
         config = self.config
         precision = self._precision()
         torch.manual_seed(seed_of("student weights", config.seed))
-        network = build_student(config.student, self.images)
+        network = self._student()
         network = network.to(self.device).to(memory_format=precision.memory_format).train()
         optimizer = build_optimizer(network, config.optim)  # first: it may leave layers out, whose gradients DDP awaits
         self._compile(network, precision)
@@ -202,6 +204,16 @@ class Builder:
                 average.module.model, network.compilation.mode, sizes=batch_sizes(config), name="the averaged student"
             )
         return learner, average
+
+    def _student(self) -> Network:
+        """The student with an output for each class, or projected to the dimension of the teacher's embedding."""
+        config, images = self.config, self.images
+        if not embeds(config):
+            return build_student(config.student, images)
+        assert self.pool is not None
+        shape = (1, images.in_chans, images.img_size, images.img_size)
+        dimension = self.pool.logits(np.zeros(shape, np.uint8)).result().shape[1]
+        return build_projected(config.student, images, dimension)
 
     def _compile(self, network: Network, precision: Precision) -> None:
         """Compile the student if `runtime.compile` says so and every rank can; the first rank says why if one cannot.
