@@ -35,6 +35,7 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.records import CheckpointsConfig, ExperimentConfig, TrackingConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.validation import ValidationConfig
+from hard_ray.errors import ConfigError
 
 
 class RunConfig(Config):
@@ -330,6 +331,18 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
 def embeds(config: RunConfig) -> bool:
     """Whether the run teaches the teacher's embedding, so that neither network answers with classes."""
     return isinstance(config.objective, EmbeddingObjective)
+
+
+def refuse_embedding(config: RunConfig, why: str) -> None:
+    """Raise a ConfigError if the networks have no classes; `why` says which classes a command needs."""
+    if embeds(config):
+        raise ConfigError(
+            [
+                f"objective.kind: embedding has no classes, and {why}; use objective.kind=hard, with a teacher that "
+                "`hardray fit-head --kind prototypes` gave a head if it has none"
+            ],
+            "the configuration",
+        )
 
 
 def _random(config: RunConfig) -> AugmentorConfig:

@@ -81,7 +81,8 @@ def build_projected(config: NetworkConfig, images: ImageSpec, dimension: int, *,
     Raises ModelError if it is unknown, its weights do not fit, or its head is no linear layer on its features.
     """
     given = config.model_copy(update={"model_kwargs": {**config.model_kwargs, "num_classes": dimension}})
-    model, notes = make_model(given, images, num_classes=dimension, role=role), ()
+    model = make_model(given, images, num_classes=dimension, role=role)
+    notes: tuple[str, ...] = ()
     checkpoint = config.checkpoint
     if checkpoint is not None and not checkpoint.is_dir():
         notes = load_weights(model, checkpoint, role=role, head=settings(model, "classifier")).notes
@@ -123,7 +124,7 @@ def check_projection(network: Network, name: str, images: ImageSpec, *, role: st
 
 def split(network: Network) -> tuple[Network, nn.Linear]:
     """A student without its projection, and the projection: copies in main memory."""
-    model = copy.deepcopy(network.model).to("cpu", memory_format=torch.contiguous_format)
+    model = copy.deepcopy(network.model).to("cpu").to(memory_format=torch.contiguous_format)
     projection = projection_of(model)
     cast(Any, model).reset_classifier(0)
     return Network(model, network.contract), projection
