@@ -30,7 +30,7 @@ from hard_ray.errors import ConfigError, suggestion
 SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")
 """Blocks that all trials share: the same data, one teacher pool, the same evaluation."""
 
-BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min"}
+BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min", "cosine": "max"}
 """Measures of an evaluation, and which direction is better."""
 
 DEFAULT_TRIALS = 20

@@ -10,6 +10,7 @@ from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
+from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
@@ -30,7 +31,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     """
     check_suites(config.validation.at_the_end)
     check_augment(config.data)
-    index = answered_index(config.data, config.teacher)
+    index = build_index(config.data) if embeds(config) else answered_index(config.data, config.teacher)
     images = image_spec(config.data, index.classes)
     check_batch(index, config.optim, block=BLOCKS[role])
     student, teacher = _embedders(config, images) if embeds(config) else _classifiers(config, images, role=role)

@@ -45,7 +45,7 @@ from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import cache_folder, room_wanted, write_json
-from hard_ray.maths.metrics import SuiteResult
+from hard_ray.maths.metrics import Counts, EmbeddingCounts, SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.compilation import Compilation, compile_model, forget_graphs
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
@@ -308,6 +308,7 @@ class Builder:
             attack_sample=choose(validation.attack_images),
             severities=validation.corruption_severities,
             attack=validation.attack,
+            counts=EmbeddingCounts if embeds(config) else Counts,
             cache=self._cache(suites, split),
         )
 
