@@ -158,7 +158,7 @@ def _backbone_card(backbone: Network, dimension: int, images: ImageSpec, facts: 
         f"A backbone without classes, whose linear projection learned the embedding of {facts.teacher} with hardray."
         f" `{PROJECTION}` is that projection, to {dimension:,} values."
     )
-    text = card_text(backbone, images, what=what, facts=_rows(facts))
+    text = card_text(backbone, images, what=what, facts=_rows(facts), has_classes=False)
     return f"{text}\n{projection_code(dimension)}\n"
 
 

@@ -78,8 +78,12 @@ class _Classifier(nn.Module):
         """Replace the last layer by a new one for `num_classes`."""
         del global_pool
         self.num_classes = num_classes
-        layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        setattr(self, self.classifier_name, layer)
+        setattr(self, self.classifier_name, _last_layer(self.num_features, num_classes))
+
+
+def _last_layer(features: int, num_classes: int) -> nn.Module:
+    """The class head; with no classes, the features as they are."""
+    return nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
 
 class Cnn(_Classifier):
@@ -99,7 +103,7 @@ class Cnn(_Classifier):
             ),
             nn.Sequential(*_conv_bn_relu(widths[-1], widths[-1])),
         )
-        self.head = nn.Linear(self.num_features, num_classes)
+        self.head = _last_layer(self.num_features, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Globally averaged features, shape (batch, num_features)."""
@@ -137,7 +141,7 @@ class Mlp(_Classifier):
                 for layer in (nn.Linear(size_in, size), nn.ReLU(inplace=True))
             )
         )
-        self.head = nn.Linear(self.num_features, num_classes)
+        self.head = _last_layer(self.num_features, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features after the last hidden layer, shape (batch, num_features)."""
@@ -165,7 +169,7 @@ class CifarResNet(_Classifier):
         self.layer1 = _stage(16, 16, blocks, stride=1)
         self.layer2 = _stage(16, 32, blocks, stride=2)
         self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.linear = nn.Linear(64, num_classes)
+        self.linear = _last_layer(64, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

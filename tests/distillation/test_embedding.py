@@ -12,6 +12,7 @@ from torch import nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.config.controller import Phase
+from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import EmbeddingObjective
 from hard_ray.config.run import as_control
@@ -34,7 +35,15 @@ from hard_ray.ranks import Ranks
 from hard_ray.runs.log import read_points
 from hard_ray.runs.snapshots import read_snapshot
 from tests.augmentors.made import make
-from tests.support.helpers import assert_equal_bits, finished_run, killed_after, run_here, student_weights, tiny_config
+from tests.support.helpers import (
+    TINY,
+    assert_equal_bits,
+    finished_run,
+    killed_after,
+    run_here,
+    student_weights,
+    tiny_config,
+)
 
 SPEC = ImageSpec(28, 1, tuple("0123456789"))
 DOUBLE = torch.float64
@@ -245,7 +254,7 @@ def test_augmentor_updates_raise_the_disagreement_of_embeddings_and_leave_the_st
     before, start = copy.deepcopy(student.state_dict()), measured(teacher, student, augmentor)
     for step in range(20):
         made.update(made.prepare(batch(), second_view=False), Phase.AUGMENTOR, step=step, epoch=0.0)
-    assert measured(teacher, student, augmentor) < start - 0.01  # it minimises the negative
+    assert measured(teacher, student, augmentor) < 1.5 * start < 0  # it minimises the negative
     assert_equal_bits(student.state_dict(), before)
 
 
@@ -296,7 +305,8 @@ def test_the_cosine_rises_and_nothing_of_classes_is_logged(tmp_path: Path):
     assert values[-1]["val/shifted/cosine"] > values[0]["val/shifted/cosine"]
     assert values[-1]["val/loss"] == pytest.approx(1 - values[-1]["val/cosine"] / 100)
     text = (tmp_path / "run/metrics.jsonl").read_text() + (tmp_path / "run/evaluation.json").read_text()
-    assert not [word for word in ("top1", "agreement", "ece", "nan", "NaN", "t_stddev") if word in text]
+    of_classes = ("top1", '/agreement"', '"agreement"', "ece", "nan", "NaN", "t_stddev")
+    assert not [word for word in of_classes if word in text]
     outcome = json.loads((tmp_path / "run/outcome.json").read_text())
     assert outcome["best_cosine"] == max(point["val/cosine"] for point in values)
     assert outcome["steps"]["augmentor"] > 0
@@ -317,22 +327,21 @@ def test_a_killed_run_of_an_embedding_resumes_to_the_same_bits(tmp_path: Path):
 @pytest.mark.parametrize(
     "more",
     [
-        ("augmentor.kind=mix",),
-        ("augmentor.kind=cutmix", "augmentor.strength=1"),
-        ("data.mix.mixup=0.8",),
-        ("student.model=hardray_cnn", "student.model_kwargs={widths: [4, 8]}", "optim.accumulate=2"),
-        (
-            "optim.layer_decay=0.7",
-            "student.model=vit_tiny_patch16_224",
-            "student.model_kwargs={embed_dim: 24, depth: 2}",
-        ),
+        ("augmentor={kind: mix}",),
+        ("augmentor={kind: cutmix}",),
+        ("augmentor={kind: sequence, augmentors: [{kind: affine}, {kind: mix}]}",),
+        ("augmentor={kind: identity}", "data.mix.mixup=0.8"),
+        ("augmentor={kind: affine}", "student.model=hardray_cnn", "optim.accumulate=2"),
+        ("augmentor={kind: affine}", "student.model=vit_tiny_patch16_224", "optim.layer_decay=0.7"),
     ],
     ids=" ".join,
 )
 def test_other_views_and_students_learn_an_embedding(tmp_path: Path, more: tuple[str, ...]):
-    config = tiny_config(*EMBEDDING, "optim.steps=6", "student.model_kwargs={}", *more)
+    tiny = [each for each in TINY if not each.startswith(("augmentor.", "student.model_kwargs"))]
+    config = load_config(preset="digits", overrides=[*tiny, *EMBEDDING, "optim.steps=4", *more])
     assert run_here(config, tmp_path / "run", tower_pool()) is Status.FINISHED
-    assert points(tmp_path / "run", "val")[-1]["val/cosine"] > -100
+    last = points(tmp_path / "run", "val")[-1]
+    assert last["val/loss"] == pytest.approx(1 - last["val/cosine"] / 100)
 
 
 def test_the_controls_learn_the_embedding_without_what_is_learned():
