@@ -1,4 +1,4 @@
-"""What networks are judged by: top-1 without labels agreement, without classes cosine similarity."""
+"""What networks are judged by: top-1, without labels agreement with the teacher, without classes cosine similarity."""
 
 from __future__ import annotations
 
