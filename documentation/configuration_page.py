@@ -51,12 +51,18 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("data.augment.splits=3", "data.augment.auto_augment=augmix-m3-w3"),
     ),
     (
-        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard`.",
+        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard` or "
+        "`embedding`.",
         ("augmentor.kind=mix", "objective.kind=kd"),
     ),
     (
         "`objective.kind=cross_entropy` has no teacher, so it needs `augmentor.kind=identity`.",
         ("objective.kind=cross_entropy", "augmentor.kind=cutmix"),
+    ),
+    (
+        "`objective.kind=embedding` has no classes: it refuses `augmentor.kind=pick` and `adversarial`, the suite "
+        "`adversarial`, `teacher.class_map`, `student.new_head` and the control `labels_only`.",
+        ("objective.kind=embedding", "augmentor.kind=pick"),
     ),
     (
         "`objective.kind=dad` needs a second view: any `augmentor.kind` but `identity`.",

@@ -50,7 +50,7 @@ def load_config(
     above += [*(read_layer(path) for path in files), parse_overrides(overrides)]
     layers: list[Layer] = [] if defaults is None else [defaults]
     if preset is not None:
-        layers.append(_without_classes(parse_yaml(preset_text(preset), f"preset {preset}"), above))
+        layers.append(fitting_preset(parse_yaml(preset_text(preset), f"preset {preset}"), above))
     layers += above
     sources = [f"preset {preset}"] if preset else []
     sources += [str(path) for path in files]
@@ -58,7 +58,7 @@ def load_config(
     return validate(layers, source=" + ".join(sources) or "the defaults")
 
 
-def _without_classes(preset: Layer, above: Sequence[Layer]) -> Layer:
+def fitting_preset(preset: Layer, above: Sequence[Layer]) -> Layer:
     """The preset, without its control `labels_only` if a layer above it chooses the objective that has no classes."""
     kind = next((layer["objective"].get("kind") for layer in reversed(above) if _names_objective(layer)), None)
     experiment = preset.get("experiment")

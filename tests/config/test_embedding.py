@@ -6,6 +6,7 @@ import pytest
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import as_control, refuse_embedding
+from hard_ray.config.space import load_space
 from hard_ray.errors import ConfigError
 
 EMBEDDING = "objective.kind=embedding"
@@ -74,3 +75,35 @@ def test_a_control_of_an_embedding_is_a_valid_configuration():
     for name in config.experiment.controls:
         control = as_control(config, name)
         assert type(control).model_validate(control.model_dump(by_alias=True)) == control
+
+
+SPACE = """
+base: {preset: digits, overrides: {objective.kind: KIND}}
+parameters:
+  KEY: VALUES
+metric: METRIC
+"""
+
+
+def space_of(folder: Path, kind: str, key: str, values: str, metric: str) -> str:
+    path = folder / "mine.yaml"
+    text = SPACE.replace("KIND", kind).replace("KEY", key).replace("VALUES", values).replace("METRIC", metric)
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_search_of_embeddings_is_judged_by_cosine_and_no_other(tmp_path: Path):
+    strength = ("augmentor.strength", "{uniform: [0, 1]}")
+    search = load_space(space_of(tmp_path, "embedding", *strength, "val/cosine"))
+    assert search.space.modes == ("max",)
+    assert search.base.experiment.controls == ("kd",)
+    load_space(space_of(tmp_path, "embedding", *strength, "val/loss"))
+    with pytest.raises(ConfigError, match="metric: val/top1 is not reported with objective.kind embedding"):
+        load_space(space_of(tmp_path, "embedding", *strength, "val/top1"))
+    with pytest.raises(ConfigError, match="metric: val/cosine is not reported with objective.kind hard"):
+        load_space(space_of(tmp_path, "hard", *strength, "val/cosine"))
+
+
+def test_a_search_does_not_ask_one_teacher_with_and_without_classes(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"embedding needs a teacher without its class head, and all trials ask one"):
+        load_space(space_of(tmp_path, "hard", "objective.kind", "{choice: [hard, embedding]}", "val/top1"))
