@@ -56,6 +56,8 @@ def plan_lines(
 
 def _of_classes(index: ImageIndex) -> str:
     count = len(index.classes)
+    if not count:
+        return " without labels"
     return f" of {count} classes" if index.has_labels else f" without labels; the teacher has {count} answers"
 
 

@@ -41,7 +41,7 @@ def build_tower(config: NetworkConfig, images: ImageSpec, *, role: str = "teache
     if checkpoint is None or checkpoint.is_dir():
         model, notes = model_with_weights(config, images, num_classes=None, role=role)
     else:
-        model = make_model(config, images, num_classes=len(images.classes), role=role)
+        model = make_model(config, images, num_classes=max(1, len(images.classes)), role=role)
         notes = load_weights(model, checkpoint, role=role, head=settings(model, "classifier")).notes
     network = Network(model, input_contract(model, config, images))
     network.notes = notes

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -25,12 +26,14 @@ from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.export.backbone import PROJECTION
+from hard_ray.export.timm_folder import EvalView, write_timm_folder
 from hard_ray.maths import losses
 from hard_ray.maths.metrics import EmbeddingCounts
 from hard_ray.maths.noise import normal
-from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
+from hard_ray.networks.network import ImageSpec, InputContract, Network, build_student, image_spec
 from hard_ray.networks.precision import Precision, resting
 from hard_ray.networks.tower import as_tower, build_projected
+from hard_ray.preparation.checks import examine
 from hard_ray.ranks import Ranks
 from hard_ray.runs.log import read_points
 from hard_ray.runs.snapshots import read_snapshot
@@ -40,6 +43,7 @@ from tests.support.helpers import (
     assert_equal_bits,
     finished_run,
     killed_after,
+    make_image_folder,
     run_here,
     student_weights,
     tiny_config,
@@ -358,3 +362,30 @@ def test_a_summary_compares_models_by_cosine(tmp_path: Path, monkeypatch: pytest
     assert summary["measure"] == "cosine"
     assert summary["models"].keys() == {"student"}
     assert summary["models"]["student"].keys() == {"clean", "shifted"}
+
+
+def test_images_without_labels_teach_an_embedding_by_a_tower_without_classes(tmp_path: Path):
+    images = make_image_folder(tmp_path / "images", per_class=20)
+    spec = ImageSpec(16, 3, ())
+    torch.manual_seed(0)
+    made = StudentConfig(model="cifar_resnet8")
+    tower = Network(
+        timm.create_model(made.model, num_classes=0), InputContract((0.5,) * 3, (0.2,) * 3, None, "bicubic")
+    )
+    for _ in range(5):
+        tower.train()(torch.rand(8, 3, 16, 16))
+    write_timm_folder(tower, tmp_path / "tower", images=spec, names=None, view=EvalView(), card="a tower")
+    tiny = [each for each in TINY if not each.startswith(("augmentor.", "student.", "teacher.", "data."))]
+    own = [
+        f"data={{kind: images, path: {images}, img_size: 16, in_chans: 3}}",
+        f"teacher.model=local-dir:{tmp_path / 'tower'}",
+        "student.model=cifar_resnet8",
+        "optim={steps: 6, batch_size: 8}",
+    ]
+    config = load_config(preset="digits", overrides=[*tiny, *own, "objective.kind=embedding"])
+    index, student, teacher = examine(config)
+    assert (index.classes, student.dimension) == ((), 64)
+    pool = LocalPool(FrozenNetwork(teacher))
+    assert run_here(config, tmp_path / "run", pool) is Status.FINISHED
+    found = json.loads((tmp_path / "run/evaluation.json").read_text())["suites"]["clean"]
+    assert found.keys() == {"n", "loss", "cosine"}

@@ -11,13 +11,17 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from hard_ray.api import predict
+from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig, TeacherConfig
+from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.distillation.teacher import FrozenNetwork, TeacherSpec
-from hard_ray.errors import ModelError
+from hard_ray.errors import ConfigError, ModelError
 from hard_ray.export.backbone import PROJECTION, projection_facts
 from hard_ray.export.named_model import find_model
 from hard_ray.export.saved_model import load_model
 from hard_ray.export.student import export
+from hard_ray.export.target import target_of
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.networks.tower import (
@@ -195,3 +199,16 @@ def test_a_head_of_as_many_classes_as_the_embedding_has_values_is_no_projection(
         found = build_projected(config, GREY, 10)
         assert not torch.equal(found.model.head.weight, network.model.head.weight)
         assert torch.equal(found.model.stem[0].weight, network.model.stem[0].weight)
+
+
+def test_verbs_that_name_classes_refuse_a_backbone_with_the_command_that_fits_a_head(tmp_path: Path):
+    run = tmp_path / "run"
+    export_network(student(GREY, "hardray_mlp"), run / "student", images=GREY, facts=FACTS)
+    remedy = r"answers with features, not with classes; .* `hardray fit-head --kind probe --tower local-dir:.*/student"
+    with pytest.raises(ModelError, match=remedy):
+        predict(run / "student", [])
+    (run / "config.yaml").write_text(dump_yaml(load_config(overrides=["objective.kind=embedding"])))
+    with pytest.raises(ModelError, match=remedy):
+        target_of(str(run), None)
+    with pytest.raises(ConfigError, match="an evaluation measures classes"):
+        target_of("resnet18", load_config(overrides=["objective.kind=embedding"]))

@@ -210,10 +210,13 @@ class Builder:
         config, images = self.config, self.images
         if not embeds(config):
             return build_student(config.student, images)
+        return build_projected(config.student, images, self._dimension())
+
+    def _dimension(self) -> int:
+        """The number of values in the teacher's embedding, from its answer to a black image."""
         assert self.pool is not None
-        shape = (1, images.in_chans, images.img_size, images.img_size)
-        dimension = self.pool.logits(np.zeros(shape, np.uint8)).result().shape[1]
-        return build_projected(config.student, images, dimension)
+        shape = (1, self.images.in_chans, self.images.img_size, self.images.img_size)
+        return int(self.pool.logits(np.zeros(shape, np.uint8)).result().shape[1])
 
     def _compile(self, network: Network, precision: Precision) -> None:
         """Compile the student if `runtime.compile` says so and every rank can; the first rank says why if one cannot.
@@ -319,7 +322,8 @@ class Builder:
         made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
         kinds = sum(count for suite, count in made.items() if suite in suites)
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
-        size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
+        outputs = self._dimension() if embeds(self.config) else len(self.index.classes)
+        size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * outputs
         return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
 
     def _report(self, metrics: dict[str, Any]) -> None:
