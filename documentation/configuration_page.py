@@ -290,6 +290,9 @@ def type_of(field: Schema, schema: Schema) -> str:
         return " or ".join("`null`" if part.get("type") == "null" else type_of(part, schema) for part in field["anyOf"])
     if "enum" in field or "const" in field:
         return ", ".join(_value(value) for value in field.get("enum", [field.get("const")]))
+    if "oneOf" in field:
+        kinds = ", ".join(f"`{kind}`" for kind in field["discriminator"]["mapping"])
+        return f"a block of `{field['discriminator']['propertyName']}` {kinds}"
     if field["type"] == "array":
         return _array(field, schema)
     if field["type"] == "string":
