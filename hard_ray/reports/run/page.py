@@ -92,7 +92,7 @@ def _results(record: RunRecord) -> Html:
         last = points[-1]
         so_far = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
         text = f"The student so far, on the validation split after {last['step']:,} updates"
-        parts.append(note(f"{text}, {_measure(record).lower()}: {so_far}."))
+        parts.append(note(f"{text}: {so_far} ({_measure(record).lower()})."))
     return "".join(parts) or note("Nothing has been measured yet.")
 
 
