@@ -56,6 +56,8 @@ def plan_lines(
 
 def _of_classes(index: ImageIndex) -> str:
     count = len(index.classes)
+    if not count:
+        return " without labels"
     return f" of {count} classes" if index.has_labels else f" without labels; the teacher has {count} answers"
 
 
@@ -95,6 +97,8 @@ def _network_lines(
     config: RunConfig, student: Network, teacher: Network, classes: int, role: str
 ) -> list[tuple[str, str]]:
     head = f"; with a new head for {classes} classes" if student.has_new_head else ""
+    if student.dimension is not None:
+        head = f"; its last layer projects to the teacher's embedding of {student.dimension:,} values"
     lines = [(role, f"{config.student.model}, {_millions(student)} parameters{head}")]
     lines += [("weights", note) for note in student.notes]
     if _asks_teacher(config):

@@ -51,12 +51,18 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("data.augment.splits=3", "data.augment.auto_augment=augmix-m3-w3"),
     ),
     (
-        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard`.",
+        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard` or "
+        "`embedding`.",
         ("augmentor.kind=mix", "objective.kind=kd"),
     ),
     (
         "`objective.kind=cross_entropy` has no teacher, so it needs `augmentor.kind=identity`.",
         ("objective.kind=cross_entropy", "augmentor.kind=cutmix"),
+    ),
+    (
+        "`objective.kind=embedding` has no classes: it refuses `augmentor.kind=pick` and `adversarial`, the suite "
+        "`adversarial`, `teacher.class_map`, `student.new_head` and the control `labels_only`.",
+        ("objective.kind=embedding", "augmentor.kind=pick"),
     ),
     (
         "`objective.kind=dad` needs a second view: any `augmentor.kind` but `identity`.",
@@ -284,6 +290,9 @@ def type_of(field: Schema, schema: Schema) -> str:
         return " or ".join("`null`" if part.get("type") == "null" else type_of(part, schema) for part in field["anyOf"])
     if "enum" in field or "const" in field:
         return ", ".join(_value(value) for value in field.get("enum", [field.get("const")]))
+    if "oneOf" in field:
+        kinds = ", ".join(f"`{kind}`" for kind in field["discriminator"]["mapping"])
+        return f"a block of `{field['discriminator']['propertyName']}` {kinds}"
     if field["type"] == "array":
         return _array(field, schema)
     if field["type"] == "string":

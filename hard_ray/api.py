@@ -464,10 +464,13 @@ def predict(
     """
     import torch
 
+    from hard_ray.export.named_model import no_classes
     from hard_ray.export.predict import predictions
     from hard_ray.export.saved_model import open_model
 
     if threads is not None:
         torch.set_num_threads(threads)
     saved = open_model(str(model), best=best)
+    if not saved.has_classes:
+        raise no_classes(str(model), saved.source)
     return predictions(saved, [Path(image) for image in images], top=top, batch_size=batch_size)

@@ -46,16 +46,31 @@ def load_config(
     Raises:
         ConfigError: every mistake found, in one message.
     """
+    above: list[Layer] = [] if beneath is None else [beneath]
+    above += [*(read_layer(path) for path in files), parse_overrides(overrides)]
     layers: list[Layer] = [] if defaults is None else [defaults]
     if preset is not None:
-        layers.append(parse_yaml(preset_text(preset), f"preset {preset}"))
-    layers += [beneath] if beneath is not None else []
-    layers += [read_layer(path) for path in files]
-    layers.append(parse_overrides(overrides))
+        layers.append(fitting_preset(parse_yaml(preset_text(preset), f"preset {preset}"), above))
+    layers += above
     sources = [f"preset {preset}"] if preset else []
     sources += [str(path) for path in files]
     sources += ["the overrides"] if overrides else []
     return validate(layers, source=" + ".join(sources) or "the defaults")
+
+
+def fitting_preset(preset: Layer, above: Sequence[Layer]) -> Layer:
+    """The preset, without its control `labels_only` if a layer above it chooses the objective that has no classes."""
+    kind = next((layer["objective"].get("kind") for layer in reversed(above) if _names_objective(layer)), None)
+    experiment = preset.get("experiment")
+    if kind != "embedding" or not isinstance(experiment, dict):
+        return preset
+    controls = [control for control in experiment.get("controls", ()) if control != "labels_only"]
+    return {**preset, "experiment": {**experiment, "controls": controls}}
+
+
+def _names_objective(layer: Layer) -> bool:
+    objective = layer.get("objective")
+    return isinstance(objective, dict) and "kind" in objective
 
 
 def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:

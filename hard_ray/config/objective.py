@@ -96,7 +96,34 @@ class CrossEntropyObjective(Config):
     view, with all operations of `data.augment`."""
 
 
+class EmbeddingObjective(Config):
+    """The teacher's features instead of its classes: the student learns the direction of the teacher's embedding.
+
+    The embedding is the pooled feature vector before the class head, which the teacher may lack. A linear layer
+    projects the student's features to its dimension. The distance of two embeddings is D(a, b) = 1 - cos(a, b), from 0
+    to 2. As in HARD, an augmentor maximises it on augmented images.
+    """
+
+    kind: Literal["embedding"] = "embedding"
+    w_clean: Weight = 1.0
+    """Weight of the distance to the teacher on clean images."""
+    w_aug: Weight = 1.0
+    """Weight of the distance to the teacher on augmented images."""
+    lambda_s: Weight = 1.0
+    """Weight of the student-teacher disagreement, which the augmentor maximises: their distance on augmented images."""
+    lambda_t: Weight = 0.3
+    """Weight of the drift of the teacher's embedding by the augmentation, which the augmentor minimises."""
+    cap: Annotated[float, Field(gt=0.0, le=2.0)] | None = None
+    """Upper limit of the disagreement of an image in the augmentor's loss, from 0 to 2; unset: no limit."""
+
+
 ObjectiveConfig = Annotated[
-    HardObjective | KdObjective | DkdObjective | DadObjective | FunctionMatchingObjective | CrossEntropyObjective,
+    HardObjective
+    | KdObjective
+    | DkdObjective
+    | DadObjective
+    | FunctionMatchingObjective
+    | EmbeddingObjective
+    | CrossEntropyObjective,
     Field(discriminator="kind"),
 ]

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field, model_validator
 
 from hard_ray.config.augmentor import (
+    AdversarialAugmentor,
     AffineAugmentor,
     AugmentorConfig,
     GeneratedAugmentor,
     IdentityAugmentor,
+    PickAugmentor,
     by_prior,
     has_prior,
     is_learned,
@@ -24,6 +26,7 @@ from hard_ray.config.objective import (
     CrossEntropyObjective,
     DadObjective,
     DkdObjective,
+    EmbeddingObjective,
     HardObjective,
     KdObjective,
     ObjectiveConfig,
@@ -32,6 +35,7 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.records import CheckpointsConfig, ExperimentConfig, TrackingConfig
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.validation import ValidationConfig
+from hard_ray.errors import ConfigError
 
 
 class RunConfig(Config):
@@ -102,12 +106,17 @@ class RunConfig(Config):
                 f"augmentor.kind {self.augmentor.kind} needs the teacher's answer on augmented images, "
                 "but objective.kind cross_entropy asks no teacher; use augmentor.kind=identity"
             ]
-        if is_learned(self.augmentor) and self.objective.kind != "hard":
+        if is_learned(self.augmentor) and self.objective.kind not in ("hard", "embedding"):
             return [
-                f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard trains an augmentor; "
-                f"got objective.kind {self.objective.kind}"
+                f"augmentor.kind {self.augmentor.kind} is learned, and only objective.kind hard and embedding train an "
+                f"augmentor; got objective.kind {self.objective.kind}"
             ]
-        return [*self._hard_problems(), *self._dad_problems(), *self._generated_problems()]
+        return [
+            *self._hard_problems(),
+            *self._dad_problems(),
+            *self._generated_problems(),
+            *self._embedding_problems(),
+        ]
 
     def _hard_problems(self) -> list[str]:
         objective, controller = self.objective, self.controller
@@ -182,6 +191,43 @@ class RunConfig(Config):
                 "objective.weighting=paper, or data.unlabelled=null"
             ]
         return []
+
+    def _embedding_problems(self) -> list[str]:
+        """What an embedding cannot do without classes, and weights that leave nothing to learn from."""
+        objective, controller = self.objective, self.controller
+        if not isinstance(objective, EmbeddingObjective):
+            return []
+        needs = {
+            "augmentor.kind=pick, whose scores compare classes": isinstance(self.augmentor, PickAugmentor),
+            "augmentor.kind=adversarial, which attacks the answer of a class": any(
+                isinstance(part, AdversarialAugmentor) for part in parts_of(self.augmentor)
+            ),
+            "the suite adversarial, which attacks the answer of a class": "adversarial" in self.validation.at_the_end,
+            "teacher.class_map, which names the outputs of a class head": self.teacher.class_map is not None,
+            "student.new_head, which is a class head": self.student.new_head,
+            "the control labels_only, which learns classes": "labels_only" in self.experiment.controls,
+        }
+        problems = [
+            f"objective.kind embedding has no classes, got {what}; leave it out, or give the teacher a class head with "
+            "`hardray fit-head --kind prototypes` and use objective.kind=hard"
+            for what, is_there in needs.items()
+            if is_there
+        ]
+        if objective.w_clean == 0 and (self.augmentor.kind == "identity" or objective.w_aug == 0):
+            problems.append(
+                "objective.w_clean 0 leaves no view to learn from; give a weight above 0 to one that there is"
+            )
+        elif (
+            objective.w_clean == 0
+            and is_learned(self.augmentor)
+            and isinstance(controller, ThresholdsController)
+            and controller.thresholds == "relative"
+        ):
+            problems.append(
+                "objective.w_clean 0 leaves clean images out, whose distance controller.thresholds=relative compares "
+                "with; use controller.thresholds=absolute or controller.policy=fixed"
+            )
+        return problems
 
     def _generated_problems(self) -> list[str]:
         parts = [part for part in parts_of(self.augmentor) if isinstance(part, GeneratedAugmentor)]
@@ -263,10 +309,14 @@ def _with_one_view(data: DataConfig) -> DataConfig:
 
 
 def as_control(config: RunConfig, control: str) -> RunConfig:
-    """The same run with labels only, plain KD, or KD on random transforms; no augmentor is learned."""
+    """The same run with labels only, plain KD, or KD on random transforms; no augmentor is learned.
+
+    The controls of an embedding learn the embedding, too.
+    """
     temperature = getattr(config.objective, "temperature", 4.0)
     weights = {} if has_labels(config.data) else {"alpha": 1.0}
-    with_teacher = KdObjective(temperature=temperature, **weights)
+    plain = KdObjective(temperature=temperature, **weights)
+    with_teacher = EmbeddingObjective() if embeds(config) else plain
     objective = CrossEntropyObjective(jsd=config.experiment.jsd) if control == "labels_only" else with_teacher
     return config.model_copy(
         update={
@@ -276,6 +326,23 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
             "experiment": config.experiment.model_copy(update={"controls": (), "name": control}),
         }
     )
+
+
+def embeds(config: RunConfig) -> bool:
+    """Whether the run teaches the teacher's embedding, so that neither network answers with classes."""
+    return isinstance(config.objective, EmbeddingObjective)
+
+
+def refuse_embedding(config: RunConfig, why: str) -> None:
+    """Raise a ConfigError if the networks have no classes; `why` says which classes a command needs."""
+    if embeds(config):
+        raise ConfigError(
+            [
+                f"objective.kind: embedding has no classes, and {why}; use objective.kind=hard, with a teacher that "
+                "`hardray fit-head --kind prototypes` gave a head if it has none"
+            ],
+            "the configuration",
+        )
 
 
 def _random(config: RunConfig) -> AugmentorConfig:

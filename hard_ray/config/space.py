@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from hard_ray.config.base import DISCRIMINATORS, Config, Seed
 from hard_ray.config.distribution import KINDS, Choice, Distribution, Value
 from hard_ray.config.layers import Layer, layer_of, parse_overrides, read_layer
-from hard_ray.config.loader import absolute, validate
+from hard_ray.config.loader import absolute, fitting_preset, validate
 from hard_ray.config.presets import preset_text
 from hard_ray.config.problems import describe
 from hard_ray.config.run import RunConfig
@@ -30,7 +30,7 @@ from hard_ray.errors import ConfigError, suggestion
 SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")
 """Blocks that all trials share: the same data, one teacher pool, the same evaluation."""
 
-BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min"}
+BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min", "cosine": "max"}
 """Measures of an evaluation, and which direction is better."""
 
 DEFAULT_TRIALS = 20
@@ -219,7 +219,8 @@ def load_space(name: str, overrides: Sequence[str] = (), *, saved: bool = False)
     space = _parse(raw, source)
     base = _base(space.base, folder, overrides, source, saved=saved)
     search = Search(space, absolute(base), source)
-    problems = [*_suite_problems(search), *_runtime_problems(search), *_value_problems(search)]
+    problems = [*_suite_problems(search), *_runtime_problems(search), *_embedding_problems(search)]
+    problems += _value_problems(search)
     if problems:
         raise ConfigError(problems, source)
     return search
@@ -268,15 +269,16 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
 
 
 def _base(base: Base, folder: Path, overrides: Sequence[str], source: str, *, saved: bool) -> RunConfig:
+    upper = [layer_of(base.overrides, f"base.overrides of {source}"), parse_overrides(overrides)]
     if base.preset is not None:
-        layers, below = [parse_yaml(preset_text(base.preset), f"preset {base.preset}")], f"preset {base.preset}"
+        below = f"preset {base.preset}"
+        lowest = fitting_preset(parse_yaml(preset_text(base.preset), below), upper)
     else:
         path = folder / (base.config or "")
-        layers, below = [read_layer(path, saved=saved)], str(path)
-    layers += [layer_of(base.overrides, f"base.overrides of {source}"), parse_overrides(overrides)]
+        lowest, below = read_layer(path, saved=saved), str(path)
     above = [f"base.overrides of {source}"] if base.overrides else []
     above += ["the overrides"] if overrides else []
-    return validate(layers, source=" + ".join([below, *above]))
+    return validate([lowest, *upper], source=" + ".join([below, *above]))
 
 
 def _suite_problems(search: Search) -> Iterator[str]:
@@ -298,6 +300,22 @@ def _runtime_problems(search: Search) -> Iterator[str]:
             f"base: runtime.min_workers {runtime.min_workers} lets a trial go on with fewer workers than another; "
             "leave it out of a search"
         )
+
+
+def _embedding_problems(search: Search) -> Iterator[str]:
+    """Trials that ask a teacher with classes beside such that ask it without, and metrics that the base lacks."""
+    drawn, kind = search.space.parameters.get("objective.kind"), search.base.objective.kind
+    kinds = {str(value) for value in drawn.choice} if isinstance(drawn, Choice) else {kind}
+    if "embedding" in kinds | {kind} and len(kinds | {kind}) > 1:
+        yield (
+            "parameters.objective.kind: embedding needs a teacher without its class head, and all trials ask one "
+            "teacher; search it alone, with objective.kind: embedding in base.overrides"
+        )
+    for name in search.space.metrics:
+        measure = name.rpartition("/")[2]
+        if measure != "loss" and (measure == "cosine") != (kind == "embedding"):
+            has = "val/cosine and val/loss" if kind == "embedding" else "no val/cosine, which is of embeddings"
+            yield f"metric: {name} is not reported with objective.kind {kind}: there is {has}; name another metric"
 
 
 def _value_problems(search: Search) -> Iterator[str]:

@@ -11,10 +11,11 @@ from hard_ray.augmentors.main_mix import MainMix
 from hard_ray.config.augmentor import PickAugmentor
 from hard_ray.config.controller import part_of
 from hard_ray.config.data import labelled_share
-from hard_ray.config.objective import HardObjective
+from hard_ray.config.objective import EmbeddingObjective, HardObjective, ObjectiveConfig
 from hard_ray.config.run import RunConfig
+from hard_ray.distillation.embedding import EmbeddingAugmentorObjective
 from hard_ray.distillation.loss_scale import LossScale
-from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective
+from hard_ray.distillation.objectives import AugmentorLoss, AugmentorObjective, StudentObjective
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
@@ -85,11 +86,7 @@ def build_updater(
     share: float = 1.0,
 ) -> Updater:
     """What makes the updates of a run; `share` is this rank's images over the mean of all ranks."""
-    objective, augmentation = config.objective, None
-    if isinstance(objective, HardObjective):
-        augmentation = AugmentorObjective(
-            objective.temperature, objective.lambda_s, objective.lambda_t, objective.cap, objective.measure
-        )
+    objective = config.objective
     has_second_view = config.augmentor.kind != "identity"
     return Updater(
         learner,
@@ -103,7 +100,7 @@ def build_updater(
         precision=student_precision(config, device),
         ranks=ranks,
         seed=config.seed,
-        augmentation=augmentation,
+        augmentation=_augmentor_loss(objective),
         mix=None if config.data.mix is None else MainMix(config.data.mix),
         clipping=Clipping.of(config.optim),
         accumulate=config.optim.accumulate,
@@ -111,3 +108,14 @@ def build_updater(
         share=share,
         augmentor_part=config.controller.augmentor_share,
     )
+
+
+def _augmentor_loss(objective: ObjectiveConfig) -> AugmentorLoss | None:
+    """The loss of an augmentor that learns; None: the objective trains none."""
+    match objective:
+        case HardObjective() as c:
+            return AugmentorObjective(c.temperature, c.lambda_s, c.lambda_t, c.cap, c.measure)
+        case EmbeddingObjective() as c:
+            return EmbeddingAugmentorObjective(c.lambda_s, c.lambda_t, c.cap)
+        case _:
+            return None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
+from hard_ray.maths import losses
 from hard_ray.maths.noise import normal
 from hard_ray.networks.precision import Precision, resting, to_pixels, widen
 from hard_ray.runs.snapshots import Guesses, Snapshot, View
@@ -30,6 +31,8 @@ class Camera:
     pool: TeacherPool
     precision: Precision
     seed: int
+    embeds: bool = False
+    """Whether the networks answer with embeddings, which are compared, instead of classes."""
 
     def take(self, step: int, sample: Batch) -> Snapshot:
         """Take a snapshot of the present augmentor and student."""
@@ -60,6 +63,8 @@ class Camera:
         teacher = self.pool.logits(pixels).result()
         with resting(self.student), torch.inference_mode(), self.precision.autocast():
             student = widen(self.student(self.precision.images(pixels))).cpu().numpy()
+        if self.embeds:
+            return View(pixels, cosine=1.0 - _distance(teacher, student))
         return View(pixels, Guesses.of(teacher), Guesses.of(student))
 
     @torch.inference_mode()
@@ -70,3 +75,8 @@ class Camera:
             noise = self._noise("gallery samples", sample, np.full(len(images), number))
             rounds.append(self.augmentor.samples(self._given(images, sample, noise)))
         return {name: torch.cat([found[name] for found in rounds]).float().cpu().numpy() for name in rounds[0]}
+
+
+def _distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = losses.cosine_distance(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+    return found

@@ -322,5 +322,5 @@ def _scores(results: dict[str, SuiteResult], *, clean: str, others: str) -> dict
         f"{clean if suite == 'clean' else f'{others}/{suite}'}/{key}": value
         for suite, result in results.items()
         for key, value in result.to_json().items()
-        if key in ("top1", "agreement", "ece", "loss")
+        if key in ("top1", "agreement", "ece", "cosine", "loss")
     }

@@ -23,11 +23,13 @@ from hard_ray.config.objective import (
     DadObjective,
     DisagreementMeasure,
     DkdObjective,
+    EmbeddingObjective,
     FunctionMatchingObjective,
     HardObjective,
     KdObjective,
     ObjectiveConfig,
 )
+from hard_ray.distillation.embedding import embedding_drift, embedding_to_keep
 from hard_ray.maths import losses
 
 Context = Mapping[str, Tensor]
@@ -38,6 +40,21 @@ class TeacherObjective(Protocol):
 
     def __call__(self, teacher: Float[Tensor, "batch classes"], context: Context) -> Float[Tensor, " batch"]:
         """`context` holds one row per image under each name."""
+
+
+class AugmentorLoss(TeacherObjective, Protocol):
+    """The loss of an augmentor, and the parts of it that are logged and that the controller decides by."""
+
+    def disagreement(self, teacher: Float[Tensor, "batch classes"], context: Context) -> Float[Tensor, " batch"]:
+        """L_st: how far the student is from the teacher on augmented images, without a cap."""
+
+    def drift(self, teacher: Float[Tensor, "batch classes"], context: Context) -> Float[Tensor, " batch"]:
+        """L_tt: how far the augmentation moves the teacher's answer."""
+
+    def to_keep(
+        self, clean: Float[Tensor, "batch classes"], sources: Float[Tensor, "views batch"] | None
+    ) -> dict[str, Tensor]:
+        """The context of the drift, from the teacher's answers on clean images; `sources` are as in `Views`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +133,7 @@ class AugmentorObjective:
 
     def __call__(self, teacher: Tensor, context: Context) -> Tensor:
         """One value per image, in nats or in shares."""
-        disagreement, drift = self._disagreement(teacher, context), Drift(self.temperature)(teacher, context)
+        disagreement, drift = self._measured(teacher, context), self.drift(teacher, context)
         if self.measure == "relative":
             uniform, least = torch.zeros_like(teacher), LEAST_INFORMATION * self.temperature**2
             disagreement = disagreement / (losses.divergence(teacher, uniform, temperature=self.temperature) + least)
@@ -125,10 +142,22 @@ class AugmentorObjective:
             disagreement = disagreement.clamp(max=self.cap)
         return self.lambda_t * drift - self.lambda_s * disagreement
 
-    def _disagreement(self, teacher: Tensor, context: Context) -> Tensor:
+    def _measured(self, teacher: Tensor, context: Context) -> Tensor:
         if self.measure == "jensen_shannon":
             return losses.symmetric_divergence(teacher, context["student"], temperature=self.temperature)
+        return self.disagreement(teacher, context)
+
+    def disagreement(self, teacher: Tensor, context: Context) -> Tensor:
+        """The student's own loss, whatever the measure; one value per image, in nats."""
         return Disagreement(self.temperature)(teacher, context)
+
+    def drift(self, teacher: Tensor, context: Context) -> Tensor:
+        """The loss `Drift`, one value per image, in nats."""
+        return Drift(self.temperature)(teacher, context)
+
+    def to_keep(self, clean: Tensor, sources: Tensor | None) -> dict[str, Tensor]:
+        """The context of `Drift`, see `answer_to_keep`."""
+        return answer_to_keep(clean, sources, self.temperature)
 
 
 def in_parts(views: Tensor, count: int, *, images: int) -> list[Tensor]:
@@ -250,6 +279,11 @@ class StudentObjective:
         return not isinstance(self.config, CrossEntropyObjective)
 
     @property
+    def has_classes(self) -> bool:
+        """Whether the networks answer with logits of classes, not with an embedding."""
+        return not isinstance(self.config, EmbeddingObjective)
+
+    @property
     def compares_views(self) -> bool:
         """Whether the student's answers on several views of an image are compared."""
         return self.terms(epoch=math.inf).jsd > 0
@@ -278,6 +312,8 @@ class StudentObjective:
             case FunctionMatchingObjective() as c:
                 alone = 0.0 if self.has_second_view else 1.0
                 return Terms(0.0, alone, 1.0, temperature=c.temperature)
+            case EmbeddingObjective() as c:
+                return Terms(0.0, c.w_clean, c.w_aug)
             case CrossEntropyObjective():
                 return Terms(1.0, jsd=self.config.jsd)
             case _:
@@ -291,7 +327,7 @@ class StudentObjective:
         parts: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         if views.student is not None:
-            if self.labelled:
+            if self.labelled and self.has_classes:
                 parts["ce_loss"] = self._labels(views.student, views.targets(views.student))
                 weights["ce_loss"] = terms.ce
             if views.teacher is not None:
@@ -307,7 +343,7 @@ class StudentObjective:
         if terms.jsd:
             parts["jsd_loss"], weights["jsd_loss"] = losses.jensen_shannon(_by_view(views)), terms.jsd
         total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum(dim=0)
-        return StudentLosses(total, parts | _drift(views, terms.temperature))
+        return StudentLosses(total, parts | self._drift(views, terms.temperature))
 
     def _labels(self, student: Tensor, labels: Tensor) -> Tensor:
         if self.labelled == 1.0:
@@ -320,8 +356,11 @@ class StudentObjective:
     def accuracy(self, views: Views) -> dict[str, Float[Tensor, ""]]:
         """The student's accuracy in percent by the name it is logged under: on the main view, if it is learned from.
 
-        Without labels, it is the agreement with the teacher. The class of a mixed image is that of the larger share.
+        Without labels, it is the agreement with the teacher; without classes, there is neither. The class of a mixed
+        image is that of the larger share.
         """
+        if not self.has_classes:
+            return {}
         logits, teacher = views.student, views.teacher
         if logits is None:
             logits, teacher = views.student_augmented, views.teacher_augmented
@@ -334,10 +373,21 @@ class StudentObjective:
         return {"agreement": 100.0 * (guess == teacher.argmax(dim=1)).float().mean()}
 
     def _distance(self, student: Tensor, teacher: Tensor, labels: Tensor, terms: Terms) -> Tensor:
+        if isinstance(self.config, EmbeddingObjective):
+            return losses.cosine_distance(teacher, student)
         if isinstance(self.config, DkdObjective):
             alpha, beta = self.config.alpha, self.config.beta
             return losses.dkd(student, teacher, labels, alpha=alpha, beta=beta, temperature=terms.temperature)
         return losses.divergence(teacher, student, temperature=terms.temperature)
+
+    def _drift(self, views: Views, temperature: float) -> dict[str, Tensor]:
+        """Change of the teacher's answer by the augmentation: logged, not minimised."""
+        clean = _clean_answers(views)
+        if clean is None or views.teacher_augmented is None:
+            return {}
+        if not self.has_classes:
+            return {"drift": embedding_drift(views.teacher_augmented, embedding_to_keep(clean, views.sources))}
+        return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
 
 
 def _by_view(views: Views) -> Float[Tensor, "views batch classes"]:
@@ -348,17 +398,14 @@ def _by_view(views: Views) -> Float[Tensor, "views batch classes"]:
     return answers.view(-1, *views.student.shape)
 
 
-def _drift(views: Views, temperature: float) -> dict[str, Tensor]:
-    """Change of the teacher's answer by the augmentation: logged, not minimised."""
+def _clean_answers(views: Views) -> Tensor | None:
+    """The teacher's answers on the clean images: its own for each augmented one, or all if they are mixed."""
     clean = views.teacher
-    if clean is None or views.teacher_augmented is None:
-        return {}
-    if views.sources is not None or views.rows is not None:
-        clean = views.batch.teacher  # which they refer to
-        assert clean is not None
-    if views.sources is None and views.rows is not None:
-        clean = clean[views.rows]
-    return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
+    if clean is None or (views.sources is None and views.rows is None):
+        return clean
+    clean = views.batch.teacher  # which sources and rows refer to
+    assert clean is not None
+    return clean if views.sources is not None else clean[views.rows]
 
 
 def answer_to_keep(

@@ -23,17 +23,9 @@ from hard_ray.config.controller import part_of
 from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.messages import GradientAnswer, Ticket
 from hard_ray.distillation.meter import Clock, Scalars
-from hard_ray.distillation.objectives import (
-    AugmentorObjective,
-    Drift,
-    StudentObjective,
-    Views,
-    answer_to_keep,
-    in_parts,
-)
+from hard_ray.distillation.objectives import AugmentorLoss, StudentObjective, Views, in_parts
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.teacher import TeacherPool, handed
-from hard_ray.maths import losses
 from hard_ray.networks.network import Network
 from hard_ray.networks.precision import Precision, resting, to_array, to_device, widen
 from hard_ray.networks.training_modes import recomputing
@@ -239,7 +231,7 @@ class AugmentorPhase:
     optimizer: Optimizer
     network: nn.Module
     """The student."""
-    objective: AugmentorObjective
+    objective: AugmentorLoss
     pool: TeacherPool
     precision: Precision
     ranks: Ranks
@@ -280,7 +272,7 @@ class AugmentorPhase:
             raise RuntimeError("an augmentor phase needs the teacher's logits on clean images")
         clean = to_device(self.clock.wait(prepared.teacher)[: len(student)], self.precision.device)
         sources = None if view.sources is None else view.sources.detach().requires_grad_()
-        context = {"student": student, **answer_to_keep(clean, sources, self.objective.temperature)}
+        context = {"student": student, **self.objective.to_keep(clean, sources)}
         # 1d. One round trip: t(x~), and dL/dt dt/dx~ with s(x~) held constant.
         sent = {name: to_array(value) for name, value in context.items()}
         answer = self.clock.wait(self.pool.loss_and_grad(handed(self.pool, images), self.objective, sent))
@@ -314,10 +306,9 @@ class AugmentorPhase:
     @torch.no_grad()
     def measured(self, attempt: Attempt, teacher: Tensor) -> Scalars:
         """L_st without its cap, which the controller decides by, and L_tt."""
-        temperature, student = self.objective.temperature, attempt.context["student"]
         return {
-            "train/disagreement": losses.divergence(teacher, student, temperature=temperature).mean(),
-            "train/drift": Drift(temperature)(teacher, attempt.context).mean(),
+            "train/disagreement": self.objective.disagreement(teacher, attempt.context).mean(),
+            "train/drift": self.objective.drift(teacher, attempt.context).mean(),
         }
 
 

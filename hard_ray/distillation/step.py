@@ -19,7 +19,7 @@ from hard_ray.config.controller import Phase
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.meter import Clock, Scalars
-from hard_ray.distillation.objectives import AugmentorObjective, StudentObjective, Views
+from hard_ray.distillation.objectives import AugmentorLoss, StudentObjective, Views
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Augmented, AugmentorPhase, Learner, Prepared, StudentPhase
 from hard_ray.distillation.teacher import TeacherPool, handed, label_gradient
@@ -42,7 +42,7 @@ class Updater:
     ranks: Ranks
     seed: int
     """Of noise and dropout."""
-    augmentation: AugmentorObjective | None = None
+    augmentation: AugmentorLoss | None = None
     clipping: Clipping | None = None
     """Of the student's gradient."""
     accumulate: int = 1
@@ -221,8 +221,8 @@ class Updater:
         )
 
     def _spread(self, views: Views) -> Scalars:
-        """T. stddev: variation of the teacher's mean answer between updates, if it answers on two views."""
-        if views.teacher is None or views.teacher_augmented is None:
+        """T. stddev: variation of the teacher's mean answer between updates, if it names classes on two views."""
+        if views.teacher is None or views.teacher_augmented is None or not self.objective.has_classes:
             return {}
         found = self.stddev.add(views.teacher, views.teacher_augmented, self.ranks)
         return {} if found is None else {"augmentor/t_stddev": found}

@@ -23,6 +23,7 @@ from hard_ray.config.networks import TeacherConfig
 from hard_ray.distillation.messages import Answer, ContextArrays, GradientAnswer, Ticket, checked, short
 from hard_ray.distillation.objectives import LabelCrossEntropy, TeacherObjective, label_context
 from hard_ray.errors import TeacherError
+from hard_ray.networks.embedding import build_tower
 from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.networks.precision import (
     DTYPES,
@@ -54,6 +55,8 @@ class TeacherSpec:
     """Sizes of the batches that it is compiled for, the one to try first; others are answered eagerly."""
     deterministic: bool = False
     tf32: bool | None = None
+    embeds: bool = False
+    """Whether it answers with its embedding, without its class head."""
 
 
 class TeacherPool(Protocol):
@@ -70,7 +73,7 @@ class TeacherPool(Protocol):
         """Hash of the teacher's weights, input contract, class order and precision, and whether it is compiled."""
 
     def logits(self, images: Images) -> Ticket[NDArray[np.float32]]:
-        """Ask for logits, shape (batch, classes)."""
+        """Ask for logits, shape (batch, classes), or for the embedding, shape (batch, dimension)."""
 
     def loss_and_grad(
         self, images: Images, objective: TeacherObjective, context: ContextArrays
@@ -94,7 +97,7 @@ class FrozenNetwork:
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
         """Load the teacher that `spec` describes; raises ModelError if the network or its weights cannot be used."""
         prepare_kernels(spec.threads, deterministic=spec.deterministic, tf32=spec.tf32)
-        network = build_teacher(spec.config, spec.images)
+        network = (build_tower if spec.embeds else build_teacher)(spec.config, spec.images)
         teacher = cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
         if spec.compile_mode is not None and spec.sizes:
             teacher.compile(spec.compile_mode, spec.sizes, spec.images.img_size)
@@ -116,7 +119,7 @@ class FrozenNetwork:
         return self._identity
 
     def logits(self, images: Images) -> NDArray[np.float32]:
-        """Logits, shape (batch, classes)."""
+        """Logits, shape (batch, classes); of a tower its embedding, shape (batch, dimension)."""
         with torch.inference_mode(), self.precision.autocast():
             logits = self.network(self.precision.images(images))
         return to_array(widen(logits))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hard_ray.config.base import Config
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.run import RunConfig, training_data
+from hard_ray.config.run import RunConfig, embeds, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.assembly import batch_sizes
@@ -115,4 +115,5 @@ def teacher_spec(
         sizes=batch_sizes(config) if mode is not None else (),
         deterministic=runtime.deterministic,
         tf32=runtime.tf32,
+        embeds=embeds(config),
     )

@@ -22,7 +22,8 @@ def suite_result(conditions: Sequence[Condition], counts: Sequence[Counts], *, w
     for condition, counted in zip(conditions, counts, strict=True):
         if not condition.is_aside:
             severities = by.setdefault(condition.name, {})
-            severities[condition.severity] = severities.get(condition.severity, Counts()).plus(counted)
+            before = severities.get(condition.severity)
+            severities[condition.severity] = counted if before is None else before.plus(counted)
     scores = {
         name: {key: part.metrics(with_teacher=with_teacher).score for key, part in severities.items()}
         for name, severities in by.items()
@@ -66,7 +67,7 @@ def _numbers(
 def _total(conditions: Sequence[Condition], counts: Sequence[Counts]) -> Counts:
     """The sum over the conditions that do not stand aside."""
     inner = (counted for each, counted in zip(conditions, counts, strict=True) if not each.is_aside)
-    return functools.reduce(Counts.plus, inner, Counts())
+    return functools.reduce(lambda one, other: one.plus(other), inner)
 
 
 def _is_corruptions(conditions: Sequence[Condition]) -> bool:

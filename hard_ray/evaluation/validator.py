@@ -60,6 +60,8 @@ class Evaluator:
     """Sample ids of the images that are attacked; None: all."""
     severities: Sequence[int] = (3,)
     attack: EvaluationAttack = PGD
+    counts: type[Counts] = Counts
+    """What is counted: classes, or embeddings."""
     cache: EvaluationCache | None = None
     """Holds slowly changed images and the teacher's answers between runs."""
     on_bad: Callable[[Sequence[str]], None] = lambda _: None
@@ -118,8 +120,8 @@ class Evaluator:
         return results, self._results(teachers, with_teacher=False) if with_teacher and has_labels else {}
 
     def _counts(self) -> _Counted:
-        counts: _Counted = {change: Counts() for change in self.changes}
-        return counts | {attack: Counts() for attack in self.attacks}
+        counts: _Counted = {change: self.counts() for change in self.changes}
+        return counts | {attack: self.counts() for attack in self.attacks}
 
     def _attack(
         self,

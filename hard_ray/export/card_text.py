@@ -8,11 +8,13 @@ from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.runs.markdown import markdown_table
 
 
-def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str]) -> str:
+def card_text(
+    network: Network, images: ImageSpec, *, what: str, facts: Mapping[str, str], has_classes: bool = True
+) -> str:
     """The text of a short model card; `what` describes the network, `facts` are more rows of the table."""
     head = [["parameters", f"{parameter_count(network):,}"], *input_rows(network, images)]
     body = markdown_table(["", ""], [*head, *facts.items()])
-    return f"""{title(network.architecture)}
+    return f"""{title(network.architecture, has_classes=has_classes)}
 
 {what}
 
@@ -22,11 +24,11 @@ def card_text(network: Network, images: ImageSpec, *, what: str, facts: Mapping[
 """
 
 
-def title(name: str) -> str:
+def title(name: str, *, has_classes: bool = True) -> str:
     """The metadata block for model hubs, and the heading."""
     return f"""---
 tags:
-- image-classification
+- {"image-classification" if has_classes else "image-feature-extraction"}
 - timm
 library_name: timm
 ---

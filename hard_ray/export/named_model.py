@@ -68,6 +68,14 @@ def find_folder(path: Path, *, best: bool = False) -> NamedModel:
     return NamedModel(str(path), f"local-dir:{run.path}")
 
 
+def no_classes(what: str, source: str) -> ModelError:
+    """The error for a backbone, timm's `source`, whose classes a command wants."""
+    return ModelError(
+        f"{what} answers with features, not with classes; want a classifier; give it a head with `hardray fit-head "
+        f"--kind probe --tower {source} --data PATH`"
+    )
+
+
 def _student(name: str, run: RunFolder, *, best: bool) -> NamedModel:
     folder = run.best if best else run.student
     if (folder / "config.json").is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,19 @@ class SavedModel:
     """The run that trained it; None: it is from no run."""
     is_best: bool = False
     """Whether it is the run's best on the validation split, instead of its last."""
+    source: str = ""
+    """The name for `timm.create_model`."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it answers with classes; if not, with its features."""
+        return self.names is not None or len(self.images.classes) > 0
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it was loaded from; None: it is no folder."""
+        kind, _, path = self.source.partition(":")
+        return Path(path) if kind == "local-dir" else None
 
 
 def open_model(name: str, *, best: bool = False) -> SavedModel:
@@ -61,7 +75,7 @@ def load_model(found: NamedModel) -> SavedModel:
     names = label_names(model)
     if names is None and ":" not in found.source:
         names = _imagenet_names(model)
-    return _by_its_own_settings(model, found.name, names)
+    return _by_its_own_settings(model, found, names)
 
 
 def _student(found: NamedModel, record: RunRecord) -> SavedModel:
@@ -79,6 +93,7 @@ def _student(found: NamedModel, record: RunRecord) -> SavedModel:
         eval_view=timm_view(config.data),
         record=record,
         is_best=found.is_best,
+        source=found.source,
     )
 
 
@@ -90,7 +105,8 @@ def _load(name: str, what: str) -> nn.Module:
     return model
 
 
-def _by_its_own_settings(model: nn.Module, title: str, names: tuple[str, ...] | None) -> SavedModel:
+def _by_its_own_settings(model: nn.Module, found: NamedModel, names: tuple[str, ...] | None) -> SavedModel:
+    title = found.name
     data: dict[str, Any] = resolve_input_data_config(model)
     channels, height, width = data["input_size"]
     if height != width:
@@ -105,6 +121,7 @@ def _by_its_own_settings(model: nn.Module, title: str, names: tuple[str, ...] | 
         names=names,
         view=lambda picture: np.asarray(transform(picture), dtype=np.uint8),
         eval_view=EvalView(data["crop_pct"], data["crop_mode"], data["interpolation"]),
+        source=found.source,
     )
 
 

@@ -17,6 +17,7 @@ from hard_ray.data.readers import Picture
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError, HardrayError, RunFolderError
+from hard_ray.export.backbone import FACTS, copy_projection, projection_facts
 from hard_ray.export.graphs import FILES, GraphCheck, Kind, check_graph, check_packages, write_graph
 from hard_ray.export.named_model import find_folder
 from hard_ray.export.saved_model import SavedModel, load_model
@@ -55,12 +56,21 @@ def export(source: Path, to: Path, *, best: bool = False, onnx: bool = False, to
     make_folder(to.parent)
     try:
         with replacing_folder(to) as temporary:
-            write_timm_files(saved.network, temporary, images=saved.images, names=saved.names, view=saved.eval_view)
+            _write_model(saved, temporary)
             checks = tuple(_graph(kind, saved, temporary, images) for kind in kinds if images is not None)
             _write_texts(saved, temporary, checks)
     except OSError as error:
         raise RunFolderError(f"{to} cannot be written: {error.strerror or error}") from None
     return Exported(to, saved, checks)
+
+
+def _write_model(saved: SavedModel, folder: Path) -> None:
+    """Write the network in timm's layout and, if there is one beside it, its projection."""
+    facts = None if saved.folder is None else projection_facts(saved.folder)
+    more = {} if facts is None else {FACTS: facts}
+    write_timm_files(saved.network, folder, images=saved.images, names=saved.names, view=saved.eval_view, facts=more)
+    if saved.folder is not None:
+        copy_projection(saved.folder, folder)
 
 
 def check_place(to: Path) -> None:
@@ -87,7 +97,7 @@ def _graph(kind: Kind, saved: SavedModel, folder: Path, images: Tensor) -> Graph
     path = folder / FILES[kind]
     write_graph(kind, saved.network, path, saved.images)
     source = "images of the run" if saved.record else "parts of photographs"
-    return check_graph(kind, path, saved.network, images, source=source)
+    return check_graph(kind, path, saved.network, images, source=source, has_classes=saved.has_classes)
 
 
 def _write_texts(saved: SavedModel, folder: Path, checks: tuple[GraphCheck, ...]) -> None:

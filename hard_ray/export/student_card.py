@@ -11,12 +11,14 @@ from hard_ray.config.mix import describe_mix
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
 from hard_ray.config.view import describe_augment
+from hard_ray.export.backbone import PROJECTION, projection_code, projection_facts
 from hard_ray.export.card_text import input_rows, is_own, parameter_count, timm_code, title
 from hard_ray.export.graphs import GraphCheck
 from hard_ray.export.saved_model import SavedModel
 from hard_ray.export.timm_folder import training_images
 from hard_ray.runs.markdown import markdown_table
 from hard_ray.runs.record import RunRecord
+from hard_ray.runs.scores import MEASURES, logged_measure
 
 SUITES: dict[Suite, str] = {
     "clean": "unchanged images",
@@ -33,20 +35,39 @@ SUITES: dict[Suite, str] = {
 
 def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
     """The model card of a run's student, or of a folder that is from no run."""
-    images, record = saved.images, saved.record
+    record = saved.record
     sections = [
-        title(saved.network.architecture),
+        title(saved.network.architecture, has_classes=saved.has_classes),
         _what(saved),
         markdown_table(["", ""], [*_network_rows(saved), *(_recipe_rows(record, saved) if record else [])]),
         "## Use\n\n" + _use(saved, checks),
         "## Measured\n\n" + _measured(saved),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(saved)),
-        "## Classes\n\n" + _classes(images.classes, saved.names is not None),
+        _ending(saved),
     ]
     return "\n\n".join(sections) + "\n"
 
 
+def _ending(saved: SavedModel) -> str:
+    """The classes or, without classes, the projection if there is one."""
+    if saved.has_classes:
+        return "## Classes\n\n" + _classes(saved.images.classes, saved.names is not None)
+    found = None if saved.folder is None else projection_facts(saved.folder)
+    if not found:
+        return "## Features\n\nThe model answers with its pooled features, without classes."
+    dimension = int(found["dimension"])
+    return (
+        f"## Projection\n\n`{PROJECTION}` projects the features to the embedding of the teacher {found['teacher']}, "
+        f"{dimension:,} values, whose direction was learned.\n\n{projection_code(dimension)}"
+    )
+
+
 def _what(saved: SavedModel) -> str:
+    if not saved.has_classes:
+        source = (
+            "trained on a teacher's embedding with" if saved.record else "exported from a folder in timm's layout by"
+        )
+        return f"A backbone without classes, {source} hardray."
     kind = f"An image classifier with {len(saved.images.classes)} classes"
     if saved.record is None:
         return f"{kind}, exported by hardray from a folder in timm's layout."
@@ -159,6 +180,7 @@ def _use(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
 
 def _graph(saved: SavedModel, check: GraphCheck) -> str:
     channels, side = saved.images.in_chans, saved.images.img_size
+    answers, same = ("logits", ", and every image got the same class") if saved.has_classes else ("features", "")
     call = (
         'onnxruntime.InferenceSession("model.onnx").run(["logits"], {"images": images})'
         if check.file.endswith(".onnx")
@@ -166,10 +188,10 @@ def _graph(saved: SavedModel, check: GraphCheck) -> str:
     )
     return (
         f"`{check.file}` takes **images in [0, 1]**, float32, shape (batch, {channels}, {side}, {side}) with any "
-        "batch, and returns logits. It normalises its input itself: do not normalise before.\n\n"
+        f"batch, and returns {answers}. It normalises its input itself: do not normalise before.\n\n"
         f"```python\n{call}\n```\n\n"
-        f"On {check.images} {check.source} its logits differed from the network's by at most "
-        f"{check.max_difference:.1e}, and every image got the same class."
+        f"On {check.images} {check.source} its {answers} differed from the network's by at most "
+        f"{check.max_difference:.1e}{same}."
     )
 
 
@@ -181,8 +203,8 @@ def _measured(saved: SavedModel) -> str:
     if record is None:
         return "Nothing: the folder is from no run, so its data and training are unknown."
     if saved.is_best:
-        top1 = _best_top1(record)
-        said = f": top-1 {top1:.2f} %" if top1 is not None else ""
+        measure, best = _best(record)
+        said = f": {MEASURES[measure]} {best:.2f} %" if best is not None else ""
         return (
             f"On the validation split alone, on which these weights were chosen{said}. The run's suites were measured "
             "with the weights after its last update, not with these."
@@ -190,27 +212,39 @@ def _measured(saved: SavedModel) -> str:
     student, teacher = (record.evaluations.get(name, {}) for name in ("student", "teacher"))
     if not student:
         return "Nothing: the run has no evaluation.json."
-    header = ["suite", "", "images", "top-1", "agreement", "ECE", *(["teacher's top-1", "its ECE"] if teacher else [])]
+    columns = {key: text for key, text in COLUMNS.items() if any(key in found for found in student.values())}
+    header = ["suite", "", "images", *columns.values(), *(["teacher's top-1", "its ECE"] if teacher else [])]
     body = [
         [
             suite,
             SUITES.get(suite, ""),  # type: ignore[call-overload]
             f"{found['n']:,}",
-            *(_percent(found, key) for key in ("top1", "agreement", "ece")),
+            *(_percent(found, key) for key in columns),
             *((_percent(teacher.get(suite, {}), key) for key in ("top1", "ece")) if teacher else ()),
         ]
         for suite, found in student.items()
     ]
+    explained = " ".join(EXPLAINED[key] for key in columns if key in EXPLAINED)
     return (
-        f"On the {record.split} split, in percent; an image counts once for each condition. Agreement is the share of "
-        "images on which student and teacher predict the same class, ECE the expected calibration error over 15 bins."
-        "\n\n" + markdown_table(header, body)
+        f"On the {record.split} split, in percent; an image counts once for each condition. {explained}\n\n"
+        + markdown_table(header, body)
     )
 
 
-def _best_top1(record: RunRecord) -> float | None:
-    found = [point["val/top1"] for point in record.of_kind("val") if "val/top1" in point]
-    return max(found, default=None)
+COLUMNS = {"top1": "top-1", "agreement": "agreement", "cosine": "cosine", "ece": "ECE"}
+"""What the card says of a suite, in percent, where it was measured."""
+EXPLAINED = {
+    "agreement": "Agreement is the share of images on which student and teacher predict the same class.",
+    "cosine": "Cosine is the mean similarity of the projected features to the teacher's embedding.",
+    "ece": "ECE is the expected calibration error over 15 bins.",
+}
+
+
+def _best(record: RunRecord) -> tuple[str, float | None]:
+    """What the best weights were chosen by, and its value in percent; None: nothing was measured."""
+    points = record.of_kind("val")
+    measure = logged_measure(points)
+    return measure, max((point[f"val/{measure}"] for point in points if f"val/{measure}" in point), default=None)
 
 
 def _percent(result: dict[str, Any], key: str) -> str:
@@ -222,8 +256,9 @@ def _percent(result: dict[str, Any], key: str) -> str:
 
 def _limits(saved: SavedModel) -> list[str]:
     side = saved.images.img_size
+    answers = "It predicts one of its classes for every image, even for one that shows none of them."
     limits = [
-        "It predicts one of its classes for every image, even for one that shows none of them.",
+        answers if saved.has_classes else "It names no class; what its features are worth for a task was not measured.",
         f"It is made for images of {side} x {side} pixels. Images that were resized or cropped in another way were "
         "not measured.",
     ]

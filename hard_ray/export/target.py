@@ -9,9 +9,9 @@ from pathlib import Path
 from hard_ray.config.labelled import labelled_layer, name_of
 from hard_ray.config.loader import load_config, validate
 from hard_ray.config.networks import NetworkConfig, StudentConfig
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, embeds, refuse_embedding
 from hard_ray.errors import RunFolderError
-from hard_ray.export.named_model import find_model
+from hard_ray.export.named_model import find_model, no_classes
 from hard_ray.runs.folder import RunFolder
 
 
@@ -60,11 +60,15 @@ def target_of(
                 f"{model} is no run folder (it has no config.yaml), so say what it is measured on: "
                 "give --data, --preset or -c"
             )
+        refuse_embedding(config, "an evaluation measures classes")
         return Target(config, StudentConfig(model=found.source, pretrained=":" not in found.source))
     measured = config or load_config([run.config], overrides=overrides)
     if labelled is not None:
         layers = [measured.model_dump(mode="json"), labelled_layer(labelled, measured.data)]
         measured = validate(layers, source=f"--labelled {labelled}")
     own = load_config([run.config])  # the input size is always that of training, whatever data it is measured on
+    if embeds(own):
+        raise no_classes(f"the student of {run.path}", found.source)
+    refuse_embedding(measured, "an evaluation measures classes")
     student = StudentConfig(model=found.source, img_size=own.student.img_size)
     return Target(measured, student, run, not best and measured.data == own.data, labelled)

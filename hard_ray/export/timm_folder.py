@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from timm.models import save_for_hf
 
 from hard_ray.config.data import DataConfig
+from hard_ray.export.backbone import FACTS, PROJECTION, projection_code, write_projection
 from hard_ray.export.card_text import card_text
 from hard_ray.files import read_json, replacing_folder, write_text
+from hard_ray.networks.embedding import split
 from hard_ray.networks.network import ImageSpec, Network
 
 TRAINING_IMAGES = "training_images"
@@ -57,9 +60,21 @@ def timm_view(data: DataConfig) -> EvalView:
 
 
 def export_network(network: Network, folder: Path, *, images: ImageSpec, facts: TrainingFacts) -> None:
-    """Write a student in timm's layout, with the facts of its training; the folder is replaced in one step."""
-    card, kept = _card(network, images, facts), {TRAINING_IMAGES: facts.training_images}
-    write_timm_folder(network, folder, images=images, names=images.classes, view=facts.view, card=card, facts=kept)
+    """Write a student in timm's layout, with the facts of its training; the folder is replaced in one step.
+
+    Of a student of an embedding it holds the backbone, without classes, and the projection beside it.
+    """
+    kept: dict[str, Any] = {TRAINING_IMAGES: facts.training_images}
+    if network.dimension is None:
+        card = _card(network, images, facts)
+        write_timm_folder(network, folder, images=images, names=images.classes, view=facts.view, card=card, facts=kept)
+        return
+    backbone, projection = split(network)
+    kept[FACTS] = {"dimension": network.dimension, "teacher": facts.teacher}
+    with replacing_folder(folder) as temporary:
+        write_timm_files(backbone, temporary, images=images, names=None, view=facts.view, facts=kept)
+        write_projection(projection, temporary)
+        write_text(temporary / "README.md", _backbone_card(backbone, network.dimension, images, facts))
 
 
 def training_images(folders: Iterable[Path]) -> int | None:
@@ -85,7 +100,7 @@ def write_timm_folder(
     names: Sequence[str] | None,
     view: EvalView,
     card: str,
-    facts: Mapping[str, int] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write a network in timm's layout; the folder is replaced in one step.
 
@@ -113,7 +128,7 @@ def write_timm_files(
     images: ImageSpec,
     names: Sequence[str] | None,
     view: EvalView,
-    facts: Mapping[str, int] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write `model.safetensors` and `config.json` into an existing folder; see `write_timm_folder`."""
     contract = network.contract
@@ -138,14 +153,26 @@ def write_timm_files(
     )
 
 
+def _backbone_card(backbone: Network, dimension: int, images: ImageSpec, facts: TrainingFacts) -> str:
+    what = (
+        f"A backbone without classes, whose linear projection learned the embedding of {facts.teacher} with hardray."
+        f" `{PROJECTION}` is that projection, to {dimension:,} values."
+    )
+    text = card_text(backbone, images, what=what, facts=_rows(facts), has_classes=False)
+    return f"{text}\n{projection_code(dimension)}\n"
+
+
 def _card(network: Network, images: ImageSpec, facts: TrainingFacts) -> str:
-    rows = {
+    how = "on labels" if facts.teacher == "none" else "by knowledge distillation"
+    what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
+    return card_text(network, images, what=what, facts=_rows(facts))
+
+
+def _rows(facts: TrainingFacts) -> dict[str, str]:
+    return {
         "data": f"{facts.data}, {facts.training_images:,} training images",
         "teacher": facts.teacher,
         "objective": facts.objective,
         "augmentor": facts.augmentor,
         "student updates": f"{facts.updates:,}",
     }
-    how = "on labels" if facts.teacher == "none" else "by knowledge distillation"
-    what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
-    return card_text(network, images, what=what, facts=rows)

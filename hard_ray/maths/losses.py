@@ -1,4 +1,4 @@
-"""Divergences and scores: pure functions of logits, one value per image, in nats."""
+"""Divergences and scores of logits, in nats, and the distance of embeddings: one value per image."""
 
 from __future__ import annotations
 
@@ -63,6 +63,29 @@ def cross_entropy(
     It is 0 where the label is -1, that is, where there is none.
     """
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing, ignore_index=-1)
+
+
+def cosine_distance(
+    one: Float[Tensor, "batch dimension"], other: Float[Tensor, "batch dimension"]
+) -> Float[Tensor, " batch"]:
+    r"""Distance of two embeddings by their direction alone, from 0 to 2.
+
+    .. math:: D(a, b)_i = 1 - \cos(a_i, b_i) = \tfrac12 \big\| a_i / |a_i| - b_i / |b_i| \big\|^2
+
+    The second form is computed: it is never negative, zero exactly for equal embeddings, and loses no digits near zero.
+    A zero vector has no direction; its distance from any other one is 1/2.
+    """
+    if one.ndim != 2 or one.shape != other.shape:
+        raise ValueError(
+            f"want two tensors of embeddings of one shape (batch, dimension), got {tuple(one.shape)} and "
+            f"{tuple(other.shape)}"
+        )
+    return 0.5 * (directions(one) - directions(other)).square().sum(dim=1)
+
+
+def directions(embeddings: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:
+    """Embeddings of length 1; one shorter than 1e-12 is divided by that."""
+    return F.normalize(embeddings, dim=1, eps=1e-12)
 
 
 def jensen_shannon(logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, " batch"]:

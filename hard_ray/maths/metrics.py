@@ -30,12 +30,16 @@ class Metrics:
     agreement: float | None = None
     """Share of images on which student and teacher predict the same class."""
     loss: float | None = None
-    """Mean cross-entropy to the labels, in nats; where no image has a label, mean divergence KL from the teacher."""
+    """Mean cross-entropy to the labels, in nats; where no image has a label, mean divergence KL from the teacher;
+    where there are no classes, mean distance 1 - cosine from it."""
+
+    cosine: float | None = None
+    """Mean cosine similarity of the embeddings of student and teacher, where there are no classes."""
 
     @property
     def score(self) -> float:
-        """What the network is judged by: top-1, or without labels the agreement with the teacher."""
-        found = self.top1 if self.top1 is not None else self.agreement
+        """What the network is judged by: top-1, without labels agreement with the teacher, without classes cosine."""
+        found = next((each for each in (self.top1, self.agreement, self.cosine) if each is not None), None)
         if found is None:
             raise ValueError("neither labels nor a teacher: there is nothing to judge a network by")
         return found
@@ -78,7 +82,7 @@ class Counts:
 
     def plus(self, other: Counts) -> Counts:
         """The sums of both."""
-        together = Counts()
+        together = type(self)()
         together.values = self.values + other.values
         return together
 
@@ -110,6 +114,42 @@ class Counts:
         gap = float((right - confidence).abs().sum())
         total = max(labelled, 1.0)
         return Metrics(100.0 * correct / total, 100.0 * gap / total, int(n), agreement, entropy / total)
+
+
+class EmbeddingCounts(Counts):
+    """Sums over images of embeddings, which have no classes: all, and the distances from the teacher."""
+
+    def __init__(self) -> None:
+        self.values = torch.zeros(2, dtype=torch.float64)
+
+    def add(
+        self,
+        logits: Float[Tensor, "batch dimension"],
+        labels: Int[Tensor, " batch"],
+        teacher: Float[Tensor, "batch dimension"] | None = None,
+    ) -> None:
+        """Count a batch of embeddings beside those of the teacher, unless it is the teacher's own; no label counts."""
+        distance = logits.new_zeros((), dtype=torch.float64)
+        if teacher is not None:
+            distance = losses.cosine_distance(teacher.double(), logits.double()).sum()
+        self.values += torch.stack([distance.new_tensor(len(labels)), distance]).cpu()
+
+    @property
+    def has_labels(self) -> bool:
+        """False: labels are of classes."""
+        return False
+
+    def reliability(self) -> list[list[float]]:
+        """Nothing: an embedding has no confidence."""
+        return []
+
+    def metrics(self, *, with_teacher: bool = False) -> Metrics:
+        """The cosine similarity in percent, and the distance as the loss; both only `with_teacher`."""
+        n, distance = self.values.tolist()
+        mean = distance / max(n, 1.0)
+        if not with_teacher:
+            return Metrics(None, None, int(n))
+        return Metrics(None, None, int(n), loss=mean, cosine=100.0 * (1.0 - mean))
 
 
 @dataclass(frozen=True, slots=True)

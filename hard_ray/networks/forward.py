@@ -11,8 +11,13 @@ from hard_ray.networks.network import ImageSpec, Network
 from hard_ray.networks.precision import resting
 
 
-def check_forward(network: Network, config: NetworkConfig, images: ImageSpec, *, role: str) -> None:
-    """Raise a ModelError unless the network answers an image of this size with a finite logit per class."""
+def check_forward(
+    network: Network, config: NetworkConfig, images: ImageSpec, *, role: str, outputs: int | None = None
+) -> None:
+    """Raise a ModelError unless the network answers an image of this size with so many finite numbers.
+
+    `outputs` is the dimension of an embedding; None: one number for each class.
+    """
     parameter = next(network.parameters(), None)
     device = None if parameter is None else parameter.device
     side, channels = images.img_size, images.in_chans
@@ -25,7 +30,7 @@ def check_forward(network: Network, config: NetworkConfig, images: ImageSpec, *,
             f"{role}.model {config.model} cannot take images of {channels} x {size[0]} x {size[1]} "
             f"({readable(error)}); want an input size that it takes; {_size_remedy(config, size[0], role)}"
         ) from error
-    wanted = (1, len(images.classes))
+    wanted = (1, len(images.classes) if outputs is None else outputs)
     if tuple(logits.shape) != wanted:
         raise ModelError(
             f"{role}.model {config.model} answers an image with numbers of shape {tuple(logits.shape)}; want "

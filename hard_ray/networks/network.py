@@ -56,6 +56,8 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
     outputs: Tensor | None
+    dimension: int | None
+    """The dimension of the embedding that its last layer projects to; None: it answers with classes or features."""
     has_new_head: bool
     """Whether the class head is newly initialised, unlike the other weights."""
     norms_rest: bool
@@ -76,7 +78,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, -1, 1, 1), persistent=False)
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
-        self.has_new_head, self.notes, self.compilation = False, (), None
+        self.dimension, self.has_new_head, self.notes, self.compilation = None, False, (), None
         self.norms_rest = self.recomputes = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -161,11 +163,11 @@ def label_names(model: nn.Module) -> tuple[str, ...] | None:
 def build_student(config: NetworkConfig, images: ImageSpec, *, role: str = "student") -> Network:
     """A network with one output per class of the data; raises ModelError if it is unknown, or weights do not fit."""
     if isinstance(config, StudentConfig):
-        return _with_training_modes(_student(config, images, role=role), config, role=role)
+        return with_training_modes(_student(config, images, role=role), config, role=role)
     return _student(config, images, role=role)
 
 
-def _with_training_modes(network: Network, config: StudentConfig, *, role: str) -> Network:
+def with_training_modes(network: Network, config: StudentConfig, *, role: str) -> Network:
     """The network with gradients and BatchNorm as configured."""
     if config.grad_checkpointing:
         checkpoint_gradients(network.model, role=role)
@@ -179,7 +181,7 @@ def _with_training_modes(network: Network, config: StudentConfig, *, role: str) 
 def _student(config: NetworkConfig, images: ImageSpec, *, role: str) -> Network:
     if isinstance(config, StudentConfig) and config.new_head:
         return _with_fitting_head(config, images, role=role)
-    model, notes = create(config, images, num_classes=len(images.classes), role=role)
+    model, notes = model_with_weights(config, images, num_classes=len(images.classes), role=role)
     if model.num_classes != len(images.classes):
         raise ModelError(
             f"{role}.model {config.model} has {model.num_classes} outputs, the data has "
@@ -198,7 +200,7 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     """
     count = len(images.classes)
     kwargs = {**config.model_kwargs, "num_classes": count}
-    model = _make(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
+    model = make_model(config.model_copy(update={"model_kwargs": kwargs}), images, num_classes=count, role=role)
     notes = _resized(model, config, role)
     network = Network(model, input_contract(model, config, images))
     network.notes = notes
@@ -225,7 +227,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     """
     names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
-    model, notes = create(config, images, num_classes=count, role="teacher")
+    model, notes = model_with_weights(config, images, num_classes=count, role="teacher")
     if not names and not _is_file(config.checkpoint):
         check_classes(model, config.model)
     outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
@@ -254,7 +256,7 @@ def answers_of(config: TeacherConfig, data: DataConfig) -> tuple[str, ...]:
     """
     if config.class_map is not None:
         return read_names(config.class_map, "teacher.class_map")
-    model = _make(config, image_spec(data, ()), num_classes=None, role="teacher")
+    model = make_model(config, image_spec(data, ()), num_classes=None, role="teacher")
     count = int(cast(Any, model).num_classes)
     if count < 2:
         raise ModelError(
@@ -264,18 +266,29 @@ def answers_of(config: TeacherConfig, data: DataConfig) -> tuple[str, ...]:
     return label_names(model) or tuple(str(number) for number in range(count))
 
 
-def create(
+def model_with_weights(
     config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The architecture with all of its weights, and sentences about what was chosen in their file and for their input.
 
     `num_classes` of a model by name: None keeps its own. Raises ModelError if the model or its weights cannot be used.
     """
-    model = _make(config, images, num_classes=num_classes, role=role)
+    model = make_model(config, images, num_classes=num_classes, role=role)
     notes = _resized(model, config, role)
     if config.checkpoint is not None and _is_file(config.checkpoint):
         return model, (*notes, *load_weights(model, config.checkpoint, role=role).notes)
     return model, notes
+
+
+def model_with_own_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """As `model_with_weights`, but with whatever head the weights have, or a new one if they have none that fits."""
+    if not _is_file(config.checkpoint):
+        return model_with_weights(config, images, num_classes=None, role=role)
+    assert config.checkpoint is not None
+    without = config.model_copy(update={"checkpoint": None, "pretrained": False})
+    model, notes = model_with_weights(without, images, num_classes=1, role=role)
+    loaded = load_weights(model, config.checkpoint, role=role, head=settings(model, "classifier"))
+    return model, (*notes, *loaded.notes)
 
 
 def _is_file(checkpoint: Path | None) -> bool:
@@ -312,7 +325,7 @@ def _resized(model: nn.Module, config: NetworkConfig, role: str) -> tuple[str, .
     )
 
 
-def _make(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
+def make_model(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
     """The architecture, with its weights unless they are in a file."""
     name, checkpoint = config.model, config.checkpoint
     from_folder = checkpoint is not None and checkpoint.is_dir()

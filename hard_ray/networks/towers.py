@@ -15,11 +15,16 @@ from torch import Tensor, nn
 
 from hard_ray.config.networks import NetworkConfig
 from hard_ray.errors import ModelError, readable
-from hard_ray.networks.misfit import settings
-from hard_ray.networks.network import ImageSpec, InputContract, Network, create, input_contract, pretrained_cfg
+from hard_ray.networks.network import (
+    ImageSpec,
+    InputContract,
+    Network,
+    input_contract,
+    model_with_own_head,
+    pretrained_cfg,
+)
 from hard_ray.networks.precision import resting
 from hard_ray.networks.tower import ARCHITECTURE, HeadKind, TowerClassifier
-from hard_ray.networks.weights import load_weights
 
 KEPT = ("license", "origin_url", "paper_name", "paper_ids")
 """Facts about the tower's weights that its folder keeps."""
@@ -91,7 +96,7 @@ def build_tower(config: NetworkConfig, images: ImageSpec) -> Tower:
 
     Raises ModelError if it is unknown, its weights do not fit, or it takes no images of this size.
     """
-    model, notes = _source(config, images)
+    model, notes = model_with_own_head(config, images, role="teacher")
     contract = input_contract(model, config, images)
     recipe, inner, facts = _taken_apart(model)
     whole = Network(model, contract)
@@ -111,16 +116,6 @@ def tower_of(model: nn.Module, contract: InputContract, name: str, *, is_project
     made = _made(recipe, Network(model, contract), 0, "linear", {})
     made.tower.load_state_dict(model.state_dict())
     return Tower(Network(made, contract).freeze(), recipe, name)
-
-
-def _source(config: NetworkConfig, images: ImageSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model as its weights are, with whatever head they have."""
-    if config.checkpoint is None or config.checkpoint.is_dir():
-        return create(config, images, num_classes=None, role="teacher")
-    without = config.model_copy(update={"checkpoint": None, "pretrained": False})
-    model, notes = create(without, images, num_classes=1, role="teacher")
-    loaded = load_weights(model, config.checkpoint, role="teacher", head=settings(model, "classifier"))
-    return model, (*notes, *loaded.notes)
 
 
 def _taken_apart(model: nn.Module) -> tuple[TowerRecipe, nn.Module, dict[str, Any]]:

@@ -17,7 +17,7 @@ from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import IdentityAugmentor
 from hard_ray.config.data import describe
 from hard_ray.config.loader import absolute
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, refuse_embedding
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.scoring import CLEAN, ScoreRun
@@ -67,6 +67,7 @@ def score_augmentations(
         HardrayError: a mistake that the message explains.
         StoppedError: Ctrl-C; the same call continues.
     """
+    refuse_embedding(config, "T. stddev is the variation of a teacher's class probabilities")
     folder = ScoreFolder(output.expanduser().resolve())
     config, run = absolute(config), absolute(run)
     in_folder = check_score_folder(folder, run)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import PolicyOperations, parts_of
 from hard_ray.config.optim import OptimConfig
-from hard_ray.config.run import RunConfig, asks_teacher
+from hard_ray.config.run import RunConfig, asks_teacher, embeds
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
+from hard_ray.data.sources.build import build_index
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
+from hard_ray.networks.embedding import build_projected, build_tower, check_projection, dimension_of
 from hard_ray.networks.forward import check_forward
-from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
+from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
 from hard_ray.networks.training_modes import batch_norms
 from hard_ray.preparation.answers import answered_index
 
@@ -29,18 +31,10 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     """
     check_suites(config.validation.at_the_end)
     check_augment(config.data)
-    index = answered_index(config.data, config.teacher)
+    index = build_index(config.data) if embeds(config) else answered_index(config.data, config.teacher)
     images = image_spec(config.data, index.classes)
     check_batch(index, config.optim, block=BLOCKS[role])
-    student = build_student(config.student, images, role=role)
-    build_optimizer(student, config.optim, block=BLOCKS[role])
-    check_forward(student, config.student, images, role=role)
-    if config.teacher.has_weights:
-        teacher = build_teacher(config.teacher, images)
-    else:
-        teacher = build_student(config.teacher, images, role="teacher")
-    if config.teacher.has_weights or asks_teacher(config):
-        check_forward(teacher, config.teacher, images, role="teacher")
+    student, teacher = _embedders(config, images) if embeds(config) else _classifiers(config, images, role=role)
     if trains_teacher(config):
         recipe = teacher_training(config).optim
         check_batch(index, recipe, block=BLOCKS["teacher"])
@@ -50,6 +44,40 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     if generated is not None:
         check_generated(generated, index)
     return index, student, teacher
+
+
+def _classifiers(config: RunConfig, images: ImageSpec, *, role: str) -> tuple[Network, Network]:
+    """Student and teacher, checked; raises ModelError if one of them cannot be used."""
+    student = build_student(config.student, images, role=role)
+    build_optimizer(student, config.optim, block=BLOCKS[role])
+    check_forward(student, config.student, images, role=role)
+    if config.teacher.has_weights:
+        teacher = build_teacher(config.teacher, images)
+    else:
+        teacher = build_student(config.teacher, images, role="teacher")
+    if config.teacher.has_weights or asks_teacher(config):
+        check_forward(teacher, config.teacher, images, role="teacher")
+    return student, teacher
+
+
+def _embedders(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:
+    """The student with its projection, and the teacher without its class head, or with it if it is still to be trained.
+
+    Raises ModelError if one of them cannot be used.
+    """
+    if config.teacher.has_weights:
+        teacher = build_tower(config.teacher, images)
+        dimension = dimension_of(teacher, images)
+        check_forward(teacher, config.teacher, images, role="teacher", outputs=dimension)
+    else:
+        teacher = build_student(config.teacher, images, role="teacher")
+        check_forward(teacher, config.teacher, images, role="teacher")
+        dimension = dimension_of(teacher, images)
+    student = build_projected(config.student, images, dimension)
+    build_optimizer(student, config.optim, block=BLOCKS["student"])
+    check_forward(student, config.student, images, role="student", outputs=dimension)
+    check_projection(student, config.student.model, images)
+    return student, teacher
 
 
 def training_notes(config: RunConfig, network: Network) -> list[str]:

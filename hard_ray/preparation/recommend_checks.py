@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.loader import absolute
 from hard_ray.config.recommend import DRAWN, KD, RecommendRun, fixed_candidates, references, scored, with_teacher
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, refuse_embedding
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
@@ -21,6 +21,7 @@ from hard_ray.preparation.trial import try_run
 
 def check(config: RunConfig, settings: RecommendRun) -> tuple[ImageIndex, Network, Network]:
     """Check data, networks and every candidate; HardrayError: one of them cannot be used."""
+    refuse_embedding(config, "a recommendation compares accuracies")
     asked = with_teacher(absolute(config))
     check_suites(settings.suites)
     found = examine(asked)
@@ -64,6 +65,7 @@ def try_pilots(
 
     Both networks are changed.
     """
+    refuse_embedding(config, "a recommendation compares accuracies")
     asked = with_teacher(absolute(config))
     trial, lines = try_run(asked, index, student, teacher)
     size = asked.optim.batch_size

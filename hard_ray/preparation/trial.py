@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hard_ray.config.controller import Phase
-from hard_ray.config.run import RunConfig, training_data
+from hard_ray.config.run import RunConfig, embeds, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
@@ -23,7 +23,8 @@ from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import HardrayError, ModelError, readable
-from hard_ray.networks.network import Network
+from hard_ray.networks.embedding import as_tower
+from hard_ray.networks.network import Network, image_spec
 from hard_ray.networks.precision import resting
 from hard_ray.preparation.checks import BLOCKS, trains_teacher
 from hard_ray.preparation.samples import SAMPLE, try_images
@@ -67,6 +68,8 @@ def try_run(
         taught = try_training(teacher_training(config), index, teacher, None, role="teacher")
         parts.append(f"a teacher update by teacher.recipe (loss {taught.loss:.3g})")
     frozen = None
+    if embeds(config) and trains_teacher(config):
+        as_tower(teacher, config.teacher, image_spec(config.data, index.classes))
     if config.objective.kind != "cross_entropy":
         frozen = FrozenNetwork(teacher, dtype=config.runtime.teacher.dtype or "float32")
     trial = try_training(config, index, student, frozen, role=role)

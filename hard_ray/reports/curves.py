@@ -29,15 +29,15 @@ LEGEND: dict[str, Any] = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor":
 STUDENT_TURN, AUGMENTOR_TURN = COLOURS["line"], COLOURS["student"]
 
 
-def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, int]]) -> Figure:
-    """Draw loss and disagreement over updates, and beneath them the phases."""
+def draw_training(points: Sequence[Point], phases: Sequence[tuple[Phase, int, int]], *, unit: str = "nats") -> Figure:
+    """Draw loss and disagreement, in `unit`, over updates, and beneath them the phases."""
     panels = {
         "loss": {
             "train/loss": "student loss",
             "train/kd_loss": "KD loss on clean images",
             "train/ce_loss": "cross-entropy with the labels",
         },
-        "disagreement, nats": {
+        f"disagreement, {unit}": {
             "train/disagreement": "student and teacher, augmented images",
             "train/drift": "drift: teacher, augmented and clean images",
         },
@@ -72,12 +72,18 @@ def draw_validation(points: Sequence[Point]) -> Figure:
     return figure
 
 
-def draw_robustness(condition: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
-    """Draw accuracy against severity for one change of the images: a line for each model, top-1 in percent."""
+def draw_robustness(
+    condition: str,
+    lines: Mapping[str, Mapping[str, float]],
+    colours: Mapping[str, str],
+    *,
+    measure: str = "top-1",
+) -> Figure:
+    """Draw what models are judged by, in percent, against severity for one change of the images: a line for each."""
     figure = new_figure(4.6, 3.2)
     axis = figure.subplots()
     severity_lines(axis, lines, colours, markersize=3.5, linewidth=1.8)
-    finish(axis, "top-1, %", legend=False)
+    finish(axis, f"{measure}, %", legend=False)
     plain_text(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
     label = SEVERITIES.get(condition, f"{condition}, severity")
     axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)

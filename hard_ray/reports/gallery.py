@@ -63,14 +63,28 @@ def _draw_differences(
 
 def draw_row(axes: Sequence[Axes], title: str, view: View, classes: Sequence[str], *, said: bool = True) -> None:
     """Draw images in a row of axes, with both networks' predictions below them unless `said` is False."""
-    teacher, student = Verdicts.of(view.teacher, classes), Verdicts.of(view.student, classes)
+    texts, colours = _verdicts(view, classes)
     for column, axis in enumerate(axes):
         _show(axis, view.images[column])
-        verdict = f"{teacher.line('T', column)}\n{student.line('S', column)}"
-        agree = teacher.names[column] == student.names[column]
         if said:
-            axis.set_xlabel(verdict, fontsize=8, color=AGREE if agree else DIFFER, parse_math=False)
+            axis.set_xlabel(texts[column], fontsize=8, color=colours[column], parse_math=False)
     axes[0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
+
+
+def _verdicts(view: View, classes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands under each picture, and its colour: both predictions, or the cosine of both embeddings."""
+    if view.cosine is not None:
+        return [_cosine(value) for value in view.cosine], [INK] * len(view.cosine)
+    assert view.teacher is not None
+    assert view.student is not None
+    teacher, student = Verdicts.of(view.teacher, classes), Verdicts.of(view.student, classes)
+    columns = range(len(view.images))
+    texts = [f"{teacher.line('T', column)}\n{student.line('S', column)}" for column in columns]
+    return texts, [AGREE if teacher.names[column] == student.names[column] else DIFFER for column in columns]
+
+
+def _cosine(value: float) -> str:
+    return f"cosine {value:.3f}"
 
 
 def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
@@ -132,6 +146,12 @@ def draw_generated(
 
 
 def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
+    if view.cosine is not None:
+        for axis, value in zip(axes, view.cosine, strict=True):
+            axis.set_xlabel(_cosine(value), fontsize=7.5, color=INK)
+        return
+    assert view.teacher is not None
+    assert view.student is not None
     teacher, student = (names_of(guesses.classes, classes) for guesses in (view.teacher, view.student))
     for axis, right, said in zip(axes, teacher, student, strict=True):
         text = f"T {shortened(right)}\nS {shortened(said)}"

@@ -95,14 +95,14 @@ def table_of(
     return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table></div>'
 
 
-def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Html:
-    """A table of top-1 in percent by column and condition, the mean over severities."""
+def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]], *, measure: str = "top-1") -> Html:
+    """A table of what models are judged by, in percent, by column and condition: the mean over severities."""
     names = dict.fromkeys(condition for by in parts.values() for condition in by)
     body = [
         [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
         for name in names
     ]
-    return table_of(["top-1, %", *parts], body)
+    return table_of([f"{measure}, %", *parts], body)
 
 
 def number(value: float | None) -> str:

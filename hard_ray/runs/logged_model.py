@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, embeds
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.mlflow_client import is_missing
 from hard_ray.runs.sent import Sent
@@ -26,8 +26,9 @@ def log_model(
 ) -> None:
     """Log the finished student: pt2, with an input example, any batch size.
 
-    It takes images in [0, 1], shape (batch, channels, height, width), normalises them and returns logits. The client
-    alone is used, never MLflow's active run, which may be the caller's. What an interruption left is completed.
+    It takes images in [0, 1], shape (batch, channels, height, width), normalises them and returns logits or, of a
+    student of an embedding, the backbone's features. The client alone is used, never MLflow's active run, which may be
+    the caller's. What an interruption left is completed.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.exceptions import MlflowException
@@ -71,13 +72,13 @@ def _save(folder: RunFolder, config: RunConfig, path: Path, location: str, sent:
     from mlflow.models import Model
 
     from hard_ray.config.networks import NetworkConfig
+    from hard_ray.networks.embedding import build_tower
     from hard_ray.networks.network import ImageSpec, build_student
 
-    classes = tuple(json.loads((folder.student / "config.json").read_text(encoding="utf-8"))["label_names"])
-    images = ImageSpec(config.data.img_size, config.data.in_chans, classes)
-    network = build_student(
-        NetworkConfig(model=f"local-dir:{folder.student}", img_size=config.student.img_size), images
-    )
+    names = json.loads((folder.student / "config.json").read_text(encoding="utf-8")).get("label_names", ())
+    images = ImageSpec(config.data.img_size, config.data.in_chans, tuple(names))
+    build = build_tower if embeds(config) else build_student
+    network = build(NetworkConfig(model=f"local-dir:{folder.student}", img_size=config.student.img_size), images)
     side = config.data.img_size
     mlflow.pytorch.save_model(
         network.eval(),

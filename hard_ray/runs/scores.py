@@ -1,11 +1,11 @@
-"""What networks are judged by: top-1 or, where images have no labels, the agreement with the teacher."""
+"""What networks are judged by: top-1, without labels agreement with the teacher, without classes cosine similarity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MEASURES = {"top1": "top-1", "agreement": "agreement with the teacher"}
+MEASURES = {"top1": "top-1", "agreement": "agreement with the teacher", "cosine": "cosine similarity to the teacher"}
 """What a network is judged by, in percent: the first that is known; and how tables call it."""
 
 

@@ -2,8 +2,9 @@
 
 A snapshot is `gallery/step-XXXXXXXX.npz` beside the picture of that update: arrays alone, no pickles. `original` and
 `augmented` are uint8 images of shape (pictures, channels, height, width); `teacher/original/class` and `/confidence`
-are the top class and its probability, likewise for the student and the augmented row; `samples/NAME` are values that
-the augmentor drew and `bounds/NAME` their range.
+are the top class and its probability, likewise for the student and the augmented row; of networks without classes there
+is `cosine/original` instead, the similarity of both embeddings, likewise `cosine/augmented`. `samples/NAME` are values
+that the augmentor drew and `bounds/NAME` their range.
 """
 
 from __future__ import annotations
@@ -40,14 +41,25 @@ class Guesses:
         confidences = (odds.max(axis=1) / odds.sum(axis=1)).astype(np.float32)
         return cls(logits.argmax(axis=1).astype(np.int64), confidences)
 
+    def first(self, count: int) -> Guesses:
+        """Those for the first `count` images."""
+        return Guesses(self.classes[:count], self.confidences[:count])
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A row of pictures, and both networks' predictions."""
+    """A row of pictures, and both networks' predictions or, without classes, the similarity of their embeddings."""
 
     images: UInt8[NDArray[np.uint8], "pictures channels height width"]
-    teacher: Guesses
-    student: Guesses
+    teacher: Guesses | None = None
+    student: Guesses | None = None
+    cosine: Float[NDArray[np.float32], " pictures"] | None = None
+    """Cosine of the embeddings of teacher and student."""
+
+    def first(self, count: int) -> View:
+        """The first `count` pictures."""
+        teacher, student = (None if found is None else found.first(count) for found in (self.teacher, self.student))
+        return View(self.images[:count], teacher, student, None if self.cosine is None else self.cosine[:count])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,11 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     for row, view in (("original", snapshot.original), ("augmented", snapshot.augmented)):
         arrays[row] = view.images
         for network, guesses in (("teacher", view.teacher), ("student", view.student)):
-            arrays[f"{network}/{row}/class"] = guesses.classes
-            arrays[f"{network}/{row}/confidence"] = guesses.confidences
+            if guesses is not None:
+                arrays[f"{network}/{row}/class"] = guesses.classes
+                arrays[f"{network}/{row}/confidence"] = guesses.confidences
+        if view.cosine is not None:
+            arrays[f"cosine/{row}"] = view.cosine
     arrays |= {f"samples/{name}": np.asarray(values, np.float32) for name, values in snapshot.samples.items()}
     arrays |= {f"bounds/{name}": np.array(bounds, np.float64) for name, bounds in snapshot.bounds.items()}
     stream = io.BytesIO()
@@ -90,18 +105,19 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def _snapshot(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
-    views = {
-        row: View(
-            arrays[row],
-            *(
-                Guesses(arrays[f"{network}/{row}/class"], arrays[f"{network}/{row}/confidence"])
-                for network in ("teacher", "student")
-            ),
-        )
-        for row in ("original", "augmented")
-    }
+    views = {row: _view(row, arrays) for row in ("original", "augmented")}
     bounds = {name: (float(low), float(high)) for name, (low, high) in _below("bounds/", arrays).items()}
     return Snapshot(int(arrays["step"]), arrays["labels"], **views, samples=_below("samples/", arrays), bounds=bounds)
+
+
+def _view(row: str, arrays: Mapping[str, NDArray[Any]]) -> View:
+    if f"cosine/{row}" in arrays:
+        return View(arrays[row], cosine=arrays[f"cosine/{row}"])
+    teacher, student = (
+        Guesses(arrays[f"{network}/{row}/class"], arrays[f"{network}/{row}/confidence"])
+        for network in ("teacher", "student")
+    )
+    return View(arrays[row], teacher, student)
 
 
 def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

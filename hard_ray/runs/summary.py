@@ -78,6 +78,9 @@ def models_table(models: dict[str, dict[str, float]], config: RunConfig) -> tupl
 def label(name: str, config: RunConfig) -> str:
     """The label of a model of the run in tables and figures."""
     methods = {"hard": f"HARD ({config.augmentor.kind})", "cross_entropy": "labels only"}
+    methods["embedding"] = f"embedding ({config.augmentor.kind})"
+    if name == "kd" and config.objective.kind == "embedding":
+        return "student, embedding alone"
     method = methods.get(config.objective.kind, config.objective.kind)
     return f"student, {method}" if name == "student" else LABELS[name]
 

@@ -13,7 +13,7 @@ import torch
 
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, refuse_embedding
 from hard_ray.data.account_text import say_account
 from hard_ray.data.checked_shard import ShardHeader, digest_of, shard_name
 from hard_ray.data.generated_set import open_generated
@@ -63,6 +63,7 @@ def generate(
     folder = SetFolder(output.expanduser().resolve())
     check_output(folder)
     config, generation = absolute(config), absolute(generation)
+    refuse_embedding(config, "images are generated against a teacher's class")
     index = answered_index(config.data, config.teacher)
     say_account(index, say)
     if generation.split not in index.splits:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hard_ray.config.augmentor import has_prior
 from hard_ray.config.data import describe
-from hard_ray.config.run import RunConfig, training_data
+from hard_ray.config.run import RunConfig, embeds, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
@@ -44,9 +45,10 @@ from hard_ray.evaluation.suites import check_suites
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import cache_folder, room_wanted, write_json
-from hard_ray.maths.metrics import SuiteResult
+from hard_ray.maths.metrics import Counts, EmbeddingCounts, SuiteResult
 from hard_ray.maths.noise import seed_of
 from hard_ray.networks.compilation import Compilation, compile_model, forget_graphs
+from hard_ray.networks.embedding import build_projected
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
 from hard_ray.networks.precision import Precision, prepare_kernels, widen
 from hard_ray.orchestration.cluster.demand import DataShare
@@ -187,7 +189,7 @@ class Builder:
         config = self.config
         precision = self._precision()
         torch.manual_seed(seed_of("student weights", config.seed))
-        network = build_student(config.student, self.images)
+        network = self._student()
         network = network.to(self.device).to(memory_format=precision.memory_format).train()
         optimizer = build_optimizer(network, config.optim)  # first: it may leave layers out, whose gradients DDP awaits
         self._compile(network, precision)
@@ -202,6 +204,19 @@ class Builder:
                 average.module.model, network.compilation.mode, sizes=batch_sizes(config), name="the averaged student"
             )
         return learner, average
+
+    def _student(self) -> Network:
+        """The student with an output for each class, or projected to the dimension of the teacher's embedding."""
+        config, images = self.config, self.images
+        if not embeds(config):
+            return build_student(config.student, images)
+        return build_projected(config.student, images, self._dimension())
+
+    def _dimension(self) -> int:
+        """The number of values in the teacher's embedding, from its answer to a black image."""
+        assert self.pool is not None
+        shape = (1, self.images.in_chans, self.images.img_size, self.images.img_size)
+        return int(self.pool.logits(np.zeros(shape, np.uint8)).result().shape[1])
 
     def _compile(self, network: Network, precision: Precision) -> None:
         """Compile the student if `runtime.compile` says so and every rank can; the first rank says why if one cannot.
@@ -296,6 +311,7 @@ class Builder:
             attack_sample=choose(validation.attack_images),
             severities=validation.corruption_severities,
             attack=validation.attack,
+            counts=EmbeddingCounts if embeds(config) else Counts,
             cache=self._cache(suites, split),
         )
 
@@ -306,7 +322,8 @@ class Builder:
         made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
         kinds = sum(count for suite, count in made.items() if suite in suites)
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
-        size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * len(self.index.classes)
+        outputs = self._dimension() if embeds(self.config) else len(self.index.classes)
+        size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * outputs
         return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
 
     def _report(self, metrics: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hard_ray.augmentors.base import Augmentor
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, embeds
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.camera import Camera
@@ -65,7 +65,7 @@ class FirstRank:
     def _picture(self, step: int, count: int, augmentor: Augmentor, pool: TeacherPool) -> None:
         if self._sample is None:
             self._sample = self._first_readable(count)
-        camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed)
+        camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed, embeds(self.config))
         snapshot = camera.take(step, self._sample)
         path = self.folder.gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)

@@ -11,7 +11,7 @@ from hard_ray.errors import RunFolderError
 from hard_ray.reports.comparison.groups import Comparison
 from hard_ray.reports.figures import INK, new_figure
 from hard_ray.reports.gallery import draw_row, names_of, shortened
-from hard_ray.runs.snapshots import Snapshot, View, read_snapshot, snapshot_paths
+from hard_ray.runs.snapshots import Snapshot, read_snapshot, snapshot_paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,15 +68,8 @@ def draw_pictures(found: SamePictures) -> Figure:
     axes = figure.subplots(len(snapshots) + 1, count, squeeze=False)
     for axis, name in zip(axes[0], names_of(first.labels[:count], found.classes), strict=True):
         axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
-    draw_row(axes[0], "original", _cut(first.original, count), found.classes, said=False)
+    draw_row(axes[0], "original", first.original.first(count), found.classes, said=False)
     for line, (name, snapshot) in zip(axes[1:], snapshots.items(), strict=True):
         title = f"{shortened(name.rpartition('/')[2])}\nupdate {snapshot.step:,}"
-        draw_row(line, title, _cut(snapshot.augmented, count), found.classes)
+        draw_row(line, title, snapshot.augmented.first(count), found.classes)
     return figure
-
-
-def _cut(view: View, count: int) -> View:
-    cut = [
-        type(guesses)(guesses.classes[:count], guesses.confidences[:count]) for guesses in (view.teacher, view.student)
-    ]
-    return View(view.images[:count], *cut)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import embeds
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve
 from hard_ray.reports.evaluation_plots import draw_evaluation
@@ -31,7 +31,7 @@ from hard_ray.reports.html import (
 from hard_ray.reports.run.distribution import bounds_in_unit, unit_of
 from hard_ray.reports.run.pictures import Pictures, read_pictures
 from hard_ray.runs.record import RunRecord, read_record, shareable
-from hard_ray.runs.scores import logged_scores, scores
+from hard_ray.runs.scores import MEASURES, logged_measure, logged_scores, measure_of, scores
 from hard_ray.runs.snapshots import why_none
 from hard_ray.runs.summary import label, models_table
 
@@ -83,20 +83,33 @@ def _results(record: RunRecord) -> Html:
     if models:
         header, body = models_table(models, record.config)
         split = (record.summary or {}).get("split") or record.split
-        parts += [table_of(header, body, strong="student" in models), note(f"Top-1 on the {split} split, percent.")]
+        parts += [
+            table_of(header, body, strong="student" in models),
+            note(f"{_measure(record)} on the {split} split, percent."),
+        ]
     points = record.of_kind("val")
     if "student" not in models and points:
         last = points[-1]
-        scores = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
-        parts.append(note(f"The student so far, on the validation split after {last['step']:,} updates: {scores}."))
+        so_far = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
+        text = f"The student so far, on the validation split after {last['step']:,} updates"
+        parts.append(note(f"{text}: {so_far} ({_measure(record).lower()})."))
     return "".join(parts) or note("Nothing has been measured yet.")
+
+
+def _measure(record: RunRecord) -> str:
+    """What the networks of the run are judged by, as a sentence begins with it."""
+    name = measure_of(record.evaluations["student"]) if "student" in record.evaluations else ""
+    shown = MEASURES[name or logged_measure(record.of_kind("val"))]
+    return shown[0].upper() + shown[1:]
 
 
 def _training(record: RunRecord) -> Html:
     points = record.of_kind("train")
     if not points:
         return note("No update has been logged yet.")
-    return figure_of(to_svg(draw_training(points, record.phases()))) + _switches(record)
+    return figure_of(
+        to_svg(draw_training(points, record.phases(), unit="1 - cosine" if embeds(record.config) else "nats"))
+    ) + _switches(record)
 
 
 def _switches(record: RunRecord) -> Html:
@@ -122,18 +135,20 @@ def _robustness(record: RunRecord) -> Html:
         results = {name: found[suite] for name, found in record.evaluations.items() if suite in found}
         parts = {name: result["by"] for name, result in results.items() if "by" in result}
         if parts and all(is_curve(by) for by in parts.values()):
-            figures.append(_severities(suite, parts, record.config))
+            figures.append(_severities(suite, parts, record))
         elif parts:
             named = {label(name, record.config): by for name, by in parts.items()}
-            tables.append(details(f"Suite {suite} by condition", conditions_table(named)))
+            tables.append(details(f"Suite {suite} by condition", conditions_table(named, measure=_measure(record))))
     return side_by_side(figures) + "".join(tables)
 
 
-def _severities(suite: str, parts: dict[str, By], config: RunConfig) -> Html:
+def _severities(suite: str, parts: dict[str, By], record: RunRecord) -> Html:
+    config = record.config
     condition = next(iter(next(iter(parts.values()))))
     lines = {label(name, config): next(iter(by.values())) for name, by in parts.items()}
     colours = {label(name, config): COLOURS.get(name, INK) for name in parts}
-    return figure_of(to_svg(draw_robustness(condition, lines, colours)), caption=f"Suite {suite}")
+    figure = draw_robustness(condition, lines, colours, measure=_measure(record))
+    return figure_of(to_svg(figure), caption=f"Suite {suite}")
 
 
 def _evaluation(record: RunRecord) -> Html:
@@ -191,9 +206,12 @@ def mean_and_deviation(name: str, values: Any) -> str:
 def _gallery(record: RunRecord, drawn: dict[str, Html]) -> Html:
     if not drawn:
         return ""
-    return figure_of(
-        drawn["grid"], caption="The newest pictures. T: the teacher's prediction, S: the student's; red: they differ."
-    ) + details("The same images through training", figure_of(drawn["strip"]), is_open=True)
+    explained = "T: the teacher's prediction, S: the student's; red: they differ."
+    if embeds(record.config):
+        explained = "Below each: the cosine of the embeddings of teacher and student."
+    return figure_of(drawn["grid"], caption=f"The newest pictures. {explained}") + details(
+        "The same images through training", figure_of(drawn["strip"]), is_open=True
+    )
 
 
 def _time(record: RunRecord) -> Html:

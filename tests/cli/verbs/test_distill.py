@@ -64,6 +64,15 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_says_the_dimension_of_an_embedding():
+    done = invoke("distill", "--preset", "digits", "objective.kind=embedding", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "its last layer projects to the teacher's embedding of 64 values" in text
+    assert "objective embedding; augmentor affine" in text
+    assert "an augmentor update" in text
+
+
 def test_a_dry_run_says_what_is_left_out_and_where_splits_come_from(tmp_path: Path):
     fill_splits(tmp_path, "train", "validation", each=40)
     put(tmp_path, {"train/cat/a.heic": b"", "train/@eaDir/x.png": b""})

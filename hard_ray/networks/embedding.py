@@ -1,0 +1,133 @@
+"""Networks without classes: a tower answers with its features, and a student projects its own to their dimension.
+
+The features are those that timm calls pre-logits: pooled, before the class head, shape (batch, dimension). A tower is a
+network whose head was taken off. A student's head stays: made for as many outputs as the teacher's embedding has values
+it is the linear projection, and is trained, averaged, compiled and saved like every other layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from hard_ray.config.networks import NetworkConfig, StudentConfig
+from hard_ray.errors import ModelError, readable
+from hard_ray.networks.misfit import settings
+from hard_ray.networks.network import (
+    ImageSpec,
+    Network,
+    input_contract,
+    make_model,
+    model_with_own_head,
+    with_training_modes,
+)
+from hard_ray.networks.precision import resting
+from hard_ray.networks.weights import load_weights
+
+TOLERANCE = 1e-3
+"""Most by which the projection of the features may differ from the network's own answer, which rounds otherwise."""
+
+
+def build_tower(config: NetworkConfig, images: ImageSpec, *, role: str = "teacher") -> Network:
+    """A frozen network that answers with its features, with its own weights and without its class head.
+
+    Weights may be those of a classifier, whatever its classes, or of a network without head. Raises ModelError if the
+    model is unknown, its weights do not fit, or it has no features of one vector per image.
+    """
+    model, notes = model_with_own_head(config, images, role=role)
+    network = Network(model, input_contract(model, config, images))
+    network.notes = notes
+    return as_tower(network, config, images, role=role).freeze()
+
+
+def as_tower(network: Network, config: NetworkConfig, images: ImageSpec, *, role: str = "teacher") -> Network:
+    """The network itself, once its class head is taken off; raises ModelError if that leaves no vector per image."""
+    try:
+        cast(Any, network.model).reset_classifier(0)
+        found = _answer(network, images)
+    except Exception as error:  # each of timm's models raises errors of its own
+        raise ModelError(
+            f"{role}.model {config.model} does not answer without its class head ({readable(error)}); want a model "
+            f"with pooled features before a class head; name another {role}.model, or correct {role}.img_size"
+        ) from error
+    if found.ndim != 2:
+        raise ModelError(
+            f"{role}.model {config.model} answers an image with features of shape {tuple(found.shape)}; want one "
+            f"vector; leave global_pool out of {role}.model_kwargs, or name another {role}.model"
+        )
+    return network
+
+
+@torch.inference_mode()
+def dimension_of(network: Network, images: ImageSpec) -> int:
+    """The number of values in a network's embedding, whether it has a class head or not."""
+    zeros = torch.zeros(1, images.in_chans, images.img_size, images.img_size, device=network.mean.device)
+    with resting(network):
+        features = cast(Any, network.model).forward_head(network.features(zeros), pre_logits=True)
+    return int(features.shape[1])
+
+
+def build_projected(config: NetworkConfig, images: ImageSpec, dimension: int, *, role: str = "student") -> Network:
+    """A network whose last layer is a new linear projection of its features to an embedding of this dimension.
+
+    Raises ModelError if it is unknown, its weights do not fit, or its head is no linear layer on its features.
+    """
+    given = config.model_copy(update={"model_kwargs": {**config.model_kwargs, "num_classes": dimension}})
+    model = make_model(given, images, num_classes=dimension, role=role)
+    notes: tuple[str, ...] = ()
+    checkpoint = config.checkpoint
+    if checkpoint is not None and not checkpoint.is_dir():
+        notes = load_weights(model, checkpoint, role=role, head=settings(model, "classifier")).notes
+    if checkpoint is not None or config.pretrained or ":" in config.model:
+        cast(Any, model).reset_classifier(dimension)  # a head of as many classes is no projection
+    projection_of(model, config.model, role=role)
+    network = Network(model, input_contract(model, config, images))
+    network.dimension, network.notes = dimension, notes
+    return with_training_modes(network, config, role=role) if isinstance(config, StudentConfig) else network
+
+
+def projection_of(model: nn.Module, name: str = "", *, role: str = "student") -> nn.Linear:
+    """The last layer of a model that projects its features; raises ModelError if it is no single linear layer."""
+    found = cast(Any, model).get_classifier()
+    if not isinstance(found, nn.Linear):
+        kind = f"{len(found)} layers" if isinstance(found, tuple) else f"a layer {type(found).__name__}"
+        raise ModelError(
+            f"{role}.model {name} ends in {kind}; objective.kind=embedding wants one linear layer, which projects to "
+            f"the teacher's embedding; name another {role}.model"
+        )
+    return found
+
+
+@torch.inference_mode()
+def check_projection(network: Network, name: str, images: ImageSpec, *, role: str = "student") -> None:
+    """Raise a ModelError unless the network's answer is the projection of the features that its export will give."""
+    pixels = torch.linspace(0.0, 1.0, images.in_chans * images.img_size**2, device=network.mean.device)
+    view = pixels.view(1, images.in_chans, images.img_size, images.img_size)
+    model = cast(Any, network.model)
+    with resting(network):
+        features = model.forward_head(network.features(view), pre_logits=True)
+        projected, answer = projection_of(network.model, name, role=role)(features), network(view)
+    if not torch.allclose(projected, answer, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ModelError(
+            f"{role}.model {name} does more between its features and its answer than its last layer does; "
+            f"objective.kind=embedding wants a linear projection of the features; name another {role}.model"
+        )
+
+
+def split(network: Network) -> tuple[Network, nn.Linear]:
+    """A student without its projection, and the projection: copies in main memory."""
+    model = copy.deepcopy(network.model).to("cpu").to(memory_format=torch.contiguous_format)
+    projection = projection_of(model)
+    cast(Any, model).reset_classifier(0)
+    return Network(model, network.contract), projection
+
+
+@torch.inference_mode()
+def _answer(network: Network, images: ImageSpec) -> torch.Tensor:
+    shape = (1, images.in_chans, images.img_size, images.img_size)
+    with resting(network):
+        found: torch.Tensor = network(torch.zeros(shape, device=network.mean.device))
+    return found
