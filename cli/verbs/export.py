@@ -36,8 +36,9 @@ def export_lines(made: Exported) -> list[str]:
     saved = made.model
     weights = "best on the validation split" if saved.is_best else "after the last update"
     which = f"  {weights}" if saved.record else ""
+    answers = f"{len(saved.images.classes)} classes" if saved.has_classes else "features, no classes"
     return [
-        f"[bold]{escape(saved.network.architecture)}[/bold]  {len(saved.images.classes)} classes{which}",
+        f"[bold]{escape(saved.network.architecture)}[/bold]  {answers}{which}",
         *(
             f"{check.file:<12} equals the network on {check.images} {check.source}: logits differ by at most "
             f"{check.max_difference:.1e}, and every image gets the same class"

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -70,6 +70,7 @@ def export_network(network: Network, folder: Path, *, images: ImageSpec, facts: 
         write_timm_folder(network, folder, images=images, names=images.classes, view=facts.view, card=card, facts=kept)
         return
     backbone, projection = split(network)
+    facts = replace(facts, teacher=_without_path(facts.teacher))  # exports are published
     kept[FACTS] = {"dimension": network.dimension, "teacher": facts.teacher}
     with replacing_folder(folder) as temporary:
         write_timm_files(backbone, temporary, images=images, names=None, view=facts.view, facts=kept)
@@ -151,6 +152,12 @@ def write_timm_files(
         },
         safe_serialization=True,
     )
+
+
+def _without_path(model: str) -> str:
+    """The name of a model; of a folder the last part alone."""
+    kind, _, path = model.partition(":")
+    return f"{kind}:{Path(path).name}" if kind == "local-dir" else model
 
 
 def _backbone_card(backbone: Network, dimension: int, images: ImageSpec, facts: TrainingFacts) -> str:

@@ -30,6 +30,7 @@ from hard_ray.export.timm_folder import EvalView, write_timm_folder
 from hard_ray.maths import losses
 from hard_ray.maths.metrics import EmbeddingCounts
 from hard_ray.maths.noise import normal
+from hard_ray.networks import compilation
 from hard_ray.networks.embedding import as_tower, build_projected
 from hard_ray.networks.network import ImageSpec, InputContract, Network, build_student, image_spec
 from hard_ray.networks.precision import Precision, resting
@@ -389,3 +390,16 @@ def test_images_without_labels_teach_an_embedding_by_a_tower_without_classes(tmp
     assert run_here(config, tmp_path / "run", pool) is Status.FINISHED
     found = json.loads((tmp_path / "run/evaluation.json").read_text())["suites"]["clean"]
     assert found.keys() == {"n", "loss", "cosine"}
+
+
+def test_a_compiled_student_and_tower_learn_an_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")  # graphs without a compiler of machine code
+    compilation.forget_graphs()
+    config = tiny_config(*EMBEDDING, "optim.steps=6", "runtime.compile=true", "optim.model_ema=true")
+    pool = tower_pool()
+    pool.teacher.compile("default", (32,), 16)
+    assert run_here(config, tmp_path / "run", pool) is Status.FINISHED
+    assert json.loads((tmp_path / "run/outcome.json").read_text())["compiled"]["repeated"] == 0
+    run_here(tiny_config(*EMBEDDING, "optim.steps=6", "optim.model_ema=true"), tmp_path / "plain", tower_pool())
+    found, plain = exported(tmp_path / "run"), exported(tmp_path / "plain")
+    assert all(torch.allclose(found[name], plain[name], atol=1e-3) for name in plain)

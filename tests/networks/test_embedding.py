@@ -163,6 +163,13 @@ def test_timm_loads_an_exported_backbone_with_equal_features(tmp_path: Path, spe
     assert "classifier" not in card
 
 
+def test_an_export_does_not_tell_where_the_teacher_was(tmp_path: Path):
+    facts = replace(FACTS, teacher="local-dir:/home/someone/towers/birds")
+    export_network(student(GREY, "hardray_mlp"), tmp_path / "student", images=GREY, facts=facts)
+    assert projection_facts(tmp_path / "student") == {"dimension": 5, "teacher": "local-dir:birds"}
+    assert "someone" not in (tmp_path / "student" / "README.md").read_text()
+
+
 def test_an_export_keeps_the_projection_and_names_no_classes(tmp_path: Path):
     network = student(GREY, "hardray_mlp")
     export_network(network, tmp_path / "student", images=GREY, facts=FACTS)
