@@ -288,16 +288,23 @@ def type_of(field: Schema, schema: Schema) -> str:
         return _keys(field, schema) if "properties" in found else type_of(found, schema)
     if "anyOf" in field:
         return " or ".join("`null`" if part.get("type") == "null" else type_of(part, schema) for part in field["anyOf"])
-    if "enum" in field or "const" in field:
-        return ", ".join(_value(value) for value in field.get("enum", [field.get("const")]))
-    if "oneOf" in field:
-        kinds = ", ".join(f"`{kind}`" for kind in field["discriminator"]["mapping"])
-        return f"a block of `{field['discriminator']['propertyName']}` {kinds}"
+    if "oneOf" in field or "enum" in field or "const" in field:
+        return _one_of(field) if "oneOf" in field else _choice(field)
     if field["type"] == "array":
         return _array(field, schema)
     if field["type"] == "string":
         return "path" if field.get("format") == "path" else "text"
     return f"{_WORDS[field['type']]}{_range(field)}"
+
+
+def _one_of(field: Schema) -> str:
+    """The kinds of a block that is one of several."""
+    kinds = ", ".join(f"`{kind}`" for kind in field["discriminator"]["mapping"])
+    return f"a block of `{field['discriminator']['propertyName']}` {kinds}"
+
+
+def _choice(field: Schema) -> str:
+    return ", ".join(_value(value) for value in field.get("enum", [field.get("const")]))
 
 
 def _array(field: Schema, schema: Schema) -> str:
