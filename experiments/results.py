@@ -61,7 +61,8 @@ def value(result: Result, model: str, column: str) -> float | None:
     """The number of a model in a column of a table; None if the row did not measure it.
 
     A column is a suite (top-1 in percent), `test loss` (nats), `severity N` (of the corruptions), `agreement` with the
-    teacher on clean images, `agreement under corruptions`, or `seconds` of training.
+    teacher on clean images, `agreement under corruptions`, `seconds` of training, or `probe SUITE` and `probe knn`:
+    top-1 of a linear classifier and of nearest neighbours on the student's features.
     """
     kind, _, rest = column.partition(" ")
     found: Any
@@ -73,6 +74,8 @@ def value(result: Result, model: str, column: str) -> float | None:
         case "agreement":
             suite = rest.removeprefix("under ") or "clean"
             found = result.get("agreement", {}).get(model, {}).get(suite)
+        case "probe":
+            found = result.get("probe", {}).get(rest) if model == "student" else None
         case "seconds":
             found = result["costs"].get(model, {}).get("seconds")
         case _:

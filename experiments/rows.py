@@ -26,6 +26,8 @@ class Row:
     seed: int
     command: str
     """The arguments of `hardray`, with $NAMES for folders."""
+    probed: str = ""
+    """The words that name labelled images, on which the student's features are then probed; empty: they are not."""
 
     @property
     def verb(self) -> str:
@@ -44,11 +46,20 @@ class Row:
 
     def missing(self, folders: Mapping[str, str]) -> list[str]:
         """The $NAMES of the command that `folders` lacks."""
-        return [name for name in re.findall(r"\$([A-Z0-9_]+)", self.command) if name not in folders]
+        found = re.findall(r"\$([A-Z0-9_]+)", f"{self.command} {self.probed}")
+        return [name for name in dict.fromkeys(found) if name not in folders]
 
     def arguments(self, folders: Mapping[str, str]) -> list[str]:
         """The words of the command, with folders in place of $NAMES."""
-        return [re.sub(r"\$([A-Z0-9_]+)", lambda m: folders[m.group(1)], word) for word in shlex.split(self.command)]
+        return _words(self.command, folders)
+
+    def probe_arguments(self, folders: Mapping[str, str]) -> list[str]:
+        """The words that name the labelled images, with folders in place of $NAMES."""
+        return _words(self.probed, folders)
+
+
+def _words(command: str, folders: Mapping[str, str]) -> list[str]:
+    return [re.sub(r"\$([A-Z0-9_]+)", lambda m: folders[m.group(1)], word) for word in shlex.split(command)]
 
 
 def verb_of(command: str) -> str:
@@ -122,4 +133,5 @@ def _groups(table: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _row(name: str, table: Mapping[str, Any], variant: str, seed: int) -> Row:
-    return Row(name, variant, seed, f"{seeded(table['command'], seed)} {table['variants'][variant]}".strip())
+    command = f"{seeded(table['command'], seed)} {table['variants'][variant]}".strip()
+    return Row(name, variant, seed, command, table.get("probe", ""))

@@ -66,6 +66,11 @@ def _finish(row: Row, *, commit: bool) -> bool:
     if subprocess.run([hardray, *arguments], check=False).returncode != 0:
         return False
     figures = _run_figures(output) if row.verb in RUNS else _score_figures(output)
+    if row.probed:
+        found = probed(hardray, output, row.probe_arguments(os.environ))
+        if found is None:
+            return False
+        figures |= found
     _keep(row, figures, time.monotonic() - started)
     if commit:
         pictures = (ROOT / "docs" / "images").glob("*.png")
@@ -73,6 +78,28 @@ def _finish(row: Row, *, commit: bool) -> bool:
         subprocess.run(["git", "add", *paths], check=True, cwd=ROOT)
         subprocess.run(["git", "commit", "--quiet", "-m", f"Experiment {row.name}", "--", *paths], check=True, cwd=ROOT)
     return True
+
+
+SUITES = ("clean", "corruptions", "shifts", "rotations")
+"""What a linear classifier on a student's features is measured on."""
+
+
+def probed(hardray: str, output: Path, labelled: Sequence[str]) -> dict[str, Any] | None:
+    """The accuracy of a linear classifier and of k-NN on the features of a run's student; None: a command failed."""
+    head, measured = output.with_name(f"{output.name}-head"), output.with_name(f"{output.name}-measured")
+    suites = [word for suite in SUITES for word in ("--suite", suite)]
+    made = ["--output", str(measured)]
+    commands = (
+        ["probe", str(output), *labelled],
+        ["fit-head", "--kind", "probe", "--tower", f"local-dir:{output / 'student'}", *labelled, "--output", str(head)],
+        ["evaluate", str(head), *labelled, *suites, "--images", "500", "--severities", "1,3,5", "--no-teacher", *made],
+    )
+    for command in commands:
+        if subprocess.run([hardray, *command], check=False).returncode != 0:
+            return None
+    nearest = json.loads((output / "probe" / "probe.json").read_text())["top1"]["knn"]
+    found = json.loads((measured / "evaluation.json").read_text())["suites"]
+    return {"probe": {"knn": nearest["test"], **{suite: round(found[suite]["top1"], 3) for suite in SUITES}}}
 
 
 def _keep(row: Row, figures: dict[str, Any], seconds: float) -> None:
@@ -109,6 +136,7 @@ def _run_figures(output: Path) -> dict[str, Any]:
         "augmentor": _kind(config["augmentor"]),
         **{key: summary[key] for key in ("models", "steps", "switches", "seed", "versions")},
         "costs": {name: _costs(json.loads((folder / "outcome.json").read_text())) for name, folder in folders.items()},
+        "measure": summary.get("measure", "top1"),
         "test_loss": {name: round(each["clean"]["loss"], 5) for name, each in suites.items()},
         "agreement": {name: _agreement(each) for name, each in suites.items() if name != "teacher"},
         "by": {name: _by(each) for name, each in suites.items() if name != "teacher"},

@@ -15,6 +15,7 @@ FOLDERS = {
         "CIFAR10_5K",
         "CIFAR10_1K",
         "CIFAR10_500",
+        "PROTOTYPES",
         "AUTOENCODER",
         "TEACHER",
         "STUDENT",
