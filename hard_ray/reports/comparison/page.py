@@ -113,7 +113,8 @@ def _tests(comparison: Comparison) -> Html:
     header, body = t_tests(comparison)
     explained = note(
         f"Differences of {short(comparison.measure)} in points of percent, with 95 % confidence intervals and "
-        "two-sided p. Paired: a paired t-test over the seeds that both have. Welch: a test for different seeds and unequal variances."
+        "two-sided p. Paired: a paired t-test over the seeds that both have. "
+        "Welch: a test for different seeds and unequal variances."
     )
     return table_of(header, body) + explained + "".join(map(note, comparison.cautions))
 
