@@ -52,7 +52,8 @@ def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
 def _ending(saved: SavedModel) -> str:
     """The classes or, without classes, the projection if there is one."""
     if saved.has_classes:
-        return "## Classes\n\n" + _classes(saved.images.classes, saved.names is not None)
+        heading = "Classes" if _knows_labels(saved) else "Outputs"
+        return f"## {heading}\n\n" + _classes(saved.images.classes, _has_names(saved))
     found = None if saved.folder is None else projection_facts(saved.folder)
     if not found:
         return "## Features\n\nThe model answers with its pooled features, without classes."
@@ -270,7 +271,8 @@ def _percent(result: dict[str, Any], key: str) -> str:
 
 def _limits(saved: SavedModel) -> list[str]:
     side = saved.images.img_size
-    answers = "It predicts one of its classes for every image, even for one that shows none of them."
+    what = "classes" if _knows_labels(saved) else "outputs"
+    answers = f"It predicts one of its {what} for every image, even for one that shows none of them."
     limits = [
         answers if saved.has_classes else "It names no class; what its features are worth for a task was not measured.",
         f"It is made for images of {side} x {side} pixels. Images that were resized or cropped in another way were "
