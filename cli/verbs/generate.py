@@ -72,7 +72,7 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
         f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
         f"distance {manifest['distance']:.4f} on average before the second discretisation "
         f"({settings['norm']}, at most {settings['eps']:g})",
-        *_teacher_lines(manifest),
+        *teacher_lines(manifest),
         f"set      {escape(str(folder))}",
         f"picture  {escape(str(folder / 'gallery.png'))}",
     ]
@@ -86,7 +86,7 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
     return lines
 
 
-def _teacher_lines(manifest: dict[str, Any]) -> list[str]:
+def teacher_lines(manifest: dict[str, Any]) -> list[str]:
     """What the teacher answers at each stage: of images with labels how often it is right, of others what it keeps."""
     lines, top1, kept = [], manifest.get("top1"), manifest.get("agreement")
     if top1 is not None:

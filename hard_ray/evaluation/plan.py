@@ -77,12 +77,12 @@ def check_judged(evaluation: EvaluationConfig, index: ImageIndex, data: DataConf
     if not with_teacher:
         raise DataError(
             f"{why}, and without the teacher there is nothing to judge a model by; leave out --no-teacher, or name "
-            "images with labels by --data"
+            "images with labels by --labelled KIND=PATH"
         )
     if evaluation.published:
         raise DataError(
             f"{why} and no classes, and {next(iter(evaluation.published))} is measured by the labels of its own "
-            "images; leave it out, or name the images with labels that the model learned from by --data"
+            "images; leave it out, or name images with labels of the same classes by --labelled KIND=PATH"
         )
 
 

@@ -295,7 +295,7 @@ def _limits_of_run(record: RunRecord, saved: SavedModel) -> list[str]:
     measured = {} if saved.is_best else record.evaluations.get("student", {})
     unlabelled = (
         []
-        if _knows_labels(saved)
+        if _knows_labels(saved) or not saved.has_classes
         else [
             "No image had a label: how often it is right was not measured, only how often it agrees with its teacher."
         ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hard_ray.augmentors.labels import filled
+from hard_ray.augmentors.labels import Labels, filled
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.data.checked_shard import ShardHeader, digest_of, shard_name
 from hard_ray.data.generated_shard import ShardRows, write_shard
@@ -108,9 +108,11 @@ class Made:
         labels = self.originals.labels
         without = labels == NO_LABEL
         answers = [ticket.result().argmax(axis=1) for ticket in (self.clean, self.reconstructed, self.logits)]
-        right = (int((answer == labels).sum()) for answer in answers)
-        kept = (int((without & (answer == answers[0])).sum()) for answer in answers[1:])
-        return AttackStatistics(len(self.images), self.distance, *right, int(without.sum()), *kept)
+        clean, reconstructed, generated = (int((answer == labels).sum()) for answer in answers)
+        kept = [int((without & (answer == answers[0])).sum()) for answer in answers[1:]]
+        return AttackStatistics(
+            len(self.images), self.distance, clean, reconstructed, generated, int(without.sum()), kept[0], kept[1]
+        )
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ class Dad:
         reconstructed = self.pool.logits(to_pixels(centre))
         # 2., 3. Random start, then k steps up the gradient of CE(t(x), y), projected to the ball and to [0, 1].
         #        y is the label or, of an image without one, the teacher's own answer for x.
-        labels = torch.from_numpy(originals.labels)
+        labels: Labels = torch.from_numpy(originals.labels)
         if (originals.labels == NO_LABEL).any():
             labels = filled(labels, torch.from_numpy(clean.result().argmax(axis=1)))
         gradient = label_gradient(self.pool, self.precision)
