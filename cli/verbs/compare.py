@@ -40,12 +40,15 @@ def compare(
 def tables_of(comparison: Comparison) -> dict[str, Table]:
     """The tables of results, of differing keys and of t-tests, by title; empty ones are left out."""
     from hard_ray.reports.comparison.tables import differences, results, t_tests
+    from hard_ray.runs.scores import MEASURES, short
 
     header, body = results(comparison)
     narrow = [[cell.replace(" (", "\n(") for cell in row] for row in body]
+    measure = comparison.measure
+    what = "top-1, agreement and calibration error" if measure == "top1" else MEASURES[measure]
     shown = {
-        "top-1, agreement and calibration error in %; of several seeds the mean and the range": (header, narrow),
+        f"{what} in %; of several seeds the mean and the range": (header, narrow),
         "differences of the configurations": differences(comparison),
-        "differences of top-1 in points, by t-tests over seeds": t_tests(comparison),
+        f"differences of {short(measure)} in points, by t-tests over seeds": t_tests(comparison),
     }
     return {title: table for title, table in shown.items() if table[1]}

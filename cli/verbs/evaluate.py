@@ -100,18 +100,35 @@ def _config(
 
 def result_table(result: dict[str, Any]) -> Table:
     """A table with a row for each suite."""
-    with_teacher = bool(result["teacher"])
+    columns = _columns(result)
     table = Table(box=None, pad_edge=False, title=f"{result['split']} split, percent", title_justify="left")
     table.add_column("suite", style="bold", overflow="fold")
-    names = ["top-1", *(["teacher", "agreement"] if with_teacher else []), "ECE", "mCE", "images"]
-    for name in names:
+    for name in columns:
         table.add_column(name, justify="right", overflow="fold")
-    for suite, found in result["suites"].items():
-        beside = result["teacher"].get(suite)
-        cells = [_percent(found["top1"])]
-        cells += [_percent(beside and beside["top1"]), _percent(found.get("agreement"))] if with_teacher else []
-        table.add_row(suite, *cells, _percent(found["ece"]), _mce(found), f"{found['n']:,}")
+    for suite, *cells in zip(result["suites"], *columns.values(), strict=True):
+        table.add_row(suite, *cells)
     return table
+
+
+def _columns(result: dict[str, Any]) -> dict[str, list[str]]:
+    """The cells of each column; without labels, what needs them has no column."""
+    from hard_ray.runs.scores import measure_of
+
+    suites, teacher = result["suites"], result["teacher"]
+    images = {"images": [f"{found['n']:,}" for found in suites.values()]}
+    if (measure := measure_of(suites)) != "top1":
+        return {measure: [_percent(found[measure]) for found in suites.values()], **images}
+    beside = {
+        "teacher": [_percent(teacher[suite]["top1"] if suite in teacher else None) for suite in suites],
+        "agreement": [_percent(found.get("agreement")) for found in suites.values()],
+    }
+    return {
+        "top-1": [_percent(found["top1"]) for found in suites.values()],
+        **(beside if teacher else {}),
+        "ECE": [_percent(found["ece"]) for found in suites.values()],
+        "mCE": [_mce(found) for found in suites.values()],
+        **images,
+    }
 
 
 def _percent(value: float | None) -> str:

@@ -67,13 +67,12 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
     """Lines about a generated set, and the command that trains with it; `given` are the words of its configuration."""
     from hard_ray.config.layers import override
 
-    settings, top1 = manifest["settings"], manifest["top1"]
+    settings = manifest["settings"]
     lines = [
         f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
         f"distance {manifest['distance']:.4f} on average before the second discretisation "
         f"({settings['norm']}, at most {settings['eps']:g})",
-        f"teacher  {top1['clean']:.1f} % right on clean images, {top1['reconstructed']:.1f} % on reconstructed ones, "
-        f"{top1['generated']:.1f} % on generated ones",
+        *teacher_lines(manifest),
         f"set      {escape(str(folder))}",
         f"picture  {escape(str(folder / 'gallery.png'))}",
     ]
@@ -84,4 +83,20 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
     if manifest["split"] == "train":
         training = ["objective.kind=dad", "augmentor.kind=generated", override("augmentor.path", folder)]
         lines.append(f"train    {escape(command_line('distill', *given, *training))}")
+    return lines
+
+
+def teacher_lines(manifest: dict[str, Any]) -> list[str]:
+    """What the teacher answers at each stage: of images with labels how often it is right, of others what it keeps."""
+    lines, top1, kept = [], manifest.get("top1"), manifest.get("agreement")
+    if top1 is not None:
+        lines.append(
+            f"teacher  {top1['clean']:.1f} % right on clean images, {top1['reconstructed']:.1f} % on reconstructed "
+            f"ones, {top1['generated']:.1f} % on generated ones"
+        )
+    if kept is not None:
+        lines.append(
+            "attacked the teacher's own answer, as the images have no labels; it keeps that answer on "
+            f"{kept['reconstructed']:.1f} % of reconstructed images, {kept['generated']:.1f} % of generated ones"
+        )
     return lines

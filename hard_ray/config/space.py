@@ -18,12 +18,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic_core import ErrorDetails
 
 from hard_ray.config.base import DISCRIMINATORS, Config, Seed
+from hard_ray.config.data import has_labels, why_unlabelled
 from hard_ray.config.distribution import KINDS, Choice, Distribution, Value
 from hard_ray.config.layers import Layer, layer_of, parse_overrides, read_layer
 from hard_ray.config.loader import absolute, fitting_preset, validate
 from hard_ray.config.presets import preset_text
 from hard_ray.config.problems import describe
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, embeds
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, suggestion
 
@@ -32,6 +33,9 @@ SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "track
 
 BETTER = {"top1": "max", "agreement": "max", "loss": "min", "ece": "min", "cosine": "max"}
 """Measures of an evaluation, and which direction is better."""
+
+OF_LABELS = ("top1", "ece")
+"""Those of `BETTER` that need labels."""
 
 DEFAULT_TRIALS = 20
 PBT_REFUSED = (
@@ -75,8 +79,9 @@ class SpaceConfig(Config):
     """Number of trials; unset: 20, and for `grid` every combination."""
     concurrency: PositiveInt = 1
     """Trials that run at the same time."""
-    metric: str | Annotated[tuple[str, ...], Field(min_length=1)] = "val/top1"
-    """Metric to optimise, of the validation split; a list: the trade-off between several (Pareto)."""
+    metric: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Metric to optimise, of the validation split; a list: the trade-off between several (Pareto). Unset: `val/top1`,
+    of images without labels `val/agreement`, of embeddings `val/cosine`."""
     mode: Mode | tuple[Mode, ...] | None = None
     """Whether smaller or larger values are better; unset: follows from the metric."""
     stop: dict[str, PositiveFloat] = Field(default={})
@@ -91,7 +96,15 @@ class SpaceConfig(Config):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The optimised metrics, the main one first."""
-        return (self.metric,) if isinstance(self.metric, str) else self.metric
+        metric = self.metric or "val/top1"
+        return (metric,) if isinstance(metric, str) else metric
+
+    def resolved(self, base: RunConfig) -> SpaceConfig:
+        """The same space with its metric: unless one is set, what networks of the base configuration are judged by."""
+        if self.metric is not None:
+            return self
+        judged = "top1" if has_labels(base.data) else "agreement"
+        return self.model_copy(update={"metric": f"val/{'cosine' if embeds(base) else judged}"})
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -218,9 +231,9 @@ def load_space(name: str, overrides: Sequence[str] = (), *, saved: bool = False)
     raw, source, folder = _read(name, saved=saved)
     space = _parse(raw, source)
     base = _base(space.base, folder, overrides, source, saved=saved)
-    search = Search(space, absolute(base), source)
-    problems = [*_suite_problems(search), *_runtime_problems(search), *_embedding_problems(search)]
-    problems += _value_problems(search)
+    search = Search(space.resolved(base), absolute(base), source)
+    problems = [*_label_problems(search), *_suite_problems(search), *_runtime_problems(search)]
+    problems += [*_embedding_problems(search), *_value_problems(search)]
     if problems:
         raise ConfigError(problems, source)
     return search
@@ -279,6 +292,20 @@ def _base(base: Base, folder: Path, overrides: Sequence[str], source: str, *, sa
     above = [f"base.overrides of {source}"] if base.overrides else []
     above += ["the overrides"] if overrides else []
     return validate([lowest, *upper], source=" + ".join([below, *above]))
+
+
+def _label_problems(search: Search) -> Iterator[str]:
+    """Metrics of labels, where the images of the base configuration have none."""
+    space, data = search.space, search.base.data
+    if has_labels(data) or embeds(search.base):
+        return
+    for name in dict.fromkeys([*space.metrics, *space.stop]):
+        above, _, last = name.rpartition("/")
+        if last in OF_LABELS:
+            yield (
+                f"{_key_of(name, space.stop)}: {name} is measured with labels, and {why_unlabelled(data)}, so that the "
+                f"images have none; use {above}/agreement"
+            )
 
 
 def _suite_problems(search: Search) -> Iterator[str]:

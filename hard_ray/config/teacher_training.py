@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hard_ray.config.augmentor import IdentityAugmentor
+from hard_ray.config.data import has_labels, why_unlabelled
 from hard_ray.config.layers import Layer
 from hard_ray.config.loader import load_config, validate
 from hard_ray.config.networks import NetworkConfig, StudentConfig, TeacherConfig
@@ -13,6 +14,7 @@ from hard_ray.config.objective import CrossEntropyObjective
 from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, fitting_data
 from hard_ray.config.safe_yaml import dump_yaml, parse_yaml
+from hard_ray.errors import DataError
 
 
 def teacher_training(config: RunConfig) -> RunConfig:
@@ -35,7 +37,15 @@ def teacher_training(config: RunConfig) -> RunConfig:
 
 
 def teacher_run(config: RunConfig) -> RunConfig:
-    """`teacher_training`, or fine-tuning if the teacher has weights; ConfigError: the recipe does not fit the rest."""
+    """`teacher_training`, or fine-tuning if the teacher has weights; ConfigError: the recipe does not fit the rest.
+
+    Raises DataError if the images have no labels.
+    """
+    if not has_labels(config.data):
+        raise DataError(
+            f"{why_unlabelled(config.data)}, so that the images have no labels for a teacher to learn; give a frozen "
+            "tower a head for them by `hardray fit-head --kind prototypes`, or name images with labels"
+        )
     training = teacher_training(config)
     fine_tunes = config.teacher.has_weights
     run = training.model_copy(

@@ -1,8 +1,8 @@
 """Generated sets, as `hardray generate` writes them: find the generated image of each image of the data.
 
 A set is a folder with `manifest.json` and Parquet shards of the columns `sample_id: string`,
-`image: struct<bytes, path>` (lossless PNG), `label: int32` and `logits: list<float32>`, the teacher's logits of the
-decoded pixels. A shard covers a fixed range of the split's images.
+`image: struct<bytes, path>` (lossless PNG), `label: int32` (null: the image has none) and `logits: list<float32>`, the
+teacher's logits of the decoded pixels. A shard covers a fixed range of the split's images.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hard_ray.data.checked_shard import ShardHeader, add_array, header_hash, verify_table, write_table
 from hard_ray.data.generated_set import SCHEMA
+from hard_ray.data.index import NO_LABEL
 
 ROW_GROUP_BYTES = 256 * 2**10
 """Images in a row group, in bytes: small, because a run reads rows at random and each read takes a whole group."""
@@ -24,6 +25,7 @@ class ShardRows:
 
     sample_ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    """`NO_LABEL` where an image has none; null in the file."""
     images: Sequence[bytes]
     """Encoded as PNG."""
     logits: NDArray[np.float32]
@@ -62,7 +64,8 @@ def _groups(sizes: Sequence[int]) -> list[tuple[int, int]]:
 def _to_table(rows: ShardRows) -> pa.Table:
     ids = [str(sample_id) for sample_id in rows.sample_ids.tolist()]
     images = [{"bytes": image, "path": f"{name}.png"} for name, image in zip(ids, rows.images, strict=True)]
-    columns = [ids, images, rows.labels.astype(np.int32), list(rows.logits.astype(np.float32))]
+    labels = pa.array(rows.labels.astype(np.int32), mask=rows.labels == NO_LABEL)
+    columns = [ids, images, labels, list(rows.logits.astype(np.float32))]
     return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
@@ -71,7 +74,7 @@ def _to_rows(table: pa.Table) -> ShardRows:
     logits = table.column("logits").combine_chunks()
     return ShardRows(
         np.array([int(each) for each in table.column("sample_id").to_pylist()], dtype=np.int64),
-        table.column("label").to_numpy().astype(np.int64),
+        table.column("label").fill_null(NO_LABEL).to_numpy().astype(np.int64),
         [each.as_py() for each in images.field("bytes")],
         logits.flatten().to_numpy().reshape(len(table), -1 if len(table) else 0),
     )

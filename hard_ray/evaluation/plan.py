@@ -9,17 +9,19 @@ from typing import cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hard_ray.config.data import DataConfig
+from hard_ray.config.data import DataConfig, why_unlabelled
 from hard_ray.config.evaluation import EvaluationConfig, Published
 from hard_ray.config.validation import Suite
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import Columns, EvalPictures
+from hard_ray.errors import DataError
 from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.published import open_published
 from hard_ray.evaluation.suites import Condition, conditions
 
 UNREADABLE = -1
-"""Condition of an image that is not measured but carries the names of a piece without readable images."""
+"""In the column of conditions, never of labels: an image that is not measured but carries the names of a piece without
+readable images."""
 LARGEST_PIECE = 1024
 """Images read together: few enough to show progress and to occupy several processes."""
 
@@ -65,6 +67,23 @@ class SuitePlan:
                     "condition": np.full(len(rows), UNREADABLE if is_lost else number),
                     "bad": named,
                 }
+
+
+def check_judged(evaluation: EvaluationConfig, index: ImageIndex, data: DataConfig, *, with_teacher: bool) -> None:
+    """Check that something says what is right; raises DataError if that were labels, and the images have none."""
+    if index.has_labels:
+        return
+    why = f"{why_unlabelled(data)}, so that the images have no labels"
+    if not with_teacher:
+        raise DataError(
+            f"{why}, and without the teacher there is nothing to judge a model by; leave out --no-teacher, or name "
+            "images with labels by --labelled KIND=PATH"
+        )
+    if evaluation.published:
+        raise DataError(
+            f"{why} and no classes, and {next(iter(evaluation.published))} is measured by the labels of its own "
+            "images; leave it out, or name images with labels of the same classes by --labelled KIND=PATH"
+        )
 
 
 def plan_suite(

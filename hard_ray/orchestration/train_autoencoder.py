@@ -40,6 +40,7 @@ from hard_ray.orchestration.cluster.resources import data_shares
 from hard_ray.orchestration.extras import extra
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.stream import Pipeline, await_streams
+from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.autoencoder import (
     AutoencoderLoop,
     Features,
@@ -73,7 +74,7 @@ def train_autoencoder(
     folder = AutoencoderFolder(output.expanduser().resolve())
     check_output(folder)
     check_augment(run.data)
-    index = build_index(run.data)
+    index = build_index(run.data) if run.teacher is None else answered_index(run.data, run.teacher)
     say_account(index, say)
     batch_size = 1 if isinstance(run.training, PatchTraining) else run.training.batch_size
     schedule = train_schedule(index, run.data, batch_size=batch_size, seed=run.seed)

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hard_ray.augmentors.labels import Labels, filled
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.data.checked_shard import ShardHeader, digest_of, shard_name
 from hard_ray.data.generated_shard import ShardRows, write_shard
+from hard_ray.data.index import NO_LABEL
 from hard_ray.distillation.messages import Ticket
 from hard_ray.distillation.teacher import TeacherPool, label_gradient
 from hard_ray.maths.attacks import START_DRAWS, attack, distance
@@ -51,11 +53,17 @@ class AttackStatistics:
     distance: float = 0.0
     """From x_rec to the end of the ascent, before the second Q, in the ball's norm."""
     clean: int = 0
-    """Originals x that the teacher classifies correctly."""
+    """Originals x with a label that the teacher classifies correctly."""
     reconstructed: int = 0
     """Reconstructions x_rec that it classifies correctly."""
     generated: int = 0
     """Generated images x_dad that it classifies correctly."""
+    unlabelled: int = 0
+    """Images without a label."""
+    kept_reconstructed: int = 0
+    """Reconstructions of these for which the teacher gives the same answer as for x."""
+    kept_generated: int = 0
+    """Generated images of these for which it does."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> AttackStatistics:
@@ -65,11 +73,23 @@ class AttackStatistics:
     def __add__(self, other: AttackStatistics) -> AttackStatistics:
         return AttackStatistics(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
+    def to_json(self) -> dict[str, Any]:
+        """The statistics for the header of a shard; those of unlabelled images only if there are any."""
+        values = asdict(self)
+        of_unlabelled = ("unlabelled", "kept_reconstructed", "kept_generated")
+        return {key: value for key, value in values.items() if self.unlabelled or key not in of_unlabelled}
+
     def means(self) -> dict[str, Any]:
-        """Mean distance, and top-1 in percent."""
-        count = max(1, self.images)
-        names = ("clean", "reconstructed", "generated")
-        return {"distance": self.distance / count, "top1": {n: 100.0 * getattr(self, n) / count for n in names}}
+        """Mean distance, and in percent top-1 of images with labels, agreement with the answer for x of the others."""
+        labelled, found = self.images - self.unlabelled, {"distance": self.distance / max(1, self.images)}
+        parts: dict[str, dict[str, float]] = {}
+        if labelled or not self.unlabelled:
+            names = ("clean", "reconstructed", "generated")
+            parts["top1"] = {name: 100.0 * getattr(self, name) / max(1, labelled) for name in names}
+        if self.unlabelled:
+            kept = {"reconstructed": self.kept_reconstructed, "generated": self.kept_generated}
+            parts["agreement"] = {name: 100.0 * count / self.unlabelled for name, count in kept.items()}
+        return {**found, **parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +105,14 @@ class Made:
 
     def statistics(self) -> AttackStatistics:
         """Wait for the teacher's answers and count its hits."""
-        asked = (self.clean, self.reconstructed, self.logits)
-        right = ((ticket.result().argmax(axis=1) == self.originals.labels).sum() for ticket in asked)
-        return AttackStatistics(len(self.images), self.distance, *map(int, right))
+        labels = self.originals.labels
+        without = labels == NO_LABEL
+        answers = [ticket.result().argmax(axis=1) for ticket in (self.clean, self.reconstructed, self.logits)]
+        clean, reconstructed, generated = (int((answer == labels).sum()) for answer in answers)
+        kept = [int((without & (answer == answers[0])).sum()) for answer in answers[1:]]
+        return AttackStatistics(
+            len(self.images), self.distance, clean, reconstructed, generated, int(without.sum()), kept[0], kept[1]
+        )
 
 
 @dataclass(slots=True)
@@ -95,7 +120,8 @@ class Dad:
     """Makes discrete adversarial images x_dad = Q(ascent around Q(x)), where Q encodes, quantises and decodes.
 
     Source: DAD, arXiv:2311.01441, section 3, and its released code: the teacher is attacked, not the student, and
-    no gradient flows through Q.
+    no gradient flows through Q. The paper knows every label; here an image without one is attacked in the teacher's own
+    answer for it.
     """
 
     coder: Autoencoder
@@ -112,7 +138,10 @@ class Dad:
         centre = self.discretised(originals.images)
         reconstructed = self.pool.logits(to_pixels(centre))
         # 2., 3. Random start, then k steps up the gradient of CE(t(x), y), projected to the ball and to [0, 1].
-        labels = torch.from_numpy(originals.labels)
+        #        y is the label or, of an image without one, the teacher's own answer for x.
+        labels: Labels = torch.from_numpy(originals.labels)
+        if (originals.labels == NO_LABEL).any():
+            labels = filled(labels, torch.from_numpy(clean.result().argmax(axis=1)))
         gradient = label_gradient(self.pool, self.precision)
         found = attack(centre, self._noise(originals), lambda images: gradient(images, labels), self.config)
         moved = float(distance(found, centre, norm=self.config.norm).double().sum())
@@ -156,7 +185,7 @@ def make_shard(
         settings=settings,
         digest=digest_of(settings),
         bad=tuple(bad),
-        score=asdict(statistics),
+        score=statistics.to_json(),
     )
     return write_shard(folder / shard_name(number), header, _joined(parts))
 

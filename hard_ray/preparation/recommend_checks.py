@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hard_ray.augmentors.build import build_augmentor
+from hard_ray.config.data import has_labels, why_unlabelled
 from hard_ray.config.loader import absolute
 from hard_ray.config.recommend import DRAWN, KD, RecommendRun, fixed_candidates, references, scored, with_teacher
 from hard_ray.config.run import RunConfig, refuse_embedding
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
-from hard_ray.errors import HardrayError
+from hard_ray.errors import DataError, HardrayError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.network import Network
 from hard_ray.preparation.checks import examine
@@ -22,6 +23,12 @@ from hard_ray.preparation.trial import try_run
 def check(config: RunConfig, settings: RecommendRun) -> tuple[ImageIndex, Network, Network]:
     """Check data, networks and every candidate; HardrayError: one of them cannot be used."""
     refuse_embedding(config, "a recommendation compares accuracies")
+    if not has_labels(config.data):
+        raise DataError(
+            f"{why_unlabelled(config.data)}, so that the images have no labels, and recommend judges students by "
+            "top-1; search for settings by `hardray tune`, whose metric is then val/agreement, or name images with "
+            "labels"
+        )
     asked = with_teacher(absolute(config))
     check_suites(settings.suites)
     found = examine(asked)

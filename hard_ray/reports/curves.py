@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hard_ray.config.controller import Phase
 from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
 from hard_ray.runs.record import Point
-from hard_ray.runs.scores import MEASURES, suite_of
+from hard_ray.runs.scores import MEASURES, short, suite_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,17 +73,13 @@ def draw_validation(points: Sequence[Point]) -> Figure:
 
 
 def draw_robustness(
-    condition: str,
-    lines: Mapping[str, Mapping[str, float]],
-    colours: Mapping[str, str],
-    *,
-    measure: str = "top-1",
+    condition: str, lines: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], measure: str = "top1"
 ) -> Figure:
-    """Draw what models are judged by, in percent, against severity for one change of the images: a line for each."""
+    """Draw a measure in percent against severity for one change of the images, a line for each model."""
     figure = new_figure(4.6, 3.2)
     axis = figure.subplots()
     severity_lines(axis, lines, colours, markersize=3.5, linewidth=1.8)
-    finish(axis, f"{measure}, %", legend=False)
+    finish(axis, f"{short(measure)}, %", legend=False)
     plain_text(figure.legend(loc="outside lower center", ncols=2, **LEGEND))
     label = SEVERITIES.get(condition, f"{condition}, severity")
     axis.set_xlabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
@@ -98,7 +94,7 @@ def severity_lines(
     markersize: float,
     linewidth: float,
 ) -> None:
-    """Draw top-1 in percent against severity, a line for each model with a marker at each measurement."""
+    """Draw percentages against severity, a line for each model with a marker at each measurement."""
     severities = sorted({severity for by in lines.values() for severity in by}, key=float)
     for name, by in lines.items():
         known = [severity for severity in severities if severity in by]

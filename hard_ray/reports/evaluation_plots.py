@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hard_ray.reports.curves import LABEL_SIZE, LEGEND, TICK_SIZE, draw_robustness, finish, is_curve, severity_lines
 from hard_ray.reports.figures import COLOURS, INK, LINE, QUIET, new_figure
+from hard_ray.runs.scores import measure_of, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 5
 By = Mapping[str, Mapping[str, float]]
-"""Top-1 in percent by condition and severity."""
+"""What networks are judged by, in percent by condition and severity."""
 CALIBRATED = ("clean", "corruptions", "imagenet-c", "adversarial")
 """Suites whose calibration is drawn, if they were measured."""
 
@@ -23,15 +24,18 @@ CALIBRATED = ("clean", "corruptions", "imagenet-c", "adversarial")
 def draw_evaluation(result: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw every figure that the numbers in an `evaluation.json` allow; gives them by name."""
     models = {"student": result["suites"], "teacher": result["teacher"]}
+    measure = measure_of(result["suites"])
     figures: dict[str, Figure] = {}
     for suite, found in result["suites"].items():
         lines = {model: suites[suite]["by"] for model, suites in models.items() if "by" in suites.get(suite, {})}
         if is_curve(found.get("by", {})):
             (condition,) = found["by"]
-            figures[suite] = draw_robustness(condition, {model: by[condition] for model, by in lines.items()}, COLOURS)
+            figures[suite] = draw_robustness(
+                condition, {model: by[condition] for model, by in lines.items()}, COLOURS, measure
+            )
         elif len(found.get("by", {})) > 1:
-            figures[suite] = draw_conditions(lines)
-    shown = [suite for suite in CALIBRATED if suite in result["suites"]]
+            figures[suite] = draw_conditions(lines, measure)
+    shown = [suite for suite in CALIBRATED if "reliability" in result["suites"].get(suite, {})]
     if shown:
         figures["reliability"] = draw_reliability(
             {suite: {model: suites[suite] for model, suites in models.items() if suite in suites} for suite in shown}
@@ -39,8 +43,8 @@ def draw_evaluation(result: Mapping[str, Any]) -> dict[str, Figure]:
     return figures
 
 
-def draw_conditions(lines: Mapping[str, By]) -> Figure:
-    """Draw a panel for each condition of the first model: its top-1 in percent by severity, a line for each model."""
+def draw_conditions(lines: Mapping[str, By], measure: str) -> Figure:
+    """Draw a panel for each condition of the first model: percentages by severity, a line for each model."""
     names = list(next(iter(lines.values())))
     rows = math.ceil(len(names) / COLUMNS)
     figure = new_figure(9.2, 1.75 * rows + 0.5)
@@ -51,7 +55,7 @@ def draw_conditions(lines: Mapping[str, By]) -> Figure:
         else:
             axis.set_visible(False)
     for row in axes:
-        row[0].set_ylabel("top-1, %", fontsize=LABEL_SIZE, color=INK)
+        row[0].set_ylabel(f"{short(measure)}, %", fontsize=LABEL_SIZE, color=INK)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), **LEGEND)
     return figure

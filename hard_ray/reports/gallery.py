@@ -42,10 +42,10 @@ def draw_gallery(snapshot: Snapshot, classes: Sequence[str]) -> Figure:
     original, augmented = snapshot.original, snapshot.augmented
     count = len(snapshot.labels)
     figure = new_figure(1.45 * count + 0.9, 6.25)
-    figure.suptitle(f"update {snapshot.step:,}", fontsize=10, color=INK)
+    figure.suptitle(f"update {snapshot.step:,}{_untitled(snapshot)}", fontsize=10, color=INK)
     axes = figure.subplots(3, count, squeeze=False)
-    for axis, name in zip(axes[0], names_of(snapshot.labels, classes), strict=True):
-        axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
+    for axis, title in zip(axes[0], titles_of(snapshot.labels, original.teacher, classes), strict=True):
+        axis.set_title(title, fontsize=9, color=INK, parse_math=False)
     draw_row(axes[0], "original", original, classes)
     draw_row(axes[1], "augmented", augmented, classes)
     _draw_differences(axes[2], original.images, augmented.images)
@@ -92,9 +92,9 @@ def draw_strip(snapshots: Sequence[Snapshot], classes: Sequence[str]) -> Figure:
     first = snapshots[0]
     figure = new_figure(1.1 * (len(snapshots) + 1) + 0.6, 1.4 * len(first.labels) + 0.4)
     axes = figure.subplots(len(first.labels), len(snapshots) + 1, squeeze=False)
-    for row, label in enumerate(names_of(first.labels, classes)):
+    for row, title in enumerate(titles_of(first.labels, first.original.teacher, classes)):
         _show(axes[row][0], first.original.images[row])
-        axes[row][0].set_ylabel(shortened(label), fontsize=9, color=INK, parse_math=False)
+        axes[row][0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
     for column, snapshot in enumerate(snapshots, start=1):
         for axis, image in zip(axes[:, column], snapshot.augmented.images, strict=True):
             _show(axis, image)
@@ -124,13 +124,17 @@ def draw_generated(
     *,
     heading: str,
 ) -> Figure:
-    """Draw a row for each stage of generated images with the teacher's predictions, and the last stage's change."""
+    """Draw a row for each stage of generated images with the teacher's predictions, and the last stage's change.
+
+    Predictions are compared with the label; of an image without one, with the prediction at the first stage.
+    """
     figure = new_figure(1.45 * len(labels) + 0.9, 1.75 * (len(rows) + 1) + 0.4)
     figure.suptitle(heading, fontsize=10, color=INK)
     axes = figure.subplots(len(rows) + 1, len(labels), squeeze=False)
-    named = names_of(labels, classes)
-    for axis, name in zip(axes[0], named, strict=True):
-        axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
+    _, before_all = next(iter(rows.values()))
+    named = names_of(np.where(labels < 0, before_all.classes, labels), classes)
+    for axis, title in zip(axes[0], titles_of(labels, before_all, classes), strict=True):
+        axis.set_title(title, fontsize=9, color=INK, parse_math=False)
     for line, (title, (images, guesses)) in zip(axes, rows.items(), strict=False):
         said = Verdicts.of(guesses, classes)
         for column, axis in enumerate(line):
@@ -156,6 +160,25 @@ def _say(axes: Iterable[Axes], view: View, classes: Sequence[str]) -> None:
     for axis, right, said in zip(axes, teacher, student, strict=True):
         text = f"T {shortened(right)}\nS {shortened(said)}"
         axis.set_xlabel(text, fontsize=7.5, color=AGREE if right == said else DIFFER, parse_math=False)
+
+
+def titles_of(labels: NDArray[np.int64], teacher: Guesses | None, classes: Sequence[str]) -> list[str]:
+    """What stands above images: their labels or, where an image has none, the teacher's prediction, marked `T`.
+
+    A teacher without classes predicts none, so that nothing stands above an image without a label.
+    """
+    if teacher is None:
+        named = names_of(labels.clip(min=0), classes)
+        return [shortened(name) if label >= 0 else "" for name, label in zip(named, labels, strict=True)]
+    named = names_of(np.where(labels < 0, teacher.classes, labels), classes)
+    return [f"T {shortened(name)}" if label < 0 else shortened(name) for name, label in zip(named, labels, strict=True)]
+
+
+def _untitled(snapshot: Snapshot) -> str:
+    """What the titles of images without labels are."""
+    if snapshot.original.teacher is None or (snapshot.labels >= 0).all():
+        return ""
+    return ", titles with T: the teacher's prediction, as the image has no label"
 
 
 def names_of(numbers: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from hard_ray.errors import RunFolderError
 from hard_ray.files import write_text
 from hard_ray.reports.figures import PALETTE
+from hard_ray.runs.scores import short
 
 Html = str
 """Text that is markup already; all other text goes through `escape`."""
@@ -95,14 +96,14 @@ def table_of(
     return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{text}</tbody></table></div>'
 
 
-def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]], *, measure: str = "top-1") -> Html:
-    """A table of what models are judged by, in percent, by column and condition: the mean over severities."""
+def conditions_table(parts: Mapping[str, Mapping[str, Mapping[str, float]]], measure: str = "top1") -> Html:
+    """A table of a measure in percent by column and condition, the mean over severities."""
     names = dict.fromkeys(condition for by in parts.values() for condition in by)
     body = [
         [name, *(f"{np.mean(list(by[name].values())):.1f}" if name in by else "-" for by in parts.values())]
         for name in names
     ]
-    return table_of([f"{measure}, %", *parts], body)
+    return table_of([f"{short(measure)}, %", *parts], body)
 
 
 def number(value: float | None) -> str:

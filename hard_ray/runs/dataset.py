@@ -20,7 +20,10 @@ LONGEST_NAME = 200
 
 
 def dataset_facts(config: DataConfig, index: ImageIndex) -> dict[str, Any]:
-    """The content of `dataset.json`; the digest is the beginning of the index's fingerprint."""
+    """The content of `dataset.json`; the digest is the beginning of the index's fingerprint.
+
+    Images without labels have no `classes`.
+    """
     where = getattr(config, "path", None) or getattr(config, "name", None)
     source = without_password(plain_text(str(where or config.kind)))
     return {
@@ -29,7 +32,7 @@ def dataset_facts(config: DataConfig, index: ImageIndex) -> dict[str, Any]:
         "kind": config.kind,
         "source": source,
         "rows": {split: len(rows) for split, rows in index.splits.items()},
-        "classes": len(index.classes),
+        **({"classes": len(index.classes)} if index.has_labels else {}),
     }
 
 
@@ -37,7 +40,8 @@ def dataset_input(facts: dict[str, Any]) -> DatasetInput:
     """The run's input of these facts."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    profile = {"num_rows": sum(facts["rows"].values()), "rows": facts["rows"], "classes": facts["classes"]}
+    profile = {"num_rows": sum(facts["rows"].values()), "rows": facts["rows"]}
+    profile |= {"classes": facts["classes"]} if "classes" in facts else {}
     dataset = Dataset(
         name=facts["name"],
         digest=facts["digest"],

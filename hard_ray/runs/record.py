@@ -15,6 +15,7 @@ from hard_ray.files import read_json
 from hard_ray.redaction import without_password
 from hard_ray.runs.folder import RunFolder, open_run
 from hard_ray.runs.log import read_points
+from hard_ray.runs.scores import logged_measure, measure_of
 
 Point = dict[str, Any]
 
@@ -43,6 +44,12 @@ class RunRecord:
     def name(self) -> str:
         """The run's name, else that of its folder."""
         return self.config.experiment.name or self.folder.path.name
+
+    @property
+    def measure(self) -> str:
+        """What its networks are judged by, one of `hard_ray.runs.scores.MEASURES`."""
+        measured = next(reversed(self.evaluations.values()), None)
+        return measure_of(measured) if measured else logged_measure(self.of_kind("val"))
 
     @property
     def updates(self) -> int:

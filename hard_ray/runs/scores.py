@@ -9,6 +9,11 @@ MEASURES = {"top1": "top-1", "agreement": "agreement with the teacher", "cosine"
 """What a network is judged by, in percent: the first that is known; and how tables call it."""
 
 
+def short(measure: str) -> str:
+    """A measure in a word, for axes and the heads of columns."""
+    return {"top1": "top-1"}.get(measure, measure)
+
+
 def measure_of(suites: Mapping[str, Any]) -> str:
     """What an evaluation judges networks by: the first of `MEASURES` that it holds for every suite."""
     return next(name for name in MEASURES if all(name in result for result in suites.values()))
@@ -26,11 +31,13 @@ def logged_measure(points: Iterable[Mapping[str, Any]]) -> str:
     return next((measure for measure in MEASURES if measure in measures), "top1")
 
 
-def logged_scores(points: Iterable[Mapping[str, Any]], split: str = "val") -> dict[str, str]:
-    """The logged name of what networks are judged by on a split, by suite."""
+def logged_scores(
+    points: Iterable[Mapping[str, Any]], split: str = "val", *, measure: str | None = None
+) -> dict[str, str]:
+    """The logged name of a measure on a split by suite; None: of what networks are judged by."""
     points = list(points)
     names = dict.fromkeys(name for point in points for name in point if name.startswith(f"{split}/"))
-    measure = logged_measure([names])
+    measure = measure or logged_measure([names])
     return {suite_of(name): name for name in names if name.endswith(f"/{measure}")}
 
 

@@ -223,3 +223,39 @@ except SystemExit as end:
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "2 []", done.stderr
     assert "3 of uniform [0, 3] is refused" in done.stderr
+
+
+# ------------------------------------------------------------------- without labels
+
+HEAP = """
+base:
+  preset: cifar10
+  overrides: {data.kind: images, data.path: /heap, data.img_size: 32, teacher.model: "local-dir:/teacher"}
+parameters:
+  augmentor.strength: {uniform: [0, 1]}
+"""
+
+
+def test_a_search_on_images_without_labels_optimises_agreement(tmp_path: Path):
+    space = load_space(space_file(tmp_path, HEAP)).space
+    assert (space.metric, space.metrics, space.modes) == ("val/agreement", ("val/agreement",), ("max",))
+    assert load_space(space_file(tmp_path, f"{HEAP}\nmetric: val/loss")).space.modes == ("min",)
+
+
+def test_the_resolved_metric_is_what_a_saved_space_says(tmp_path: Path):
+    for text, metric in ((SPACE, "val/top1"), (HEAP, "val/agreement")):
+        space = load_space(space_file(tmp_path, text)).space
+        assert yaml.safe_load(dump_yaml(space))["metric"] == metric
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("metric: val/top1", "metric: val/top1 is measured with labels, and data.kind is images, so that the images"),
+        ("metric: val/ece", "use val/agreement"),
+        ("stop: {val/shifted/top1: 90}", "stop.val/shifted/top1: val/shifted/top1 is measured with labels"),
+        ("stop: {val/shifted/top1: 90}", "use val/shifted/agreement"),
+    ],
+)
+def test_a_metric_of_labels_is_refused_where_there_are_none(tmp_path: Path, more: str, said: str):
+    assert said in problems_of(tmp_path, f"{HEAP}\n{more}")

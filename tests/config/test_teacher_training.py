@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hard_ray.config.loader import load_config
-from hard_ray.config.teacher_training import FINE_TUNING, load_teacher_config
+from hard_ray.config.teacher_training import FINE_TUNING, load_teacher_config, teacher_run
+from hard_ray.errors import DataError
 
 
 def test_a_teacher_without_weights_has_the_configurations_own_recipe():
@@ -27,3 +28,9 @@ def test_what_the_user_says_of_the_recipe_counts(tmp_path: Path):
     recipe = load_teacher_config([path], overrides=["teacher.recipe.weight_decay=0.5"]).teacher.recipe
     assert (recipe.lr, recipe.steps, recipe.epochs, recipe.weight_decay) == (0.25, 7, None, 0.5)
     assert recipe.warmup_lr == FINE_TUNING["warmup_lr"]
+
+
+def test_no_teacher_is_trained_on_images_without_labels():
+    heap = ["data.kind=images", "data.path=/heap", "data.img_size=16", "teacher.model=local-dir:/tower"]
+    with pytest.raises(DataError, match=r"data.kind is images, so that .* `hardray fit-head --kind prototypes`"):
+        teacher_run(load_config(overrides=heap))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cli.verbs.generate import teacher_lines
 from hard_ray.config.generation import GenerationConfig, generation_settings
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
@@ -27,11 +29,13 @@ from hard_ray.errors import ConfigError, DataError
 from hard_ray.files import write_json
 from hard_ray.maths.attacks import START_DRAWS, attack
 from hard_ray.maths.noise import normal
-from hard_ray.networks.network import build_student, image_spec
+from hard_ray.networks.network import build_student, build_teacher, image_spec
 from hard_ray.networks.precision import Precision, to_pixels
+from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.generation import AttackStatistics, Dad, Originals, encode_png, make_shard
 from tests.augmentors.made import Halving
 from tests.support.helpers import make_image_folder, tiny_config, untrained_teacher
+from tests.support.without_labels import config_of, heap, saved_teacher
 
 CPU = Precision(torch.device("cpu"))
 ELEVEN = tuple(str(number) for number in range(11))
@@ -337,3 +341,57 @@ def test_the_defaults_are_the_papers():
     found = generation_settings({"autoencoder": "hf-hub:a/b"})
     assert (found.norm, found.eps, found.step_size, found.steps, found.random_start) == ("l2", 0.1, 0.01, 1, 0.8)
     assert found.autoencoder.model == "hf-hub:a/b"
+
+
+# ------------------------------------------------------------------- without labels
+
+
+def test_without_labels_the_teachers_own_answer_is_attacked_and_no_label_is_stored(tmp_path: Path):
+    config = config_of(heap(tmp_path / "images", count=80), saved_teacher(tmp_path / "teacher"))
+    index = answered_index(config.data, config.teacher)
+    teacher = FrozenNetwork(build_teacher(config.teacher, image_spec(config.data, index.classes)))
+    method = dad(config, index, teacher)
+    headers = write_set(tmp_path / "set", config, method, index)
+    rows = index.rows("train")
+    pixels = EvalPictures(index.reader, index.labels, config.data, rows)(np.arange(len(rows)))["image"]
+    answers = teacher.logits(pixels).argmax(axis=1)
+
+    # the same set with the answers as labels has the same images
+    answered = index.labels.copy()
+    answered[rows] = answers
+    labelled = replace(index, labels=answered, has_labels=True)
+    expected = write_set(tmp_path / "labelled", config, method, labelled)
+    for number in range(len(headers)):
+        ours, theirs = table_of(tmp_path / "set", number), table_of(tmp_path / "labelled", number)
+        assert ours["image"] == theirs["image"]
+        assert set(ours["label"]) == {None}
+        assert set(theirs["label"]) <= {0, 1, 2}
+        assert verify_shard(tmp_path / "set" / shard_name(number), number, settings_of(index)) == headers[number]
+
+    total = sum((AttackStatistics.of(header.score) for header in headers), AttackStatistics())
+    known = sum((AttackStatistics.of(header.score) for header in expected), AttackStatistics()).means()["top1"]
+    assert total.means()["agreement"] == {name: known[name] for name in ("reconstructed", "generated")}
+    assert "top1" not in total.means()
+    assert known["clean"] == 100.0
+    before = torch.tensor(teacher.logits(to_pixels(method.discretised(pixels)))).softmax(dim=1)
+    after = [torch.tensor(table_of(tmp_path / "set", number)["logits"]) for number in range(len(headers))]
+    named = torch.from_numpy(answers)[:, None]
+    assert (torch.cat(after).softmax(dim=1).gather(1, named) < before.gather(1, named)).float().mean() > 0.9
+    assert "unlabelled" not in expected[0].score  # sets with labels are stored as ever
+
+
+def test_of_some_labelled_images_top1_is_of_those_and_agreement_of_the_others():
+    some = AttackStatistics(10, 2.0, clean=3, reconstructed=2, generated=1, unlabelled=6, kept_reconstructed=3)
+    assert some.means() == {
+        "distance": 0.2,
+        "top1": {"clean": 75.0, "reconstructed": 50.0, "generated": 25.0},
+        "agreement": {"reconstructed": 50.0, "generated": 0.0},
+    }
+    assert AttackStatistics.of(some.to_json()) == some
+
+
+def test_a_verb_says_what_the_teacher_keeps():
+    manifest = {"agreement": {"reconstructed": 91.26, "generated": 3.0}}
+    (line,) = teacher_lines(manifest)
+    assert "attacked the teacher's own answer" in line
+    assert "91.3 % of reconstructed images, 3.0 % of generated ones" in line

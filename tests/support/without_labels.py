@@ -10,10 +10,16 @@ from PIL import Image
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.networks import StudentConfig
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import RunConfig, as_control
+from hard_ray.config.safe_yaml import dump_yaml
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.export.timm_folder import EvalView, write_timm_folder
-from hard_ray.networks.network import ImageSpec, build_student
-from tests.support.helpers import TINY
+from hard_ray.files import write_json, write_text
+from hard_ray.networks.network import ImageSpec, build_student, build_teacher, image_spec
+from hard_ray.preparation.answers import answered_index
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.summary import summarise
+from tests.support.helpers import TINY, run_here
 
 ANSWERS = ("left", "right", "neither")
 
@@ -54,3 +60,17 @@ def config_of(images: Path, teacher: Path, *overrides: str) -> RunConfig:
     given = [f"data.path={images}", *VIEW, f"teacher.model=local-dir:{teacher}"]
     first = [] if any(text.startswith("data.kind") for text in overrides) else ["data.kind=images"]
     return load_config(preset="digits", overrides=[*tiny, *first, *given, *overrides])
+
+
+def finished_without_labels(config: RunConfig, folder: Path) -> RunFolder:
+    """A run on a heap with its controls, and all that the driver writes to its folder."""
+    index = answered_index(config.data, config.teacher)
+    pool = LocalPool(FrozenNetwork(build_teacher(config.teacher, image_spec(config.data, index.classes))))
+    for control in config.experiment.controls:
+        run_here(as_control(config, control), folder / "controls" / control, pool, index=index)
+    run_here(config, folder, pool, index=index)
+    made = RunFolder(folder)
+    write_text(made.config, dump_yaml(config))
+    write_text(made.classes, "".join(f"{name}\n" for name in index.classes))
+    write_json(made.summary, summarise(made, config, index))
+    return made

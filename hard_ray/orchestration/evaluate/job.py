@@ -28,7 +28,7 @@ from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
 from hard_ray.errors import DataError, HardrayError, ModelError, RunFolderError, StoppedError, TeacherError
 from hard_ray.evaluation.corruptions import package_version
-from hard_ray.evaluation.plan import SuitePlan, plan_suite
+from hard_ray.evaluation.plan import SuitePlan, check_judged, plan_suite
 from hard_ray.evaluation.results import evaluation_numbers
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.export.target import Target
@@ -48,6 +48,7 @@ from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.scores import measure_of, short
 from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation
 
@@ -75,6 +76,7 @@ def evaluate(
     config = absolute(target.config)
     check_suites([name for name in evaluation.suites if name != "adversarial"])
     index = answered_index(config.data, config.teacher)
+    check_judged(evaluation, index, config.data, with_teacher=with_teacher)
     say_account(index, say)
     if target.labelled is not None:
         _check_answers(target, index)
@@ -240,7 +242,8 @@ class Evaluation:
         with_teacher = self.networks.teacher is not None
         found = evaluation_numbers(plan.conditions, students, teachers if with_teacher else None, has_mce=has_mce)
         speed = f", {progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
-        self.say(f"{plan.suite}: top-1 {found[0]['top1']:.2f} % of {progress.done:,} images{speed}")
+        measure = measure_of({plan.suite: found[0]})
+        self.say(f"{plan.suite}: {short(measure)} {found[0][measure]:.2f} % of {progress.done:,} images{speed}")
         return *found, time.monotonic() - progress.started
 
     def _counts(self, plan: SuitePlan, progress: ProgressLine) -> tuple[list[Counts], list[Counts]]:

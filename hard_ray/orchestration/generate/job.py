@@ -277,6 +277,17 @@ class Generation(ShardJob[MakerPlan]):
             "generated": columns["generated"],
         }
         shown = {name: (pixels, Guesses.of(self.teacher.logits(pixels))) for name, pixels in stages.items()}
-        top1 = ", ".join(f"{name} {value:.1f} %" for name, value in manifest["top1"].items())
-        heading = f"{self.generation.method}: the teacher's top-1 on {manifest['images']:,} images: {top1}"
+        heading = f"{self.generation.method}: {_effect(manifest)}"
         save_png(draw_generated(shown, columns["label"], index.classes, heading=heading), self.folder.picture)
+
+
+def _effect(manifest: dict[str, Any]) -> str:
+    """What the teacher says of the images at each stage, for the heading of the picture."""
+    names = {"top1": "the teacher's top-1", "agreement": "the teacher keeps its answer"}
+    said = [
+        f"{name} on {manifest['images']:,} images: "
+        + ", ".join(f"{stage} {value:.1f} %" for stage, value in manifest[key].items())
+        for key, name in names.items()
+        if key in manifest
+    ]
+    return "; ".join(said)

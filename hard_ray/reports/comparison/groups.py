@@ -15,6 +15,7 @@ from hard_ray.errors import RunFolderError
 from hard_ray.reports.comparison.t_tests import Difference, cautions, compare_means
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.record import RunRecord, read_record, shareable
+from hard_ray.runs.scores import MEASURES, logged_scores, short
 
 NAMES_A_RUN = ("seed", "experiment.name")
 """Keys in which runs of one group may differ."""
@@ -29,6 +30,8 @@ VIEWS_OF_TRAINING = (
     "max_bad_fraction",
     "shuffle_window",
     "download",
+    "unlabelled",
+    "unlabelled_share",
 )
 """Keys of `data` that do not change the measured images."""
 SEED_AT_THE_END = re.compile(r"(^|[-_.])(seed|s)?[-_.]?\d+$")
@@ -40,6 +43,8 @@ class ComparedRun:
 
     name: str
     record: RunRecord
+    measure: str = "top1"
+    """What the comparison compares, one of `hard_ray.runs.scores.MEASURES`."""
 
     @property
     def suites(self) -> dict[str, dict[str, Any]]:
@@ -53,10 +58,11 @@ class ComparedRun:
         return sum(steps.values()) if steps else self.record.updates
 
     def values(self) -> dict[str, float]:
-        """Every number that is compared: `top1/SUITE`, and of clean images `agreement` and `ece`."""
-        found = {f"top1/{suite}": float(result["top1"]) for suite, result in self.suites.items()}
-        first = self.suites.get("clean") or next(iter(self.suites.values()), {})
-        found |= {key: float(first[key]) for key in ("agreement", "ece") if key in first}
+        """Every number that is compared: `MEASURE/SUITE`, and beside top-1 `agreement` and `ece` of clean images."""
+        measure, suites = self.measure, self.suites
+        found = {f"{measure}/{suite}": float(result[measure]) for suite, result in suites.items() if measure in result}
+        first = suites.get("clean") or next(iter(suites.values()), {})
+        found |= {key: float(first[key]) for key in beside(measure) if key in first}
         seconds = self.record.seconds()["total"]
         if self.updates:
             found |= {"seconds_per_update": seconds / self.updates} if seconds else {}
@@ -77,6 +83,11 @@ class ComparedRun:
         if "adversarial" in self.suites:
             facts["validate.attack"] = config.validation.attack.model_dump(mode="json")
         return facts | {f"number of images of suite {suite}": result["n"] for suite, result in self.suites.items()}
+
+
+def beside(measure: str) -> tuple[str, ...]:
+    """What is compared beside a measure, of clean images."""
+    return ("agreement", "ece") if measure == "top1" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two groups on one suite: the second's top-1 minus the first's."""
+    """Two groups on one suite: the second's measure minus the first's."""
 
     first: str
     second: str
@@ -122,6 +133,8 @@ class Comparison:
     """All results of a comparison, without figures."""
 
     groups: tuple[Group, ...]
+    measure: str
+    """What is compared: that by which all runs are judged, else the agreement with the teacher."""
     suites: tuple[str, ...]
     """Measured in some run, in the order of the runs."""
     differing: dict[str, tuple[Any, ...]]
@@ -149,11 +162,14 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     twice = next((path for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1), None)
     if twice is not None:
         raise RunFolderError(f"{twice} is given twice; name each run once")
-    groups = grouped([ComparedRun(name, record) for name, record in zip(_names(records), records, strict=True)])
+    measure = _common_measure(records)
+    names = _names(records)
+    groups = grouped([ComparedRun(name, record, measure) for name, record in zip(names, records, strict=True)])
     suites = tuple(dict.fromkeys(suite for group in groups for run in group.runs for suite in run.suites))
     pairs = tuple(_tested(groups, suites))
     return Comparison(
         groups,
+        measure,
         suites,
         differing=differences(groups),
         pairs=pairs,
@@ -161,6 +177,12 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         states=tuple(_states(groups)),
         cautions=tuple(cautions([pair.found for pair in pairs])),
     )
+
+
+def _common_measure(records: Sequence[RunRecord]) -> str:
+    """What the runs are judged by; agreement if they are judged by several measures."""
+    measures = {record.measure for record in records if record.evaluations or record.of_kind("val")}
+    return next(iter(measures), "top1") if len(measures) < 2 else "agreement"
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
@@ -214,10 +236,14 @@ def differences(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
 
 def _tested(groups: Sequence[Group], suites: Sequence[str]) -> Iterable[Pair]:
     for (first, second), suite in itertools.product(itertools.combinations(groups, 2), suites):
-        contradicted = contradictions([*first.runs, *second.runs])
+        runs = [*first.runs, *second.runs]
+        if runs[0].measure != "top1" and len(teachers(runs)) > 1:
+            continue
+        contradicted = contradictions(runs)
         if any(not key.startswith("number of images") or key.endswith(f" {suite}") for key in contradicted):
             continue
-        found = compare_means(first.sample(f"top1/{suite}"), second.sample(f"top1/{suite}"))
+        metric = f"{first.runs[0].measure}/{suite}"
+        found = compare_means(first.sample(metric), second.sample(metric))
         if found is not None:
             yield Pair(first.name, second.name, suite, found)
 
@@ -241,12 +267,9 @@ def _warnings(groups: Sequence[Group]) -> Iterable[str]:
     for key, values in contradictions(runs).items():
         found = ", but ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
         yield f"The runs were measured on different images, so their numbers are not comparable: {key} is {found}."
-    teachers: dict[str, list[str]] = {}
-    for run in runs:
-        if run.record.outcome.get("teacher_identity"):
-            teachers.setdefault(run.record.outcome["teacher_identity"], []).append(run.name)
-    if len(teachers) > 1:
-        found = "; ".join(", ".join(names) for names in teachers.values())
+    yield from _warnings_of_measure(runs)
+    if len(by_teacher := teachers(runs)) > 1:
+        found = "; ".join(", ".join(names) for names in by_teacher.values())
         yield f"The runs had different teachers, so their agreements are not comparable: {found}."
     for group in groups:
         seeds = [run.record.config.seed for run in group.runs]
@@ -254,12 +277,37 @@ def _warnings(groups: Sequence[Group]) -> Iterable[str]:
             yield f"{group.name}: runs with the same seed are treated as independent, which they are not."
 
 
+def _warnings_of_measure(runs: Sequence[ComparedRun]) -> Iterable[str]:
+    """That runs are compared by another measure than their own, and what is therefore not shown."""
+    others = [run.name for run in runs if run.suites and run.record.measure != run.measure]
+    if others:
+        yield (
+            f"Not every run has labels, so that all are compared by {MEASURES[runs[0].measure]}; of "
+            f"{', '.join(others)}, top-1, conditions and tests of top-1 are not shown."
+        )
+    without = [
+        run.name for run in runs if run.suites and not any(run.measure in found for found in run.suites.values())
+    ]
+    if without:
+        yield f"These runs have no {MEASURES[runs[0].measure]}, because no teacher was measured: {', '.join(without)}."
+
+
+def teachers(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
+    """The names of the runs of each teacher, by its identity."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.record.outcome.get("teacher_identity"):
+            found.setdefault(run.record.outcome["teacher_identity"], []).append(run.name)
+    return found
+
+
 def _states(groups: Sequence[Group]) -> Iterable[str]:
     for run in (run for group in groups for run in group.runs):
         if not run.record.outcome:
             points = run.record.of_kind("val")
-            top1 = points[-1].get("val/top1") if points else None
-            so_far = "" if top1 is None else f"; {top1:.1f} % on clean images of the validation split"
+            name = logged_scores(points[-1:], measure=run.measure).get("clean")
+            what = "" if run.measure == "top1" else f" {short(run.measure)}"
+            so_far = f"; {points[-1][name]:.1f} %{what} on clean images of the validation split" if name else ""
             yield f"{run.name} is not finished: {run.updates:,} updates have been logged{so_far}."
     single = [group.name for group in groups if len(group.runs) == 1]
     if single:

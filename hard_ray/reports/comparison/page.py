@@ -9,7 +9,7 @@ from typing import Any
 
 from hard_ray.errors import RunFolderError
 from hard_ray.files import write_json
-from hard_ray.reports.comparison.groups import ComparedRun, Comparison, read_comparison
+from hard_ray.reports.comparison.groups import ComparedRun, Comparison, beside, read_comparison
 from hard_ray.reports.comparison.pictures import draw_pictures, same_pictures
 from hard_ray.reports.comparison.plots import colours_of, draw_accuracy, draw_curves, validated_suites
 from hard_ray.reports.comparison.tables import by_condition, differences, mean_by_severity, results, t_tests
@@ -28,6 +28,7 @@ from hard_ray.reports.html import (
     table_of,
     write_document,
 )
+from hard_ray.runs.scores import MEASURES, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,13 @@ def _head(comparison: Comparison) -> Html:
 def _results(comparison: Comparison) -> Html:
     header, body = results(comparison)
     keys = [_colour_name(colour) for colour in colours_of(comparison).values()]
-    explained = note(
+    what = (
         "Top-1 by suite, agreement with the teacher and expected calibration error in percent, the latter two on clean "
-        "images. For several seeds: the mean, with the smallest and largest in brackets."
+        "images."
+        if comparison.measure == "top1"
+        else f"{MEASURES[comparison.measure].capitalize()} by suite, in percent."
     )
+    explained = note(f"{what} For several seeds: the mean, with the smallest and largest in brackets.")
     drawn = figure_of(to_svg(draw_accuracy(comparison))) if comparison.suites else ""
     return table_of(header, body, keys=keys) + explained + drawn
 
@@ -108,8 +112,9 @@ def _tests(comparison: Comparison) -> Html:
         return note("A test needs two ways of training with at least two seeds each, measured on the same images.")
     header, body = t_tests(comparison)
     explained = note(
-        "Differences of top-1 in points of percent, with 95 % confidence intervals and two-sided p. Paired: a paired "
-        "t-test over the seeds that both have. Welch: a test for different seeds and unequal variances."
+        f"Differences of {short(comparison.measure)} in points of percent, with 95 % confidence intervals and "
+        "two-sided p. Paired: a paired t-test over the seeds that both have. "
+        "Welch: a test for different seeds and unequal variances."
     )
     return table_of(header, body) + explained + "".join(map(note, comparison.cautions))
 
@@ -128,7 +133,11 @@ def _robustness(comparison: Comparison) -> Html:
             condition = next(iter(next(iter(parts.values()))))
             figures.append(_curve(comparison, suite, condition, {name: by[condition] for name, by in parts.items()}))
         elif parts:
-            tables.append(details(f"Suite {suite} by condition, mean over severities", conditions_table(parts)))
+            tables.append(
+                details(
+                    f"Suite {suite} by condition, mean over severities", conditions_table(parts, comparison.measure)
+                )
+            )
             lines = {name: mean_by_severity(by) for name, by in parts.items()}
             if is_curve({suite: next(iter(lines.values()))}):
                 figures.append(_curve(comparison, suite, suite, lines))
@@ -136,7 +145,7 @@ def _robustness(comparison: Comparison) -> Html:
 
 
 def _curve(comparison: Comparison, suite: str, condition: str, lines: dict[str, dict[str, float]]) -> Html:
-    drawn = draw_robustness(condition, lines, colours_of(comparison))
+    drawn = draw_robustness(condition, lines, colours_of(comparison), comparison.measure)
     return figure_of(to_svg(drawn), caption=f"Suite {suite}, means over seeds")
 
 
@@ -160,15 +169,19 @@ def _runs(comparison: Comparison) -> Html:
 
 def _run_row(comparison: Comparison, run: ComparedRun) -> list[str]:
     values, record = run.values(), run.record
-    tops = [f"{values[key]:.1f}" if (key := f"top1/{suite}") in values else "-" for suite in comparison.suites]
-    return [run.name, str(record.config.seed), *tops, f"{run.updates:,}", str(record.folder.path)]
+    keys = [f"{comparison.measure}/{suite}" for suite in comparison.suites]
+    scores = [f"{values[key]:.1f}" if key in values else "-" for key in keys]
+    return [run.name, str(record.config.seed), *scores, f"{run.updates:,}", str(record.folder.path)]
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """All numbers, as `compare.json` holds them."""
-    metrics = [*(f"top1/{suite}" for suite in comparison.suites), "agreement", "ece", "seconds_per_update", "updates"]
+    measure = comparison.measure
+    metrics = [f"{measure}/{suite}" for suite in comparison.suites]
+    metrics += [*beside(measure), "seconds_per_update", "updates"]
     names = [group.name for group in comparison.groups]
     return {
+        **({} if measure == "top1" else {"measure": measure}),
         "groups": [
             {
                 "name": group.name,

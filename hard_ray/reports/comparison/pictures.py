@@ -10,7 +10,7 @@ import numpy as np
 from hard_ray.errors import RunFolderError
 from hard_ray.reports.comparison.groups import Comparison
 from hard_ray.reports.figures import INK, new_figure
-from hard_ray.reports.gallery import draw_row, names_of, shortened
+from hard_ray.reports.gallery import draw_row, shortened, titles_of
 from hard_ray.runs.snapshots import Snapshot, read_snapshot, snapshot_paths
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ def draw_pictures(found: SamePictures) -> Figure:
     count = min(MOST_IMAGES, *(len(snapshot.labels) for snapshot in snapshots.values()))
     figure = new_figure(1.45 * count + 0.9, 1.95 * (len(snapshots) + 1))
     axes = figure.subplots(len(snapshots) + 1, count, squeeze=False)
-    for axis, name in zip(axes[0], names_of(first.labels[:count], found.classes), strict=True):
-        axis.set_title(shortened(name), fontsize=9, color=INK, parse_math=False)
-    draw_row(axes[0], "original", first.original.first(count), found.classes, said=False)
+    original = first.original.first(count)
+    for axis, title in zip(axes[0], titles_of(first.labels[:count], original.teacher, found.classes), strict=True):
+        axis.set_title(title, fontsize=9, color=INK, parse_math=False)
+    draw_row(axes[0], "original", original, found.classes, said=False)
     for line, (name, snapshot) in zip(axes[1:], snapshots.items(), strict=True):
         title = f"{shortened(name.rpartition('/')[2])}\nupdate {snapshot.step:,}"
         draw_row(line, title, snapshot.augmented.first(count), found.classes)

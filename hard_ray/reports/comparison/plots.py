@@ -1,4 +1,4 @@
-"""Figures of a comparison: final accuracy by suite, and validation curves."""
+"""Figures of a comparison: final results by suite, and validation curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hard_ray.reports.comparison.groups import Comparison, Spread
 from hard_ray.reports.curves import LABEL_SIZE, LEGEND, SERIES, finish, plain_text
 from hard_ray.reports.figures import INK, new_figure
-from hard_ray.runs.scores import logged_scores
+from hard_ray.runs.scores import logged_scores, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,13 +28,13 @@ def colours_of(comparison: Comparison) -> dict[str, str]:
 
 
 def draw_accuracy(comparison: Comparison) -> Figure:
-    """Draw top-1 by suite: the mean over seeds, with the smallest and largest."""
+    """Draw the measure by suite: the mean over seeds, with the smallest and largest."""
     groups, suites, colours = comparison.groups, comparison.suites, colours_of(comparison)
     figure = new_figure(PAGE, 3.2)
     axis = figure.subplots()
     for place, group in enumerate(groups):
         shift = WIDTH * ((place + 0.5) / len(groups) - 0.5)
-        spreads = [(number, group.spread(f"top1/{suite}")) for number, suite in enumerate(suites)]
+        spreads = [(number, group.spread(f"{comparison.measure}/{suite}")) for number, suite in enumerate(suites)]
         known = [(number + shift, spread) for number, spread in spreads if spread is not None]
         marker = MARKERS[place // len(SERIES) % len(MARKERS)]
         if not known:
@@ -42,7 +42,7 @@ def draw_accuracy(comparison: Comparison) -> Figure:
         _with_ranges(axis, known, colours[group.name], marker, group.name)
     axis.set_xticks(range(len(suites)), suites, parse_math=False)
     axis.set_xlim(-0.5, len(suites) - 0.5)
-    finish(axis, "top-1, %", legend=False)
+    finish(axis, f"{short(comparison.measure)}, %", legend=False)
     axis.grid(visible=False, axis="x")
     _name_groups(figure)
     return figure
@@ -65,12 +65,13 @@ def _with_ranges(axis: Axes, known: list[tuple[float, Spread]], colour: str, mar
 
 
 def validated_suites(comparison: Comparison) -> dict[str, str]:
-    """The logged name of top-1 by suite, for the validation curves."""
-    return logged_scores(point for run in comparison.runs for point in run.record.of_kind("val"))
+    """The logged name of the measure by suite, for the validation curves."""
+    points = [point for run in comparison.runs for point in run.record.of_kind("val")]
+    return logged_scores(points, measure=comparison.measure)
 
 
 def draw_curves(comparison: Comparison) -> Figure:
-    """Draw accuracy on the validation split over updates, a panel for each suite and a line for each run."""
+    """Draw the measure on the validation split over updates, a panel for each suite and a line for each run."""
     panels, colours = validated_suites(comparison), colours_of(comparison)
     columns = min(MOST_PANELS, len(panels))
     rows = -(-len(panels) // columns)
@@ -83,7 +84,7 @@ def draw_curves(comparison: Comparison) -> Figure:
                 marker = "o" if len(points) < 40 else None
                 xs, ys = [point["step"] for point in points], [point[name] for point in points]
                 axis.plot(xs, ys, color=colours[group.name], linewidth=1.3, marker=marker, markersize=2.5, alpha=0.85)
-        finish(axis, f"{suite}, top-1, %", legend=False)
+        finish(axis, f"{suite}, {short(comparison.measure)}, %", legend=False)
         axis.set_xlabel("update", fontsize=LABEL_SIZE, color=INK)
     for axis in axes:
         axis.set_visible(False)

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from hard_ray.reports.comparison.groups import Comparison, Group, plain
+from hard_ray.reports.comparison.groups import Comparison, Group, beside, plain
 from hard_ray.reports.comparison.t_tests import Difference
+from hard_ray.runs.scores import short
 
 Table = tuple[list[str], list[list[str]]]
 """Header and rows."""
 By = dict[str, dict[str, float]]
-"""Accuracy by condition and severity."""
+"""What is compared, by condition and severity."""
 
 
 def results(comparison: Comparison) -> Table:
-    """A row for each group: top-1 of every suite, agreement, calibration error, time and length."""
-    header = ["runs", "seeds", *comparison.suites, "agreement", "ECE", "s/update", "updates"]
-    return header, [_result(group, comparison.suites) for group in comparison.groups]
+    """A row for each group: the measure on every suite, what stands beside it, time and length."""
+    names = {"agreement": "agreement", "ece": "ECE"}
+    more = [names[key] for key in beside(comparison.measure)]
+    header = ["runs", "seeds", *comparison.suites, *more, "s/update", "updates"]
+    return header, [_result(group, comparison) for group in comparison.groups]
 
 
-def _result(group: Group, suites: Sequence[str]) -> list[str]:
-    percents = [*(f"top1/{suite}" for suite in suites), "agreement", "ece"]
+def _result(group: Group, comparison: Comparison) -> list[str]:
+    measure = comparison.measure
+    percents = [*(f"{measure}/{suite}" for suite in comparison.suites), *beside(measure)]
     cells = [_cell(group, metric, ".1f") for metric in percents]
     cells += [_cell(group, "seconds_per_update", ".3g"), _cell(group, "updates", ",.0f")]
     return [group.name, str(len(group.runs)), *cells]
@@ -47,7 +51,7 @@ def differences(comparison: Comparison) -> Table:
 
 def t_tests(comparison: Comparison) -> Table:
     """A row for each pair of groups and suite."""
-    header = ["difference of top-1", "suite", "points", "95 % interval", "p", "test", "n"]
+    header = [f"difference of {short(comparison.measure)}", "suite", "points", "95 % interval", "p", "test", "n"]
     rows = [
         [f"{pair.second} - {pair.first}", pair.suite, f"{pair.found.difference:+.2f}", *_test(pair.found)]
         for pair in comparison.pairs
@@ -63,10 +67,11 @@ def _test(found: Difference) -> list[str]:
 
 
 def by_condition(comparison: Comparison, suite: str) -> dict[str, By]:
-    """Accuracy by condition and severity, for each group that measured it; means over its runs."""
+    """The measure by condition and severity, for each group whose runs recorded it there; means over its runs."""
     found = {}
     for group in comparison.groups:
-        parts = [run.suites[suite]["by"] for run in group.runs if "by" in run.suites.get(suite, {})]
+        judged = [run for run in group.runs if run.record.measure == comparison.measure]
+        parts = [run.suites[suite]["by"] for run in judged if "by" in run.suites.get(suite, {})]
         if parts:
             found[group.name] = _mean_of(parts)
     return found
@@ -78,7 +83,7 @@ def _mean_of(parts: Sequence[By]) -> By:
 
 
 def mean_by_severity(by: By) -> dict[str, float]:
-    """Accuracy by severity, the mean over conditions."""
+    """The measure by severity, the mean over conditions."""
     return _means(by.values())
 
 

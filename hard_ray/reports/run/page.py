@@ -31,12 +31,12 @@ from hard_ray.reports.html import (
 from hard_ray.reports.run.distribution import bounds_in_unit, unit_of
 from hard_ray.reports.run.pictures import Pictures, read_pictures
 from hard_ray.runs.record import RunRecord, read_record, shareable
-from hard_ray.runs.scores import MEASURES, logged_measure, logged_scores, measure_of, scores
+from hard_ray.runs.scores import MEASURES, logged_scores, measure_of, scores
 from hard_ray.runs.snapshots import why_none
 from hard_ray.runs.summary import label, models_table
 
 By = dict[str, dict[str, float]]
-"""Accuracy by condition and severity."""
+"""What networks are judged by, in percent by condition and severity."""
 
 
 def write_page(run: Path, to: Path | None = None) -> Path:
@@ -85,22 +85,21 @@ def _results(record: RunRecord) -> Html:
         split = (record.summary or {}).get("split") or record.split
         parts += [
             table_of(header, body, strong="student" in models),
-            note(f"{_measure(record)} on the {split} split, percent."),
+            note(f"{_capital(record)} on the {split} split, percent."),
         ]
     points = record.of_kind("val")
     if "student" not in models and points:
         last = points[-1]
-        so_far = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
-        text = f"The student so far, on the validation split after {last['step']:,} updates"
-        parts.append(note(f"{text}: {so_far} ({_measure(record).lower()})."))
+        found = ", ".join(f"{suite} {last[name]:.1f} %" for suite, name in logged_scores([last]).items())
+        what = "" if record.measure == "top1" else f"{MEASURES[record.measure]}, "
+        where = f"on the validation split after {last['step']:,} updates"
+        parts.append(note(f"The student so far, {where}: {what}{found}."))
     return "".join(parts) or note("Nothing has been measured yet.")
 
 
-def _measure(record: RunRecord) -> str:
-    """What the networks of the run are judged by, as a sentence begins with it."""
-    name = measure_of(record.evaluations["student"]) if "student" in record.evaluations else ""
-    shown = MEASURES[name or logged_measure(record.of_kind("val"))]
-    return shown[0].upper() + shown[1:]
+def _capital(record: RunRecord) -> str:
+    """What the networks are judged by, at the beginning of a sentence."""
+    return MEASURES[record.measure].capitalize()
 
 
 def _training(record: RunRecord) -> Html:
@@ -138,7 +137,7 @@ def _robustness(record: RunRecord) -> Html:
             figures.append(_severities(suite, parts, record))
         elif parts:
             named = {label(name, record.config): by for name, by in parts.items()}
-            tables.append(details(f"Suite {suite} by condition", conditions_table(named, measure=_measure(record))))
+            tables.append(details(f"Suite {suite} by condition", conditions_table(named, record.measure)))
     return side_by_side(figures) + "".join(tables)
 
 
@@ -147,28 +146,34 @@ def _severities(suite: str, parts: dict[str, By], record: RunRecord) -> Html:
     condition = next(iter(next(iter(parts.values()))))
     lines = {label(name, config): next(iter(by.values())) for name, by in parts.items()}
     colours = {label(name, config): COLOURS.get(name, INK) for name in parts}
-    figure = draw_robustness(condition, lines, colours, measure=_measure(record))
-    return figure_of(to_svg(figure), caption=f"Suite {suite}")
+    return figure_of(to_svg(draw_robustness(condition, lines, colours, record.measure)), caption=f"Suite {suite}")
 
 
 def _evaluation(record: RunRecord) -> Html:
     found = record.later
     if not found:
         return ""
-    header = ["suite", "top-1", "teacher's top-1", "agreement", "ECE", "mCE", "mCE against the teacher", "images"]
-    body = [
-        [
-            suite,
-            *map(_tenths, (result["top1"], found["teacher"].get(suite, {}).get("top1"), result.get("agreement"))),
-            *map(_tenths, (result["ece"], result.get("mce"), result.get("mce_vs_teacher"))),
-            f"{result['n']:,}",
-        ]
-        for suite, result in found["suites"].items()
-    ]
+    columns = {
+        "top-1": _column(found["suites"], "top1"),
+        "teacher's top-1": _column({suite: found["teacher"].get(suite, {}) for suite in found["suites"]}, "top1"),
+        "agreement": _column(found["suites"], "agreement"),
+        "ECE": _column(found["suites"], "ece"),
+        "mCE": _column(found["suites"], "mce"),
+        "mCE against the teacher": _column(found["suites"], "mce_vs_teacher"),
+    }
+    if measure_of(found["suites"]) != "top1":  # what needs labels is not there
+        columns = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    header = ["suite", *columns, "images"]
+    counts = [f"{result['n']:,}" for result in found["suites"].values()]
+    body = list(zip(found["suites"], *columns.values(), counts, strict=True))
     figures = "".join(
         figure_of(to_svg(figure), caption=name.replace("_", " ")) for name, figure in draw_evaluation(found).items()
     )
     return table_of(header, body) + note(f"On the {found['split']} split, percent.") + figures
+
+
+def _column(suites: dict[str, dict[str, Any]], key: str) -> list[str]:
+    return [_tenths(result.get(key)) for result in suites.values()]
 
 
 def _tenths(value: float | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli.verbs.evaluate import result_table
 from hard_ray.config.evaluation import evaluation_settings
 from hard_ray.config.run import RunConfig
 from hard_ray.config.runtime import RuntimeConfig
@@ -23,14 +24,16 @@ from hard_ray.evaluation.plan import SuitePlan, plan_suite
 from hard_ray.export.target import Target, target_of
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.files import read_json, write_json, write_text
-from hard_ray.networks.network import Network, build_student, image_spec
+from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
 from hard_ray.orchestration.cluster.demand import DATA_CPUS
 from hard_ray.orchestration.cluster.resources import Cluster
 from hard_ray.orchestration.evaluate import job as evaluate
 from hard_ray.orchestration.evaluate.actors import EvaluationActor
 from hard_ray.orchestration.evaluate.job import Evaluation
+from hard_ray.preparation.answers import answered_index
 from hard_ray.runs.folder import RunFolder
 from tests.support.helpers import make_image_folder, tiny_config
+from tests.support.without_labels import config_of, heap, saved_teacher
 
 
 def saved(folder: Path, config: RunConfig, role: str) -> Network:
@@ -352,3 +355,60 @@ def test_a_runs_mlflow_run_is_told(networks, here, tmp_path: Path):
         target_of(str(run.path), None), evaluation_settings({"suites": ["clean"]}), run.later_evaluation
     )
     assert again["suites"]["clean"] == result["suites"]["clean"]
+
+
+# ------------------------------------------------------------------- without labels
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("without")
+    return heap(root / "images", count=80), saved_teacher(root / "teacher")
+
+
+def test_without_labels_every_number_is_an_agreement(places: tuple[Path, Path], here, tmp_path: Path):
+    config = config_of(*places)
+    index = answered_index(config.data, config.teacher)
+    images = image_spec(config.data, index.classes)
+    torch.manual_seed(7)
+    student = build_student(config.student, images, role="student")
+    export_network(student, tmp_path / "s", images=images, facts=TrainingFacts("", 0, "", "", "", 0, EvalView()))
+    teacher = build_teacher(config.teacher, images).eval()
+    settings = evaluation_settings(
+        {"suites": ["clean", "corruptions", "adversarial"], "images": 6, "severities": [5], "attack": {"steps": 2}}
+    )
+    lines: list[str] = []
+    target = target_of(f"{tmp_path / 's'}", config)
+    result = evaluate.evaluate(target, settings, tmp_path / "e", say=lines.append)
+    test = index.rows("test")
+    own, answers = (longhand(config, each.eval(), test) for each in (student, teacher))
+    assert result["suites"]["clean"]["agreement"] == pytest.approx(100 * (own == answers).mean())
+    sample = np.sort(sample_of(test, 6, seed=config.data.split_seed))
+    own, answers = (longhand(config, each, sample, Corruption("fog", 5)) for each in (student, teacher))
+    assert result["suites"]["corruptions"]["by"]["fog"]["5"] == pytest.approx(100 * (own == answers).mean())
+    assert result["teacher"] == {}
+    assert set(result["suites"]["clean"]) == set(result["suites"]["adversarial"]) == {"n", "agreement", "loss"}
+    assert {path.name for path in (tmp_path / "e").glob("*.png")} == {"corruptions.png"}
+    assert any(line.startswith("clean: agreement ") for line in lines)
+    assert not any("top-1" in line for line in lines)
+    table = result_table(result)
+    assert [column.header for column in table.columns] == ["suite", "agreement", "images"]
+    assert next(iter(table.columns[1].cells)) == f"{result['suites']['clean']['agreement']:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("options", "with_teacher", "said"),
+    [
+        ({}, False, "without the teacher there is nothing to judge a model by; leave out --no-teacher, or name images"),
+        ({"suites": [], "published": {"imagenet-r": "r"}}, True, "imagenet-r is measured by the labels of its own"),
+    ],
+)
+def test_what_needs_labels_is_refused_before_anything_starts(
+    places: tuple[Path, Path], here, tmp_path: Path, options: dict, with_teacher: bool, said: str
+):
+    target = target_of(str(places[1]), config_of(*places))
+    with pytest.raises(DataError, match=said) as caught:
+        evaluate.evaluate(target, evaluation_settings(options), tmp_path / "e", with_teacher=with_teacher)
+    assert str(caught.value).startswith("data.kind is images, so that the images have no labels")
+    assert not here
+    assert not (tmp_path / "e").exists()
