@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,6 +29,10 @@ def train_teacher(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Short for teacher.pretrained=true: fine-tune timm's weights.")
     ] = False,
+    freeze: Annotated[
+        Literal["tower"] | None,
+        typer.Option(help="Short for teacher.recipe.freeze=...: `tower` trains the class head alone."),
+    ] = None,
     data: options.Data = None,
     output: options.Output = None,
     resume: options.Resume = None,
@@ -44,12 +48,14 @@ def train_teacher(
     from hard_ray.config.teacher_training import teacher_run
 
     if resume is not None:
-        if overrides or config or preset or model or pretrained or data or output or dry_run or continues:
+        if overrides or config or preset or model or pretrained or freeze or data or output or dry_run or continues:
             raise usage_error("--resume takes the configuration from the run folder; give nothing else")
         done = run_to_end(lambda reporter: api.resume(resume, reporter=reporter), role="teacher")
         say(teaching_line(done, []))
         return
-    given = [*(["teacher.pretrained=true"] if pretrained else []), *(overrides or [])]
+    given = ["teacher.pretrained=true"] if pretrained else []
+    given += [f"teacher.recipe.freeze={freeze}"] if freeze else []
+    given += overrides or []
     loaded = options.load(config, preset, given, teacher=model, data=data, trains_teacher=True)
     folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
     if dry_run:
@@ -73,6 +79,7 @@ def recipe_line(config: RunConfig) -> str:
     """The recipe that the teacher is trained by, and how to change it."""
     teacher, recipe = config.teacher, config.teacher.recipe
     how = "fine-tuned" if teacher.has_weights else "trained from scratch"
+    how = f"its class head alone {how}" if recipe.freeze else how
     length = f"{recipe.steps:,} updates" if recipe.steps is not None else f"{recipe.epochs or 0:g} epochs"
     warm_up = f", warm-up {recipe.warmup_epochs:g} epochs" if recipe.warmup_epochs else ""
     return (

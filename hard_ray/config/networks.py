@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -43,6 +43,8 @@ class TeacherRecipe(OptimConfig):
     jsd: Weight = 0.0
     """Weight of the Jensen-Shannon divergence between the teacher's answers on `data.augment.splits` views of an image,
     as `objective.jsd`; 0: no such term, and the teacher is trained on one view."""
+    freeze: Literal["tower"] | None = None
+    """`tower`: of a teacher with weights, train the class head alone; unset: train all of it."""
     seed: Seed = 0
     """Seed of the teacher's training, separate from the run's so that runs with other seeds share the teacher."""
 
@@ -74,3 +76,6 @@ class StudentConfig(NetworkConfig):
     freeze_bn: bool = False
     """Keep BatchNorm as it is in the initial weights: its averages and its weights do not change. A network without
     BatchNorm is refused."""
+    freeze: Literal["tower"] | None = None
+    """`tower`: train the class head alone; all other layers keep their weights and rest, as in evaluation. Unset: train
+    all of it."""

@@ -64,6 +64,7 @@ class RunConfig(Config):
             *self._view_problems(),
             *self._channel_problems(),
             *self._label_problems(),
+            *self._frozen_problems(),
         ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -145,6 +146,15 @@ class RunConfig(Config):
                 "belong together: clean and generated images are one mixed batch; give both or neither"
             ]
         return []
+
+    def _frozen_problems(self) -> list[str]:
+        teacher = self.teacher
+        if teacher.recipe.freeze is None or teacher.has_weights:
+            return []
+        return [
+            f"teacher.recipe.freeze {teacher.recipe.freeze} keeps the weights of all layers below the class head, and "
+            f"teacher.model {teacher.model} has none; give teacher.checkpoint or teacher.pretrained, or leave it out"
+        ]
 
     def _label_problems(self) -> list[str]:
         """What needs labels that the images, or some of them, do not have."""

@@ -24,7 +24,7 @@ def teacher_training(config: RunConfig) -> RunConfig:
     network = {name: getattr(config.teacher, name) for name in NetworkConfig.model_fields}
     return config.model_copy(
         update={
-            "student": StudentConfig.model_validate(network),
+            "student": StudentConfig.model_validate({**network, "freeze": recipe.freeze}),
             "data": fitting_data(config, objective),
             "objective": objective,
             "augmentor": IdentityAugmentor(),

@@ -40,7 +40,7 @@ _ADDED = {
         "model_ema_warmup_gamma",
         "model_ema_warmup_power",
     ),
-    "student": ("grad_checkpointing", "freeze_bn"),
+    "student": ("grad_checkpointing", "freeze_bn", "freeze"),
 }
 """Keys that are left out of the hash while they have their defaults, so that teachers trained before them are found."""
 

@@ -26,7 +26,7 @@ from hard_ray.networks.compilation import Compilation, compile_model, make_eager
 from hard_ray.networks.misfit import settings
 from hard_ray.networks.outputs import check_classes, embedding_axes
 from hard_ray.networks.timm_layout import check_timm_folder
-from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, rest
+from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, freeze_tower, rest
 from hard_ray.networks.weights import add_weights, load_weights
 
 
@@ -62,6 +62,8 @@ class Network(nn.Module):
     """Whether the class head is newly initialised, unlike the other weights."""
     norms_rest: bool
     """Whether BatchNorm uses its averages and leaves them alone in training too."""
+    tower_rests: bool
+    """Whether all layers but the class head are in evaluation mode in training too."""
     recomputes: bool
     """Whether the backward pass computes activations again."""
     notes: tuple[str, ...]
@@ -79,7 +81,7 @@ class Network(nn.Module):
         index = None if outputs is None else torch.tensor(list(outputs))
         self.register_buffer("outputs", index, persistent=False)
         self.dimension, self.has_new_head, self.notes, self.compilation = None, False, (), None
-        self.norms_rest = self.recomputes = False
+        self.norms_rest = self.tower_rests = self.recomputes = False
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
@@ -106,6 +108,9 @@ class Network(nn.Module):
         super().train(mode)
         if self.norms_rest:
             rest(batch_norms(self.model))
+        if self.tower_rests:
+            self.model.eval()
+            cast(Any, self.model).get_classifier().train(mode)
         return self
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -175,6 +180,9 @@ def with_training_modes(network: Network, config: StudentConfig, *, role: str) -
     if config.freeze_bn:
         freeze_batch_norms(network.model, role=role)
         network.norms_rest = True
+    if config.freeze == "tower":
+        freeze_tower(network.model, role=role)
+        network.tower_rests = True
     return network.train(network.training)
 
 

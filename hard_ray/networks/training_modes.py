@@ -32,6 +32,23 @@ def freeze_batch_norms(network: nn.Module, *, role: str) -> None:
         norm.requires_grad_(False)
 
 
+def freeze_tower(network: nn.Module, *, role: str) -> nn.Module:
+    """Give all weights but those of the class head no gradient, and return the head; ModelError: it has none.
+
+    The network itself keeps the other layers at rest, in every mode: see `Network.train`.
+    """
+    find = getattr(network, "get_classifier", None)
+    head = None if find is None else find()
+    if not isinstance(head, nn.Module) or not list(head.parameters()):
+        raise ModelError(
+            f"{role}.freeze is tower, but {type(network).__name__} has no single layer of classes to train; want a "
+            f"network with a class head; leave {role}.freeze out"
+        )
+    network.requires_grad_(False)
+    head.requires_grad_(True)
+    return head
+
+
 def rest(norms: list[_BatchNorm]) -> None:
     """Let each layer use its averages and leave them as they are, whatever the mode of the layers below it."""
     for norm in norms:

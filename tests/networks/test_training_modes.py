@@ -13,10 +13,13 @@ from timm.layers import freeze_batch_norm_2d
 from hard_ray.config.controller import Phase
 from hard_ray.config.networks import StudentConfig
 from hard_ray.config.objective import CrossEntropyObjective, HardObjective
+from hard_ray.config.optim import OptimConfig
+from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.distillation.step import Updater
 from hard_ray.errors import ModelError
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.networks.precision import resting
+from hard_ray.networks.training_modes import freeze_tower
 from tests.distillation.test_step import SPEC, affine, batch, nets, updater
 
 VIT = {"model": "vit_tiny_patch16_224", "model_kwargs": {"patch_size": 7, "embed_dim": 16, "depth": 2, "num_heads": 2}}
@@ -108,3 +111,29 @@ def test_frozen_batch_norm_outlives_every_change_of_mode():
 def test_a_network_without_it_is_refused(values: dict[str, Any], message: str):
     with pytest.raises(ModelError, match=message):
         student(**values)
+
+
+def test_a_frozen_tower_keeps_its_weights_and_rests_while_its_head_learns():
+    config = StudentConfig(model="hardray_cnn", model_kwargs={"widths": [4, 8]}, freeze="tower")
+    torch.manual_seed(0)
+    network = build_student(config, SPEC)
+    head = network.model.get_classifier()
+    learned = [name for name, weight in network.named_parameters() if weight.requires_grad]
+    assert learned == ["model.head.weight", "model.head.bias"]
+    before = copy.deepcopy(network.state_dict())
+    optimizer = build_optimizer(network, OptimConfig(steps=1, lr=0.1, weight_decay=0.1))
+    images, labels = torch.rand(8, SPEC.in_chans, SPEC.img_size, SPEC.img_size), torch.arange(8) % len(SPEC.classes)
+    for _ in range(3):
+        network.train()
+        assert head.training
+        assert not any(module.training for module in network.model.modules() if module not in (head, network.model))
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["model.head.weight", "model.head.bias"]
+
+
+def test_a_network_without_a_class_head_has_no_tower_to_freeze():
+    with pytest.raises(ModelError, match=r"student\.freeze is tower, but .* has no single layer of classes"):
+        freeze_tower(torch.nn.Linear(2, 2), role="student")
