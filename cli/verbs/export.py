@@ -33,10 +33,13 @@ def export(
 
 def export_lines(made: Exported) -> list[str]:
     """Lines about an export: what was written, and how closely the files match the network."""
+    from hard_ray.export.student_card import knows_labels
+
     saved = made.model
     weights = "best on the validation split" if saved.is_best else "after the last update"
     which = f"  {weights}" if saved.record else ""
-    answers = f"{len(saved.images.classes)} classes" if saved.has_classes else "features, no classes"
+    what = "classes" if knows_labels(saved) else "outputs, those of its teacher"
+    answers = f"{len(saved.images.classes)} {what}" if saved.has_classes else "features, no classes"
     return [
         f"[bold]{escape(saved.network.architecture)}[/bold]  {answers}{which}",
         *(

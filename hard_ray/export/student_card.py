@@ -52,7 +52,7 @@ def student_card(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
 def _ending(saved: SavedModel) -> str:
     """The classes or, without classes, the projection if there is one."""
     if saved.has_classes:
-        heading = "Classes" if _knows_labels(saved) else "Outputs"
+        heading = "Classes" if knows_labels(saved) else "Outputs"
         return f"## {heading}\n\n" + _classes(saved.images.classes, _has_names(saved))
     found = None if saved.folder is None else projection_facts(saved.folder)
     if not found:
@@ -70,16 +70,16 @@ def _what(saved: SavedModel) -> str:
             "trained on a teacher's embedding with" if saved.record else "exported from a folder in timm's layout by"
         )
         return f"A backbone without classes, {source} hardray."
-    kind = f"An image classifier with {len(saved.images.classes)} {'classes' if _knows_labels(saved) else 'outputs'}"
+    kind = f"An image classifier with {len(saved.images.classes)} {'classes' if knows_labels(saved) else 'outputs'}"
     if saved.record is None:
         return f"{kind}, exported by hardray from a folder in timm's layout."
-    if not _knows_labels(saved):
+    if not knows_labels(saved):
         return f"{kind}, those of its teacher, trained by knowledge distillation on images without labels with hardray."
     how = "on labels" if saved.record.config.objective.kind == "cross_entropy" else "by knowledge distillation"
     return f"{kind}, trained {how} with hardray."
 
 
-def _knows_labels(saved: SavedModel) -> bool:
+def knows_labels(saved: SavedModel) -> bool:
     """Whether its outputs are classes of labels; those of a student of images without labels are its teacher's."""
     return saved.record is None or has_labels(saved.record.config.data)
 
@@ -87,7 +87,7 @@ def _knows_labels(saved: SavedModel) -> bool:
 def _has_names(saved: SavedModel) -> bool:
     """Whether its outputs have names; without labels, those of a teacher without names are its numbers."""
     numbers = tuple(map(str, range(len(saved.images.classes))))
-    return saved.names is not None and (_knows_labels(saved) or saved.names != numbers)
+    return saved.names is not None and (knows_labels(saved) or saved.names != numbers)
 
 
 # ----------------------------------------------------------------------- training
@@ -184,7 +184,7 @@ def _use(saved: SavedModel, checks: Sequence[GraphCheck]) -> str:
     ]
     if is_own(saved.network):
         texts.append("timm's own scripts know the architecture after `import hard_ray.networks`.")
-    if _knows_labels(saved) and saved.names is not None:
+    if knows_labels(saved) and saved.names is not None:
         texts.append(
             "`classes.txt` lists the classes in the order of the outputs, one per line. timm's scripts sort the "
             "folders of a data set by the numbers in their names; `--class-map classes.txt` makes them use this order."
@@ -271,7 +271,7 @@ def _percent(result: dict[str, Any], key: str) -> str:
 
 def _limits(saved: SavedModel) -> list[str]:
     side = saved.images.img_size
-    what = "classes" if _knows_labels(saved) else "outputs"
+    what = "classes" if knows_labels(saved) else "outputs"
     answers = f"It predicts one of its {what} for every image, even for one that shows none of them."
     limits = [
         answers if saved.has_classes else "It names no class; what its features are worth for a task was not measured.",
@@ -295,7 +295,7 @@ def _limits_of_run(record: RunRecord, saved: SavedModel) -> list[str]:
     measured = {} if saved.is_best else record.evaluations.get("student", {})
     unlabelled = (
         []
-        if _knows_labels(saved) or not saved.has_classes
+        if knows_labels(saved) or not saved.has_classes
         else [
             "No image had a label: how often it is right was not measured, only how often it agrees with its teacher."
         ]

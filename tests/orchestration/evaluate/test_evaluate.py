@@ -25,6 +25,7 @@ from hard_ray.export.target import Target, target_of
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.networks.network import Network, build_student, build_teacher, image_spec
+from hard_ray.orchestration import network_actors
 from hard_ray.orchestration.cluster.demand import DATA_CPUS
 from hard_ray.orchestration.cluster.resources import Cluster
 from hard_ray.orchestration.evaluate import job as evaluate
@@ -292,7 +293,7 @@ def test_a_ray_job_finds_what_this_process_finds(networks, cluster, tmp_path: Pa
     ],
 )
 def test_one_machines_cores_are_all_used(cores: int, runtime: dict, cpus: float, wanted: tuple, monkeypatch):
-    monkeypatch.setattr(evaluate, "usable_cores", lambda: cores)
+    monkeypatch.setattr(network_actors, "usable_cores", lambda: cores)
     given = RuntimeConfig.model_validate({**runtime, "threads": 5})
     cluster = Cluster(is_own=True, resources={"CPU": cpus})
     assert evaluate.Actors.of(given, cluster) == evaluate.Actors(wanted[0], wanted[1], 0.0, wanted[2])
@@ -316,7 +317,7 @@ def test_an_evaluation_finds_the_teacher_that_a_run_trained(networks, tmp_path: 
     def machine(*_: object, **__: object) -> Iterator[Cluster]:
         yield Cluster(is_own=True, resources={"CPU": 8.0})
 
-    monkeypatch.setattr(evaluate, "usable_cores", lambda: 8)
+    monkeypatch.setattr(network_actors, "usable_cores", lambda: 8)
     monkeypatch.setattr(evaluate, "connected", machine)
     monkeypatch.setattr(evaluate, "trained_teacher", trained)
     monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
