@@ -318,11 +318,11 @@ def test_an_evaluation_finds_the_teacher_that_a_run_trained(networks, tmp_path: 
         yield Cluster(is_own=True, resources={"CPU": 8.0})
 
     monkeypatch.setattr(network_actors, "usable_cores", lambda: 8)
-    monkeypatch.setattr(evaluate, "connected", machine)
+    monkeypatch.setattr(network_actors, "connected", machine)
     monkeypatch.setattr(evaluate, "trained_teacher", trained)
     monkeypatch.setattr(Evaluation, "_dataset", Here.dataset)
     evaluate.evaluate(target_of(str(student), config), evaluation_settings({"suites": ["clean"]}), tmp_path / "found")
-    resolved = evaluate.resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 8.0}))
+    resolved = network_actors.resolve_runtime(config, Cluster(is_own=True, resources={"CPU": 8.0}))
     assert found == [cached_teacher(resolved, build_index(config.data))]
 
 
