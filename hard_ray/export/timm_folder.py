@@ -51,6 +51,8 @@ class TrainingFacts:
     updates: int
     view: EvalView
     """The transform from pictures to its input that it was measured with."""
+    has_labels: bool = True
+    """Whether its outputs are classes of labels; otherwise they are the teacher's answers."""
 
 
 def timm_view(data: DataConfig) -> EvalView:
@@ -171,8 +173,11 @@ def _backbone_card(backbone: Network, dimension: int, images: ImageSpec, facts: 
 
 def _card(network: Network, images: ImageSpec, facts: TrainingFacts) -> str:
     how = "on labels" if facts.teacher == "none" else "by knowledge distillation"
-    what = f"An image classifier with {len(images.classes)} classes, trained {how} with hardray."
-    return card_text(network, images, what=what, facts=_rows(facts))
+    count = len(images.classes)
+    what = f"An image classifier with {count} classes, trained {how} with hardray"
+    if not facts.has_labels:
+        what = f"A network with {count} outputs, those of its teacher, trained {how} with hardray without labels"
+    return card_text(network, images, what=f"{what}.", facts=_rows(facts))
 
 
 def _rows(facts: TrainingFacts) -> dict[str, str]:

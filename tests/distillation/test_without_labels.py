@@ -187,3 +187,10 @@ def test_the_control_on_labels_makes_as_many_updates_without_the_heap(places: tu
     run_here(control, tmp_path / "control", role="control", index=build_index(config.data))
     steps = [read_json(tmp_path / name / "outcome.json")["steps"]["student"] for name in ("main", "control")]
     assert steps[0] == steps[1] == (12 + 80) // 8
+
+
+def test_the_card_of_a_student_without_labels_names_the_teachers_outputs(places: tuple[Path, Path], tmp_path: Path):
+    run_without_labels(config_of(*places, "optim.steps=4"), tmp_path)
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "A network with 3 outputs, those of its teacher" in card
+    assert "classifier" not in card

@@ -375,6 +375,7 @@ class Builder:
             augmentor=config.augmentor.kind,
             updates=counters.student_steps,
             view=timm_view(config.data),
+            has_labels=self.index.has_labels,
         )
 
 
