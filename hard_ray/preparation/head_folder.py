@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hard_ray.config.networks import TeacherConfig
 from hard_ray.export.card_text import card_text
 from hard_ray.export.timm_folder import EvalView, write_timm_files
 from hard_ray.files import write_json, write_text
-from hard_ray.networks.network import ImageSpec, Network
+from hard_ray.networks.network import ImageSpec, Network, build_teacher
 from hard_ray.networks.towers import Tower
 from hard_ray.preparation.folders import HeadFolder
 from hard_ray.preparation.heads import FittedHead
@@ -55,7 +56,6 @@ def write_head(
         "outputs": len(names),
         "features": tower.width,
         "tower": {"model": tower.name, "identity": tower.network.identity()},
-        "identity": network.identity(),
         "notes": list(fitted.notes),
         "versions": versions(),
     }
@@ -63,6 +63,7 @@ def write_head(
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".head-") as temporary:
         made = Path(temporary)
         write_timm_files(network, made, images=images, names=names, view=view)
+        facts["identity"] = build_teacher(TeacherConfig(model=f"local-dir:{made}"), images).identity()
         write_text(made / folder.card.name, _card(network, tower, images, facts))
         write_json(made / folder.result.name, facts)
         for target in (folder.weights, folder.card, folder.result, folder.config):
