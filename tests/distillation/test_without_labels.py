@@ -194,3 +194,10 @@ def test_the_card_of_a_student_without_labels_names_the_teachers_outputs(places:
     card = (tmp_path / "student" / "README.md").read_text()
     assert "A network with 3 outputs, those of its teacher" in card
     assert "classifier" not in card
+
+
+def test_wrong_names_of_folders_change_no_bit(places: tuple[Path, Path], tmp_path: Path):
+    for name, folders in (("right", ("left", "right")), ("wrong", ("k", "l/m"))):
+        config = config_of(heap(tmp_path / name, folders=folders), places[1], "optim.steps=4")
+        run_without_labels(config, tmp_path / f"run-{name}")
+    assert_equal_bits(student_weights(tmp_path / "run-right"), student_weights(tmp_path / "run-wrong"))
