@@ -65,6 +65,21 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("objective.kind=embedding", "augmentor.kind=pick"),
     ),
     (
+        "Images without labels (`data.kind=images`, `data.label_column=null`, `data.label_key=null`) need a teacher "
+        "with weights, and refuse `objective.w_ce` above 0, `objective.alpha` below 1, `objective.kind=dkd` and "
+        "`cross_entropy`, `objective.weighting=released` and the control `labels_only`.",
+        ("data.kind=images", "data.path=x", "teacher.model=local-dir:t", "objective.w_ce=1", "experiment.controls=[]"),
+    ),
+    (
+        "`data.unlabelled` stands beside labelled images, and refuses `objective.kind=dkd` and `cross_entropy`, and "
+        "`objective.weighting=released`.",
+        ("data.unlabelled.kind=images", "data.unlabelled.path=x", "objective.kind=dkd", "augmentor.kind=identity"),
+    ),
+    (
+        "`teacher.recipe.freeze` needs a teacher with weights.",
+        ("teacher.recipe.freeze=tower",),
+    ),
+    (
         "`objective.kind=dad` needs a second view: any `augmentor.kind` but `identity`.",
         ("objective.kind=dad", "augmentor.kind=identity"),
     ),
@@ -187,6 +202,10 @@ def _inner_blocks(name: str, block: Schema, schema: Schema) -> list[str]:
     lines: list[str] = []
     for key, field in block["properties"].items():
         found = _optional(field, schema)
+        for kind, of_kind in _optional_kinds(field, schema).items():
+            inner, values = f"{name}.{key}", {each: f.get("default") for each, f in of_kind["properties"].items()}
+            lines += [f"### {inner}.kind={kind}", "", _docstring(of_kind), ""]
+            lines += [*_table(_rows(inner, of_kind, values, schema, "kind")), ""]
         if found is not None:
             inner = f"{name}.{key}"
             values = {key: field.get("default") for key, field in found["properties"].items()}
@@ -271,6 +290,13 @@ def _optional(field: Schema, schema: Schema) -> Schema | None:
         if "$ref" in part and "properties" in _resolve(part, schema):
             return _resolve(part, schema)
     return None
+
+
+def _optional_kinds(field: Schema, schema: Schema) -> dict[str, Schema]:
+    """The kinds of a block that may be `null`, by name; empty for any other key."""
+    part: Schema = next((part for part in field.get("anyOf", []) if "oneOf" in part), {})
+    mapping = part.get("discriminator", {}).get("mapping", {})
+    return {kind: _resolve({"$ref": reference}, schema) for kind, reference in mapping.items()}
 
 
 def _keys(field: Schema, schema: Schema) -> str:

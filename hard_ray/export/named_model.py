@@ -70,9 +70,9 @@ def find_folder(path: Path, *, best: bool = False) -> NamedModel:
 
 def no_classes(what: str, source: str) -> ModelError:
     """The error for a backbone, timm's `source`, whose classes a command wants."""
+    remedy = command_line("fit-head", "--kind", "probe", "--tower", source)
     return ModelError(
-        f"{what} answers with features, not with classes; want a classifier; give it a head with `hardray fit-head "
-        f"--kind probe --tower {source} --data PATH`"
+        f"{what} answers with features, not with classes; want a classifier; give it a head with `{remedy}` and your data"
     )
 
 

@@ -105,8 +105,12 @@ def test_yaml_that_a_shell_block_writes_can_be_read():
             r"cat > (\S+\.yaml) <<'END'\n(.*?)^END$", block.text, flags=re.MULTILINE | re.DOTALL
         )
     }
-    assert set(written) == {"images.yaml", "space.yaml"}
+    assert set(written) == {"images.yaml", "space.yaml", "heap.yaml", "labelled.yaml"}
     config = validate([parse_yaml(written["images.yaml"], "images.yaml")], source="images.yaml")
+    teacher = {"teacher": {"model": "local-dir:teachers/heap"}}
+    heap = validate([parse_yaml(written["heap.yaml"], "heap.yaml"), teacher], source="heap.yaml")
+    labelled = validate([parse_yaml(written["labelled.yaml"], "labelled.yaml")], source="labelled.yaml")
+    assert (heap.data.kind, labelled.data.kind) == ("images", "image_folder")
     space = yaml.safe_load(written["space.yaml"])
     assert space["base"] == {"config": "images.yaml"}
     assert set(space["parameters"]) <= set(known_keys(RunConfig))
@@ -116,7 +120,7 @@ def test_yaml_that_a_shell_block_writes_can_be_read():
 def test_what_docs_test_runs_comes_in_shell_blocks_of_the_site():
     marked = [block for block in SHOWN if block.folder]
     assert {block.language for block in marked} == {"bash"}
-    assert {block.folder for block in marked} == {"tutorial", "digits", "show"}
+    assert {block.folder for block in marked} == {"tutorial", "digits", "show", "no-labels"}
     comments = sum((DOCS / page).read_text(encoding="utf-8").count("<!-- run in:") for page in pages())
     assert comments == len(marked)
 
