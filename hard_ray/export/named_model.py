@@ -72,7 +72,7 @@ def no_classes(what: str, source: str) -> ModelError:
     """The error for a backbone, timm's `source`, whose classes a command wants."""
     remedy = command_line("fit-head", "--kind", "probe", "--tower", source)
     return ModelError(
-        f"{what} answers with features, not with classes; want a classifier; give it a head with `{remedy}` and your data"
+        f"{what} answers with features, not with classes; want a classifier; give it a head: `{remedy}` with your data"
     )
 
 
