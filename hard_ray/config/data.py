@@ -84,7 +84,7 @@ class _Images(Config):
     labels on the labelled ones alone. The training of a teacher and the control `labels_only` leave them out. Unset:
     there are none."""
     unlabelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of each batch that `unlabelled` fills."""
+    """Share of each batch that `unlabelled` fills. An epoch of the run is as many images as there are of both kinds."""
 
     @model_validator(mode="after")
     def _ordered_ranges(self) -> _Images:

@@ -200,6 +200,12 @@ def train_schedule(
             f"data.unlabelled_share {config.unlabelled_share:g} of optim.batch_size {batch_size} is {count} images; "
             "want at least one with a label and one without; use a larger batch, or another share"
         )
+    for chosen, size, which in ((~is_second, batch_size - count, "a label"), (is_second, count, "no label")):
+        if chosen.sum() < size:
+            raise DataError(
+                f"optim.batch_size {batch_size} with data.unlabelled_share {config.unlabelled_share:g} takes {size} "
+                f"images that have {which}, and the training split has {chosen.sum()}; use a smaller batch, or another share"
+            )
     labelled, unlabelled = (
         Schedule(rows[chosen], size, seed, shard=None if shard is None else shard[chosen], window=window)
         for chosen, size in ((~is_second, batch_size - count), (is_second, count))
