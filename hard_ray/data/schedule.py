@@ -204,7 +204,7 @@ def train_schedule(
         if chosen.sum() < size:
             raise DataError(
                 f"optim.batch_size {batch_size} with data.unlabelled_share {config.unlabelled_share:g} takes {size} "
-                f"images that have {which}, and the training split has {chosen.sum()}; use a smaller batch, or another share"
+                f"images that have {which}, and train has {chosen.sum()}; lower the batch size, or change the share"
             )
     labelled, unlabelled = (
         Schedule(rows[chosen], size, seed, shard=None if shard is None else shard[chosen], window=window)

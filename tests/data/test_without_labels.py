@@ -221,5 +221,5 @@ def test_beside_a_heap_what_needs_every_label_is_refused(kind: str):
 
 def test_fewer_images_than_a_batch_takes_of_their_kind_are_refused(tmp_path: Path):
     index, config = joint(tmp_path, "data.unlabelled_share=0.25")
-    with pytest.raises(DataError, match=r"takes 24 images that have a label, and the training split has 12"):
+    with pytest.raises(DataError, match=r"takes 24 images that have a label, and train has 12"):
         train_schedule(index, config, batch_size=32, seed=0)
