@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ def _of_trunk(name: str, visual: Any) -> tuple[nn.Module, bool]:
     if list(head) != ["proj"] or not isinstance(head["proj"], nn.Linear):
         raise ModelError(_no_timm_model(name, f"its projection is {', '.join(head)}"))
     projection = head["proj"]
+    trunk = copy.deepcopy(trunk)  # the model's own answers are compared with
     trunk.reset_classifier(projection.out_features)
     classifier = trunk.get_classifier()
     if not isinstance(classifier, nn.Linear):
