@@ -36,7 +36,10 @@ def plan_lines(
     updates, length = _length(config, index, role)
     return [
         ("data", f"{describe(described.data)}: {splits} images{_of_classes(index)}"),
-        ("pixels", f"{config.data.img_size} x {config.data.img_size}, {config.data.in_chans} channels"),
+        (
+            "pixels",
+            f"{config.data.img_size} x {config.data.img_size}, {'grey' if config.data.in_chans == 1 else 'colour'}",
+        ),
         *account_lines(index),
         *_augment_lines(config),
         *_network_lines(config, student, teacher, len(index.classes), role),

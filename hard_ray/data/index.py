@@ -78,7 +78,7 @@ class FoundImages:
 
     reader: Reader
     labels: Sequence[Any]
-    """One class number or class name per row; without labels, what has as many elements as there are rows."""
+    """One class number or class name per row; without labels, None for each."""
     where: str
     """The source, for messages about its labels."""
     names: Sequence[str] | None = None

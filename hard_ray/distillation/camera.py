@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.teacher import TeacherPool, handed, label_gradient
+from hard_ray.distillation.teacher import TeacherPool, label_gradient, own_answer
 from hard_ray.maths import losses
 from hard_ray.maths.noise import normal
 from hard_ray.networks.precision import Precision, resting, to_pixels, widen
@@ -52,12 +52,9 @@ class Camera:
     def _given(self, images: Tensor, sample: Batch, noise: Tensor) -> AugmentationInput:
         labels = torch.tensor(sample.labels).to(self.precision.device)
         generated = None if sample.generated is None else self.precision.images(sample.generated)
-        answer = None if (sample.labels >= 0).all() else self._answer
+        answer = None if (sample.labels >= 0).all() else own_answer(self.pool, self.precision)
         gradient = label_gradient(self.pool, self.precision)
         return AugmentationInput(images, noise, labels, generated, gradient, answer)
-
-    def _answer(self, images: Tensor) -> Tensor:
-        return torch.tensor(self.pool.logits(handed(self.pool, images)).result()).to(self.precision.device)
 
     def _noise(self, purpose: str, sample: Batch, epochs: NDArray[np.int64]) -> Tensor:
         count = self.augmentor.noise_dim

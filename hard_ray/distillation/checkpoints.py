@@ -54,11 +54,10 @@ class Counters:
     def from_json(cls, values: dict[str, Any]) -> Counters:
         """The inverse of `to_json`."""
         pending = values["pending"]
-        values = {**{"best_score": values.get("best_top1")}, **values}  # its name in version 0.2
-        values.pop("best_top1", None)
+        kept = {"best_score" if key == "best_top1" else key: value for key, value in values.items()}  # version 0.2
         return cls(
             **{
-                **values,
+                **kept,
                 "controller": ControllerState.from_json(values["controller"]),
                 "pending": PhaseSignals(**pending) if pending else None,
             }

@@ -8,7 +8,7 @@ everything that its answer needs, so any replica can answer it, and sending it a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -156,6 +156,15 @@ def label_gradient(pool: TeacherPool, precision: Precision) -> Gradient:
         return to_device(answer.grad, precision.device)
 
     return gradient
+
+
+def own_answer(pool: TeacherPool, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """Make a function of images: the teacher's logits, on the device."""
+
+    def answer(images: Tensor) -> Tensor:
+        return to_device(pool.logits(handed(pool, images)).result(), precision.device)
+
+    return answer
 
 
 @dataclass(frozen=True, slots=True)

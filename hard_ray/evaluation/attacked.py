@@ -19,7 +19,7 @@ from hard_ray.networks.precision import Precision, widen
 
 def attacked(
     images: NDArray[np.uint8],
-    labels: Tensor,
+    labels: Labels,
     sample_ids: NDArray[np.int64],
     gradient: Gradient,
     config: EvaluationAttack,

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hard_ray.augmentors.labels import Labels, filled
 from hard_ray.data.batch import Pixels
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, label_gradient
 from hard_ray.evaluation.attacked import attacked
@@ -71,10 +72,11 @@ class MeasuredNetworks:
         if condition.attack is None:
             return images
         precision = network.precision
-        gradient, truth = label_gradient(LocalPool(network), precision), torch.from_numpy(labels.copy())
-        if (truth < 0).any():  # an image without a label is led away from the teacher's answer
+        gradient = label_gradient(LocalPool(network), precision)
+        truth: Labels = torch.from_numpy(labels.copy())
+        if (labels < 0).any():  # an image without a label is led away from the teacher's answer
             judge = network if self.teacher is None else self.teacher
-            truth = torch.where(truth < 0, torch.from_numpy(judge.logits(images)).argmax(dim=1), truth)
+            truth = filled(truth, torch.from_numpy(judge.logits(images)).argmax(dim=1))
         found = attacked(images, truth, sample_ids, gradient, condition.attack, precision)
         pixels: NDArray[np.float32] = found.cpu().contiguous().numpy()
         return pixels

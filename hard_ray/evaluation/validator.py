@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hard_ray.augmentors.labels import Labels, filled
 from hard_ray.config.validation import PGD, EvaluationAttack, Suite
 from hard_ray.data.batch import Batch
 from hard_ray.distillation.messages import Ticket
-from hard_ray.distillation.teacher import Answered, TeacherPool, handed, label_gradient
+from hard_ray.distillation.teacher import Answered, TeacherPool, handed, label_gradient, own_answer
 from hard_ray.errors import AgreedError
 from hard_ray.evaluation.attacked import attacked, own_gradient
 from hard_ray.evaluation.cache import EvaluationCache
@@ -133,26 +134,26 @@ class Evaluator:
     ) -> None:
         """Count images under an attack: each network by its own gradient, agreement on the student's images."""
         student, teacher = counts
-        own, labels = own_gradient(network, self.precision), self._attacked_labels(network, number, given)
+        own, labels = own_gradient(network, self.precision), self._attacked_labels(network, given)
         seen = attacked(given.images, labels, given.sample_ids, own, attack, self.precision)
         logits = self._logits(network, seen)
         if self.pool is None:
             student.add(logits, given.labels)
             return
-        answer = torch.tensor(self.pool.logits(handed(self.pool, seen)).result()).to(self.precision.device)
+        answer = own_answer(self.pool, self.precision)(seen)
         student.add(logits, given.labels, answer)
         if (given.labels >= 0).all():
             teacher.add(self._attacked_teacher(self.pool, number, attack, given), given.labels)
 
-    def _attacked_labels(self, network: nn.Module, number: int, given: _LabelledImages) -> Tensor:
+    def _attacked_labels(self, network: nn.Module, given: _LabelledImages) -> Labels:
         """The labels or, for images without one, the teacher's answers, of which the attack leads away."""
         if (given.labels >= 0).all():
             return given.labels
         if self.pool is None:
             answers = self._logits(network, given.images)
         else:
-            answers = torch.tensor(self.pool.logits(handed(self.pool, self.precision.images(given.images))).result())
-        return torch.where(given.labels < 0, answers.to(given.labels.device).argmax(dim=1), given.labels)
+            answers = own_answer(self.pool, self.precision)(self.precision.images(given.images))
+        return filled(given.labels, answers.argmax(dim=1))
 
     def _attacked_teacher(
         self, pool: TeacherPool, number: int, attack: EvaluationAttack, given: _LabelledImages

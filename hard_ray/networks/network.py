@@ -264,7 +264,7 @@ def answers_of(config: TeacherConfig, data: DataConfig) -> tuple[str, ...]:
     """
     if config.class_map is not None:
         return read_names(config.class_map, "teacher.class_map")
-    model = make_model(config, image_spec(data, ()), num_classes=None, role="teacher")
+    model = make_model(config, image_spec(data, ()), num_classes=None, role="teacher", with_weights=False)
     count = int(cast(Any, model).num_classes)
     if count < 2:
         raise ModelError(
@@ -333,8 +333,10 @@ def _resized(model: nn.Module, config: NetworkConfig, role: str) -> tuple[str, .
     )
 
 
-def make_model(config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str) -> nn.Module:
-    """The architecture, with its weights unless they are in a file."""
+def make_model(
+    config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str, with_weights: bool = True
+) -> nn.Module:
+    """The architecture, with its weights unless they are in a file, or nobody asks for them."""
     name, checkpoint = config.model, config.checkpoint
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
@@ -353,7 +355,8 @@ def make_model(config: NetworkConfig, images: ImageSpec, *, num_classes: int | N
         if fixed and (config.img_size or not config.pretrained):
             arguments["img_size"] = config.img_size or images.img_size
     try:
-        model = timm.create_model(name, pretrained=config.pretrained or has_source, **arguments)
+        wanted = with_weights and (config.pretrained or has_source)
+        model = timm.create_model(name, pretrained=wanted, **arguments)
     except Exception as error:  # timm raises the errors of its models and of the hub
         raise ModelError(
             f"{role}.model {name} cannot be made ({readable(error)}); want a model that timm makes with "

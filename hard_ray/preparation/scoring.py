@@ -19,7 +19,7 @@ from hard_ray.augmentors.base import AugmentationInput, Augmentor
 from hard_ray.augmentors.pick import picked
 from hard_ray.config.scoring import CLEAN
 from hard_ray.data.batch import Batch
-from hard_ray.distillation.teacher import TeacherPool, handed, label_gradient
+from hard_ray.distillation.teacher import TeacherPool, label_gradient, own_answer
 from hard_ray.errors import ConfigError, suggestion
 from hard_ray.files import read_text
 from hard_ray.maths.noise import normal
@@ -103,11 +103,8 @@ class Scoring:
             torch.from_numpy(noise),
             labels,
             gradient=self._gradient,
-            answer=None if (labels >= 0).all() else self._teacher_answer,
+            answer=None if (labels >= 0).all() else own_answer(self.pool, self.precision),
         )
-
-    def _teacher_answer(self, images: Tensor) -> Tensor:
-        return torch.tensor(self.pool.logits(handed(self.pool, images)).result())
 
 
 def _awaited(number: int, name: str, answer: Answer) -> tuple[int, str, Tensor]:

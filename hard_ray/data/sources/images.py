@@ -40,4 +40,4 @@ def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
             f"{root}/{named[0]} for that one alone"
         )
     paths = pa.array([os.path.relpath(image.path, root) for image in images], pa.large_string())
-    return FoundImages(FileReader(Path(root), paths), images, root, account=account, has_labels=False)
+    return FoundImages(FileReader(Path(root), paths), [None] * len(images), root, account=account, has_labels=False)
