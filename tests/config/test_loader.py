@@ -97,7 +97,7 @@ def test_every_mistake_is_in_one_message():
         ),
         ("runtime.teacher.max_replicas=3 runtime.teacher.placement=colocated", "max_replicas needs a pool"),
         ("controller.min_student_steps=50", "min_student_steps 50 exceeds max_student_steps 40"),
-        ("objective.kind=kd", "only objective.kind hard trains an augmentor"),
+        ("objective.kind=kd", "only objective.kind hard and embedding train an augmentor"),
         ("objective.w_clean=0", "leave clean images out, whose KD loss"),
         ("objective.kind=cross_entropy augmentor.kind=random_affine", "random_affine needs the teacher's answer"),
         ("objective.kind=cross_entropy augmentor.kind=trivial_augment", "use augmentor.kind=identity"),
