@@ -96,7 +96,7 @@ class ParquetReader:
     def of(
         cls,
         files: Sequence[Path],
-        group_rows: Sequence[Sequence[int]],
+        group_rows: Sequence[NDArray[np.int64] | Sequence[int]],
         column: str,
         *,
         kept: NDArray[np.bool_] | None = None,

@@ -21,7 +21,7 @@ from hard_ray.config.data import (
     WebDatasetData,
     describe,
 )
-from hard_ray.data.index import NO_LABEL, FoundImages, ImageIndex, Rows, check_index, encode_labels, is_missing
+from hard_ray.data.index import NO_LABEL, FoundImages, ImageIndex, Rows, check_index, encode_labels
 from hard_ray.data.layout import some
 from hard_ray.data.sources.digits import SHARES, find_digits
 from hard_ray.data.sources.hugging_face import find_hugging_face
@@ -59,7 +59,7 @@ def build_index(config: DataConfig) -> ImageIndex:
 def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
     """The images without a test split of which no image has a label; raises DataError if it is configured."""
     rows = found.splits.get("test")
-    if rows is None or not len(rows) or not all(is_missing(found.labels[row]) for row in rows):
+    if rows is None or not len(rows) or not found.labels.missing[rows].all():
         return found
     example = found.reader.name(int(rows[0]))
     what = f"the {len(rows):,} images of the test split have no labels: {found.label_from} is {found.labels[rows[0]]!r}"
@@ -72,7 +72,7 @@ def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
     account.notes.append(f"{what}; there is no test split, and the student is measured on val")
     splits = {split: own for split, own in found.splits.items() if split != "test"}
     shard = None if found.shard is None else found.shard[:first]
-    return replace(found, labels=found.labels[:first], splits=splits, shard=shard)
+    return replace(found, labels=found.labels.take(slice(first)), splits=splits, shard=shard)
 
 
 def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each kind)

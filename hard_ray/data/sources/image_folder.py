@@ -12,6 +12,7 @@ import pyarrow as pa
 from hard_ray.config.data import ImageFolderData
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows, SplitName
+from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
 from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
 from hard_ray.data.readers import FileReader
@@ -142,7 +143,7 @@ class _Listing:
         number = {name: position for position, name in enumerate(self.classes)}
         paths = [os.path.relpath(image.path, self.root) for image in self.images]
         reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
-        labels = [number[name] for name in self.class_of]
+        labels = Labels.of([number[name] for name in self.class_of])
         split_of = np.array(self.split_of)
         splits: dict[str, Rows] = {}
         if not is_pool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages
+from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
 from hard_ray.data.listing import each_once, folders_in, list_images
 from hard_ray.data.readers import FileReader
@@ -40,4 +41,4 @@ def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
             f"{root}/{named[0]} for that one alone"
         )
     paths = pa.array([os.path.relpath(image.path, root) for image in images], pa.large_string())
-    return FoundImages(FileReader(Path(root), paths), [None] * len(images), root, account=account, has_labels=False)
+    return FoundImages(FileReader(Path(root), paths), Labels.none(len(images)), root, account=account, has_labels=False)

@@ -10,9 +10,10 @@ from typing import BinaryIO
 
 from hard_ray.config.data import WebDatasetData
 from hard_ray.data.account import Tally
+from hard_ray.data.labels import Label
 from hard_ray.data.layout import HEAD, NO_IMAGE, why_no_image, why_no_image_inside
-from hard_ray.data.sources.tar_labels import Label, read_label
-from hard_ray.data.sources.tar_members import Member, read_members
+from hard_ray.data.sources.tar_labels import read_label
+from hard_ray.data.sources.tar_members import Member, read_members, unread
 from hard_ray.errors import DataError
 
 
@@ -97,12 +98,10 @@ def _pictures(
 
 def _why_unused(member: Member, config: WebDatasetData, *, has_image: bool) -> str:
     reason = why_no_image(f"x{member.suffix}")
-    if reason and reason != NO_IMAGE:
-        return reason
-    if not has_image:
-        missing = "an image" if config.image_key is None else f"a member .{config.image_key} (data.image_key)"
-        return f"a member of a sample without {missing}"
-    return f"a {member.suffix} member, which is not read"
+    if has_image or (reason and reason != NO_IMAGE):
+        return unread(f"x{member.suffix}")
+    missing = "an image" if config.image_key is None else f"a member .{config.image_key} (data.image_key)"
+    return f"a member of a sample without {missing}"
 
 
 def _several(path: Path, several: Mapping[str, Sequence[Member]]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hard_ray.data.account import Tally
-from hard_ray.data.layout import HIDDEN, is_hidden, suffix_of
+from hard_ray.data.layout import HIDDEN, NO_IMAGE, is_hidden, suffix_of, why_no_image
 from hard_ray.errors import DataError
 
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
@@ -37,6 +37,12 @@ class Member:
     def suffix(self) -> str:
         """The last part of the extension, with its dot."""
         return suffix_of(f"x.{self.extension}")
+
+
+def unread(name: str) -> str:
+    """The reason why a member of a sample with an image is not read."""
+    reason, suffix = why_no_image(f"x{suffix_of(name)}"), suffix_of(name)
+    return reason if reason and reason != NO_IMAGE else f"a {suffix} member, which is not read"
 
 
 def read_members(path: Path, tally: Tally) -> list[Member]:

@@ -16,6 +16,7 @@ from PIL import EpsImagePlugin
 from hard_ray.config.data import TorchvisionData
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows
+from hard_ray.data.labels import Labels
 from hard_ray.data.readers import FileReader, Picture, split_of
 from hard_ray.data.sources.torchvision_labels import labels_of
 from hard_ray.errors import DataError, readable, suggestion
@@ -145,7 +146,7 @@ def find_torchvision(config: TorchvisionData) -> FoundImages:
         FileReader(source.folder, pa.array(files, pa.large_string()))
         if len(files) == len(labels)
         else TorchvisionReader(source, tuple(starts)),
-        labels,
+        Labels.of(labels),
         source.where,
         names or None,
         splits,
