@@ -27,6 +27,7 @@ __all__ = [
     "gallery",
     "generate",
     "import_teacher",
+    "index",
     "load_config",
     "load_space",
     "load_teacher_config",
@@ -375,6 +376,21 @@ def probe(
     from hard_ray.orchestration import probe as orchestration
 
     return orchestration.probe(target, settings, None if output is None else Path(output), say=say)
+
+
+def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:
+    """Make the index of a data set, which later starts only compare with the listing of its files.
+
+    Args:
+        config: gives `data`, and in `runtime.address` the cluster whose tasks read the shards.
+        say: a callback for lines about progress.
+
+    Returns:
+        What was found, as pairs of a heading and a line: files, splits, classes, sizes, and what was left out and why.
+    """
+    from hard_ray.orchestration import index as orchestration
+
+    return orchestration.index(config, say=say)
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hard_ray.data.cells import bytes_of
+from hard_ray.data.mapped import Names
 from hard_ray.data.safe_parquet import open_parquet, read_parquet
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
@@ -61,20 +62,20 @@ class FileReader:
     """One file per image."""
 
     root: Path
-    paths: pa.Array
-    """Relative to the root; in Arrow, because a million Python strings are slow to send."""
+    paths: Names
+    """Relative to the root."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The files' bytes."""
-        return [read_file(self.root / self.paths[row].as_py()) for row in rows]
+        return [read_file(self.root / self.paths[row]) for row in rows]
 
     def name(self, row: int) -> str:
         """The file's path."""
-        return str(self.root / self.paths[row].as_py())
+        return str(self.root / self.paths[row])
 
     def every_path(self) -> list[str]:
         """The path of each row."""
-        return [f"{self.root}/{path}" for path in self.paths.to_pylist()]
+        return [f"{self.root}/{path}" for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True)

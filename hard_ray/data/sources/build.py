@@ -21,6 +21,7 @@ from hard_ray.config.data import (
     WebDatasetData,
     describe,
 )
+from hard_ray.data import kept_index
 from hard_ray.data.index import NO_LABEL, FoundImages, ImageIndex, Rows, check_index, encode_labels
 from hard_ray.data.layout import some
 from hard_ray.data.sources.digits import SHARES, find_digits
@@ -29,6 +30,7 @@ from hard_ray.data.sources.idx import find_idx
 from hard_ray.data.sources.image_folder import find_image_folder
 from hard_ray.data.sources.images import find_images
 from hard_ray.data.sources.parquet import find_parquet
+from hard_ray.data.sources.parts import Spread, in_threads
 from hard_ray.data.sources.torchvision_sets import find_torchvision
 from hard_ray.data.sources.unlabelled import with_unlabelled
 from hard_ray.data.sources.webdataset import find_webdataset
@@ -36,12 +38,24 @@ from hard_ray.data.splits import split_pool, with_validation
 from hard_ray.errors import DataError
 
 
-def build_index(config: DataConfig) -> ImageIndex:
+def build_index(config: DataConfig, spread: Spread = in_threads) -> ImageIndex:
     """Number a source's labels and split its images; raises DataError if it is missing, empty, or of one class only.
 
-    Where no image has a label, the index has no classes.
+    Where no image has a label, the index has no classes. The index of a large source is kept for the next start, and
+    made anew once any of its files has changed; `spread` divides the work of that.
     """
-    found = _find(config)
+    place = kept_index.place_of(config)
+    index = None if place is None else kept_index.load(place)
+    if index is None:
+        index = _made(config, spread)
+        if place is not None:
+            index = kept_index.keep(index, place)
+    return index if config.unlabelled is None else with_unlabelled(index, config.unlabelled)
+
+
+def _made(config: DataConfig, spread: Spread) -> ImageIndex:
+    """The index of the source alone, from its files."""
+    found = _find(config, spread)
     if found.has_labels:
         found = _without_unlabelled(config, found)
         classes, labels = encode_labels(found)
@@ -52,8 +66,7 @@ def build_index(config: DataConfig) -> ImageIndex:
     if found.has_labels:
         _note_empty_classes(found, labels, classes, splits["train"])
     index = ImageIndex(found.reader, labels, classes, splits, found.shard, found.account, found.has_labels)
-    index = check_index(index, where=describe(config))
-    return index if config.unlabelled is None else with_unlabelled(index, config.unlabelled)
+    return check_index(index, where=describe(config))
 
 
 def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
@@ -75,7 +88,7 @@ def _without_unlabelled(config: DataConfig, found: FoundImages) -> FoundImages:
     return replace(found, labels=found.labels.take(slice(first)), splits=splits, shard=shard)
 
 
-def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each kind)
+def _find(config: DataConfig, spread: Spread) -> FoundImages:  # noqa: PLR0911  (one for each kind)
     match config:
         case DigitsData():
             return find_digits(config)
@@ -86,9 +99,9 @@ def _find(config: DataConfig) -> FoundImages:  # noqa: PLR0911  (one for each ki
         case ImagesData():
             return find_images(config.path, config.max_bad_fraction)
         case ParquetData():
-            return find_parquet(config)
+            return find_parquet(config, spread)
         case WebDatasetData():
-            return find_webdataset(config)
+            return find_webdataset(config, spread)
         case TorchvisionData():
             return find_torchvision(config)
         case HuggingFaceData():

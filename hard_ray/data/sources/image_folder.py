@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from hard_ray.config.data import ImageFolderData
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows, SplitName
 from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
-from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
+from hard_ray.data.listing import BROKEN, Listed, below, each_once, folders_in, list_images, tally_files_in
+from hard_ray.data.mapped import Names
 from hard_ray.data.readers import FileReader
 from hard_ray.data.sources.split_folders import class_name, find_split_folders
 from hard_ray.data.split_names import refuse_splits_in
@@ -100,7 +99,10 @@ class _Listing:
             number = number_of[path]
             return f"class {self.class_of[number]!r} of the {self.split_of[number]} split"
 
-        kept = {image.path for image in each_once(self.images, place, self.account.files)}
+        once = each_once(self.images, place, self.account.files)
+        if len(once) == len(self.images):
+            return
+        kept = {image.path for image in once}
         chosen = [number for number, image in enumerate(self.images) if image.path in kept]
         self.images = [self.images[number] for number in chosen]
         self.class_of = [self.class_of[number] for number in chosen]
@@ -141,14 +143,14 @@ class _Listing:
         """The images with their labels and splits."""
         self.account.files.used = len(self.images)
         number = {name: position for position, name in enumerate(self.classes)}
-        paths = [os.path.relpath(image.path, self.root) for image in self.images]
-        reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
-        labels = Labels.of([number[name] for name in self.class_of])
+        numbers = np.fromiter((number[name] for name in self.class_of), dtype=np.int64, count=len(self.class_of))
+        paths = [below(image.path, self.root) for image in self.images]
+        reader = FileReader(Path(self.root), Names.of(paths))
         split_of = np.array(self.split_of)
         splits: dict[str, Rows] = {}
         if not is_pool:
             splits = {split: np.flatnonzero(split_of == split).astype(np.int64) for split in self.splits}
-        return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
+        return FoundImages(reader, Labels.of(numbers), self.root, self.classes, splits, account=self.account)
 
 
 def refuse_broken(root: str, account: Account, images: int, most: float) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import pyarrow as pa
 
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages
 from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
-from hard_ray.data.listing import each_once, folders_in, list_images
+from hard_ray.data.listing import below, each_once, folders_in, list_images
+from hard_ray.data.mapped import Names
 from hard_ray.data.readers import FileReader
 from hard_ray.data.sources.image_folder import refuse_broken
 from hard_ray.data.split_names import whole_kind
@@ -40,5 +38,5 @@ def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
             f"{some(named)} in {root} are named as splits, and their images are one pool; set data.path to "
             f"{root}/{named[0]} for that one alone"
         )
-    paths = pa.array([os.path.relpath(image.path, root) for image in images], pa.large_string())
+    paths = Names.of([below(image.path, root) for image in images])
     return FoundImages(FileReader(Path(root), paths), Labels.none(len(images)), root, account=account, has_labels=False)

@@ -41,7 +41,7 @@ def find_shards(config: ParquetData | WebDatasetData, suffix: str) -> Shards:
     """
     root = require_folder(config.path)
     account = Account()
-    found = list_files(str(root), account.files, lambda path, _: _why_no_shard(path, suffix))
+    found = list_files(str(root), account.files, lambda path, _: _why_no_shard(path, suffix), [suffix])
     if not found:
         raise DataError(
             f"data.path {root}: holds no {suffix} file{account.files.seen}; set data.path to the folder of the shards, "

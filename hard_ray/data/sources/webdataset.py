@@ -81,7 +81,10 @@ def _read(path: Path, config: WebDatasetData) -> Part:
     plain = plain_samples(path, config)
     if plain is not None:
         columns = {"offset": plain.offset, "size": plain.size, "without": np.zeros(0, dtype=np.int64)}
-        facts: dict[str, Any] = {"splits": sorted(splits_said_by_all(key.as_py() for key in plain.keys)), "without": None}
+        facts: dict[str, Any] = {
+            "splits": sorted(splits_said_by_all(key.as_py() for key in plain.keys)),
+            "without": None,
+        }
         return Part(plain.labels, columns, facts, plain.tally)
     tally = Tally()
     samples = read_samples(path, config, tally)
