@@ -122,7 +122,8 @@ def recommend(
         config: what is to be trained; its objective and augmentor are among the candidates.
         output: the recommendation's folder, which must be new.
         budget_s: seconds for all of it, but for the training of a teacher without weights.
-        suites: suites of the validation split, whose mean top-1 decides; None: clean, shifts, rotations, corruptions.
+        suites: suites of the validation split, whose mean top-1, or agreement without labels, decides; None: clean,
+            shifts, rotations, corruptions.
         images: most images of the validation split that students are measured on; None: 2000.
         say: a callback for lines about progress.
 

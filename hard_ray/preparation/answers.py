@@ -24,6 +24,7 @@ def answered_index(data: DataConfig, teacher: TeacherConfig) -> ImageIndex:
     if not teacher.has_weights:
         raise DataError(
             f"{why_unlabelled(data)}, so that the images have no classes, and teacher.model {teacher.model} has no "
-            "weights that would answer; give teacher.checkpoint"
+            "weights that would answer; give teacher.checkpoint, or a head for a tower by `hardray fit-head --kind "
+            "prototypes`"
         )
     return replace(index, classes=answers_of(teacher, data))
