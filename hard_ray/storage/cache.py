@@ -131,7 +131,7 @@ class ObjectCache:
         try:
             with self._room_for(size), temporary.open("xb") as stream:
                 stream.truncate(size)  # counts as taken from here on
-            digest = _download(remote, size, temporary)
+            digest = download(remote, size, temporary)
             temporary.replace(entry)
             record = temporary.with_name(f"{temporary.name}.json.tmp")
             record.write_text(json.dumps({"url": remote.shown, "size": size, "sha256": digest}), encoding="utf-8")
@@ -186,8 +186,13 @@ def _record(entry: Path) -> Path:
     return entry.with_name(f"{entry.name}.json")
 
 
-def _download(remote: Remote, size: int, target: Path) -> str:
-    """Write an object over a file of its size, several parts at once, and return its SHA-256."""
+def download(remote: Remote, size: int, target: Path) -> str:
+    """Write an object over a file, several parts at once, and return its SHA-256.
+
+    Raises:
+        StorageError: the object cannot be read, or has another size.
+        OSError: the file cannot be written.
+    """
     digest = hashlib.sha256()
     starts = range(0, size, PART)
     with contextlib.closing(RemoteFile(remote)) as source, target.open("r+b") as stream:

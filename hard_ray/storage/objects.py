@@ -177,16 +177,14 @@ def write(remote: Remote, content: bytes) -> None:
     _write(remote, lambda: io.BytesIO(content), len(content))
 
 
-def write_file(remote: Remote, path: Path) -> int:
-    """Write a local file as an object, in parts, and return its size; its name is taken only once all has arrived.
+def write_file(remote: Remote, path: Path, *, size: int | None = None) -> None:
+    """Write a local file, or its first `size` bytes, as an object; its name is taken only once all has arrived.
 
     Raises:
         StorageError: it cannot be written.
-        OSError: the local file cannot be read.
+        OSError: the local file cannot be opened.
     """
-    size = path.stat().st_size
-    _write(remote, lambda: path.open("rb"), size)
-    return size
+    _write(remote, lambda: path.open("rb"), path.stat().st_size if size is None else size)
 
 
 def delete(remote: Remote) -> None:
@@ -300,8 +298,8 @@ def _write(remote: Remote, opened: Callable[[], io.BufferedIOBase], size: int) -
     def ask(system: FileSystem, path: str) -> None:
         with opened() as source:
             target = system.open_output_stream(path)
-            while part := source.read(PART):
-                target.write(part)
+            for start in range(0, size, PART):
+                target.write(source.read(min(PART, size - start)))
             target.close()
         if size > PART and (info := system.get_file_info(path)).size != size:
             raise _TruncatedError(f"truncated: {info.size} of {size:,} bytes arrived")
