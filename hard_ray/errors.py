@@ -44,6 +44,14 @@ class DataError(HardrayError):
     """Images or labels that cannot be used."""
 
 
+class StorageError(DataError):
+    """An object or a bucket that cannot be used, read or written."""
+
+
+class MissingObjectError(StorageError):
+    """There is no object of this name."""
+
+
 class ModelError(HardrayError):
     """A network, checkpoint or class order that cannot be used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -154,6 +155,12 @@ class RuntimeConfig(Config):
     unset: torch's choice, in convolutions alone."""
     data_block_mb: PositiveFloat = 32.0
     """Size of the blocks in which Ray Data hands over images, in MiB."""
+    cache_dir: Path | None = None
+    """Folder on each node's local disk for whole objects read from buckets; unset: `objects` in HARDRAY_CACHE or in the
+    user's cache folder."""
+    cache_gb: NonNegativeFloat = 100.0
+    """Largest size of `cache_dir` in GB, for all processes of a node together: the least recently used objects are
+    removed. 0: nothing is cached."""
     max_failures: NonNegativeInt = 3
     """Worker failures after which the run restarts from its last checkpoint."""
     max_divergences: NonNegativeInt = 2
