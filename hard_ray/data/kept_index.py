@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from hard_ray.config.data import DataConfig, ImageFolderData, ImagesData, ParquetData, WebDatasetData
 from hard_ray.data.account import Account
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, suffix_of
-from hard_ray.data.mapped import Mapped, Names, Place, map_array
-from hard_ray.data.readers import FileReader, ParquetReader, Reader, TarReader
-from hard_ray.errors import DataError
+from hard_ray.data.layout import IMAGE_SUFFIXES, suffix_of
+from hard_ray.data.mapped import Mapped, Names, Opener, Place, map_array
+from hard_ray.data.readers import FileReader, ObjectReader, ParquetReader, Reader, TarReader
+from hard_ray.data.remote_folders import RemoteShard, ShardFile, is_remote, list_root, remote_entries
 from hard_ray.files import cache_folder, read_json, replacing_folder, write_json
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import ObjectCache
 
 VERSION = 1
 """Of the format; an index of another version is made anew."""
@@ -48,15 +49,19 @@ _VIEW = frozenset(
 def place_of(config: DataConfig) -> Place | None:
     """Where the index of these data is kept as they are now; None: it is none of those that are.
 
-    Raises DataError if the folder does not exist.
+    The root is listed, for this and for the finders. Raises DataError if it does not exist.
     """
     if not isinstance(config, _LISTED):
         return None
-    root = require_folder(config.path)
-    settings = config.model_dump(mode="json", exclude=set(_VIEW)) | {"path": str(root)}
+    root = list_root(config.place)
+    settings = config.model_dump(mode="json", exclude=set(_VIEW))
+    settings |= {"path": root} if isinstance(config.path, Path) else {}
     said = json.dumps([VERSION, version("hardray"), settings], sort_keys=True)
     digest = hashlib.sha256(said.encode())
-    _add_listing(digest, str(root))
+    if is_remote(root):
+        _add_objects(digest, root)
+    else:
+        _add_listing(digest, root)
     return Place(str(kept_indexes() / digest.hexdigest()[:40]), json.dumps(settings, sort_keys=True), "")
 
 
@@ -94,6 +99,15 @@ def _add_listing(digest: hashlib._Hash, root: str) -> None:
         digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
 
 
+def _add_objects(digest: hashlib._Hash, folder: str) -> None:
+    """Add every object below a folder of a bucket that was listed."""
+    for entry in sorted(remote_entries(folder), key=lambda entry: entry.name):
+        if entry.is_folder:
+            _add_objects(digest, entry.path)
+        else:
+            digest.update(f"{entry.path}\0{entry.version}\n".encode())
+
+
 def _state(entry: os.DirEntry[str]) -> str:
     """What tells whether a file that is no plain image is as it was; for a folder, that it is one."""
     try:
@@ -105,7 +119,7 @@ def _state(entry: os.DirEntry[str]) -> str:
     return f"{found.st_mode} {found.st_ino} {found.st_size} {found.st_mtime_ns} {entry.is_symlink()}"
 
 
-def keep(index: ImageIndex, place: Place) -> ImageIndex:
+def keep(index: ImageIndex, place: Place, opener: Opener, cache: ObjectCache) -> ImageIndex:
     """The same index with its arrays in files; as it is if it is small, or cannot be kept, which its account says."""
     if len(index.labels) < LEAST_IMAGES:
         return index
@@ -124,14 +138,14 @@ def keep(index: ImageIndex, place: Place) -> ImageIndex:
         if not folder.is_dir():  # else another process has kept the same
             index.account.said.append(f"not kept for the next start: {error.strerror}: {error.filename}")
             return index
-    kept = load(place)
+    kept = load(place, opener, cache)
     if kept is None:
         return index
     kept.account.said.extend(index.account.said)
     return kept
 
 
-def load(place: Place) -> ImageIndex | None:
+def load(place: Place, opener: Opener, cache: ObjectCache) -> ImageIndex | None:
     """A kept index; None if there is none, or it is not whole."""
     folder = Path(place.folder)
     try:
@@ -139,34 +153,11 @@ def load(place: Place) -> ImageIndex | None:
         if any((folder / f"{name}.npy").stat().st_size != size for name, size in facts["sizes"].items()):
             return None
         known = Place(place.folder, facts["settings"], facts["fingerprint"])
-        arrays = {name: map_array(known, name) for name in facts["sizes"]}
+        arrays = {name: map_array(known, name, opener) for name in facts["sizes"]}
         os.utime(folder)
-        return _put_together(facts, arrays)
+        return _put_together(facts, arrays, cache)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def made_again(place: Place) -> Place:
-    """The place of the same index, made from the data on this node.
-
-    Raises DataError if these are not the data of the node that sent its place.
-    """
-    from hard_ray.data.sources.build import build_index
-
-    config: DataConfig = TypeAdapter(DataConfig).validate_json(place.settings)
-    index = build_index(config)
-    if index.fingerprint() != place.fingerprint:
-        raise DataError(
-            f"{os.uname().nodename}: the data at {json.loads(place.settings)['path']} differ from those of the node "
-            "that started the run, in labels, classes or splits; put the same data on every node"
-        )
-    found = index.labels.place if isinstance(index.labels, Mapped) else None
-    if found is None:
-        raise DataError(
-            f"{os.uname().nodename}: the index of the data cannot be kept in {kept_indexes()} "
-            f"({'; '.join(index.account.said)}); make room there, or set HARDRAY_CACHE to a folder with room"
-        )
-    return found
 
 
 def _taken_apart(index: ImageIndex) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -180,12 +171,16 @@ def _taken_apart(index: ImageIndex) -> tuple[dict[str, Any], dict[str, NDArray[A
         case FileReader(root, paths):
             reader["root"] = str(root)
             arrays |= {"ends": paths.ends, "text": paths.text}
+        case ObjectReader(remote, paths, sizes, versions):
+            reader["root"] = str(remote)
+            arrays |= {"ends": paths.ends, "text": paths.text, "sizes": sizes}
+            arrays |= {"versions.ends": versions.ends, "versions.text": versions.text}
         case ParquetReader(files, group_file, group_index, group_start, column, kept):
-            reader |= {"files": list(map(str, files)), "column": column}
+            reader |= {"files": list(map(_said, files)), "column": column}
             arrays |= {"group_file": group_file, "group_index": group_index, "group_start": group_start}
             arrays |= {} if kept is None else {"kept": kept}
         case TarReader(files, file, offset, size):
-            reader["files"] = list(map(str, files))
+            reader["files"] = list(map(_said, files))
             arrays |= {"file": file, "offset": offset, "size": size}
     facts = {
         "reader": reader,
@@ -198,10 +193,18 @@ def _taken_apart(index: ImageIndex) -> tuple[dict[str, Any], dict[str, NDArray[A
     return facts, arrays
 
 
-def _put_together(facts: dict[str, Any], arrays: dict[str, Mapped]) -> ImageIndex:
+def _said(file: ShardFile) -> Any:
+    return str(file) if isinstance(file, Path) else [str(file.remote), file.size, file.version]
+
+
+def _file(said: Any, cache: ObjectCache) -> ShardFile:
+    return Path(said) if isinstance(said, str) else RemoteShard(Remote.parse(said[0]), said[1], said[2], cache)
+
+
+def _put_together(facts: dict[str, Any], arrays: dict[str, Mapped], cache: ObjectCache) -> ImageIndex:
     splits: list[SplitName] = facts["splits"]
     return ImageIndex(
-        _reader(facts["reader"], arrays),
+        _reader(facts["reader"], arrays, cache),
         arrays["labels"],
         tuple(facts["classes"]),
         {name: arrays[f"split.{name}"] for name in splits},
@@ -211,13 +214,17 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, Mapped]) -> ImageInde
     )
 
 
-def _reader(facts: dict[str, Any], arrays: dict[str, Mapped]) -> Reader:
+def _reader(facts: dict[str, Any], arrays: dict[str, Mapped], cache: ObjectCache) -> Reader:
     match facts["kind"]:
         case "FileReader":
             return FileReader(Path(facts["root"]), Names(arrays["ends"], arrays["text"]))
+        case "ObjectReader":
+            paths = Names(arrays["ends"], arrays["text"])
+            versions = Names(arrays["versions.ends"], arrays["versions.text"])
+            return ObjectReader(Remote.parse(facts["root"]), paths, arrays["sizes"], versions, cache)
         case "ParquetReader":
             return ParquetReader(
-                tuple(map(Path, facts["files"])),
+                tuple(_file(each, cache) for each in facts["files"]),
                 arrays["group_file"],
                 arrays["group_index"],
                 arrays["group_start"],
@@ -225,7 +232,8 @@ def _reader(facts: dict[str, Any], arrays: dict[str, Mapped]) -> Reader:
                 arrays.get("kept"),
             )
         case "TarReader":
-            return TarReader(tuple(map(Path, facts["files"])), arrays["file"], arrays["offset"], arrays["size"])
+            files = tuple(_file(each, cache) for each in facts["files"])
+            return TarReader(files, arrays["file"], arrays["offset"], arrays["size"])
         case kind:
             raise ValueError(f"no reader {kind!r}")
 

@@ -25,10 +25,13 @@ from hard_ray.data.layout import (
     why_no_image,
     why_no_image_inside,
 )
+from hard_ray.data.remote_folders import RemoteEntry, files_below, head_of, is_remote, remote_entries
 from hard_ray.errors import DataError
 
 Identity = int | str
 """Device and inode of a real file or folder in one number; its path, where a file system numbers none."""
+
+Entry = os.DirEntry[str] | RemoteEntry
 
 Judge = Callable[[str, Tally], str]
 """The reason why the file of a path is not wanted; empty if it is."""
@@ -98,10 +101,13 @@ def judge_image(path: str, tally: Tally) -> str:
     if reason is not None:
         return reason
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
+        if is_remote(path):
+            reason = why_no_image_inside(head_of(path, HEAD))
+        elif not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
             return SPECIAL
-        with open(path, "rb") as stream:
-            reason = why_no_image_inside(stream.read(HEAD))
+        else:
+            with open(path, "rb") as stream:
+                reason = why_no_image_inside(stream.read(HEAD))
     except FileNotFoundError:
         return BROKEN
     except OSError as error:
@@ -167,18 +173,22 @@ def tally_below(folder: str, tally: Tally, reason: str) -> None:
     tally.by_content = known
 
 
-def tally_hidden(entry: os.DirEntry[str], tally: Tally) -> None:
+def tally_hidden(entry: Entry, tally: Tally) -> None:
     """Enter a hidden file, or each file below a hidden folder, as left out."""
     below = [entry.path]
-    if entry.is_dir(follow_symlinks=False):
+    if isinstance(entry, RemoteEntry):
+        below = files_below(entry.path) if entry.is_folder else below
+    elif entry.is_dir(follow_symlinks=False):
         below = [os.path.join(where, name) for where, _, names in sorted(os.walk(entry.path)) for name in names]
     for path in below:
         tally.find(suffix_of(os.path.basename(path)))
         tally.leave_out(HIDDEN, path)
 
 
-def scan(folder: str) -> list[os.DirEntry[str]]:
+def scan(folder: str) -> Sequence[Entry]:
     """The entries of a folder, sorted by name; raises DataError if it cannot be read."""
+    if is_remote(folder):
+        return sorted(remote_entries(folder), key=lambda entry: entry.name)
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -190,7 +200,14 @@ def scan(folder: str) -> list[os.DirEntry[str]]:
 
 def identity(path: str) -> Identity:
     """What tells one real file or folder from another; raises OSError if the path leads nowhere."""
+    if is_remote(path):
+        return path
     return _identity(os.stat(path), path)
+
+
+def _real(path: str) -> str:
+    """A path without links."""
+    return path if is_remote(path) else os.path.realpath(path)
 
 
 def _identity(found: os.stat_result, path: str) -> Identity:
@@ -207,7 +224,7 @@ class _Walk:
     suffixes: Collection[str]
     """Of names that are wanted whatever `judge` says."""
     listed: set[Identity] = field(default_factory=set)
-    links: list[os.DirEntry[str]] = field(default_factory=list)
+    links: list[Entry] = field(default_factory=list)
 
     def wanted(self) -> Iterator[Listed]:
         """Each file that is wanted; those in folders that are no links come first."""
@@ -226,7 +243,7 @@ class _Walk:
         while waiting:
             folder = waiting.popleft()
             self.listed.add(identity(folder))
-            device = os.stat(folder).st_dev << 64
+            device = 0 if is_remote(folder) else os.stat(folder).st_dev << 64
             ordinary: Counter[str] = Counter()
             for entry in scan(folder):
                 name = entry.name
@@ -239,7 +256,7 @@ class _Walk:
                 ):
                     inode = entry.inode()
                     ordinary[suffix] += 1
-                    yield Listed(entry.path, device | inode if inode else os.path.realpath(entry.path), False)
+                    yield Listed(entry.path, device | inode if inode else _real(entry.path), False)
                 elif is_hidden(name):
                     tally_hidden(entry, self.tally)
                 elif not _is_folder(entry):
@@ -252,7 +269,7 @@ class _Walk:
                     waiting.append(entry.path)
             self.tally.found.update(ordinary)
 
-    def _wants(self, entry: os.DirEntry[str]) -> bool:
+    def _wants(self, entry: Entry) -> bool:
         self.tally.find(suffix_of(entry.name))
         reason = _broken(entry) or self.judge(entry.path, self.tally)
         if not reason and not is_text(entry.path):
@@ -262,7 +279,7 @@ class _Walk:
         return not reason
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     """Whether an entry is a folder or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
@@ -270,23 +287,27 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_loop(entry: os.DirEntry[str]) -> bool:
+def _is_loop(entry: Entry) -> bool:
     """Whether an entry is a link to a folder above it."""
     return entry.is_symlink() and identity(entry.path) in _folders_above(entry.path)
 
 
 def _folders_above(path: str) -> set[Identity]:
-    """The folders that hold a path, as written and once its links are resolved."""
+    """The folders that hold a path, as written and once its links are resolved; none for a bucket, without links."""
+    if is_remote(path):
+        return set()
     return {identity(above) for start in (path, os.path.realpath(path)) for above in list(_upwards(start))[1:]}
 
 
-def _broken(entry: os.DirEntry[str]) -> str:
+def _broken(entry: Entry) -> str:
     """The reason why a link is not followed; empty if the entry is no link, or leads somewhere."""
     return BROKEN if entry.is_symlink() and not os.path.exists(entry.path) else ""
 
 
 def _identified(path: str, is_link: bool, tally: Tally) -> Listed | None:
     """The file of a path; None, and an entry in the tally, if it is none that can be read."""
+    if is_remote(path):
+        return Listed(path, path, is_link)
     try:
         found = os.stat(path)
     except OSError as error:

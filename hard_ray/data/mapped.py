@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +22,16 @@ class Place:
     fingerprint: str
 
 
+Opener = Callable[[Place, str], NDArray[Any]]
+"""Opens the array of a name that another process has sent; a function of a module."""
+
+
 class Mapped(np.memmap):
     """An array in a file of a kept index; what is computed of it is no such array."""
 
     place: Place | None = None
     name = ""
+    opener: Opener | None = None
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
@@ -35,27 +40,14 @@ class Mapped(np.memmap):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.place is None:
             return np.array(self).__reduce_ex__(protocol)
-        return open_mapped, (self.place, self.name)
+        return self.opener, (self.place, self.name)
 
 
-def map_array(place: Place, name: str) -> Mapped:
-    """The array of this name; raises OSError or ValueError if it is not there."""
+def map_array(place: Place, name: str, opener: Opener) -> Mapped:
+    """The array of this name, which `opener` opens where it is sent; OSError or ValueError: it is not there."""
     array: Mapped = np.load(Path(place.folder, f"{name}.npy"), mmap_mode="r", allow_pickle=False).view(Mapped)
-    array.place, array.name = place, name
+    array.place, array.name, array.opener = place, name, opener
     return array
-
-
-def open_mapped(place: Place, name: str) -> NDArray[Any]:
-    """The array that another process sent; on a node without the index, it is made there from the data first.
-
-    Raises DataError if that node's data are not the same.
-    """
-    try:
-        return map_array(place, name)
-    except (OSError, ValueError):
-        from hard_ray.data.kept_index import made_again
-
-        return map_array(made_again(place), name)
 
 
 @dataclass(frozen=True, slots=True)

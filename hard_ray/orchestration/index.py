@@ -17,7 +17,8 @@ from hard_ray.data.index import NO_LABEL, ImageIndex
 from hard_ray.data.kept_index import LEAST_IMAGES
 from hard_ray.data.mapped import Mapped
 from hard_ray.data.readers import ParquetReader, TarReader
-from hard_ray.data.sources.build import build_index
+from hard_ray.data.remote_folders import ShardFile, size_of
+from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.data.sources.parts import Make, Part, in_threads
 from hard_ray.errors import HardrayError
 from hard_ray.orchestration.cluster.address import address_of
@@ -39,7 +40,7 @@ class OnRay:
     def __post_init__(self) -> None:
         self.progress = ProgressLine(self.say)
 
-    def __call__(self, make: Make, paths: Sequence[Path]) -> Iterator[Part]:
+    def __call__(self, make: Make, paths: Sequence[ShardFile]) -> Iterator[Part]:
         """The parts, in the order of the shards; raises the HardrayError of a shard that cannot be read."""
         task = ray.remote(num_cpus=1)(make)
         most = max(1, AHEAD * int(ray.cluster_resources().get("CPU", 1)))
@@ -72,9 +73,9 @@ def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> 
     began = time.perf_counter()
     if address_of(config.runtime):
         with connected(config.runtime, namespace="index", say=say):
-            found = build_index(config.data, OnRay(say))
+            found = build_index(config.data, OnRay(say), cache=cache_of(config.runtime))
     else:
-        found = build_index(config.data, in_threads)
+        found = build_index(config.data, in_threads, cache=cache_of(config.runtime))
     seconds = time.perf_counter() - began
     return [*account_lines(found), *_size_lines(found), ("index", _where(found, seconds))]
 
@@ -93,7 +94,7 @@ def _size_lines(index: ImageIndex) -> list[tuple[str, str]]:
     """The shards and their sizes, and how many training images each class has."""
     lines = []
     if isinstance(index.reader, ParquetReader | TarReader):
-        sizes = [path.stat().st_size for path in index.reader.files]
+        sizes = [size_of(path) for path in index.reader.files]
         lines.append(
             (
                 "shards",

@@ -70,7 +70,7 @@ def index(kind: str, root: Path) -> ImageIndex:
 def as_made(kind: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> ImageIndex:
     with monkeypatch.context() as patch:
         patch.setattr(kept_index, "LEAST_IMAGES", 10**9)
-        patch.setattr(kept_index, "load", lambda place: None)
+        patch.setattr(kept_index, "load", lambda *_: None)
         return index(kind, root)
 
 

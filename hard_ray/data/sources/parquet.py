@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from hard_ray.data.cells import bytes_of, check_image_type, check_label_type, pa
 from hard_ray.data.index import FoundImages
 from hard_ray.data.labels import Labels
 from hard_ray.data.readers import ParquetReader
+from hard_ray.data.remote_folders import ShardFile
 from hard_ray.data.safe_parquet import (
     SHORT_ROWS_AT_A_TIME,
     first_rows,
@@ -30,16 +30,17 @@ from hard_ray.data.safe_parquet import (
     open_parquet,
     read_parquet,
 )
-from hard_ray.data.sources.parts import Part, Spread, in_threads, read_parts
+from hard_ray.data.sources.parts import Part, Spread, read_parts
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     """What the index needs of a file."""
 
-    path: Path
+    path: ShardFile
     groups: NDArray[np.int64]
     """The rows of each row group."""
     labels: Labels
@@ -51,7 +52,7 @@ class _File:
     """Rows without an image."""
 
     @classmethod
-    def of(cls, path: Path, part: Part) -> _File:
+    def of(cls, path: ShardFile, part: Part) -> _File:
         """From the part of the index that is kept."""
         names = part.facts["class_names"]
         columns = part.columns
@@ -65,9 +66,9 @@ class _File:
         )
 
 
-def find_parquet(config: ParquetData, spread: Spread = in_threads) -> FoundImages:
+def find_parquet(config: ParquetData, spread: Spread, cache: ObjectCache) -> FoundImages:
     """Index row groups and labels; images stay in the files. Rows without an image are left out."""
-    shards = find_shards(config, ".parquet")
+    shards = find_shards(config, ".parquet", cache)
     settings = {"kind": config.kind, "image_column": config.image_column, "label_column": config.label_column}
     parts = read_parts(shards.files, partial(_read, config=config), settings, shards.account, spread)
     files = [_File.of(path, part) for path, part in zip(shards.files, parts, strict=True)]
@@ -99,7 +100,7 @@ def find_parquet(config: ParquetData, spread: Spread = in_threads) -> FoundImage
     )
 
 
-def _read(path: Path, config: ParquetData) -> Part:
+def _read(path: ShardFile, config: ParquetData) -> Part:
     try:
         parquet = open_parquet(path)
         _require_columns(parquet, config, path)
@@ -118,7 +119,7 @@ def _read(path: Path, config: ParquetData) -> Part:
         ) from None
 
 
-def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> None:
+def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> None:
     names = parquet.schema_arrow.names
     for key in ("image_column", "label_column"):
         column = getattr(config, key)
@@ -127,7 +128,7 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
             raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}{otherwise}")
 
 
-def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> str:
+def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> str:
     """Refuse columns that hold no images or labels; return the kind of labels."""
     schema = parquet.schema_arrow
 
@@ -141,7 +142,7 @@ def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> st
     return str(kind)
 
 
-def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> NDArray[np.int64]:
+def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> NDArray[np.int64]:
     """The rows whose cell is empty, as far as the file's statistics tell that there are any."""
     rows: list[int] = []
     start, column, kind = 0, config.image_column, parquet.schema_arrow.field(config.image_column).type
@@ -156,7 +157,7 @@ def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> NDA
     return np.array(rows, dtype=np.int64)
 
 
-def _refuse_paths(cells: Sequence[Any], start: int, config: ParquetData, path: Path) -> None:
+def _refuse_paths(cells: Sequence[Any], start: int, config: ParquetData, path: ShardFile) -> None:
     named = [(row, found) for row, cell in enumerate(cells) if (found := path_of(cell))]
     if named:
         row, found = named[0]

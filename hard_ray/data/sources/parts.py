@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hard_ray.data.account import Account, Tally
 from hard_ray.data.labels import Labels
+from hard_ray.data.remote_folders import RemoteShard, ShardFile
 from hard_ray.errors import DataError
 from hard_ray.files import cache_folder, read_npz, write_bytes
 
@@ -60,20 +61,20 @@ class Part:
         return cls(labels, columns, facts, Tally.from_json(facts.pop("tally")))
 
 
-Make = Callable[[Path], Part]
+Make = Callable[[ShardFile], Part]
 """Finds what is in a shard; can be sent to other processes."""
-Spread = Callable[[Make, Sequence[Path]], Iterable[Part]]
+Spread = Callable[[Make, Sequence[ShardFile]], Iterable[Part]]
 """Calls a function for each of many paths, in their order."""
 
 
-def in_threads(make: Make, paths: Sequence[Path]) -> Iterator[Part]:
+def in_threads(make: Make, paths: Sequence[ShardFile]) -> Iterator[Part]:
     """The parts of shards, made by threads of this process."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         yield from pool.map(make, paths)
 
 
 def read_parts(
-    paths: Sequence[Path], make: Make, settings: Mapping[str, Any], account: Account, spread: Spread = in_threads
+    paths: Sequence[ShardFile], make: Make, settings: Mapping[str, Any], account: Account, spread: Spread = in_threads
 ) -> list[Part]:
     """The part of each shard: kept from an earlier start if the shard is as it was then, else made.
 
@@ -105,15 +106,22 @@ def kept_parts() -> Path:
     return cache_folder() / "index" / "parts"
 
 
-def _place(path: Path, settings: Mapping[str, Any]) -> Path:
+def _place(path: ShardFile, settings: Mapping[str, Any]) -> Path:
     """Where the part of a shard is kept: its name says the shard's path, size and time, and the settings."""
+    said = [VERSION, str(path), _state(path), dict(settings)]
+    name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return kept_parts() / name[:2] / f"{name[2:32]}.npz"
+
+
+def _state(path: ShardFile) -> str:
+    """What tells whether a shard is as it was."""
+    if isinstance(path, RemoteShard):
+        return path.version
     try:
         found = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or move it away") from None
-    said = [VERSION, str(path), found.st_size, found.st_mtime_ns, dict(settings)]
-    name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-    return kept_parts() / name[:2] / f"{name[2:32]}.npz"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _kept(place: Path) -> Part | None:

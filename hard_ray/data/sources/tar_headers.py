@@ -22,6 +22,7 @@ from hard_ray.config.data import WebDatasetData
 from hard_ray.data.account import Tally
 from hard_ray.data.labels import ABSENT, Labels, numbers_of
 from hard_ray.data.layout import SYSTEM_NAMES, suffix_of, why_no_image
+from hard_ray.data.remote_folders import ShardFile
 from hard_ray.data.sources.tar_labels import read_label
 from hard_ray.data.sources.tar_members import LARGEST_TAIL, unread
 
@@ -59,13 +60,16 @@ class _NotPlainError(Exception):
     """The shard is not an ordinary one."""
 
 
-def plain_samples(path: Path, config: WebDatasetData) -> PlainSamples | None:
+def plain_samples(path: ShardFile, config: WebDatasetData) -> PlainSamples | None:
     """The samples of an ordinary shard; None if it has to be read member by member.
 
     Raises DataError if a label cannot be read.
     """
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        local = path if isinstance(path, Path) else path.local_copy()
+        if local is None:  # the cache has no room for it
+            return None
+        with local.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             members = _members(content)
             return _samples(members, content, path, config)
     except (_NotPlainError, OSError, ValueError):  # an empty file cannot be mapped
@@ -176,7 +180,7 @@ def _kinds(extensions: list[str], config: WebDatasetData) -> _Kinds:
     return kinds
 
 
-def _samples(members: _Members, content: mmap.mmap, path: Path, config: WebDatasetData) -> PlainSamples:
+def _samples(members: _Members, content: mmap.mmap, path: ShardFile, config: WebDatasetData) -> PlainSamples:
     extensions, keys = members.extension.dictionary.to_pylist(), members.key.dictionary
     kinds = _kinds(extensions, config)
     kind_of, key_of = (numbers_of(column.indices).astype(np.int64) for column in (members.extension, members.key))
@@ -208,7 +212,7 @@ def _samples(members: _Members, content: mmap.mmap, path: Path, config: WebDatas
 
 
 def _labels(
-    members: _Members, chosen: NDArray[np.int64], content: mmap.mmap, path: Path, config: WebDatasetData
+    members: _Members, chosen: NDArray[np.int64], content: mmap.mmap, path: ShardFile, config: WebDatasetData
 ) -> Labels:
     offset, size = members.offset[chosen], members.size[chosen]
     found = None if config.label_member == "json" else _short_labels(content, offset, size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,22 @@ from hard_ray.data.account import Tally
 from hard_ray.data.index import FoundImages, SplitName
 from hard_ray.data.labels import Labels
 from hard_ray.data.readers import TarReader
-from hard_ray.data.sources.parts import Part, Spread, in_threads, read_parts
+from hard_ray.data.remote_folders import ShardFile
+from hard_ray.data.sources.parts import Part, Spread, read_parts
 from hard_ray.data.sources.samples import Sample, dots, read_samples
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
 from hard_ray.data.sources.tar_headers import plain_samples
 from hard_ray.data.split_names import refuse_mixed_splits, splits_said_by_all
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 
-def find_webdataset(config: WebDatasetData, spread: Spread = in_threads) -> FoundImages:
+def find_webdataset(config: WebDatasetData, spread: Spread, cache: ObjectCache) -> FoundImages:
     """Index the members of every shard; images stay in the files.
 
     Raises DataError if a sample has several images or no label, or a file is no whole uncompressed tar file.
     """
-    shards = find_shards(config, ".tar")
+    shards = find_shards(config, ".tar", cache)
     keys = ("kind", "label_key", "label_field", "image_key")
     settings = {key: getattr(config, key) for key in keys}
     parts = read_parts(shards.files, partial(_read, config=config), settings, shards.account, spread)
@@ -76,7 +77,7 @@ def _splits_of_names(parts: list[Part]) -> set[SplitName]:
     return set().union(*said) if all(said) else set()
 
 
-def _read(path: Path, config: WebDatasetData) -> Part:
+def _read(path: ShardFile, config: WebDatasetData) -> Part:
     """The samples of a shard."""
     plain = plain_samples(path, config)
     if plain is not None:
@@ -107,7 +108,7 @@ def _why_without(first: Sample, config: WebDatasetData) -> dict[str, str]:
     return {"member": member, "instead": f"{first.why_none}{dots([first.image])}"}
 
 
-def _unlabelled(config: WebDatasetData, path: Path, count: int, first: Mapping[str, str]) -> str:
+def _unlabelled(config: WebDatasetData, path: ShardFile, count: int, first: Mapping[str, str]) -> str:
     """The message that images have no label, which only the whole test split may lack."""
     where = first["member"]
     if config.label_field is not None:
