@@ -41,10 +41,11 @@ def _config(
 def _kind(folder: Path) -> str | None:
     """The kind that the files below a folder have; None: as it is by default, an image folder."""
     from hard_ray.data.account import Tally
-    from hard_ray.data.layout import require_folder
+    from hard_ray.config.places import address_or_path
     from hard_ray.data.listing import list_images
+    from hard_ray.data.remote_folders import list_root
 
     tally = Tally()
-    if list_images(str(require_folder(folder)), tally):
+    if list_images(list_root(address_or_path(folder)), tally):
         return None
     return next((kind for suffix, kind in KINDS.items() if suffix in tally.found), None)

@@ -14,15 +14,20 @@ from hard_ray.storage.address import Remote, is_url
 StorageOptions = Mapping[str, str | int | float | bool]
 
 
+def address_or_path(path: Path) -> Path | Remote:
+    """What a path of the command line means; raises StorageError if it is a URL that cannot be read."""
+    found: Path | Remote = Remote.parse(path) if is_url(path) else path
+    return Path(f"/{found.key}") if isinstance(found, Remote) and found.scheme == "file" else found
+
+
 def _address(value: Any) -> Any:
     """A URL as an address, of local files as a path; anything else as it is."""
     if not isinstance(value, str | Path) or not is_url(value):
         return value
     try:
-        remote = Remote.parse(value)
+        return address_or_path(Path(value) if isinstance(value, str) else value)
     except StorageError as error:
         raise ValueError(str(error)) from None
-    return Path(f"/{remote.key}") if remote.scheme == "file" else remote
 
 
 def _text(value: Path | Remote) -> str:
