@@ -20,7 +20,7 @@ def plan_lines(
 
     With `resumes`, the output folder holds the run already.
     """
-    from hard_ray.config.data import describe
+    from hard_ray.config.data import describe, describe_pixels
     from hard_ray.config.loader import absolute
     from hard_ray.config.mix import describe_mix
     from hard_ray.data.account_text import account_lines
@@ -36,10 +36,7 @@ def plan_lines(
     updates, length = _length(config, index, role)
     return [
         ("data", f"{describe(described.data)}: {splits} images{of_classes(index)}"),
-        (
-            "pixels",
-            f"{config.data.img_size} x {config.data.img_size}, {'grey' if config.data.in_chans == 1 else 'colour'}",
-        ),
+        ("pixels", describe_pixels(config.data)),
         *account_lines(index),
         *_augment_lines(config),
         *_network_lines(config, student, teacher, len(index.classes), role),

@@ -351,6 +351,11 @@ def refuse_mix(config: DataConfig) -> None:
         )
 
 
+def describe_pixels(config: DataConfig) -> str:
+    """The size of the images that networks see, for messages."""
+    return f"{config.img_size} x {config.img_size}, {'grey' if config.in_chans == 1 else 'colour'}"
+
+
 def describe(config: DataConfig) -> str:
     """A short name of the source, for messages."""
     where = getattr(config, "path", None) or getattr(config, "name", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from hard_ray.config.data import describe
+from hard_ray.config.data import describe, describe_pixels
 from hard_ray.config.heads import HeadConfig, ProbeHead, PrototypesHead, ZeroShotHead
 from hard_ray.config.loader import absolute
 from hard_ray.config.networks import TeacherConfig
@@ -130,6 +130,7 @@ def plan_lines(config: RunConfig, head: HeadConfig, output: Path) -> list[tuple[
     parameters = sum(parameter.numel() for parameter in ready.tower.network.parameters())
     return [
         ("data", f"{describe(ready.config.data)}: {splits} images"),
+        ("pixels", describe_pixels(ready.config.data)),
         *account_lines(ready.index),
         ("tower", f"{ready.network.model}, {parameters / 1e6:,.2f} M parameters, {ready.tower.width} features, frozen"),
         *(("tower", note) for note in ready.tower.network.notes),

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 SAY_EVERY_S = 5.0
+MEASURED_FROM_S = 1.0
+"""Seconds after the first result from which the speed is known: two that come together say nothing of it."""
 
 
 class ProgressLine:
@@ -14,10 +16,9 @@ class ProgressLine:
     Speed is measured from the first result on, because actors start before it.
     """
 
-    def __init__(self, say: Callable[[str], None], *, measured_from_s: float = 0.0) -> None:
-        """Start the clock; the speed is known from `measured_from_s` seconds after the first result."""
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Start the clock."""
         self._say = say
-        self._measured_from_s = measured_from_s
         self.done = self._first = 0
         self._began: float | None = None
         self.started = self._said = self._last = time.monotonic()
@@ -26,7 +27,7 @@ class ProgressLine:
     def images_per_s(self) -> float | None:
         """Speed since the first result; None while it is not known."""
         seconds = self._last - (self._began or self._last)
-        return (self.done - self._first) / seconds if seconds > self._measured_from_s else None
+        return (self.done - self._first) / seconds if seconds > MEASURED_FROM_S else None
 
     @property
     def is_due(self) -> bool:

@@ -190,6 +190,7 @@ def test_a_dry_run_reads_images_asks_the_tower_and_starts_nothing(
     for key, text in lines:
         said.setdefault(key, text)
     assert "1,297 train, 200 val, 300 test images" in said["data"]
+    assert said["pixels"] == "16 x 16, grey"
     assert "1,797 images in 6 shards" in said["features"]
     assert "16 features, frozen" in said["tower"]
     assert "4 images of the training split decoded" in said["tried"]

@@ -107,6 +107,15 @@ def test_a_distribution_has_a_panel_within_bounds_for_each_parameter():
     assert [text.get_text() for text in shown[0].get_yticklabels()] == ["1,200", "0"]
 
 
+def test_the_title_of_a_single_parameter_is_not_cut_off():
+    first = snapshot(0)
+    name = next(iter(first.samples))
+    figure = draw_distribution([replace(first, samples={name: first.samples[name]})])
+    figure.draw_without_rendering()
+    title = figure._suptitle.get_window_extent()
+    assert 0 <= title.x0 < title.x1 <= figure.bbox.x1
+
+
 def test_equal_draws_without_bounds_can_be_drawn():
     still = replace(snapshot(), samples={"x": np.zeros(8, dtype=np.float32)}, bounds={})
     assert draw_distribution([still]).axes[0].get_xlim() == (-0.5, 0.5)

@@ -53,7 +53,6 @@ from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation
 
 IMAGENET_C_SIZE = 224
-MEASURED_FROM_S = 1.0
 
 
 def evaluate(
@@ -229,7 +228,7 @@ class Evaluation:
 
     def _measure(self, plan: SuitePlan) -> tuple[dict[str, Any], dict[str, Any], float]:
         """Measure one suite; return the student's numbers, the teacher's, and the seconds it took."""
-        progress = ProgressLine(self.say, measured_from_s=MEASURED_FROM_S)
+        progress = ProgressLine(self.say)
         students, teachers = self._counts(plan, progress)
         if lost := [each for each, counts in zip(plan.conditions, students, strict=True) if not counts.values[0]]:
             what = (

@@ -24,6 +24,8 @@ OVERLAP = 1.6
 
 FEW = 6
 """With more parameters than this, panels are smaller."""
+WIDTH = 9.2
+"""Width of the figure in inches, as wide as the page, which would stretch a narrower one."""
 CHANCE = "p_"
 """Begins the last part of the name of a probability, which is drawn as a cell for each snapshot."""
 
@@ -40,8 +42,7 @@ def draw_distribution(snapshots: Sequence[Snapshot]) -> Figure:
     columns = min(3 if few else 4, max(1, len(values)))
     rows = -(-len(values) // columns)
     heights = [((0.3 if few else 0.13) * len(snapshots) + 1.0) * rows, 0.2 * len(chances) + 0.7 if chances else 0.0]
-    width = 9.2 if columns >= 3 or chances else 3.4 * columns
-    figure = new_figure(width, sum(heights))
+    figure = new_figure(WIDTH, sum(heights))
     figure.suptitle("distribution of the augmentor's parameters by update", fontsize=10, color=INK)
     parts: Any = figure.subfigures(2, 1, height_ratios=heights) if values and chances else (figure, figure)
     if values:
