@@ -31,11 +31,11 @@ def _config(
     from .options import load
 
     if given.suffix in (".yaml", ".yml") and not given.is_dir():
-        return load([*(files or []), given], preset, overrides).data, ""
+        return load([*(files or []), given], preset, overrides, trains=False).data, ""
     chosen = list(overrides or [])
     kind = _kind(given) if not (files or preset or any(each.startswith("data.kind=") for each in chosen)) else None
     note = "" if kind is None else f"data.kind is taken to be {kind}, from the names of the files; set it otherwise"
-    return load(files, preset, [*([f"data.kind={kind}"] if kind else []), *chosen], data=given).data, note
+    return load(files, preset, [*([f"data.kind={kind}"] if kind else []), *chosen], data=given, trains=False).data, note
 
 
 def _kind(folder: Path) -> str | None:

@@ -35,7 +35,7 @@ def plan_lines(
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in index.splits.items())
     updates, length = _length(config, index, role)
     return [
-        ("data", f"{describe(described.data)}: {splits} images{_of_classes(index)}"),
+        ("data", f"{describe(described.data)}: {splits} images{of_classes(index)}"),
         (
             "pixels",
             f"{config.data.img_size} x {config.data.img_size}, {'grey' if config.data.in_chans == 1 else 'colour'}",
@@ -57,7 +57,8 @@ def plan_lines(
     ]
 
 
-def _of_classes(index: ImageIndex) -> str:
+def of_classes(index: ImageIndex) -> str:
+    """What the networks answer, for the line about the images."""
     count = len(index.classes)
     if not count:
         return " without labels"

@@ -16,6 +16,8 @@ from .terminal import print_note, usage_error
 
 LOCAL_VERBS = ("submit", "jobs", "ui", "deploy")
 """Verbs that cannot be a job."""
+TRAIN_NO_STUDENT = ("fit-head", "generate", "probe", "score-augmentations", "train-autoencoder")
+"""Verbs that take a configuration and train no student, so that images without labels need no teacher in it."""
 
 
 def check_command(command: Sequence[str], root: Any, *, sends: bool = True) -> list[Path]:
@@ -100,7 +102,14 @@ def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
     elif "preset" in given and not given.get("resume"):
         known = {name: given.get(name) for name in ("teacher", "data") if name in given}
         submission.check_config(
-            load(files, given["preset"], overrides, trains_teacher=verb == "train-teacher", **known)
+            load(
+                files,
+                given["preset"],
+                overrides,
+                trains_teacher=verb == "train-teacher",
+                trains=verb not in TRAIN_NO_STUDENT,
+                **known,
+            )
         )
     return made
 

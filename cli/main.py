@@ -21,6 +21,7 @@ from .verbs.fit_head import fit_head
 from .verbs.gallery import gallery
 from .verbs.generate import generate
 from .verbs.import_teacher import import_teacher
+from .verbs.index import index
 from .verbs.jobs import jobs
 from .verbs.predict import predict
 from .verbs.probe import probe
@@ -54,7 +55,7 @@ def _register(*verbs: Callable[..., None], **settings: Any) -> None:
 _register(distill, tune, recommend, train_autoencoder, score_augmentations, generate, import_teacher, fit_head)
 _register(evaluate, probe)
 _register(show, presets)
-_register(doctor, ui, sync, gallery, report, train_teacher, compare, export, predict, deploy)
+_register(doctor, index, ui, sync, gallery, report, train_teacher, compare, export, predict, deploy)
 _register(submit, allow_interspersed_args=False)
 _register(jobs)
 

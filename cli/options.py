@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from datetime import datetime
 from pathlib import Path
@@ -47,13 +48,14 @@ def load(
     teacher: str | None = None,
     data: Path | None = None,
     trains_teacher: bool = False,
+    trains: bool = True,
 ) -> RunConfig:
-    """Load the configuration that a command line describes."""
+    """Load the configuration that a command line describes; `trains` is that of `load_config`."""
     from hard_ray.config.loader import load_config
     from hard_ray.config.teacher_training import load_teacher_config
 
     short = shorthands(teacher=teacher, data=data)
-    made = load_teacher_config if trains_teacher else load_config
+    made = load_teacher_config if trains_teacher else functools.partial(load_config, trains=trains)
     defaults = None if data is None else {"data": {"kind": "image_folder"}}
     return made(files or [], preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
 

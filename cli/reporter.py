@@ -86,9 +86,9 @@ def _training(point: dict[str, Any]) -> list[str]:
 
 
 def _validation(point: dict[str, Any]) -> list[str]:
-    from hard_ray.runs.scores import MEASURES, logged_measure, logged_scores
+    from hard_ray.runs.scores import logged_measure, logged_scores, short
 
-    what = {"top1": ""}.get(measure := logged_measure([point]), f" {MEASURES[measure]}")
+    what = {"top1": ""}.get(measure := logged_measure([point]), f" {short(measure)}")
     names = logged_scores([point]).values()
     return [f"[bold]{name.removesuffix(f'/{measure}')}{what} {point[name]:.1f} %[/bold]" for name in names]
 

@@ -28,6 +28,7 @@ __all__ = [
     "gallery",
     "generate",
     "import_teacher",
+    "index",
     "load_config",
     "load_space",
     "load_teacher_config",
@@ -122,7 +123,8 @@ def recommend(
         config: what is to be trained; its objective and augmentor are among the candidates.
         output: the recommendation's folder, which must be new.
         budget_s: seconds for all of it, but for the training of a teacher without weights.
-        suites: suites of the validation split, whose mean top-1 decides; None: clean, shifts, rotations, corruptions.
+        suites: suites of the validation split, whose mean top-1, or agreement without labels, decides; None: clean,
+            shifts, rotations, corruptions.
         images: most images of the validation split that students are measured on; None: 2000.
         say: a callback for lines about progress.
 
@@ -389,6 +391,21 @@ def probe(
     from hard_ray.orchestration import probe as orchestration
 
     return orchestration.probe(target, settings, None if output is None else local_path(output), say=say)
+
+
+def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:
+    """Make the index of a data set, which later starts only compare with the listing of its files.
+
+    Args:
+        config: gives `data`, and in `runtime.address` the cluster whose tasks read the shards.
+        say: a callback for lines about progress.
+
+    Returns:
+        What was found, as pairs of a heading and a line: files, splits, classes, sizes, and what was left out and why.
+    """
+    from hard_ray.orchestration import index as orchestration
+
+    return orchestration.index(config, say=say)
 
 
 def evaluate(

@@ -66,7 +66,7 @@ def fit_head(
     if tower is None and not any(part.startswith("teacher.model=") for part in overrides or []) and not config:
         raise usage_error("name the tower with --tower: a timm name, local-dir:FOLDER or hf-hub:ORG/NAME")
     short = [*(["teacher.pretrained=true"] if pretrained else []), *_checkpoint(checkpoint)]
-    loaded = load(config, preset, [*short, *(overrides or [])], teacher=tower, data=data)
+    loaded = load(config, preset, [*short, *(overrides or [])], teacher=tower, data=data, trains=False)
     if dry_run:
         from hard_ray.config.heads import head_settings
         from hard_ray.orchestration.fit_head import plan_lines

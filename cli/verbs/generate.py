@@ -56,7 +56,7 @@ def generate(
         "random_start": random_start,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    loaded = load(config, preset, overrides, teacher=teacher, data=data)
+    loaded = load(config, preset, overrides, teacher=teacher, data=data, trains=False)
     print_heading("generate", output)
     manifest = api.generate(loaded, options, output, say=say)
     again = as_given(config, preset, overrides, teacher=teacher, data=data)

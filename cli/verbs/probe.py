@@ -41,7 +41,7 @@ def probe(
     given = {"k": k, "temperature": temperature, "c": listed(c, "--c"), "images": images}
     options = {name: value for name, value in given.items() if value is not None}
     has_own = bool(config or preset or data is not None)
-    loaded = load(config, preset, overrides, teacher=None, data=data) if has_own else None
+    loaded = load(config, preset, overrides, teacher=None, data=data, trains=False) if has_own else None
     console.print(f"[bold]hardray probe[/bold] {escape(model)}", highlight=False, soft_wrap=True)
     result = api.probe(model, output, config=loaded, overrides=overrides or [], options=options, best=best, say=say)
     print_lines(probe_lines(result))

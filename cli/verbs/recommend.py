@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from hard_ray.errors import command_line
 
+from ..dry_run import of_classes
 from ..options import Data, DryRun, Files, Overrides, Preset, Teacher, load
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
@@ -32,7 +33,7 @@ def recommend(
     data: Data = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="Suite of the validation split; may be repeated. Their mean top-1 decides."),
+        typer.Option(help="Suite of the validation split; may be repeated. Their mean top-1, or agreement, decides."),
     ] = None,
     images: Annotated[
         int | None, typer.Option(help="Most images that students are measured on; by default 2000.")
@@ -87,7 +88,7 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
     )
     notes = [*student.notes, *taught.notes]
     return [
-        ("data", f"{describe(config.data)}: {len(index.rows('train')):,} images of {len(index.classes)} classes"),
+        ("data", f"{describe(config.data)}: {len(index.rows('train')):,} images{of_classes(index)}"),
         *account_lines(index),
         ("student", config.student.model),
         ("teacher", f"{config.teacher.model}{trained}"),
@@ -104,14 +105,16 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
 
 def print_result(found: Recommendation) -> None:
     """Print the tables and the conclusion of a recommendation."""
-    from hard_ray.reports.recommendation import finished_rungs, gain_table, pilot_table
+    from hard_ray.reports.recommendation import finished_rungs, gain_table, measured_by, pilot_table
+    from hard_ray.runs.scores import MEASURES
 
     console.print()
     record = found.record
+    what = MEASURES[measured_by(record)]
     for rung in reversed(finished_rungs(record)):
         entry = record["rungs"][rung]
         header, body = pilot_table(record, rung)
-        print_table(console, f"{rung}: {entry['updates']:,} updates, top-1 in %", header, body, bold=(0,))
+        print_table(console, f"{rung}: {entry['updates']:,} updates, {what} in %", header, body, bold=(0,))
     header, body = gain_table(record)
     if body:
         print_table(console, "the best candidate and plain KD, gain in points", header, body, bold=(len(body) - 1,))

@@ -45,7 +45,7 @@ def score_augmentations(
     from hard_ray.config.scoring import read_augmentors
 
     named = None if augmentors is None else read_augmentors(augmentors)
-    loaded = load(config, preset, overrides, teacher=teacher, data=data)
+    loaded = load(config, preset, overrides, teacher=teacher, data=data, trains=False)
     print_heading("score-augmentations", output)
     result = api.score_augmentations(
         loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say

@@ -53,7 +53,7 @@ def train_autoencoder(
         "perceptual": perceptual,
     }
     training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
-    loaded = load(config, preset, overrides, data=data)
+    loaded = load(config, preset, overrides, data=data, trains=False)
     print_heading("train-autoencoder", output)
     result = api.train_autoencoder(loaded, training, output, say=say)
     print_lines(autoencoder_lines(result, output))

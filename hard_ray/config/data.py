@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from hard_ray.config.base import Config, Fraction, Seed
 from hard_ray.config.mix import MixConfig
+from hard_ray.config.places import DataPath, local_only, with_options
 from hard_ray.config.view import AugmentConfig
+from hard_ray.storage.address import Remote
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 PositiveSize = Annotated[int, Field(ge=4, le=4096)]
@@ -17,30 +19,44 @@ _SMALLEST_BLURRED = 12
 """Pixels of a side that torchvision can reflect at the edges of a kernel of 23 pixels."""
 
 
-class UnlabelledImages(Config):
+class _Stored(Config):
+    """Files below a folder, or in a bucket."""
+
+    path: DataPath
+    """The root folder, or its URL: `s3://bucket/images`, `gs://...`, `abfss://...`, `hf://...`."""
+    storage_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Options of the bucket's file system, such as `{region: eu-west-1, endpoint_override: "minio:9000", anonymous:
+    true}`, which the URL's query may hold instead. Credentials come from the environment or the node's role."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        with_options(self.path, self.storage_options)
+        return self
+
+    @property
+    def place(self) -> Path | Remote:
+        """The folder, or the address with its options."""
+        return with_options(self.path, self.storage_options)
+
+
+class UnlabelledImages(_Stored):
     """A folder of images of any depth; the names of folders say nothing."""
 
     kind: Literal["images"] = "images"
-    path: Path
-    """The root folder."""
 
 
-class UnlabelledParquet(Config):
+class UnlabelledParquet(_Stored):
     """Parquet files with an encoded image in each row, all of which are one pool."""
 
     kind: Literal["parquet"] = "parquet"
-    path: Path
-    """The root folder."""
     image_column: str = "image"
     """Name of a binary column, or of a struct with a `bytes` field."""
 
 
-class UnlabelledWebDataset(Config):
+class UnlabelledWebDataset(_Stored):
     """WebDataset shards, all of which are one pool."""
 
     kind: Literal["webdataset"] = "webdataset"
-    path: Path
-    """The root folder."""
     image_key: str | None = None
     """Extension of the member with the image, as `jpg`, or several in order, `jpg;png`; unset: the only image."""
 
@@ -133,7 +149,7 @@ class IdxData(_Images):
     """MNIST's format: `train-images-idx3-ubyte` and its three companions, gzipped or not."""
 
     kind: Literal["idx"] = "idx"
-    path: Path
+    path: Annotated[Path, BeforeValidator(local_only)]
     """Folder with the four files."""
     img_size: PositiveSize = 28
     in_chans: Literal[1] = 1
@@ -147,12 +163,10 @@ class _Photographs(_Images):
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 0.875
 
 
-class ImagesData(_Photographs):
+class ImagesData(_Photographs, _Stored):
     """A folder of images without labels, of any depth, split by seed; the names of folders say nothing."""
 
     kind: Literal["images"] = "images"
-    path: Path
-    """The root folder."""
 
     @model_validator(mode="after")
     def _no_more_unlabelled(self) -> ImagesData:
@@ -186,12 +200,10 @@ class _Files(_Photographs):
         raise ValueError(f"got {value!r}; want the name of a split, in quotes if it is a number, or {otherwise}")
 
 
-class ImageFolderData(_Files):
+class ImageFolderData(_Files, _Stored):
     """`root/{train,val,test}/class/*.jpg`, or `root/class/*.jpg` split by seed."""
 
     kind: Literal["image_folder"] = "image_folder"
-    path: Path
-    """The root folder."""
 
 
 class _Sharded(_Files):
@@ -201,24 +213,20 @@ class _Sharded(_Files):
     """Rows in the window that is shuffled after the shards are."""
 
 
-class ParquetData(_Sharded):
+class ParquetData(_Sharded, _Stored):
     """Parquet files with an encoded image and a label: `root/train/*.parquet` or `root/train-*.parquet`."""
 
     kind: Literal["parquet"] = "parquet"
-    path: Path
-    """The root folder."""
     image_column: str = "image"
     """Name of a binary column, or of a struct with a `bytes` field."""
     label_column: str | None = "label"
     """Name of an integer or string column. `null`: the images have no labels."""
 
 
-class WebDatasetData(_Sharded):
+class WebDatasetData(_Sharded, _Stored):
     """WebDataset shards: `root/train/*.tar` or `root/train-*.tar`, members `key.jpg` and `key.cls`."""
 
     kind: Literal["webdataset"] = "webdataset"
-    path: Path
-    """The root folder."""
     label_key: str | None = "cls"
     """Extension of the member with the label, an integer or a class name. `null`: the images have no labels."""
     label_field: str | None = None
@@ -241,7 +249,7 @@ class TorchvisionData(_Images):
     kind: Literal["torchvision"] = "torchvision"
     name: str
     """Class name in `torchvision.datasets`."""
-    path: Path = Path("~/.cache/hardray/torchvision")
+    path: Annotated[Path, BeforeValidator(local_only)] = Path("~/.cache/hardray/torchvision")
     """Folder that torchvision reads from and downloads to."""
     download: bool = True
     """Whether a missing data set is downloaded."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from hard_ray.config.layers import Layer, merge, parse_overrides, read_layer
 from hard_ray.config.presets import preset_text
 from hard_ray.config.problems import all_problems, describe
-from hard_ray.config.run import RunConfig
+from hard_ray.config.run import TRAINS, RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, RunFolderError
 
@@ -33,6 +33,7 @@ def load_config(
     overrides: Sequence[str] = (),
     beneath: Layer | None = None,
     defaults: Layer | None = None,
+    trains: bool = True,
 ) -> RunConfig:
     """Merge preset, files and overrides, and validate the result.
 
@@ -42,6 +43,7 @@ def load_config(
         overrides: `dotted.key=value` texts, above the files.
         beneath: a layer between the preset and the files.
         defaults: a layer below the preset.
+        trains: whether a student is trained; if not, images without labels need no teacher with weights.
 
     Raises:
         ConfigError: every mistake found, in one message.
@@ -55,7 +57,7 @@ def load_config(
     sources = [f"preset {preset}"] if preset else []
     sources += [str(path) for path in files]
     sources += ["the overrides"] if overrides else []
-    return validate(layers, source=" + ".join(sources) or "the defaults")
+    return validate(layers, source=" + ".join(sources) or "the defaults", trains=trains)
 
 
 def fitting_preset(preset: Layer, above: Sequence[Layer]) -> Layer:
@@ -73,13 +75,13 @@ def _names_objective(layer: Layer) -> bool:
     return isinstance(objective, dict) and "kind" in objective
 
 
-def validate(layers: Sequence[Layer], *, source: str) -> RunConfig:
-    """Merge `layers` over the defaults and validate once."""
+def validate(layers: Sequence[Layer], *, source: str, trains: bool = True) -> RunConfig:
+    """Merge `layers` over the defaults and validate once; `trains` is that of `load_config`."""
     merged: Layer = RunConfig().model_dump(mode="json")
     for layer in layers:
         merged = merge(merged, layer)
     try:
-        return RunConfig.model_validate(merged)
+        return RunConfig.model_validate(merged, context={TRAINS: trains})
     except ValidationError as error:
         raise ConfigError(all_problems(error, merged), source) from None
 

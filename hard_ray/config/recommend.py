@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 
 from hard_ray.config.augmentor import AugmentorConfig, IdentityAugmentor
 from hard_ray.config.base import Config, Seconds
+from hard_ray.config.data import has_labels
 from hard_ray.config.layers import Layer
 from hard_ray.config.loader import from_options, validate
 from hard_ray.config.objective import HardObjective, KdObjective
@@ -44,7 +45,7 @@ class RecommendRun(Config):
     budget_s: Seconds
     """Seconds for scores, pilots and measurements; the training of a teacher without weights comes before."""
     suites: Annotated[tuple[Suite, ...], Field(min_length=1)] = ("clean", "shifts", "rotations", "corruptions")
-    """Suites of the validation split; the mean of their top-1 decides."""
+    """Suites of the validation split; the mean over them of top-1 or, without labels, of agreement decides."""
     images: PositiveInt = 2000
     """Most images of the validation split that students are measured on."""
 
@@ -73,7 +74,8 @@ def plain_kd(config: RunConfig) -> RunConfig:
 
 def references(config: RunConfig) -> dict[str, RunConfig]:
     """The students that show what a second view is worth, and what the teacher is."""
-    return {KD: plain_kd(config), LABELS: as_control(config, LABELS)}
+    labels = {LABELS: as_control(config, LABELS)} if has_labels(config.data) else {}
+    return {KD: plain_kd(config), **labels}
 
 
 def drawn(config: RunConfig, augmentor: AugmentorConfig) -> RunConfig:

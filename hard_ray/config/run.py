@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from hard_ray.config.augmentor import (
     AdversarialAugmentor,
@@ -37,6 +37,9 @@ from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.config.validation import ValidationConfig
 from hard_ray.errors import ConfigError
 
+TRAINS = "trains"
+"""Key of the context of a validation: whether a student is trained. If not, it needs no labels."""
+
 
 class RunConfig(Config):
     """One distillation."""
@@ -57,13 +60,14 @@ class RunConfig(Config):
     """Seed of the initial weights, the order of images, their views and augmentation."""
 
     @model_validator(mode="after")
-    def _blocks_agree(self) -> RunConfig:
+    def _blocks_agree(self, info: ValidationInfo) -> RunConfig:
+        trains = (info.context or {}).get(TRAINS, True)
         problems = [
             *self._batch_problems(),
             *self._objective_problems(),
             *self._view_problems(),
             *self._channel_problems(),
-            *self._label_problems(),
+            *(self._label_problems() if trains else ()),
             *self._frozen_problems(),
         ]
         if problems:

@@ -7,7 +7,9 @@ guessed without an entry here.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -47,6 +49,30 @@ class Tally:
         shown = ", ".join(f"{count:,} {suffix}" for suffix, count in self.found.most_common(5))
         return f" (it holds {shown})" if shown else ""
 
+    def add(self, other: Tally) -> None:
+        """Add another listing of the same kind, which follows this one."""
+        self.found.update(other.found)
+        self.used += other.used
+        self.by_content.update(other.by_content)
+        for reason, entry in other.left_out.items():
+            self.leave_out(reason, entry.example, count=entry.count)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        left_out = {reason: {"count": each.count, "example": each.example} for reason, each in self.left_out.items()}
+        return {
+            "found": dict(self.found),
+            "used": self.used,
+            "left_out": left_out,
+            "by_content": dict(self.by_content),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Tally:
+        """The inverse of `to_json`."""
+        left_out = {reason: LeftOut(**entry) for reason, entry in values["left_out"].items()}
+        return cls(Counter(values["found"]), values["used"], left_out, Counter(values["by_content"]))
+
     @property
     def adds_up(self) -> bool:
         """Whether everything found is used or left out."""
@@ -65,3 +91,16 @@ class Account:
     """Where each split comes from: a folder, files, or the seed that split it off."""
     notes: list[str] = field(default_factory=list)
     """Guesses and peculiarities, a sentence each."""
+    said: list[str] = field(default_factory=list)
+    """How the index was made at this start, a sentence each."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without what concerns this start alone."""
+        tallies = {"files": self.files.to_json(), "items": self.items.to_json()}
+        return {**tallies, "origins": self.origins, "notes": self.notes}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Account:
+        """The inverse of `to_json`."""
+        files, items = (Tally.from_json(values[name]) for name in ("files", "items"))
+        return cls(files, items, dict(values["origins"]), list(values["notes"]))

@@ -20,7 +20,8 @@ def account_lines(index: ImageIndex) -> list[tuple[str, str]]:
         ("split", f"{name}: {len(rows):,} images, {account.origins[name]}") for name, rows in index.splits.items()
     ]
     lines.append(("classes", _classes(index)))
-    return [*lines, *(("left out", line) for line in _left_out(account)), *(("note", note) for note in _notes(account))]
+    lines += [("left out", line) for line in _left_out(account)]
+    return [*lines, *(("note", note) for note in _notes(account)), *(("index", line) for line in account.said)]
 
 
 def say_account(index: ImageIndex, say: Callable[[str], None]) -> None:
@@ -29,6 +30,8 @@ def say_account(index: ImageIndex, say: Callable[[str], None]) -> None:
         say(f"left out: {line}")
     for note in _notes(index.account):
         say(f"note: {note}")
+    for line in index.account.said:
+        say(f"index: {line}")
 
 
 def account_facts(index: ImageIndex) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class GeneratedImages:
         places = self.place[sample_ids]
         if (places < 0).any():
             missing = int(sample_ids[places < 0][0])
-            raise DataError(f"the generated set {self.reader.files[0].parent} has no image for sample id {missing}")
+            raise DataError(
+                f"the generated set {Path(str(self.reader.files[0])).parent} has no image for sample id {missing}"
+            )
         return self.reader.read(places.tolist())
 
 

@@ -6,12 +6,13 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.data.account import Account
+from hard_ray.data.labels import Labels
 from hard_ray.data.readers import Reader
 from hard_ray.errors import DataError
 
@@ -77,8 +78,8 @@ class FoundImages:
     """The images of a source, before their labels are numbered and they are split."""
 
     reader: Reader
-    labels: Sequence[Any]
-    """One class number or class name per row; without labels, None for each."""
+    labels: Labels
+    """One class number or class name per row; without labels, none for each."""
     where: str
     """The source, for messages about its labels."""
     names: Sequence[str] | None = None
@@ -131,11 +132,6 @@ MOST_CLASSES = 1_000_000
 """Class numbers must be below this: every class takes a name, and a row in the student's last layer."""
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a label says that there is none: -1, null, or nothing."""
-    return value is None or (isinstance(value, int | str) and value in (-1, ""))
-
-
 def encode_labels(found: FoundImages) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, sorted, and the class number of each label; integers are class numbers already.
 
@@ -144,39 +140,43 @@ def encode_labels(found: FoundImages) -> tuple[tuple[str, ...], NDArray[np.int64
     Raises DataError if a label is missing, is neither a number below `MOST_CLASSES` nor a string, or some are numbers
     and others are names.
     """
-    values = found.labels
-    for row, value in enumerate(values):
-        if not _is_number(value) and (not isinstance(value, str) or not value):
-            raise DataError(_no_label(found, row))
-    names = tuple(unicodedata.normalize("NFC", name) for name in found.names or ())
-    if all(isinstance(value, int) for value in values):
-        count = max(len(names), max(values, default=-1) + 1)
-        classes = names if names and len(names) == count else tuple(str(number) for number in range(count))
-        if names and classes != names:
-            found.account.notes.append(
-                f"{found.where}: {len(names):,} class names, but labels up to {count - 1:,}: classes are called by "
-                f"their numbers; correct the names, or {found.label_from}"
-            )
-        return classes, np.array(values, dtype=np.int64)
-    number_at = next((row for row, value in enumerate(values) if isinstance(value, int)), None)
-    if number_at is not None:
-        name_at = next(row for row, value in enumerate(values) if isinstance(value, str))
+    values, numbers = found.labels, found.labels.numbers
+    is_number = values.are_numbers
+    wrong = values.missing | (is_number & ((numbers < 0) | (numbers >= MOST_CLASSES)))
+    if wrong.any():
+        raise DataError(_no_label(found, int(wrong.argmax())))
+    if is_number.all():
+        return _numbered(found), numbers
+    if is_number.any():
+        number_at, name_at = int(is_number.argmax()), int((~is_number).argmax())
         raise DataError(
             f"{found.describe(name_at)}: {found.label_from} is the name {values[name_at]!r}, but the number "
             f"{values[number_at]!r} in {found.reader.name(number_at)}; want numbers everywhere, or names everywhere"
         )
-    texts = [unicodedata.normalize("NFC", value) for value in values]
-    classes = tuple(sorted(set(texts)))
+    assert values.places is not None
+    used = values.used_names
+    composed = [unicodedata.normalize("NFC", name) for name in values.names]
+    classes = tuple(sorted({text for name, text in zip(values.names, composed, strict=True) if name in used}))
     number = {name: position for position, name in enumerate(classes)}
-    return classes, np.array([number[text] for text in texts], dtype=np.int64)
+    return classes, np.array([number.get(text, NO_LABEL) for text in composed], dtype=np.int64)[values.places]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_CLASSES
+def _numbered(found: FoundImages) -> tuple[str, ...]:
+    """The names of classes that are numbers."""
+    names = tuple(unicodedata.normalize("NFC", name) for name in found.names or ())
+    count = max(len(names), int(found.labels.numbers.max(initial=-1)) + 1)
+    if len(names) == count:
+        return names
+    if names:
+        found.account.notes.append(
+            f"{found.where}: {len(names):,} class names, but labels up to {count - 1:,}: classes are called by "
+            f"their numbers; correct the names, or {found.label_from}"
+        )
+    return tuple(str(number) for number in range(count))
 
 
 def _no_label(found: FoundImages, row: int) -> str:
-    missing = " (no label)" if is_missing(found.labels[row]) else ""
+    missing = " (no label)" if found.labels.missing[row] else ""
     split = next((name for name, rows in found.splits.items() if row in rows), None)
     otherwise = f", or leave the split out with data.{split}_split=false" if split in ("val", "test") else ""
     return (

@@ -9,6 +9,7 @@ import functools
 import io
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hard_ray.data.cells import bytes_of
+from hard_ray.data.mapped import Names
+from hard_ray.data.remote_folders import ShardFile, folder_of, is_remote
 from hard_ray.data.safe_parquet import open_parquet, read_parquet
+from hard_ray.errors import MissingObjectError
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import ObjectCache
+from hard_ray.storage.objects import THREADS
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 """The formats that Pillow may decode, whatever a file is called. EPS is left out: its plugin runs Ghostscript."""
@@ -61,27 +68,77 @@ class FileReader:
     """One file per image."""
 
     root: Path
-    paths: pa.Array
-    """Relative to the root; in Arrow, because a million Python strings are slow to send."""
+    paths: Names
+    """Relative to the root."""
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
         """The files' bytes."""
-        return [read_file(self.root / self.paths[row].as_py()) for row in rows]
+        return [read_file(self.root / self.paths[row]) for row in rows]
 
     def name(self, row: int) -> str:
         """The file's path."""
-        return str(self.root / self.paths[row].as_py())
+        return str(self.root / self.paths[row])
 
     def every_path(self) -> list[str]:
         """The path of each row."""
-        return [f"{self.root}/{path}" for path in self.paths.to_pylist()]
+        return [f"{self.root}/{path}" for path in self.paths]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReader:
+    """One object of a bucket per image, many of them read at a time, from copies in the node's cache."""
+
+    root: Remote
+    paths: Names
+    """Relative to the root."""
+    sizes: NDArray[np.int64]
+    """In bytes."""
+    versions: Names
+    """Of the listing."""
+    cache: ObjectCache
+
+    def read(self, rows: Sequence[int]) -> list[Picture]:
+        """The objects' bytes; raises StorageError if the bucket cannot be read, which is no fault of an image."""
+        if len(rows) == 1:
+            return [self._read(rows[0])]
+        with ThreadPoolExecutor(min(len(rows), THREADS)) as pool:
+            return list(pool.map(self._read, rows))
+
+    def _read(self, row: int) -> Picture:
+        size = int(self.sizes[row])
+        if size > LARGEST_FILE:
+            return _too_large(size)
+        try:
+            with self.cache.open(self.root / self.paths[row], size, self.versions[row]) as stream:
+                return stream.read()
+        except MissingObjectError as error:
+            return OSError(str(error))
+
+    def name(self, row: int) -> str:
+        """The object's address."""
+        return f"{self.root.shown.rstrip('/')}/{self.paths[row]}"
+
+    def every_path(self) -> list[str]:
+        """The address of each row."""
+        return [self.name(row) for row in range(len(self.paths))]
+
+
+def reader_of_files(root: str, paths: Sequence[str], cache: ObjectCache) -> FileReader | ObjectReader:
+    """The reader of images below a root that was listed."""
+    folder = folder_of(root) if is_remote(root) else None
+    if folder is None:
+        return FileReader(Path(root), Names.of(paths))
+    entries = [folder.entry(f"{root}/{path}") for path in paths]
+    sizes = np.array([entry.size for entry in entries], dtype=np.int64)
+    versions = Names.of([entry.version for entry in entries])
+    return ObjectReader(folder.remote, Names.of(paths), sizes, versions, cache)
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetReader:
     """Rows of Parquet files, read by row group."""
 
-    files: tuple[Path, ...]
+    files: tuple[ShardFile, ...]
     group_file: NDArray[np.int64]
     """The file of each row group."""
     group_index: NDArray[np.int64]
@@ -95,8 +152,8 @@ class ParquetReader:
     @classmethod
     def of(
         cls,
-        files: Sequence[Path],
-        group_rows: Sequence[Sequence[int]],
+        files: Sequence[ShardFile],
+        group_rows: Sequence[NDArray[np.int64] | Sequence[int]],
         column: str,
         *,
         kept: NDArray[np.bool_] | None = None,
@@ -155,8 +212,9 @@ def _read_together(
 
 
 @functools.lru_cache(maxsize=8)
-def _read_row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
-    return read_parquet(open_parquet(path), [column], group).column(column)
+def _read_row_group(path: ShardFile, group: int, column: str) -> pa.ChunkedArray:
+    local = path if isinstance(path, Path) else path.local_copy()  # None: the cache has no room for all of it
+    return read_parquet(open_parquet(path if local is None else local), [column], group).column(column)
 
 
 def encoded(cell: Any) -> Picture:
@@ -169,7 +227,7 @@ def encoded(cell: Any) -> Picture:
 class TarReader:
     """Members of tar files, read by offset."""
 
-    files: tuple[Path, ...]
+    files: tuple[ShardFile, ...]
     file: NDArray[np.int32]
     """The file of each row."""
     offset: NDArray[np.int64]

@@ -9,21 +9,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hard_ray.data.remote_folders import ShardFile
 from hard_ray.errors import readable
 
 ROWS_AT_A_TIME = 64
 """Rows decoded between two checks of their size: a few bytes of a file can encode any number of rows."""
+SHORT_ROWS_AT_A_TIME = 4096
+"""The same for numbers, and for text that is read as a dictionary."""
 LARGEST_READ = 4 * 2**30
 """Largest size in memory of one read, in bytes: a row group's images, or all labels of a file."""
 
 _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a file; raises OSError unless its schema is readable, and its row groups possible in a file of its size."""
+def open_parquet(path: ShardFile, *, repeated: str | None = None) -> pq.ParquetFile:
+    """Open a file; the text of column `repeated` is read as a dictionary, each value once.
+
+    Raises OSError unless its schema is readable, and its row groups possible in a file of its size.
+    """
     try:
-        parquet = pq.ParquetFile(path)
-        rows, size = group_rows(parquet), path.stat().st_size
+        source, size = _source(path)
+        parquet = pq.ParquetFile(source, read_dictionary=[repeated] if repeated is not None else None)
+        rows = group_rows(parquet)
     except _ERRORS as error:
         raise OSError(readable(error)) from None
     if min(rows, default=0) < 0 or sum(rows) > size:
@@ -31,12 +38,21 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return parquet
 
 
+def _source(path: ShardFile) -> tuple[Any, int]:
+    """What pyarrow reads, and its size in bytes; of an object in a bucket, only the parts that are asked for."""
+    if isinstance(path, Path):
+        return path, path.stat().st_size
+    return path.in_place(), path.size
+
+
 def group_rows(parquet: pq.ParquetFile) -> list[int]:
     """The number of rows of each row group, according to the file."""
     return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
 
 
-def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
+def read_parquet(
+    parquet: pq.ParquetFile, columns: Sequence[str], group: int | None = None, *, at_a_time: int = ROWS_AT_A_TIME
+) -> pa.Table:
     """Read columns of one row group, or of the whole file.
 
     Raises OSError if a column is missing or duplicate, cannot be read, or is larger than `LARGEST_READ`.
@@ -47,7 +63,7 @@ def read_parquet(parquet: pq.ParquetFile, columns: Sequence[str], group: int | N
     groups = list(range(parquet.num_row_groups)) if group is None else [group]
     batches, size = [], 0
     try:
-        for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, list(columns), use_threads=False):
+        for batch in parquet.iter_batches(at_a_time, groups, list(columns), use_threads=False):
             batches.append(batch)
             size += batch.nbytes
             if size > LARGEST_READ:

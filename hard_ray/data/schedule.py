@@ -7,7 +7,7 @@ a run that resumes at any batch sees the same images as one that was never inter
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +44,22 @@ class Schedule:
     seed: int
     rank: int = 0
     world_size: int = 1
-    shard: NDArray[np.int32] | None = None
+    shard: InitVar[NDArray[np.int32] | None] = None
     """For sharded sources, the shard of each of `rows`."""
     window: int = 4096
     """Rows of a sharded source that are shuffled together."""
 
-    def __post_init__(self) -> None:
+    order: _ShardOrder | None = field(init=False, default=None)
+    """The order of a sharded source."""
+
+    def __post_init__(self, shard: NDArray[np.int32] | None) -> None:
         if self.batches_per_epoch < 1:
             raise DataError(
                 f"optim.batch_size {self.batch_size} is larger than the training split of {len(self.rows)} images; "
                 "use a smaller batch"
             )
+        if shard is not None:
+            object.__setattr__(self, "order", _ShardOrder.of(shard, self.window))
 
     @property
     def part(self) -> slice:
@@ -80,26 +85,29 @@ class Schedule:
         taken = np.empty(len(positions), dtype=np.int64)
         for number in np.unique(epoch):
             chosen = epoch == number
-            taken[chosen] = self._epoch_rows(int(number))[index[chosen] * self.local_batch + offset[chosen]]
+            taken[chosen] = self._rows_of_epoch(int(number), index[chosen], offset[chosen])
         return taken, epoch
 
     def after(self, row: int, step: int) -> int:
         """The row `step` places after a training row in the source's order, for one that cannot be read."""
         return int(self.rows[(np.searchsorted(self.rows, row) + step) % len(self.rows)])
 
-    def _epoch_rows(self, epoch: int) -> Rows:
-        """This rank's rows of one epoch, batch after batch."""
-        order, batches = self.epoch_order(epoch), self.batches_per_epoch
-        if self.shard is not None:  # one contiguous stretch of the epoch: few shards per rank
-            return order[self.part.start * batches : self.part.stop * batches]
-        # every global batch is divided among the ranks, so that an update does not depend on their number
-        return order[: batches * self.batch_size].reshape(batches, self.batch_size)[:, self.part].reshape(-1)
+    def _rows_of_epoch(self, epoch: int, batch: NDArray[np.int64], offset: NDArray[np.int64]) -> Rows:
+        """The rows at these batches of an epoch, and places in this rank's part of each."""
+        if self.order is not None:  # one contiguous stretch of the epoch: few shards per rank
+            first = self.part.start * self.batches_per_epoch
+            places = self.order.at(first + batch * self.local_batch + offset, self.seed, epoch)
+        else:  # every global batch is divided among the ranks, so that an update does not depend on their number
+            shuffled = _shuffled(len(self.rows), self.seed, epoch)
+            places = shuffled[batch * self.batch_size + self.part.start + offset]
+        rows: Rows = self.rows[places]
+        return rows
 
     def epoch_order(self, epoch: int) -> Rows:
         """All training rows in the order of one epoch."""
-        if self.shard is None:
+        if self.order is None:
             return self.rows[_shuffled(len(self.rows), self.seed, epoch)]
-        return self.rows[_shuffled_by_shard(self.shard, self.seed, epoch, self.window)]
+        return self.rows[self.order.at(np.arange(len(self.rows)), self.seed, epoch)]
 
 
 @dataclass(frozen=True)
@@ -169,18 +177,47 @@ def _shuffled(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return permutation("order", size, seed=seed, epoch=epoch)
 
 
-def _shuffled_by_shard(shard: NDArray[np.int32], seed: int, epoch: int, window: int) -> NDArray[np.int64]:
-    """Positions in shuffled order: neighbours come from few shards, which are read one after the other."""
-    # 1. group positions by shard; rows of a shard are neighbours, so each group begins at the shard's first row
-    names, first = np.unique(shard, return_index=True)
-    by_shard = np.split(np.arange(len(shard)), np.sort(first)[1:])
-    # 2. permute the shards
-    order = np.concatenate([by_shard[i] for i in permutation("shards", len(names), seed=seed, epoch=epoch)])
-    # 3. shuffle the rows within consecutive windows, each by a permutation of its own
-    for number, start in enumerate(range(0, len(order), window)):
-        rows = order[start : start + window]
-        order[start : start + window] = rows[permutation(f"window {number}", len(rows), seed=seed, epoch=epoch)]
-    return order
+@dataclass(frozen=True)
+class _ShardOrder:
+    """An order in which neighbours come from few shards, which are read one after the other.
+
+    The shards are permuted, and their rows are shuffled within consecutive windows, each by a permutation of its own. A
+    place of the order is computed when it is asked for: an epoch takes memory for its shards, not for its rows.
+    """
+
+    first: NDArray[np.int64]
+    """The first place of each shard in the source's order; rows of a shard are neighbours."""
+    size: NDArray[np.int64]
+    """The rows of each shard."""
+    window: int
+
+    @classmethod
+    def of(cls, shard: NDArray[np.int32], window: int) -> _ShardOrder:
+        """Of the shard of each row."""
+        first = np.concatenate([[0], np.flatnonzero(shard[1:] != shard[:-1]) + 1])
+        return cls(first, np.diff(first, append=len(shard)), window)
+
+    def at(self, positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+        """The places in the source's order that stand at these positions of an epoch."""
+        shards = permutation("shards", len(self.first), seed=seed, epoch=epoch)
+        ends = np.cumsum(self.size[shards])
+        # 1. the window of each position, and the position that its permutation puts there
+        unshuffled, rows = positions.copy(), int(ends[-1])
+        windows = positions // self.window
+        for number in np.unique(windows):
+            chosen, start = windows == number, number * self.window
+            within = _window(int(number), min(self.window, rows - int(start)), seed, epoch)
+            unshuffled[chosen] = start + within[positions[chosen] - start]
+        # 2. the shard that holds that position, and the row in it
+        holding = np.searchsorted(ends, unshuffled, side="right")
+        begins = ends - self.size[shards]
+        found: NDArray[np.int64] = self.first[shards[holding]] + unshuffled - begins[holding]
+        return found
+
+
+@functools.lru_cache(maxsize=8)
+def _window(number: int, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return permutation(f"window {number}", size, seed=seed, epoch=epoch)
 
 
 def train_schedule(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hard_ray.config.data import HuggingFaceData, ImageFolderData, ParquetData, WebDatasetData
@@ -87,12 +87,22 @@ def _is_number(part: str) -> bool:
 
 def refuse_splits_in(names: Iterable[str], *, where: str) -> None:
     """Raise DataError if the images of a pool all have names that say splits, and not the same: it would mix them."""
+    refuse_mixed_splits(splits_said_by_all(names), where=where)
+
+
+def splits_said_by_all(names: Iterable[str]) -> set[SplitName]:
+    """The splits that names say; none if one of them says no split."""
     kinds: set[SplitName] = set()
     for name in names:
         said = set().union(*(kinds_in(part) for part in name.split("/")))
         if not said:
-            return
+            return set()
         kinds |= said
+    return kinds
+
+
+def refuse_mixed_splits(kinds: Collection[SplitName], *, where: str) -> None:
+    """Raise DataError if the names of all images of a pool say splits, and not the same: these are the `kinds`."""
     if len(kinds) > 1:
         raise DataError(
             f"{where}: no folder or file of the data says a split, but every image's name says "

@@ -25,10 +25,16 @@ def split_off(rows: Rows, labels: NDArray[np.int64], *, fraction: float, seed: i
     Both keep the order of `rows`. The counts per class are rounded so that the second part has
     round(fraction * len(rows)) rows.
     """
-    order = rows[permutation(purpose, len(rows), seed=seed, epoch=0)]
+    permuted = permutation(purpose, len(rows), seed=seed, epoch=0)
+    order = rows[permuted]
     wanted = _shares(labels[rows], round(fraction * len(rows)))
-    taken = np.concatenate([order[:0], *(order[labels[order] == label][:count] for label, count in wanted.items())])
-    is_taken = np.isin(rows, taken)
+    # rows of each class, one class after the other, each in the permuted order; of each the first few are taken
+    of_class = labels[order]
+    by_class = np.argsort(of_class, kind="stable")
+    first = np.searchsorted(of_class[by_class], list(wanted))
+    places = [by_class[start : start + count] for start, count in zip(first, wanted.values(), strict=True)]
+    is_taken = np.zeros(len(rows), dtype=bool)
+    is_taken[permuted[np.concatenate([by_class[:0], *places])]] = True
     return rows[~is_taken], rows[is_taken]
 
 

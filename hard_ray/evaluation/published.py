@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import assert_never
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from hard_ray.config.evaluation import Published
 from hard_ray.data.account import Tally
 from hard_ray.data.layout import some
 from hard_ray.data.listing import HARMLESS, each_once, folders_in, list_images
+from hard_ray.data.mapped import Names
 from hard_ray.data.readers import FileReader
 from hard_ray.errors import DataError
 from hard_ray.evaluation import corruptions
@@ -131,7 +131,7 @@ def _open(
     empty = [folder for folder in folders if position[folders[folder]] not in filled]
     if empty:
         raise DataError(f"{name}: {root / empty[0]} holds no image")
-    reader = FileReader(root, pa.array(paths, pa.large_string()))
+    reader = FileReader(root, Names.of(paths))
     return PublishedImages(condition, severity, reader, np.array(labels, dtype=np.int64))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hard_ray.data.readers import Picture
-from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.data.views import UnreadableImageError, decode
 from hard_ray.errors import DataError, HardrayError, RunFolderError
 from hard_ray.export.backbone import FACTS, copy_projection, projection_facts
@@ -128,7 +128,7 @@ def real_images(saved: SavedModel) -> Tensor:
 def _of_the_run(record: RunRecord) -> Iterator[Picture]:
     """Yield the final split in large steps, because sources are often sorted by class."""
     try:
-        index = build_index(record.config.data)
+        index = build_index(record.config.data, cache=cache_of(record.config.runtime))
     except HardrayError as error:
         raise DataError(
             f"a file is checked on the run's images, and they are not where the run had them: {error}; put them "

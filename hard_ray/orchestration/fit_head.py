@@ -15,7 +15,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.data.account_text import account_lines, say_account
 from hard_ray.data.checked_shard import spans
 from hard_ray.data.index import ImageIndex, Rows
-from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.errors import TeacherError
 from hard_ray.export.timm_folder import timm_view
 from hard_ray.networks.network import ImageSpec, image_spec
@@ -68,7 +68,11 @@ def fit_head(
 
 def _classes(config: RunConfig) -> tuple[str, ...] | None:
     """The classes of the data, which a zero-shot head needs not; None: no data were named."""
-    return None if config.data == RunConfig().data else build_index(absolute(config).data).classes or None
+    return (
+        None
+        if config.data == RunConfig().data
+        else build_index(absolute(config).data, cache=cache_of(config.runtime)).classes or None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Ready:
 def prepare(config: RunConfig, head: ProbeHead | PrototypesHead, say: Callable[[str], None]) -> Ready:
     """Read the data's index, load the tower and check both; nothing is started."""
     network = tower_config(config)
-    index = build_index(config.data)
+    index = build_index(config.data, cache=cache_of(config.runtime))
     say_account(index, say)
     if isinstance(head, ProbeHead):
         check_labels(index, "a probe")

@@ -11,7 +11,7 @@ from hard_ray.config.data import describe
 from hard_ray.config.heads import NeighbourConfig, ProbeHead
 from hard_ray.config.loader import absolute
 from hard_ray.data.account_text import say_account
-from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.export.target import Target
 from hard_ray.files import write_json
 from hard_ray.networks.network import image_spec
@@ -37,7 +37,7 @@ def probe(
     config = absolute(target.config)
     folder = ProbeFolder((output or default_output(target)).expanduser().resolve())
     folder.check()
-    index = build_index(config.data)
+    index = build_index(config.data, cache=cache_of(config.runtime))
     say_account(index, say)
     check_labels(index, "hardray probe")
     images = image_spec(config.data, ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import PolicyOperations, parts_of
 from hard_ray.config.optim import OptimConfig
@@ -10,7 +12,7 @@ from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.sources.build import build_index
+from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
@@ -31,7 +33,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     """
     check_suites(config.validation.at_the_end)
     check_augment(config.data)
-    index = build_index(config.data) if embeds(config) else answered_index(config.data, config.teacher)
+    index = _index(config)
     images = image_spec(config.data, index.classes)
     check_batch(index, config.optim, block=BLOCKS[role])
     student, teacher = _embedders(config, images) if embeds(config) else _classifiers(config, images, role=role)
@@ -44,6 +46,12 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
     if generated is not None:
         check_generated(generated, index)
     return index, student, teacher
+
+
+def _index(config: RunConfig) -> ImageIndex:
+    if embeds(config):
+        return build_index(config.data, cache=cache_of(config.runtime))
+    return answered_index(config.data, config.teacher, config.runtime)
 
 
 def _classifiers(config: RunConfig, images: ImageSpec, *, role: str) -> tuple[Network, Network]:
@@ -122,7 +130,7 @@ def check_generated(generated: GeneratedImages, index: ImageIndex) -> None:
     """Raise a DataError if training images have no generated one, beyond those that were unreadable then."""
     rows = index.rows("train")
     missing = rows[generated.place[rows] < 0]
-    folder = generated.reader.files[0].parent
+    folder = Path(str(generated.reader.files[0])).parent
     manifest = read_manifest(folder)
     if len(missing) > len(manifest.get("bad_images") or ()):
         raise DataError(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hard_ray.augmentors.build import build_augmentor
-from hard_ray.config.data import has_labels, why_unlabelled
 from hard_ray.config.loader import absolute
 from hard_ray.config.recommend import DRAWN, KD, RecommendRun, fixed_candidates, references, scored, with_teacher
 from hard_ray.config.run import RunConfig, refuse_embedding
 from hard_ray.config.scoring import DEFAULT_AUGMENTORS
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
-from hard_ray.errors import DataError, HardrayError
+from hard_ray.errors import HardrayError
 from hard_ray.evaluation.suites import check_suites
 from hard_ray.networks.network import Network
 from hard_ray.preparation.checks import examine
@@ -23,12 +22,6 @@ from hard_ray.preparation.trial import try_run
 def check(config: RunConfig, settings: RecommendRun) -> tuple[ImageIndex, Network, Network]:
     """Check data, networks and every candidate; HardrayError: one of them cannot be used."""
     refuse_embedding(config, "a recommendation compares accuracies")
-    if not has_labels(config.data):
-        raise DataError(
-            f"{why_unlabelled(config.data)}, so that the images have no labels, and recommend judges students by "
-            "top-1; search for settings by `hardray tune`, whose metric is then val/agreement, or name images with "
-            "labels"
-        )
     asked = with_teacher(absolute(config))
     check_suites(settings.suites)
     found = examine(asked)
@@ -40,7 +33,6 @@ def check(config: RunConfig, settings: RecommendRun) -> tuple[ImageIndex, Networ
 
 SPENT_SHARE = 0.3
 """Share of the budget that scores and measurements take, for an estimate."""
-REFERENCES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +44,16 @@ class Tried:
     """Of updates alone, at this machine's speed."""
     total: int
     """Student updates of the whole training."""
+    references: int
+    """Pilots of `costs` that are in every rung; they come first."""
 
     def estimate(self, settings: RecommendRun) -> str:
         """The rungs that a budget allows at this speed, before starts and measurements are known."""
         names = [*self.costs.update_s]
         seconds = (1 - SPENT_SHARE) * settings.budget_s
-        plan = plan_halving(self.costs, names[:REFERENCES], names[REFERENCES:], seconds=seconds, total=self.total)
+        plan = plan_halving(
+            self.costs, names[: self.references], names[self.references :], seconds=seconds, total=self.total
+        )
         each = f"{1000 * max(self.costs.update_s.values()):.0f} ms an update at this machine's speed"
         if plan is None:
             return f"{each}: too slow for two pilots"
@@ -88,4 +84,4 @@ def try_pilots(
             f"shortest pilots of plain KD and one candidate {shown(least)}, before any start and measurement; give "
             f"--budget {3 * least / 60 + 1:.0f}m or more"
         )
-    return Tried(lines, costs, total)
+    return Tried(lines, costs, total, len(references(asked)))

@@ -28,23 +28,33 @@ class SuiteAnswers:
     """A network's answers on a suite; arrays of shape (conditions, images), `ids` of shape (images,)."""
 
     ids: NDArray[np.int64]
-    right: NDArray[np.bool_]
-    """Whether the class is that of the label."""
     agrees: NDArray[np.bool_]
     """Whether the class is the teacher's."""
     loss: NDArray[np.float32]
-    """Cross-entropy to the label, in nats."""
+    """Cross-entropy to the label or, without labels, divergence from the teacher; in nats."""
+    right: NDArray[np.bool_] | None = None
+    """Whether the class is that of the label; None: the images have no labels."""
 
     @property
-    def top1(self) -> Values:
-        """Top-1 of each image in percent, a mean over conditions: shape (images,)."""
-        shares: Values = 100.0 * self.right.mean(axis=0)
-        return shares
+    def counted(self) -> NDArray[np.bool_]:
+        """What counts for the network: the right answers or, without labels, those that agree with the teacher's."""
+        return self.agrees if self.right is None else self.right
+
+    @property
+    def shares(self) -> Values:
+        """Top-1 or agreement of each image in percent, a mean over conditions: shape (images,)."""
+        found: Values = 100.0 * self.counted.mean(axis=0)
+        return found
+
+    @property
+    def mean(self) -> float:
+        """Top-1 or agreement in percent: the mean over conditions and images."""
+        return float(self.shares.mean())
 
     def metrics(self) -> dict[str, float]:
-        """The means over conditions and images."""
+        """The means over conditions and images; top-1 only where images have labels."""
         return {
-            "top1": float(self.top1.mean()),
+            **({} if self.right is None else {"top1": self.mean}),
             "agreement": 100.0 * float(self.agrees.mean()),
             "loss": float(self.loss.mean(dtype=np.float64)),
         }
@@ -58,7 +68,10 @@ def write_answers(path: Path, answers: Answers) -> None:
     """Write answers in one step."""
     stream = io.BytesIO()
     arrays: dict[str, Any] = {
-        f"{suite}:{name}": values for suite, found in answers.items() for name, values in asdict(found).items()
+        f"{suite}:{name}": values
+        for suite, found in answers.items()
+        for name, values in asdict(found).items()
+        if values is not None
     }
     np.savez_compressed(stream, **arrays)
     write_bytes(path, stream.getvalue())
@@ -77,8 +90,13 @@ def read_answers(path: Path) -> Answers:
 
 
 def score(answers: Answers) -> float:
-    """The mean over suites of top-1, in percent: what pilots are ranked by."""
-    return float(np.mean([found.metrics()["top1"] for found in answers.values()]))
+    """The mean over suites of top-1 or, without labels, of agreement, in percent: what pilots are ranked by."""
+    return float(np.mean([found.mean for found in answers.values()]))
+
+
+def labelled(answers: Answers) -> bool:
+    """Whether the images have labels, so that networks are judged by top-1."""
+    return all(found.right is not None for found in answers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,7 @@ class Gains:
 
 
 def gains(ours: Sequence[Answers], theirs: Sequence[Answers]) -> Gains:
-    r"""Differences of top-1 on the same images, of pairs of trainings that share a seed.
+    r"""Differences of top-1, or agreement, on the same images, of pairs of trainings that share a seed.
 
     An image's difference is the mean over conditions and seeds. The standard error over images is that of the
     bootstrap, which draws whole images, as the conditions of an image are not independent. With several seeds, that of
@@ -134,7 +152,7 @@ def gains(ours: Sequence[Answers], theirs: Sequence[Answers]) -> Gains:
 
 
 def _differences(ours: Answers, theirs: Answers) -> dict[str, Values]:
-    return {suite: found.top1 - theirs[suite].top1 for suite, found in ours.items()}
+    return {suite: found.shares - theirs[suite].shares for suite, found in ours.items()}
 
 
 def _gain(over_seeds: Sequence[float], drawn: Values) -> Gain:
@@ -170,7 +188,7 @@ def retained(teacher: Answers, student: Answers) -> dict[str, Any] | None:
         return None
     kept, drawn = [], []
     for network in (teacher, student):
-        values = {suite: found.top1 for suite, found in network.items()}
+        values = {suite: found.shares for suite, found in network.items()}
         means = {suite: each.mean() for suite, each in values.items()}
         resampled = _resampled(values, {suite: found.ids for suite, found in network.items()})
         kept.append(_kept(means, others))
@@ -179,5 +197,5 @@ def retained(teacher: Answers, student: Answers) -> dict[str, Any] | None:
     return {"teacher": float(kept[0]), "student": float(kept[1]), **difference.to_json()}
 
 
-def _kept(top1: Mapping[str, Any], others: Sequence[str]) -> Any:
-    return 100.0 * np.mean([top1[suite] for suite in others], axis=0) / np.maximum(top1[CLEAN_SUITE], 1e-9)
+def _kept(shares: Mapping[str, Any], others: Sequence[str]) -> Any:
+    return 100.0 * np.mean([shares[suite] for suite in others], axis=0) / np.maximum(shares[CLEAN_SUITE], 1e-9)

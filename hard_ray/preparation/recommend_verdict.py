@@ -9,14 +9,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hard_ray.config.recommend import KD, LABELS
-from hard_ray.preparation.recommend_gains import CLEAN_SUITE, ERRORS, Answers, Gain, Gains, gains, retained
+from hard_ray.preparation.recommend_gains import CLEAN_SUITE, ERRORS, Answers, Gain, Gains, gains, labelled, retained
 
 Trainings = Mapping[str, Sequence[Answers]]
 """Answers by name of the pilot, one for each seed: plain KD and the best candidate have the same seeds."""
 
 
 SHORT = 0.5
-"""Below this share of the teacher's clean top-1, a student has not learned enough to be compared with it."""
+"""Below this share of the teacher's clean top-1 a student has not learned enough to be compared; without labels,
+below this share of clean images on which they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Verdict:
     """The candidate of the longest rung with the highest score; None: no candidate has a finished pilot."""
     gain: Gains | None
     """Of the best candidate over plain KD."""
-    top1: dict[str, dict[str, float]]
-    """Of plain KD and the best candidate, by suite: means over the seeds of the gain, in percent."""
+    means: dict[str, dict[str, float]]
+    """Top-1 or agreement of plain KD and the best candidate, by suite: means over the seeds of the gain, in percent."""
     values: dict[str, Any]
     """Settings by dotted key in which the recommended one differs from its pilot."""
     sentences: list[str]
@@ -55,7 +56,7 @@ class Verdict:
             "recommended": self.name,
             "best": self.best,
             "gain": None if self.gain is None else self.gain.to_json(),
-            "top1": self.top1,
+            "means": self.means,
             "values": self.values,
             "sentences": self.sentences,
             "warnings": self.warnings,
@@ -78,13 +79,13 @@ def judge(
         tried: other values of the best candidate or of plain KD; None: there was no time for any.
     """
     gain = None if best is None else gains(trainings[best], trainings[KD])
-    top1 = {each: _top1(trainings[each]) for each in (KD, best) if each is not None}
+    means = {each: _means(trainings[each]) for each in (KD, best) if each is not None}
     name = best if best is not None and gain is not None and gain.score.is_clear else KD
     against = {} if tried is None else _gains_of(tried, trainings[tried.of][0], _spread(gain))
     values = {} if tried is None or tried.of != name else _better(tried, against)
     sentences = [_taken(name, best, gain), *_expected(gain), _values_text(tried, against, values)]
     warnings = _warnings(trainings, teacher, name, best, _spread(gain))
-    return Verdict(name, best, gain, top1, values, sentences, warnings)
+    return Verdict(name, best, gain, means, values, sentences, warnings)
 
 
 def _spread(gain: Gains | None) -> float:
@@ -102,8 +103,8 @@ def _gains_of(tried: Tried, own: Answers, spread: float) -> dict[str, Gain]:
     return {name: _of_one_seed(answers, own, spread) for name, answers in tried.answers.items()}
 
 
-def _top1(seeds: Sequence[Answers]) -> dict[str, float]:
-    return {suite: fmean(each[suite].metrics()["top1"] for each in seeds) for suite in seeds[0]}
+def _means(seeds: Sequence[Answers]) -> dict[str, float]:
+    return {suite: fmean(each[suite].mean for each in seeds) for suite in seeds[0]}
 
 
 def _better(tried: Tried, against: Mapping[str, Gain]) -> dict[str, Any]:
@@ -164,11 +165,16 @@ def _warnings(trainings: Trainings, teacher: Answers, name: str, best: str | Non
 
 
 def _robustness(teacher: Answers, kd: Answers) -> list[str]:
-    """Whether there is robustness to hand on, if the student is far enough to tell."""
+    """Whether there is robustness to hand on, if the student is far enough to tell.
+
+    Without labels, the teacher's answers are what is right, and nothing says how often it errs.
+    """
+    if not labelled(kd):
+        return _short_of_agreement(kd)
     kept = retained(teacher, kd)
     if kept is None:
         return []
-    clean = [network[CLEAN_SUITE].metrics()["top1"] for network in (teacher, kd)]
+    clean = [network[CLEAN_SUITE].mean for network in (teacher, kd)]
     if clean[1] < SHORT * clean[0]:
         return [
             f"The pilots are too short to be compared with the teacher: plain KD reaches {clean[1]:.1f} % of "
@@ -180,6 +186,16 @@ def _robustness(teacher: Answers, kd: Answers) -> list[str]:
         f"The teacher is hardly more robust than the student: it keeps {kept['teacher']:.1f} % of its clean top-1 "
         f"on changed images, a student of plain KD {kept['student']:.1f} % (difference {kept['points']:+.1f} ± "
         f"{ERRORS * kept['error']:.1f}). There is little robustness to hand on; {_remedy(teacher, kd)}."
+    ]
+
+
+def _short_of_agreement(kd: Answers) -> list[str]:
+    clean = kd[CLEAN_SUITE].mean if CLEAN_SUITE in kd else 100.0
+    if clean >= SHORT * 100.0:
+        return []
+    return [
+        f"The pilots are short: plain KD agrees with the teacher on {clean:.1f} % of clean images. Give a larger "
+        "--budget."
     ]
 
 

@@ -33,6 +33,7 @@ from hard_ray.reports.html import (
 )
 from hard_ray.reports.score_plots import draw_scores
 from hard_ray.runs.record import shareable
+from hard_ray.runs.scores import MEASURES, measure_of, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,9 @@ def write_page(folder: RecommendFolder) -> Path:
     parts = [
         _head(config, settings.budget_s, record),
         section("What to take", _conclusion(folder, record)),
-        section("What there is to hand on", _robustness(record)),
+        section(
+            "What there is to hand on" if _has_labels(record) else "Agreement with the teacher", _robustness(record)
+        ),
         section("Pilots", _pilots(record)),
         section("Strength and temperature", _variants(record)),
         section("T. stddev", _scores(record)),
@@ -61,6 +64,21 @@ def write_page(folder: RecommendFolder) -> Path:
     ]
     write_document(folder.report, document("Recommendation - hardray", "\n".join(parts)))
     return folder.report
+
+
+def measured_by(record: Record) -> str:
+    """What the networks of a recommendation are judged by; one of `MEASURES`."""
+    return measure_of(record["begins"]["suites"]) if "begins" in record else "top1"
+
+
+def _has_labels(record: Record) -> bool:
+    return measured_by(record) == "top1"
+
+
+def _named(record: Record) -> str:
+    """The measure at the start of a sentence."""
+    name = MEASURES[measured_by(record)]
+    return name[0].upper() + name[1:]
 
 
 def label(name: str) -> str:
@@ -88,8 +106,9 @@ def _conclusion(folder: RecommendFolder, record: Record) -> Html:
         + f"<pre>{command}</pre>"
         + (table_of(header, body) if body else "")
         + note(
-            "Top-1 on held-out images of the validation split, percent, means over seeds. Gains are differences on the "
-            "same images, with two standard errors. Pilots are short: a full training may gain less or more."
+            f"{_named(record)} on held-out images of the validation split, percent, means over seeds. Gains are "
+            "differences on the same images, with two standard errors. Pilots are short: a full training may gain less "
+            "or more."
         )
     )
 
@@ -101,11 +120,11 @@ def gain_table(record: Record) -> Table:
     header = ["suite", label(KD), label(best or ""), "gain"]
     if gain is None:
         return header, []
-    both = [conclusion["top1"][name] for name in (KD, best)]
+    both = [conclusion["means"][name] for name in (KD, best)]
     rows = [
-        [suite, *(f"{top1[suite]:.1f}" for top1 in both), plus_minus(each)] for suite, each in gain["suites"].items()
+        [suite, *(f"{each[suite]:.1f}" for each in both), plus_minus(found)] for suite, found in gain["suites"].items()
     ]
-    means = [f"{fmean(top1.values()):.1f}" for top1 in both]
+    means = [f"{fmean(each.values()):.1f}" for each in both]
     return header, [*rows, ["mean", *means, plus_minus(gain["score"])]]
 
 
@@ -117,31 +136,33 @@ def plus_minus(gain: Mapping[str, float]) -> str:
 def _robustness(record: Record) -> Html:
     if "teacher" not in record:
         return note("The teacher has not been measured yet.")
-    networks = {MODELS[key]: record[key] for key in MODELS}
+    measure = measured_by(record)
+    networks = {MODELS[key]: record[key] for key in MODELS if key != "teacher" or _has_labels(record)}
     conclusion = record.get("conclusion")
     if conclusion is not None:
         pilots = record["rungs"][record["last_rung"]]["pilots"]
         shown_pilots = dict.fromkeys([KD, *([conclusion["best"]] if conclusion["best"] else [])])
         networks |= {label(name): pilots[name] for name in shown_pilots}
     suites = list(record["teacher"]["suites"])
-    body = [[name, *(f"{found['suites'][suite]['top1']:.1f}" for suite in suites)] for name, found in networks.items()]
+    body = [[name, *(f"{found['suites'][suite][measure]:.1f}" for suite in suites)] for name, found in networks.items()]
     images = ", ".join(f"{count:,} of {suite}" for suite, count in record["teacher"]["images"].items())
-    head = table_of(["top-1, %", *suites], body) + note(f"Images: {images}.")
+    head = table_of([f"{short(measure)}, %", *suites], body) + note(f"Images: {images}.")
     figures, tables = [], []
     for suite in suites:
         by = {name: found["by"][suite] for name, found in networks.items()}
         if all(map(is_curve, by.values())):
             condition = next(iter(record["teacher"]["by"][suite]))
             lines = {name: found[condition] for name, found in by.items()}
-            drawn = draw_robustness(condition, lines, _colours(list(by)))
+            drawn = draw_robustness(condition, lines, _colours(list(by)), measure)
             figures.append(figure_of(to_svg(drawn), caption=f"Suite {suite}"))
         elif len(record["teacher"]["by"][suite]) > 1:
-            tables.append(details(f"Suite {suite} by condition", conditions_table(by), is_open=True))
+            tables.append(details(f"Suite {suite} by condition", conditions_table(by, measure), is_open=True))
     return head + side_by_side(figures) + "".join(tables)
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
-    return dict(zip(names, (COLOURS[key] for key in ("teacher", "quiet", "kd", "student")), strict=False))
+    keys = ("teacher", "quiet", "kd", "student")[0 if MODELS["teacher"] in names else 1 :]
+    return dict(zip(names, (COLOURS[key] for key in keys), strict=False))
 
 
 def pilot_table(record: Record, rung: str) -> Table:
@@ -150,7 +171,9 @@ def pilot_table(record: Record, rung: str) -> Table:
     suites = list(record["teacher"]["suites"])
     clean = "clean" if "clean" in suites else suites[0]
     update_s = record.get("costs", {}).get("update_s", {})
-    header = ["pilot", *suites, "mean", "gain over plain KD", "agreement", f"loss, {clean}", "ms/update"]
+    measure = measured_by(record)
+    agreement = ["agreement"] if _has_labels(record) else []
+    header = ["pilot", *suites, "mean", "gain over plain KD", *agreement, f"loss, {clean}", "ms/update"]
     rows = []
     for name in entry["order"]:
         found = entry["pilots"][name]
@@ -158,10 +181,10 @@ def pilot_table(record: Record, rung: str) -> Table:
         rows.append(
             [
                 label(name),
-                *(f"{found['suites'][suite]['top1']:.1f}" for suite in suites),
+                *(f"{found['suites'][suite][measure]:.1f}" for suite in suites),
                 f"{found['score']:.1f}",
                 plus_minus(found["gain"]["score"]) if "gain" in found else "",
-                f"{found['suites'][clean]['agreement']:.1f}",
+                *(f"{found['suites'][clean][name]:.1f}" for name in agreement),
                 f"{found['suites'][clean]['loss']:.3f}",
                 "-" if cost is None else f"{1000 * cost:.1f}",
             ]
@@ -186,10 +209,15 @@ def _pilots(record: Record) -> Html:
         header, body = pilot_table(record, rung)
         summary = f"{rung}: {entry['updates']:,} updates, seed {entry['seed']}"
         parts.append(details(summary, table_of(header, body), is_open=True))
+    beside = (
+        "Agreement with the teacher is on the suite of the loss."
+        if _has_labels(record)
+        else "The loss is the divergence from the teacher."
+    )
     explained = note(
-        "Top-1 in percent. Pilots of a rung have equal student updates, the same seed and the whole schedule, "
-        "compressed to their length. The mean of the suites decides who goes on. Agreement with the teacher is on the "
-        "suite of the loss. A gain in this table is of one seed, and its two standard errors are over images alone."
+        f"{_named(record)} in percent. Pilots of a rung have equal student updates, the same seed and the whole "
+        f"schedule, compressed to their length. The mean of the suites decides who goes on. {beside} A gain in this "
+        "table is of one seed, and its two standard errors are over images alone."
     )
     return "".join(parts) + explained
 
@@ -214,7 +242,8 @@ def draw_gains(record: Record) -> Figure:
     )
     finish_bars(axis, [f"{label(name)} ({rung})" for name, (rung, _) in gains.items()])
     axis.axvline(0, color=LINE, linewidth=1.0)
-    axis.set_xlabel("points of top-1, mean of the suites, with two standard errors", fontsize=LABEL_SIZE, color=INK)
+    unit = short(measured_by(record))
+    axis.set_xlabel(f"points of {unit}, mean of the suites, with two standard errors", fontsize=LABEL_SIZE, color=INK)
     return figure
 
 

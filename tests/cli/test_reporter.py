@@ -48,6 +48,15 @@ def test_a_log_that_a_resume_cut_is_read_from_its_start_and_each_evaluation_prin
     assert printed(reporter, tmp_path) == []
 
 
+def test_three_suites_without_labels_fit_on_a_line(tmp_path: Path):
+    log, reporter = MetricsLog(tmp_path / "metrics.jsonl"), ConsoleReporter(Console(record=True, width=120))
+    suites = ("val/", "val/shifted/", "val/corruptions/")
+    log.append({"kind": "val", "step": 30, "time": 1.0, **{f"{suite}agreement": 16.7 for suite in suites}})
+    reporter.watch([SimpleNamespace(folder=tmp_path, name="student")])
+    (line,) = reporter.console.export_text().splitlines()
+    assert line.endswith("val agreement 16.7 %  val/shifted agreement 16.7 %  val/corruptions agreement 16.7 %")
+
+
 PRINTS = """
 import sys, time
 from hard_ray_cli.reporter import ConsoleReporter

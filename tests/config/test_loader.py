@@ -297,3 +297,14 @@ def test_compilation_that_cannot_hold_what_it_says_is_refused():
     for key in ("compile", "teacher.compile"):
         timed = problems_of("runtime.deterministic=true", f"runtime.{key}=max-autotune")
         assert f"{key} max-autotune times them; use {key}=default" in timed
+
+
+def test_only_a_training_of_a_student_needs_a_teacher_for_images_without_labels():
+    given = ["data.kind=images", "data.path=/heap", "experiment.controls=[labels_only]"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=given)
+    assert "no teacher can be trained on the images" in str(caught.value)
+    assert "labels_only" in str(caught.value)
+    assert load_config(overrides=given, trains=False).data.kind == "images"
+    with pytest.raises(ConfigError, match="weight"):
+        load_config(overrides=[*given, "optim.weight_decay=-1"], trains=False)

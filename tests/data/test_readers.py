@@ -18,6 +18,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.data import readers
 from hard_ray.data import safe_parquet as parquet
 from hard_ray.data.index import ImageIndex
+from hard_ray.data.mapped import Names
 from hard_ray.data.readers import FileReader, Picture, TarReader
 from hard_ray.data.sources.build import build_index
 from hard_ray.data.views import UnreadableImageError, decode
@@ -167,7 +168,7 @@ def test_what_is_no_file_with_an_end_is_unreadable_and_says_why(tmp_path: Path, 
         "pipe.png": "pipe.png is not a regular file",
         "gone.png": "No such file",
     }
-    pictures = FileReader(tmp_path, pa.array(["image.png", "link.png", *reasons])).read(range(7))
+    pictures = FileReader(tmp_path, Names.of(["image.png", "link.png", *reasons])).read(range(7))
     assert pictures[:2] == [png(5)] * 2
     for picture, reason in zip(pictures[2:], reasons.values(), strict=True):
         assert isinstance(picture, OSError)

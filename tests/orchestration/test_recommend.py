@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,11 @@ from hard_ray.config import recommend
 from hard_ray.config.loader import load_config
 from hard_ray.config.recommend import LEARNED, RecommendRun, with_teacher
 from hard_ray.config.run import RunConfig
+from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
-from hard_ray.distillation.teacher import LocalPool
+from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import HardrayError, RunFolderError
+from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.recommend import measure, scores, stages
 from hard_ray.orchestration.recommend.measure import held_out, measurement
@@ -27,12 +30,14 @@ from hard_ray.orchestration.recommend.record import Record
 from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.orchestration.recommend.stages import Stages, corrupted_images
 from hard_ray.preparation import recommend_plan
+from hard_ray.preparation.answers import answered_index
 from hard_ray.preparation.recommend_folder import RecommendFolder, new_recommendation, open_recommendation
 from hard_ray.preparation.recommend_gains import gains, read_answers
-from hard_ray.reports.recommendation import write_page
+from hard_ray.reports.recommendation import gain_table, pilot_table, write_page
 from hard_ray.runs.folder import RunFolder
 from tests.orchestration.commands import finish, start, succeed, wait_until, write_config
 from tests.support.helpers import InProcess, KilledError, run_here, tiny_config, untrained_teacher
+from tests.support.without_labels import config_of, heap, saved_teacher
 
 SHARE = DataShare(1, 1e8)
 SETTINGS = RecommendRun(budget_s=3600, suites=("clean", "shifts"), images=60)
@@ -43,6 +48,7 @@ class TrainsHere:
     """Trains pilots in this process."""
 
     pool: LocalPool
+    index: ImageIndex
     dies_in: str | None = None
     """The rung in whose second pilot the process dies."""
     diverges: str | None = None
@@ -55,7 +61,7 @@ class TrainsHere:
                 continue
             if folder.path.name == self.dies_in and place == 1:
                 raise KilledError
-            run_here(config, folder.part(name).path, self.pool)
+            run_here(config, folder.part(name).path, self.pool, index=self.index)
             self.trained.append(f"{folder.path.name}/{name}")
         return {self.diverges: "the loss is nan"} if self.diverges in configs else {}
 
@@ -76,12 +82,35 @@ def here() -> Iterator[None]:
         yield
 
 
+SHORT = ("optim.steps=24", "checkpoints.every=9")
+
+
 def begin(path: Path, settings: RecommendRun = SETTINGS, said: list[str] | None = None, **how: str) -> Stages:
     """The stages of a recommendation in a folder, as a start of the command makes them."""
-    own, lines = tiny_config("optim.steps=24", "checkpoints.every=9"), [] if said is None else said
-    config, folder = with_teacher(own), RecommendFolder(path)
-    index = build_index(config.data)
-    pool = LocalPool(untrained_teacher(config, index))
+    own = tiny_config(*SHORT)
+    index = build_index(own.data)
+    return stages_of(path, own, index, untrained_teacher(own, index), settings, said, **how)
+
+
+def begin_without_labels(path: Path, said: list[str]) -> Stages:
+    """The stages of a recommendation for images without labels, under `path`."""
+    own = config_of(heap(path / "heap", count=120), saved_teacher(path / "teacher"), *SHORT, "optim.batch_size=16")
+    index = answered_index(own.data, own.teacher)
+    teacher = FrozenNetwork(build_teacher(own.teacher, image_spec(own.data, index.classes)))
+    return stages_of(path / "r", own, index, teacher, SETTINGS, said)
+
+
+def stages_of(
+    path: Path,
+    own: RunConfig,
+    index: ImageIndex,
+    teacher: FrozenNetwork,
+    settings: RecommendRun,
+    said: list[str] | None,
+    **how: str,
+) -> Stages:
+    lines = [] if said is None else said
+    config, folder, pool = with_teacher(own), RecommendFolder(path), LocalPool(teacher)
     folder.path.mkdir(exist_ok=True)
     folder.begin(own, settings)
     record, held = Record.read(folder), held_out(index, settings.images, seed=0)
@@ -94,7 +123,7 @@ def begin(path: Path, settings: RecommendRun = SETTINGS, said: list[str] | None 
         index=held,
         folder=folder,
         record=record,
-        trainer=TrainsHere(pool, **how),
+        trainer=TrainsHere(pool, index, **how),
         measurement=measurement(config, held, pool, SHARE, settings.suites, slow_images=slow),
         scores=Scores(config, index, folder.scores, pool, pool.identity(), SHARE, lines.append),
         say=lines.append,
@@ -275,6 +304,47 @@ def test_the_page_says_what_was_found(finished: tuple[Stages, list[str]]):
         assert sentence.replace("'", "&#x27;") in page
     assert page.count("<svg") >= 3
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stages, list[str]]:
+    """A finished recommendation for images without labels, and what it said."""
+    said: list[str] = []
+    made = begin_without_labels(tmp_path_factory.mktemp("unlabelled"), said)
+    made.run()
+    return made, said
+
+
+def test_without_labels_pilots_are_compared_by_their_agreement_with_the_teacher(unlabelled: tuple[Stages, list[str]]):
+    made, said = unlabelled
+    record, folder = read(made.folder), made.folder
+    rung = record["rungs"]["rung-1"]
+    assert record["plan"]["references"] == ["kd"]
+    assert "labels_only" not in json.dumps(record)
+    kd = read_answers(folder.answers("rung-1", "kd"))
+    assert kd["clean"].right is None
+    assert rung["pilots"]["kd"]["suites"]["clean"].keys() == {"agreement", "loss"}
+    assert rung["pilots"]["kd"]["suites"]["clean"]["agreement"] == pytest.approx(100 * kd["clean"].agrees.mean())
+    teacher = record["teacher"]["suites"]["shifts"]
+    assert (teacher["agreement"], teacher["loss"]) == (100.0, pytest.approx(0.0, abs=1e-6))
+    best = next(name for name in rung["order"] if name != "kd")
+    ours = read_answers(folder.answers("rung-1", best))
+    assert rung["pilots"][best]["gain"]["score"]["points"] == pytest.approx(gains([ours], [kd]).score.points)
+    assert [line for line in said if line.startswith("student as it begins: agreement with the teacher clean ")]
+    assert load_config([folder.recommended]).data == made.own.data
+
+
+def test_without_labels_no_page_or_table_speaks_of_top_1(unlabelled: tuple[Stages, list[str]]):
+    made, said = unlabelled
+    record = read(made.folder)
+    page = write_page(made.folder).read_text()
+    tables = [pilot_table(record, "rung-1"), gain_table(record)]
+    for text in (page, json.dumps(tables), json.dumps(record), *said):
+        assert not re.search(r"top-?1|\bnan\b|labels only", text, re.IGNORECASE), text
+    for words in ("Agreement with the teacher on held-out images", "points of agreement", "student as it begins"):
+        assert words in page
+    assert all(len(row) == len(header) for header, rows in tables for row in rows)
+    assert len(pilot_table(record, "rung-1")[0]) == len({*pilot_table(record, "rung-1")[0]})
 
 
 def test_a_folder_holds_one_recommendation(tmp_path: Path):

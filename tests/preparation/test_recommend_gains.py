@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ IMAGES = 400
 def suite(right: np.ndarray, ids: np.ndarray | None = None) -> SuiteAnswers:
     rows = np.atleast_2d(right).astype(bool)
     known = np.arange(rows.shape[1]) if ids is None else ids
-    return SuiteAnswers(known, rows, rows, np.where(rows, 0.1, 2.0).astype(np.float32))
+    return SuiteAnswers(known, rows, np.where(rows, 0.1, 2.0).astype(np.float32), rows)
 
 
 def network(clean: float, shifted: float, *, seed: int = 0, luck: int = 0) -> Answers:
@@ -100,6 +101,24 @@ def test_what_a_teacher_keeps_is_compared_with_what_a_student_keeps():
     assert found["points"] == pytest.approx(40.0)
     assert 0 < found["error"] < 5
     assert retained({"clean": suite(np.ones(4))}, {"clean": suite(np.ones(4))}) is None
+
+
+def without_labels(answers: Answers) -> Answers:
+    return {name: replace(found, right=None) for name, found in answers.items()}
+
+
+def test_without_labels_agreement_is_in_the_place_of_top_1():
+    ours, theirs = (without_labels(network(*shares)) for shares in ((0.8, 0.6), (0.7, 0.5)))
+    assert ours["clean"].metrics().keys() == {"agreement", "loss"}
+    assert score(ours) == pytest.approx(100 * (0.8 + 0.6) / 2)
+    assert gains([ours], [theirs]).suites["shifts"].points == pytest.approx(10.0)
+
+
+def test_answers_without_labels_come_back_without_them(tmp_path: Path):
+    write_answers(tmp_path / "answers.npz", without_labels(network(0.8, 0.5)))
+    found = read_answers(tmp_path / "answers.npz")
+    assert found["clean"].right is None
+    assert score(found) == pytest.approx(65.0)
 
 
 def test_answers_come_back_from_their_file(tmp_path: Path):
@@ -196,3 +215,14 @@ def test_pilots_that_have_learned_little_are_not_compared_with_the_teacher():
     found = verdict(network(0.35, 0.3), network(0.3, 0.28), teacher=network(0.9, 0.6), labels=network(0.1, 0.1))
     assert [text for text in found.warnings if "The pilots are too short to be compared with the teacher" in text]
     assert not [text for text in found.warnings if "hardly more robust" in text]
+
+
+def test_without_labels_pilots_that_agree_on_few_clean_images_are_said():
+    teacher = without_labels(network(1.0, 1.0))
+    for clean, count in ((0.3, 1), (0.8, 0)):
+        kd, best = (without_labels(network(share, 0.2)) for share in (clean, clean + 0.1))
+        found = judge({"kd": [kd], "affine": [best]}, best="affine", teacher=teacher, tried=None)
+        assert found.name == "affine"
+        assert found.means["kd"]["clean"] == pytest.approx(100 * clean)
+        text = [each for each in found.warnings if "plain KD agrees with the teacher on 30.0 % of clean images" in each]
+        assert (len(text), len(found.warnings)) == (count, count)

@@ -6,6 +6,7 @@ import numpy as np
 
 from hard_ray.config.data import DigitsData
 from hard_ray.data.index import FoundImages
+from hard_ray.data.labels import Labels
 from hard_ray.data.readers import ArrayReader
 
 SHARES = (300 / 1797, 200 / 1497)
@@ -23,4 +24,4 @@ def find_digits(config: DigitsData) -> FoundImages:
     for row, image in enumerate(np.rint(digits.images * (255 / 16)).astype(np.uint8)):
         resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
         field[row, inset : inset + side, inset : inset + side] = np.asarray(resized)
-    return FoundImages(ArrayReader(field, "digits"), digits.target.tolist(), "digits")
+    return FoundImages(ArrayReader(field, "digits"), Labels.of(digits.target), "digits")

@@ -17,6 +17,7 @@ from hard_ray.config.data import HuggingFaceData
 from hard_ray.data.account import Account
 from hard_ray.data.cells import check_label_type
 from hard_ray.data.index import FoundImages, Rows
+from hard_ray.data.labels import Labels
 from hard_ray.data.readers import Picture, encoded, read_file, split_of
 from hard_ray.data.split_names import choose_splits, kinds_in
 from hard_ray.errors import DataError, readable
@@ -104,7 +105,7 @@ def find_hugging_face(config: HuggingFaceData) -> FoundImages:
     account.origins.update({split: f"split {name!r}" for split, name in names.items()} if not is_pool else {})
     return FoundImages(
         reader,
-        [value for part in parts.values() for value in part.labels],
+        Labels.joined([part.labels for part in parts.values()]),
         f"data.name {config.name}",
         parts["train"].names,
         {} if is_pool else splits,
@@ -120,7 +121,7 @@ class _Part:
 
     rows: NDArray[np.int64]
     """Those with an image."""
-    labels: list[Any]
+    labels: Labels
     """Of these rows."""
     names: tuple[str, ...] | None
     """Class names, where the labels are a feature that has them."""
@@ -140,12 +141,12 @@ def _part(part: Any, split: str, config: HuggingFaceData) -> _Part:
         kind = part.features.arrow_schema.field(column).type
         check_label_type(kind, where=where, column=column, example=part[:1][column].to_pylist)
     rows = _rows_with_image(part, where, config)
-    labels = [None] * len(part) if column is None else part[column][:].to_pylist()
+    labels = Labels.none(len(part)) if column is None else Labels.of_arrow(part[column][:])
     missing = np.setdiff1d(np.arange(len(part)), rows)
     names = None if column is None else getattr(part.features[column], "names", None)
     return _Part(
         rows,
-        labels if len(rows) == len(labels) else [labels[row] for row in rows.tolist()],
+        labels.take(rows),
         tuple(names) if names else None,
         f"{where}, row {missing[0]}" if len(missing) else "",
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hard_ray.config.data import IdxData
 from hard_ray.data.index import FoundImages
+from hard_ray.data.labels import Labels
 from hard_ray.data.layout import require_folder
 from hard_ray.data.readers import ArrayReader
 from hard_ray.errors import DataError
@@ -73,7 +74,7 @@ def find_idx(config: IdxData) -> FoundImages:
                 f"{folder}: {len(images[-1])} {prefix} images, but {len(labels[-1])} labels; want a label for each: "
                 "put the two files of one data set there"
             )
-    every_label = np.concatenate(labels).tolist()
+    every_label = Labels.of(np.concatenate(labels))
     rows = np.arange(len(every_label))
     splits = {"train": rows[: len(labels[0])], "test": rows[len(labels[0]) :]}
     where = str(folder)

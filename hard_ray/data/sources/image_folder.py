@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from hard_ray.config.data import ImageFolderData
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows, SplitName
-from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
-from hard_ray.data.listing import BROKEN, Listed, each_once, folders_in, list_images, tally_files_in
-from hard_ray.data.readers import FileReader
+from hard_ray.data.labels import Labels
+from hard_ray.data.layout import IMAGE_SUFFIXES, some
+from hard_ray.data.listing import BROKEN, Listed, below, each_once, folders_in, list_images, tally_files_in
+from hard_ray.data.readers import reader_of_files
+from hard_ray.data.remote_folders import list_root
 from hard_ray.data.sources.split_folders import class_name, find_split_folders
 from hard_ray.data.split_names import refuse_splits_in
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 
-def find_image_folder(config: ImageFolderData) -> FoundImages:
+def find_image_folder(config: ImageFolderData, cache: ObjectCache) -> FoundImages:
     """List the images of every class folder, sorted; without split folders they are one pool.
 
     Raises DataError if there are none, a class or split cannot be told, or one file has two labels or splits.
     """
-    root = str(require_folder(config.path))
+    root = list_root(config.place)
     account = Account()
     splits = find_split_folders(config, root, account)
     listing = _Listing(root, account)
@@ -37,7 +38,7 @@ def find_image_folder(config: ImageFolderData) -> FoundImages:
     if splits.is_pool and config.train_split is not False:
         refuse_splits_in((Path(image.path).name for image in listing.images), where=f"data.path {root}")
     listing.note_classes()
-    return listing.found(is_pool=splits.is_pool)
+    return listing.found(cache, is_pool=splits.is_pool)
 
 
 @dataclass(slots=True)
@@ -99,7 +100,10 @@ class _Listing:
             number = number_of[path]
             return f"class {self.class_of[number]!r} of the {self.split_of[number]} split"
 
-        kept = {image.path for image in each_once(self.images, place, self.account.files)}
+        once = each_once(self.images, place, self.account.files)
+        if len(once) == len(self.images):
+            return
+        kept = {image.path for image in once}
         chosen = [number for number, image in enumerate(self.images) if image.path in kept]
         self.images = [self.images[number] for number in chosen]
         self.class_of = [self.class_of[number] for number in chosen]
@@ -136,18 +140,18 @@ class _Listing:
             if len(names) > 1
         ]
 
-    def found(self, *, is_pool: bool) -> FoundImages:
+    def found(self, cache: ObjectCache, *, is_pool: bool) -> FoundImages:
         """The images with their labels and splits."""
         self.account.files.used = len(self.images)
         number = {name: position for position, name in enumerate(self.classes)}
-        paths = [os.path.relpath(image.path, self.root) for image in self.images]
-        reader = FileReader(Path(self.root), pa.array(paths, pa.large_string()))
-        labels = [number[name] for name in self.class_of]
+        numbers = np.fromiter((number[name] for name in self.class_of), dtype=np.int64, count=len(self.class_of))
+        paths = [below(image.path, self.root) for image in self.images]
+        reader = reader_of_files(self.root, paths, cache)
         split_of = np.array(self.split_of)
         splits: dict[str, Rows] = {}
         if not is_pool:
             splits = {split: np.flatnonzero(split_of == split).astype(np.int64) for split in self.splits}
-        return FoundImages(reader, labels, self.root, self.classes, splits, account=self.account)
+        return FoundImages(reader, Labels.of(numbers), self.root, self.classes, splits, account=self.account)
 
 
 def refuse_broken(root: str, account: Account, images: int, most: float) -> None:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import pyarrow as pa
 
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages
-from hard_ray.data.layout import IMAGE_SUFFIXES, require_folder, some
-from hard_ray.data.listing import each_once, folders_in, list_images
-from hard_ray.data.readers import FileReader
+from hard_ray.data.labels import Labels
+from hard_ray.data.layout import IMAGE_SUFFIXES, some
+from hard_ray.data.listing import below, each_once, folders_in, list_images
+from hard_ray.data.readers import reader_of_files
+from hard_ray.data.remote_folders import list_root
 from hard_ray.data.sources.image_folder import refuse_broken
 from hard_ray.data.split_names import whole_kind
 from hard_ray.errors import DataError
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import ObjectCache
 
 
-def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
+def find_images(path: Path | Remote, max_bad_fraction: float, cache: ObjectCache) -> FoundImages:
     """List the images below a folder, sorted by path, as one pool.
 
     Raises DataError if there are none, or too many links lead nowhere.
     """
-    root = str(require_folder(path))
+    root = list_root(path)
     account = Account()
     images = each_once(list_images(root, account.files), lambda _: "the pool", account.files)
     refuse_broken(root, account, len(images), max_bad_fraction)
@@ -39,5 +40,6 @@ def find_images(path: Path, max_bad_fraction: float) -> FoundImages:
             f"{some(named)} in {root} are named as splits, and their images are one pool; set data.path to "
             f"{root}/{named[0]} for that one alone"
         )
-    paths = pa.array([os.path.relpath(image.path, root) for image in images], pa.large_string())
-    return FoundImages(FileReader(Path(root), paths), [None] * len(images), root, account=account, has_labels=False)
+    paths = [below(image.path, root) for image in images]
+    reader, labels = reader_of_files(root, paths, cache), Labels.none(len(images))
+    return FoundImages(reader, labels, root, account=account, has_labels=False)

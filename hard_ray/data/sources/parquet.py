@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress, pairwise, zip_longest
-from pathlib import Path
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,20 +19,31 @@ from hard_ray.config.data import ParquetData
 from hard_ray.data.account import Account
 from hard_ray.data.cells import bytes_of, check_image_type, check_label_type, path_of
 from hard_ray.data.index import FoundImages
+from hard_ray.data.labels import Labels
 from hard_ray.data.readers import ParquetReader
-from hard_ray.data.safe_parquet import first_rows, group_rows, nulls, open_parquet, read_parquet
+from hard_ray.data.remote_folders import ShardFile
+from hard_ray.data.safe_parquet import (
+    SHORT_ROWS_AT_A_TIME,
+    first_rows,
+    group_rows,
+    nulls,
+    open_parquet,
+    read_parquet,
+)
+from hard_ray.data.sources.parts import Part, Spread, read_parts
 from hard_ray.data.sources.shards import find_shards, rows_of_splits
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     """What the index needs of a file."""
 
-    path: Path
-    groups: list[int]
+    path: ShardFile
+    groups: NDArray[np.int64]
     """The rows of each row group."""
-    labels: list[Any]
+    labels: Labels
     kind: str
     """The kind of its labels."""
     names: tuple[str, ...] | None
@@ -41,11 +51,27 @@ class _File:
     empty: NDArray[np.int64]
     """Rows without an image."""
 
+    @classmethod
+    def of(cls, path: ShardFile, part: Part) -> _File:
+        """From the part of the index that is kept."""
+        names = part.facts["class_names"]
+        columns = part.columns
+        return cls(
+            path,
+            columns["groups"],
+            part.labels,
+            part.facts["kind"],
+            None if names is None else tuple(names),
+            columns["empty"],
+        )
 
-def find_parquet(config: ParquetData) -> FoundImages:
+
+def find_parquet(config: ParquetData, spread: Spread, cache: ObjectCache) -> FoundImages:
     """Index row groups and labels; images stay in the files. Rows without an image are left out."""
-    shards = find_shards(config, ".parquet")
-    files = [_read(path, config) for path in shards.files]
+    shards = find_shards(config, ".parquet", cache)
+    settings = {"kind": config.kind, "image_column": config.image_column, "label_column": config.label_column}
+    parts = read_parts(shards.files, partial(_read, config=config), settings, shards.account, spread)
+    files = [_File.of(path, part) for path, part in zip(shards.files, parts, strict=True)]
     _refuse_differences(files, config)
     sizes = [len(file.labels) for file in files]
     kept = np.ones(sum(sizes), dtype=bool)
@@ -55,44 +81,45 @@ def find_parquet(config: ParquetData) -> FoundImages:
     reader = ParquetReader.of(
         [file.path for file in files], [file.groups for file in files], config.image_column, kept=kept
     )
-    values = list(compress(_all_labels(files), kept.tolist()))
-    file_of_row = np.repeat(np.arange(len(files)), sizes)[kept]
+    labels = Labels.joined([file.labels for file in files])
+    file_of_row = np.repeat(np.arange(len(files), dtype=np.int32), sizes)
+    if not kept.all():
+        labels, file_of_row = labels.take(kept), file_of_row[kept]
     splits = rows_of_splits(shards.splits, file_of_row)
     names = next((file.names for file in files if file.names), None)
     return FoundImages(
         reader,
-        values,
+        labels,
         str(config.path),
         names,
         splits,
-        file_of_row.astype(np.int32),
+        file_of_row,
         shards.account,
         label_from=f"column {config.label_column!r} (data.label_column)",
         has_labels=config.label_column is not None,
     )
 
 
-def _all_labels(files: Sequence[_File]) -> list[Any]:
-    return [value for file in files for value in file.labels]
-
-
-def _read(path: Path, config: ParquetData) -> _File:
+def _read(path: ShardFile, config: ParquetData) -> Part:
     try:
         parquet = open_parquet(path)
         _require_columns(parquet, config, path)
         kind = _check_types(parquet, config, path)
-        groups, empty = group_rows(parquet), _empty_rows(parquet, config, path)
+        groups = np.array(group_rows(parquet), dtype=np.int64)
+        columns = {"groups": groups, "empty": _empty_rows(parquet, config, path)}
         if config.label_column is None:
-            return _File(path, groups, [None] * sum(groups), "none", None, empty)
-        labels = read_parquet(parquet, [config.label_column]).column(config.label_column).to_pylist()
-        return _File(path, groups, labels, kind, _label_names(parquet, config), empty)
+            return Part(Labels.none(int(groups.sum())), columns, {"kind": "none", "class_names": None})
+        parquet = open_parquet(path, repeated=config.label_column if kind == "names" else None)
+        table = read_parquet(parquet, [config.label_column], at_a_time=SHORT_ROWS_AT_A_TIME)
+        labels = Labels.of_arrow(table.column(config.label_column))
+        return Part(labels, columns, {"kind": kind, "class_names": _label_names(parquet, config)})
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as Parquet ({error}); write the file again, or move it out of data.path"
         ) from None
 
 
-def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> None:
+def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> None:
     names = parquet.schema_arrow.names
     for key in ("image_column", "label_column"):
         column = getattr(config, key)
@@ -101,7 +128,7 @@ def _require_columns(parquet: pq.ParquetFile, config: ParquetData, path: Path) -
             raise DataError(f"{path}: has no column {column!r}, but {', '.join(names)}; set data.{key}{otherwise}")
 
 
-def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> str:
+def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> str:
     """Refuse columns that hold no images or labels; return the kind of labels."""
     schema = parquet.schema_arrow
 
@@ -115,7 +142,7 @@ def _check_types(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> st
     return str(kind)
 
 
-def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> NDArray[np.int64]:
+def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: ShardFile) -> NDArray[np.int64]:
     """The rows whose cell is empty, as far as the file's statistics tell that there are any."""
     rows: list[int] = []
     start, column, kind = 0, config.image_column, parquet.schema_arrow.field(config.image_column).type
@@ -130,7 +157,7 @@ def _empty_rows(parquet: pq.ParquetFile, config: ParquetData, path: Path) -> NDA
     return np.array(rows, dtype=np.int64)
 
 
-def _refuse_paths(cells: Sequence[Any], start: int, config: ParquetData, path: Path) -> None:
+def _refuse_paths(cells: Sequence[Any], start: int, config: ParquetData, path: ShardFile) -> None:
     named = [(row, found) for row, cell in enumerate(cells) if (found := path_of(cell))]
     if named:
         row, found = named[0]
@@ -173,7 +200,7 @@ def _enter(account: Account, files: Sequence[_File], config: ParquetData) -> Non
             first = f"{file.path}, row {file.empty[0]}"
             account.items.leave_out("no image in the cell", first, count=len(file.empty))
     account.items.used = rows - sum(len(file.empty) for file in files)
-    texts = {value for value in _all_labels(files) if isinstance(value, str)}
+    texts = set().union(*(file.labels.used_names for file in files))
     if len(texts) > 10 and all(re.fullmatch(r"\d+", text) for text in texts):
         first = ", ".join(repr(text) for text in sorted(texts)[:3])
         account.notes.append(

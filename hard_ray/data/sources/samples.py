@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from hard_ray.config.data import WebDatasetData
 from hard_ray.data.account import Tally
+from hard_ray.data.labels import Label
 from hard_ray.data.layout import HEAD, NO_IMAGE, why_no_image, why_no_image_inside
-from hard_ray.data.sources.tar_labels import Label, read_label
-from hard_ray.data.sources.tar_members import Member, read_members
+from hard_ray.data.remote_folders import ShardFile
+from hard_ray.data.sources.tar_labels import read_label
+from hard_ray.data.sources.tar_members import Member, read_members, unread
 from hard_ray.errors import DataError
 
 
@@ -27,7 +28,7 @@ class Sample:
     """What was found where the label was looked for."""
 
 
-def read_samples(path: Path, config: WebDatasetData, tally: Tally) -> list[Sample]:
+def read_samples(path: ShardFile, config: WebDatasetData, tally: Tally) -> list[Sample]:
     """The samples of a tar file in the order of their images; members that are not used are entered in the tally.
 
     Raises DataError if a sample has several images and none is chosen, or a label cannot be read.
@@ -54,7 +55,7 @@ def _sample(
     pictures: Sequence[Member],
     config: WebDatasetData,
     stream: BinaryIO,
-    path: Path,
+    path: ShardFile,
     tally: Tally,
 ) -> list[Sample]:
     """The sample of one key, or none; its members are entered as used or left out."""
@@ -76,7 +77,7 @@ def _sample(
 
 
 def _pictures(
-    members: Sequence[Member], config: WebDatasetData, stream: BinaryIO, path: Path, tally: Tally
+    members: Sequence[Member], config: WebDatasetData, stream: BinaryIO, path: ShardFile, tally: Tally
 ) -> list[Member]:
     """The image of a sample: that of `data.image_key`, else every member that is one."""
     if config.image_key is not None:
@@ -97,15 +98,13 @@ def _pictures(
 
 def _why_unused(member: Member, config: WebDatasetData, *, has_image: bool) -> str:
     reason = why_no_image(f"x{member.suffix}")
-    if reason and reason != NO_IMAGE:
-        return reason
-    if not has_image:
-        missing = "an image" if config.image_key is None else f"a member .{config.image_key} (data.image_key)"
-        return f"a member of a sample without {missing}"
-    return f"a {member.suffix} member, which is not read"
+    if has_image or (reason and reason != NO_IMAGE):
+        return unread(f"x{member.suffix}")
+    missing = "an image" if config.image_key is None else f"a member .{config.image_key} (data.image_key)"
+    return f"a member of a sample without {missing}"
 
 
-def _several(path: Path, several: Mapping[str, Sequence[Member]]) -> str:
+def _several(path: ShardFile, several: Mapping[str, Sequence[Member]]) -> str:
     """The message that samples have several images each."""
     counts = Counter(member.extension for members in several.values() for member in members)
     key, members = next(iter(several.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 from hard_ray.config.data import ParquetData, WebDatasetData
 from hard_ray.data.account import Account
 from hard_ray.data.index import Rows
-from hard_ray.data.layout import TEMPORARY, TEMPORARY_SUFFIXES, require_folder, suffix_of
-from hard_ray.data.listing import Listed, each_once, list_files
+from hard_ray.data.layout import TEMPORARY, TEMPORARY_SUFFIXES, suffix_of
+from hard_ray.data.listing import Listed, below, each_once, list_files
+from hard_ray.data.remote_folders import ShardFile, folder_of, is_remote, list_root
 from hard_ray.data.sources.shard_names import name_shards
 from hard_ray.data.split_names import Choice, choose_splits
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".parquet.gz", ".parquet.zst")
 
@@ -27,28 +28,28 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 class Shards:
     """The files of a sharded source."""
 
-    files: tuple[Path, ...]
+    files: tuple[ShardFile, ...]
     splits: Mapping[str, list[int]]
     """The numbers of the files in each split; empty if the files are one pool."""
     account: Account = field(default_factory=Account)
     """The files are entered; the finder enters their rows or members."""
 
 
-def find_shards(config: ParquetData | WebDatasetData, suffix: str) -> Shards:
+def find_shards(config: ParquetData | WebDatasetData, suffix: str, cache: ObjectCache) -> Shards:
     """The files with a suffix below the source's folder, and the split of each, by its path.
 
     Raises DataError if there is none, the split of one cannot be told, or one is in two splits by a link.
     """
-    root = require_folder(config.path)
+    root = list_root(config.place)
     account = Account()
-    found = list_files(str(root), account.files, lambda path, _: _why_no_shard(path, suffix))
+    found = list_files(root, account.files, lambda path, _: _why_no_shard(path, suffix), [suffix])
     if not found:
         raise DataError(
             f"data.path {root}: holds no {suffix} file{account.files.seen}; set data.path to the folder of the shards, "
             "or data.kind to what the folder holds"
         )
     found.sort(key=lambda listed: Path(listed.path))
-    paths = [os.path.relpath(listed.path, root) for listed in found]
+    paths = [below(listed.path, root) for listed in found]
     names, kinds = name_shards(config, paths, where=f"data.path {root}")
     choice = choose_splits(config, kinds, where=f"data.path {root}")
     account.notes += choice.notes
@@ -57,18 +58,20 @@ def find_shards(config: ParquetData | WebDatasetData, suffix: str) -> Shards:
         account.notes += [] if choice.notes else [f"no name of the {len(found)} files says a split: they are one pool"]
         once = each_once(found, lambda _: "the pool", account.files)
         account.files.used = len(once)
-        return Shards(tuple(Path(listed.path) for listed in once), {}, account)
+        return Shards(tuple(_file(listed, cache) for listed in once), {}, account)
     return _chosen(
-        each_once(found, lambda path: f"the split {name_of[path]!r}", account.files), name_of, choice, account
+        each_once(found, lambda path: f"the split {name_of[path]!r}", account.files), name_of, choice, account, cache
     )
 
 
-def _chosen(found: Sequence[Listed], name_of: Mapping[str, str], choice: Choice, account: Account) -> Shards:
+def _chosen(
+    found: Sequence[Listed], name_of: Mapping[str, str], choice: Choice, account: Account, cache: ObjectCache
+) -> Shards:
     """The files of the chosen splits, one split after the other."""
-    files: list[Path] = []
+    files: list[ShardFile] = []
     numbers: dict[str, list[int]] = {}
     for split, name in choice.splits.items():
-        own = [Path(listed.path) for listed in found if name_of[listed.path] == name]
+        own = [_file(listed, cache) for listed in found if name_of[listed.path] == name]
         numbers[split] = list(range(len(files), len(files) + len(own)))
         files += own
         account.origins[split] = f"{len(own):,} {'file' if len(own) == 1 else 'files'} named {name!r}, first {own[0]}"
@@ -77,6 +80,11 @@ def _chosen(found: Sequence[Listed], name_of: Mapping[str, str], choice: Choice,
             account.files.leave_out(choice.unused[name_of[listed.path]], listed.path)
     account.files.used = len(files)
     return Shards(tuple(files), numbers, account)
+
+
+def _file(listed: Listed, cache: ObjectCache) -> ShardFile:
+    folder = folder_of(listed.path) if is_remote(listed.path) else None
+    return Path(listed.path) if folder is None else folder.shard(listed.path, cache)
 
 
 def _why_no_shard(path: str, suffix: str) -> str:

@@ -64,10 +64,11 @@ def find_split_folders(config: ImageFolderData, root: str, account: Account) -> 
 
 def _note_signs_of_splits(root: str, base: str, account: Account) -> None:
     """Note what lets a pool look like a part of more: a root that is a split itself, and files that list splits."""
-    beside = [name for name in folders_in(str(Path(root).parent)) if whole_kind(name) is not None]
+    above = root.rpartition("/")[0] or "/"
+    beside = [name for name in folders_in(above) if whole_kind(name) is not None]
     if whole_kind(Path(root).name) is not None and len(beside) > 1:
         account.notes.append(
-            f"data.path is the folder of one split beside {some(beside)}; set it to {Path(root).parent} to use them all"
+            f"data.path is the folder of one split beside {some(beside)}; set it to {above} to use them all"
         )
     places = {root, base, *(f"{each}/{name}" for each in (root, base) for name in folders_in(each))}
     lists = [

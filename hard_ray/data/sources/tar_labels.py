@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 from hard_ray.config.data import WebDatasetData
+from hard_ray.data.labels import Label
 from hard_ray.errors import DataError
 
-Label = int | str
 LARGEST_LABEL = 1024
 """Largest label as text, in bytes."""
 

@@ -6,10 +6,11 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 from hard_ray.data.account import Tally
-from hard_ray.data.layout import HIDDEN, is_hidden, suffix_of
+from hard_ray.data.layout import HIDDEN, NO_IMAGE, is_hidden, suffix_of, why_no_image
+from hard_ray.data.remote_folders import ShardFile
 from hard_ray.errors import DataError
 
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
@@ -39,15 +40,21 @@ class Member:
         return suffix_of(f"x.{self.extension}")
 
 
-def read_members(path: Path, tally: Tally) -> list[Member]:
+def unread(name: str) -> str:
+    """The reason why a member of a sample with an image is not read."""
+    reason, suffix = why_no_image(f"x{suffix_of(name)}"), suffix_of(name)
+    return reason if reason and reason != NO_IMAGE else f"a {suffix} member, which is not read"
+
+
+def read_members(path: ShardFile, tally: Tally) -> list[Member]:
     """The members that belong to samples, in their order; all others are entered in the tally with a reason.
 
     Raises DataError if the file is no whole uncompressed tar file, or two members have one name.
     """
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             members = list(_members(archive, path, tally))
-            _check_end(path, archive.offset)
+            _check_end(stream, path, archive.offset)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
             f"{path}: cannot be read as an uncompressed tar file ({error}); unpack it if it is compressed, or fetch or "
@@ -63,7 +70,7 @@ def read_members(path: Path, tally: Tally) -> list[Member]:
     return members
 
 
-def _members(archive: tarfile.TarFile, path: Path, tally: Tally) -> Iterator[Member]:
+def _members(archive: tarfile.TarFile, path: ShardFile, tally: Tally) -> Iterator[Member]:
     for entry in archive:
         if entry.isdir():
             continue
@@ -94,12 +101,11 @@ def _why_no_member(entry: tarfile.TarInfo) -> str:
     return "" if entry.isreg() else "no regular file"
 
 
-def _check_end(path: Path, end: int) -> None:
+def _check_end(stream: BinaryIO, path: ShardFile, end: int) -> None:
     """Raise DataError if something follows the archive's end: a damaged header, or a second archive."""
-    with path.open("rb") as stream:
-        stream.seek(end)
-        if stream.read(LARGEST_TAIL).strip(b"\0"):
-            raise DataError(
-                f"{path}: more follows after byte {end:,}, where the archive ends or is damaged; fetch it again, or "
-                "write joined archives as one (`cat` does not join them)"
-            )
+    stream.seek(end)
+    if stream.read(LARGEST_TAIL).strip(b"\0"):
+        raise DataError(
+            f"{path}: more follows after byte {end:,}, where the archive ends or is damaged; fetch it again, or "
+            "write joined archives as one (`cat` does not join them)"
+        )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import EpsImagePlugin
 
 from hard_ray.config.data import TorchvisionData
 from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows
+from hard_ray.data.labels import Labels
+from hard_ray.data.mapped import Names
 from hard_ray.data.readers import FileReader, Picture, split_of
 from hard_ray.data.sources.torchvision_labels import labels_of
 from hard_ray.errors import DataError, readable, suggestion
@@ -142,10 +143,10 @@ def find_torchvision(config: TorchvisionData) -> FoundImages:
         classes[where] = [_class_name(each) for each in getattr(data, "classes", ())]
     names = _agreed(classes)
     return FoundImages(
-        FileReader(source.folder, pa.array(files, pa.large_string()))
+        FileReader(source.folder, Names.of(files))
         if len(files) == len(labels)
         else TorchvisionReader(source, tuple(starts)),
-        labels,
+        Labels.of(labels),
         source.where,
         names or None,
         splits,

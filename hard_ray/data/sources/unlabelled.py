@@ -19,11 +19,13 @@ from hard_ray.config.data import (
 )
 from hard_ray.data.account import Account
 from hard_ray.data.index import NO_LABEL, FoundImages, ImageIndex, Rows
-from hard_ray.data.readers import FileReader, JoinedReader, Reader
+from hard_ray.data.readers import FileReader, JoinedReader, ObjectReader, Reader
 from hard_ray.data.sources.images import find_images
 from hard_ray.data.sources.parquet import find_parquet
+from hard_ray.data.sources.parts import Spread
 from hard_ray.data.sources.webdataset import find_webdataset
 from hard_ray.errors import DataError
+from hard_ray.storage.cache import ObjectCache
 
 KEY = "data.unlabelled"
 USED = "a file of the labelled data too"
@@ -31,14 +33,14 @@ MOST_BROKEN = 0.01
 """Largest share of links that lead nowhere."""
 
 
-def with_unlabelled(index: ImageIndex, config: UnlabelledConfig) -> ImageIndex:
+def with_unlabelled(index: ImageIndex, config: UnlabelledConfig, spread: Spread, cache: ObjectCache) -> ImageIndex:
     """The index with further rows, without labels, at the end of its training split.
 
     A file that the labelled data use too is left out, as it may be one of those that are measured.
 
     Raises DataError if there is no image, or all of them are left out.
     """
-    found = _find(config)
+    found = _find(config, spread, cache)
     own, rows = index.account, _not_in(found, index.reader)
     if not len(rows):
         raise DataError(
@@ -63,16 +65,18 @@ def with_unlabelled(index: ImageIndex, config: UnlabelledConfig) -> ImageIndex:
     )
 
 
-def _find(config: UnlabelledConfig) -> FoundImages:
+def _find(config: UnlabelledConfig, spread: Spread, cache: ObjectCache) -> FoundImages:
     """All images of the source, as one pool; the messages of its errors name the keys of this block."""
     try:
         match config:
             case UnlabelledImages():
-                return find_images(config.path, MOST_BROKEN)
-            case UnlabelledParquet(path=path, image_column=column):
-                return find_parquet(ParquetData(path=path, image_column=column, label_column=None, train_split=False))
-            case UnlabelledWebDataset(path=path, image_key=key):
-                return find_webdataset(WebDatasetData(path=path, image_key=key, label_key=None, train_split=False))
+                return find_images(config.place, MOST_BROKEN, cache)
+            case UnlabelledParquet():
+                given = config.model_dump() | {"label_column": None, "train_split": False}
+                return find_parquet(ParquetData.model_validate(given), spread, cache)
+            case UnlabelledWebDataset():
+                given = config.model_dump() | {"label_key": None, "train_split": False}
+                return find_webdataset(WebDatasetData.model_validate(given), spread, cache)
             case _:
                 assert_never(config)
     except DataError as error:
@@ -87,7 +91,7 @@ def _named(text: str) -> str:
 def _not_in(found: FoundImages, reader: Reader) -> Rows:
     """The rows of images that are no files of the labelled data."""
     rows = np.arange(len(found.labels))
-    if not (isinstance(found.reader, FileReader) and isinstance(reader, FileReader)):
+    if not (isinstance(found.reader, FileReader | ObjectReader) and isinstance(reader, type(found.reader))):
         return rows
     labelled = {os.path.realpath(path) for path in reader.every_path()}
     again = np.array([os.path.realpath(path) in labelled for path in found.reader.every_path()], dtype=bool)

@@ -75,7 +75,7 @@ def evaluate(
     """
     config = absolute(target.config)
     check_suites([name for name in evaluation.suites if name != "adversarial"])
-    index = answered_index(config.data, config.teacher)
+    index = answered_index(config.data, config.teacher, config.runtime)
     check_judged(evaluation, index, config.data, with_teacher=with_teacher)
     say_account(index, say)
     if target.labelled is not None:

@@ -64,7 +64,7 @@ def generate(
     check_output(folder)
     config, generation = absolute(config), absolute(generation)
     refuse_embedding(config, "images are generated against a teacher's class")
-    index = answered_index(config.data, config.teacher)
+    index = answered_index(config.data, config.teacher, config.runtime)
     say_account(index, say)
     if generation.split not in index.splits:
         known = suggestion(generation.split, list(index.splits))

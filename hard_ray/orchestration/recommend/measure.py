@@ -30,6 +30,7 @@ from hard_ray.evaluation.corruptions import sample_of
 from hard_ray.evaluation.suites import Condition, conditions
 from hard_ray.evaluation.validator import Evaluator
 from hard_ray.files import cache_folder
+from hard_ray.maths import losses
 from hard_ray.networks.network import ImageSpec, Network, build_student
 from hard_ray.networks.precision import Precision
 from hard_ray.orchestration.cluster.demand import DataShare
@@ -107,13 +108,13 @@ class Measurement:
         return SuiteAnswers(np.concatenate(self._parts[group[0].change].ids), **stacked)
 
     def by_condition(self, answers: Answers) -> dict[str, dict[str, dict[str, float]]]:
-        """Top-1 in percent by suite, condition and severity."""
+        """Top-1, or agreement without labels, in percent by suite, condition and severity."""
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
         for suite, group in self.evaluator.conditions.items():
-            tops = 100.0 * answers[suite].right.mean(axis=1)
-            for condition, top1 in zip(group, tops.tolist(), strict=True):
+            shares = 100.0 * answers[suite].counted.mean(axis=1)
+            for condition, share in zip(group, shares.tolist(), strict=True):
                 named = found.setdefault(suite, {}).setdefault(condition.name, {})
-                named.setdefault(condition.severity, []).append(top1)
+                named.setdefault(condition.severity, []).append(share)
         return {suite: {name: _means(by) for name, by in named.items()} for suite, named in found.items()}
 
 
@@ -123,11 +124,13 @@ def _means(by: Mapping[str, list[float]]) -> dict[str, float]:
 
 def _judged(logits: Tensor, labels: Tensor, teacher: Tensor) -> dict[str, NDArray[Any]]:
     guess = logits.argmax(dim=1)
-    return {
-        "right": (guess == labels).cpu().numpy(),
-        "agrees": (guess == teacher.argmax(dim=1)).cpu().numpy(),
-        "loss": F.cross_entropy(logits.double(), labels, reduction="none").float().cpu().numpy(),
-    }
+    found = {"agrees": guess == teacher.argmax(dim=1)}
+    if (labels < 0).any():  # the label -1 says that an image has none
+        found["loss"] = losses.divergence(teacher.double(), logits.double(), temperature=1.0).float()
+    else:
+        found["right"] = guess == labels
+        found["loss"] = F.cross_entropy(logits.double(), labels, reduction="none").float()
+    return {name: values.cpu().numpy() for name, values in found.items()}
 
 
 def measurement(

@@ -39,9 +39,11 @@ from hard_ray.orchestration.recommend.pilots import Say, Trainer, costs_of
 from hard_ray.orchestration.recommend.record import Record
 from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.preparation.recommend_folder import RecommendFolder
-from hard_ray.preparation.recommend_gains import Answers, gains, read_answers, score, write_answers
+from hard_ray.preparation.recommend_gains import Answers, gains, labelled, read_answers, score, write_answers
 from hard_ray.preparation.recommend_plan import Costs, Halving, needed, next_updates, plan_halving, shown
 from hard_ray.preparation.recommend_verdict import Tried, Verdict, judge
+from hard_ray.runs.scores import MEASURES, measure_of
+from hard_ray.runs.scores import scores as scores_of
 
 PROBE = 20
 """Student updates of the pilots whose time is measured."""
@@ -131,7 +133,10 @@ class Stages:
         begins, teacher = self.measurement.of(student)
         write_answers(path, teacher)
         self.record.write(teacher=self._facts(teacher), begins=self._facts(begins))
-        self.say(f"teacher: {_tops(self.record.values['teacher'])}")
+        if labelled(teacher):
+            self.say(f"teacher: {_means_text(self.record.values['teacher'])}")
+        else:
+            self.say(f"student as it begins: {_means_text(self.record.values['begins'])}")
         return teacher
 
     def _facts(self, answers: Answers) -> dict[str, Any]:
@@ -328,7 +333,7 @@ class Stages:
             self._learn_costs(costs_of(self.folder.rung(name), trained, began=began, ended=ended, measured_s=seconds))
         self.record.write()
         for each in entry["order"]:
-            self.say(f"{name} {each}: {_tops(entry['pilots'][each])}")
+            self.say(f"{name} {each}: {_means_text(entry['pilots'][each])}")
         return entry
 
     def _learn_costs(self, costs: Costs) -> None:
@@ -394,6 +399,6 @@ def plan_text(plan: Halving, costs: Costs) -> list[str]:
     return lines
 
 
-def _tops(facts: Mapping[str, Any]) -> str:
-    by = ", ".join(f"{suite} {found['top1']:.1f}" for suite, found in facts["suites"].items())
-    return f"top-1 {by}, mean {facts['score']:.1f} %"
+def _means_text(facts: Mapping[str, Any]) -> str:
+    by = ", ".join(f"{suite} {found:.1f}" for suite, found in scores_of(facts["suites"]).items())
+    return f"{MEASURES[measure_of(facts['suites'])]} {by}, mean {facts['score']:.1f} %"

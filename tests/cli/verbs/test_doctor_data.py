@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.commands import invoke
 from tests.support.data_folders import SIDECAR, fill_splits, put, samples, write_rows, write_tar
+from tests.support.without_labels import heap
 
 
 def words(text: str) -> str:
@@ -44,3 +45,12 @@ def test_doctor_lists_the_data_of_a_configuration(tmp_path: Path):
     assert done.exit_code == 1
     assert words("20 images have no member 's0'.cls; set data.label_key") in words(done.stderr)
     assert words("there is no such folder; set data.path") in words(invoke("doctor", "--data", "/no/where").stderr)
+
+
+def test_images_without_labels_are_listed_without_a_teacher(tmp_path: Path):
+    images = heap(tmp_path / "heap")
+    (tmp_path / "c.yaml").write_text(f"data: {{kind: images, path: {images}}}")
+    for given in (("--data", str(tmp_path / "c.yaml")), ("--data", str(images), "data.kind=images")):
+        done = invoke("doctor", *given)
+        assert done.exit_code == 0, done.stderr
+        assert words("none: the images have no labels") in words(done.stdout)

@@ -9,6 +9,7 @@ from hard_ray_cli.verbs.recommend import result_lines
 
 from hard_ray.orchestration.recommend.driver import Recommendation
 from tests.cli.commands import invoke, words
+from tests.support.without_labels import VIEW, heap, saved_teacher
 
 SMALL = ("--preset", "digits", "--suite", "clean")
 
@@ -51,6 +52,23 @@ def test_a_dry_run_tries_the_first_updates_and_says_the_plan(tmp_path: Path):
     ):
         assert part in text, text
     assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_without_labels_has_no_student_of_labels(tmp_path: Path):
+    images, teacher = heap(tmp_path / "heap", count=120), saved_teacher(tmp_path / "teacher")
+    given = ("--teacher", f"local-dir:{teacher}", "--data", str(images), "data.kind=images", *VIEW)
+    tiny = (
+        "optim.batch_size=16",
+        "student.model_kwargs={widths: [24]}",
+        "tracking.enabled=false",
+        "experiment.controls=[]",
+    )
+    options = ("--suite", "clean", "--budget", "20m", "--dry-run", "--output", str(tmp_path / "r"))
+    done = invoke("recommend", "--preset", "digits", *given, *tiny, *options)
+    assert done.exit_code == 0, done.stderr
+    text = words(done.stdout)
+    assert "images without labels; the teacher has 3 answers" in text
+    assert "pilots kd, affine, policy, and the 3 of lowest T. stddev" in text
 
 
 def test_the_end_says_what_to_take_why_not_and_what_was_left_out():

@@ -113,3 +113,11 @@ def test_an_address_is_needed_and_has_to_be_a_dashboards(place: Path):
     assert "want the dashboard's address" in done.output
     assert SECRET not in done.output
     assert "status needs a job" in invoke("jobs", "status").output
+
+
+def test_a_head_for_images_without_labels_is_a_job(place: Path):
+    (place / "heap.yaml").write_text("data: {kind: images, path: /shared/heap}\n")
+    tower = ("--tower", "resnet18", "--pretrained")
+    done = dry("fit-head", "--kind", "prototypes", *tower, "-c", "heap.yaml", "--output", "/shared/x")
+    assert done.exit_code == 0, done.output
+    assert "  heap.yaml" in done.output

@@ -53,3 +53,9 @@ def test_the_perceptual_loss_takes_the_teacher_of_the_configuration(tmp_path: Pa
     config = load_config(overrides=[f"teacher.checkpoint={tmp_path / 'weights.pt'}"])
     assert autoencoder_run(config, {"kind": "vq", "perceptual": 0.1}).teacher == config.teacher
     assert autoencoder_run(config, {"kind": "vq"}).teacher is None
+
+
+def test_images_without_labels_need_no_teacher(tmp_path: Path):
+    command = ("train-autoencoder", "--kind", "kl", "--preset", "cifar10", "--output", str(tmp_path / "ae"))
+    done = invoke(*command, "data.kind=images", f"data.path={tmp_path / 'none'}")
+    assert "there is no such folder; set data.path" in " ".join(done.stderr.split())
