@@ -117,17 +117,20 @@ def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
 def _named(verb: str, given: dict[str, Any]) -> list[Path]:
     """The other files that a command reads by relative paths; what else it names must be on the cluster."""
     from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.storage.address import is_url
 
     made = []
     for name, value in given.items():
         if name == "config" or (name == "data" and ("preset" in given or "space" in given)):
             continue
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and not path.is_absolute():
+            if isinstance(path, Path) and not path.is_absolute() and not is_url(path):
                 if not path.is_file():
                     raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
                 made.append(path)
-    of_run = verb == "evaluate" and given["model"].startswith("/")  # an evaluation of a run lies in its folder
+    of_run = verb == "evaluate" and (
+        given["model"].startswith("/") or is_url(given["model"])
+    )  # an evaluation of a run lies in its folder
     writes = "output" in given and not (of_run or given.get("resume") or given.get("dry_run"))
     if writes and given["output"] is None:
         raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")

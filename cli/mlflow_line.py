@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 def mlflow_line(config: TrackingConfig, output: Path | None) -> tuple[str, str]:
     """Where a run would be recorded; TrackingError: it cannot be there. Nothing is created."""
     from hard_ray.runs.tracking import UnreachableError, check_address
+    from hard_ray.storage.address import Remote, is_url
+    from hard_ray.storage.mirror import working_copy
 
+    if output is not None and is_url(output):
+        output = working_copy(Remote.parse(output))
     runs = (output or Path("runs") / "any").expanduser().resolve().parent
     try:
         return "MLflow", check_address(config, runs)

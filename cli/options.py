@@ -20,12 +20,15 @@ Overrides = Annotated[
 ]
 Files = Annotated[list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be repeated, later ones win.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
-Output = Annotated[Path | None, typer.Option("--output", help="Run folder; by default runs/NAME-TIME.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Run folder, or a URL such as s3://BUCKET/NAME; by default runs/NAME-TIME."),
+]
 Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.")
 ]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder or at this URL.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, try the first updates, print the plan, and stop.")
 ]
@@ -87,10 +90,10 @@ def holds_run(config: RunConfig, folder: Path) -> bool:
     """
     from hard_ray.config.layers import dotted_values, read_layer
     from hard_ray.config.loader import absolute, validate
-    from hard_ray.runs.folder import RunFolder
+    from hard_ray.runs.place import config_of
 
-    path = RunFolder(folder.expanduser()).config
-    if not path.is_file():
+    path = config_of(folder)
+    if path is None:
         return False
     now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))
     then = dotted_values(
@@ -103,9 +106,27 @@ def holds_run(config: RunConfig, folder: Path) -> bool:
     ]
     if differing:
         raise usage_error(
-            f"{folder} holds a run of another configuration: {'; '.join(differing)}; choose another --output"
+            f"{shown(folder)} holds a run of another configuration: {'; '.join(differing)}; choose another --output"
         )
     return True
+
+
+def shown(output: Path) -> str:
+    """A folder, or a URL, as the user gave it; StorageError: the URL cannot be used."""
+    from hard_ray.storage.address import Remote, is_url
+
+    return str(Remote.parse(output)) if is_url(output) else str(output)
+
+
+def planned(output: Path, *, resumes: bool) -> Path:
+    """The local folder of a run at `output`, which may be a URL; RunFolderError: the URL holds a run, and must not."""
+    from hard_ray.runs.place import planned_folder
+    from hard_ray.storage.address import Remote, is_url
+    from hard_ray.storage.mirror import working_copy
+
+    if is_url(output) and resumes:
+        return working_copy(Remote.parse(output))
+    return planned_folder(output)
 
 
 def default_output(config: RunConfig, preset: str | None) -> Path:

@@ -105,11 +105,12 @@ def print_results(summary: dict[str, Any], config: RunConfig, *, role: str | Non
 def run_to_end(start: Callable[[ConsoleReporter], RunResult], *, role: str | None = None) -> RunResult:
     """Make a run by `start`, which calls the reporter, and print its progress, results and files."""
     from hard_ray.runs.folder import RunFolder
+    from hard_ray.storage.mirror import shown_path
 
     result = start(ConsoleReporter(console))
     console.print()
     print_results(result.summary, result.config, role=role)
-    say(f"run      {result.folder}")
+    say(f"run      {shown_path(result.folder)}")
     pictures = RunFolder(result.folder).pictures
     if pictures:
         say(f"gallery  {pictures[-1]}")

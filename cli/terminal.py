@@ -96,7 +96,7 @@ def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def print_heading(verb: str, folder: Path) -> None:
+def print_heading(verb: str, folder: Path | str) -> None:
     """Print which verb writes to which folder."""
     console.print(f"[bold]hardray {verb}[/bold] -> {escape(str(folder))}", highlight=False)
 

@@ -17,6 +17,7 @@ from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
 from hard_ray.config.space import Search, load_space
 from hard_ray.config.teacher_training import load_teacher_config
+from hard_ray.storage.address import local_path
 
 __all__ = [
     "compare",
@@ -62,7 +63,7 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
 
     Args:
         config: the settings of the run; see `load_config`.
-        output: the run's folder, which must be new.
+        output: the run's folder, or a URL such as s3://bucket/runs/birds, which must be new.
         reporter: a callback for progress.
     """
     from hard_ray.orchestration.run import driver
@@ -71,7 +72,7 @@ def distill(config: RunConfig, output: str | Path, *, reporter: Reporter | None 
 
 
 def resume(output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
-    """Continue a run from its newest checkpoint."""
+    """Continue a run, in a folder or at a URL, from its newest checkpoint."""
     from hard_ray.orchestration.run import driver
 
     return driver.resume(Path(output), reporter)
@@ -88,7 +89,7 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
     checked = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
 
-    return orchestration.tune_space(checked, Path(output), say)
+    return orchestration.tune_space(checked, local_path(output), say)
 
 
 def resume_tune(
@@ -104,7 +105,7 @@ def resume_tune(
     given = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
 
-    return orchestration.resume(Path(output), say, search=given)
+    return orchestration.resume(local_path(output), say, search=given)
 
 
 def recommend(
@@ -134,64 +135,77 @@ def recommend(
     from hard_ray.orchestration.recommend import driver
 
     settings = recommend_settings(budget_s=budget_s, suites=suites, images=images)
-    return driver.recommend(config, settings, Path(output), say)
+    return driver.recommend(config, settings, local_path(output), say)
 
 
 def resume_recommend(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> Recommendation:
     """Continue a recommendation within its budget: finished trainings and measurements are kept."""
     from hard_ray.orchestration.recommend import driver
 
-    return driver.resume(Path(output), say)
+    return driver.resume(local_path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:
     """Send to MLflow the part of a run or a search that was not sent while it went on, and end it there."""
     from hard_ray.runs import sync as after
 
-    after.sync(Path(output), say)
+    after.sync(local_path(output), say)
 
 
 def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:
     """Draw a run's pictures from its folder alone.
 
     Args:
-        output: the run's folder; the run need not have ended.
+        output: the run's folder or URL; the run need not have ended.
         to: the folder of the pictures, by default the run's gallery.
 
     Returns:
         The PNG files: the newest pictures, the same images through training, the augmentor's distribution.
     """
     from hard_ray.reports.run import pictures
+    from hard_ray.runs.place import read_place
 
-    return pictures.write_pictures(Path(output), None if to is None else Path(to))
+    with read_place(output, writes=to is None) as folder:
+        return pictures.write_pictures(Path(folder), None if to is None else local_path(to))
 
 
 def report(output: str | Path, *, to: str | Path | None = None) -> Path:
     """Write a run's page: one self-contained HTML file.
 
     Args:
-        output: the run's folder; the run need not have ended.
+        output: the run's folder or URL; the run need not have ended.
         to: the file, by default `report.html` in the folder.
     """
     from hard_ray.reports.run import page
+    from hard_ray.runs.place import read_place
 
-    return page.write_page(Path(output), None if to is None else Path(to))
+    with read_place(output, writes=to is None) as folder:
+        return page.write_page(Path(folder), None if to is None else local_path(to))
 
 
 def compare(runs: Sequence[str | Path], *, to: str | Path | None = None) -> WrittenComparison:
     """Compare runs from their folders alone, and write a page and its numbers.
 
     Args:
-        runs: at least two folders of runs, or of controls such as `RUN/controls/kd`; runs need not have ended.
-        to: the HTML file, by default `compare.html` beside the runs; a JSON file of the same name has the numbers.
+        runs: at least two folders or URLs of runs, or of controls such as `RUN/controls/kd`; runs need not have ended.
+        to: the HTML file, by default `compare.html` beside the runs, or in the working folder if one is at a URL; a
+            JSON file of the same name has the numbers.
 
     Returns:
         The paths of both files, and the comparison: runs grouped over seeds, the configuration keys in which the groups
         differ, t-tests of every pair of groups, and reasons why numbers are not comparable.
     """
-    from hard_ray.reports.comparison import page as comparison_page
+    import contextlib
 
-    return comparison_page.write_comparison([Path(run) for run in runs], None if to is None else Path(to))
+    from hard_ray.reports.comparison import page as comparison_page
+    from hard_ray.runs.place import read_place
+    from hard_ray.storage.address import is_url
+
+    if to is None and any(map(is_url, runs)):
+        to = "compare.html"
+    with contextlib.ExitStack() as stack:
+        folders = [Path(stack.enter_context(read_place(run))) for run in runs]
+        return comparison_page.write_comparison(folders, None if to is None else local_path(to))
 
 
 def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter | None = None) -> RunResult:
@@ -230,7 +244,7 @@ def train_autoencoder(
     from hard_ray.orchestration import train_autoencoder as autoencoder
 
     run = autoencoder_run(config, training)
-    return autoencoder.train_autoencoder(run, Path(output), runtime=config.runtime, say=say)
+    return autoencoder.train_autoencoder(run, local_path(output), runtime=config.runtime, say=say)
 
 
 def score_augmentations(
@@ -267,7 +281,7 @@ def score_augmentations(
     chosen = read_augmentors(DEFAULT_AUGMENTORS) if augmentors is None else augmentors
     run = score_run(config, chosen, groups=groups, batch_size=batch_size, per=per)
     known = None if losses is None else read_losses(Path(losses), run.augmentors)
-    return score.score_augmentations(config, run, Path(output), losses=known, say=say)
+    return score.score_augmentations(config, run, local_path(output), losses=known, say=say)
 
 
 def generate(
@@ -289,7 +303,7 @@ def generate(
     generation = generation_settings(options)
     from hard_ray.orchestration.generate import job as orchestration
 
-    return orchestration.generate(config, generation, Path(output), say)
+    return orchestration.generate(config, generation, local_path(output), say)
 
 
 def import_teacher(
@@ -319,7 +333,7 @@ def import_teacher(
 
     config = importing.network_config(model, mean=mean, std=std, img_size=img_size)
     names = None if classes is None else Path(classes)
-    return importing.import_teacher(Path(checkpoint), config, Path(output), classes=names, renames=renames)
+    return importing.import_teacher(Path(checkpoint), config, local_path(output), classes=names, renames=renames)
 
 
 def fit_head(
@@ -341,7 +355,7 @@ def fit_head(
     head = head_settings(options)
     from hard_ray.orchestration import fit_head as orchestration
 
-    return orchestration.fit_head(config, head, Path(output), say=say)
+    return orchestration.fit_head(config, head, local_path(output), say=say)
 
 
 def probe(
@@ -376,7 +390,7 @@ def probe(
     target = target_of(str(model), config, overrides, best=best)
     from hard_ray.orchestration import probe as orchestration
 
-    return orchestration.probe(target, settings, None if output is None else Path(output), say=say)
+    return orchestration.probe(target, settings, None if output is None else local_path(output), say=say)
 
 
 def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:
@@ -409,7 +423,7 @@ def evaluate(
     """Measure how accurate, how robust and how well calibrated a model is.
 
     Args:
-        model: a run folder, a folder in timm's layout, or a timm model name.
+        model: a run's folder or URL, a folder in timm's layout, or a timm model name.
         output: the folder of the results, by default `evaluation` in the run's folder; suites in it with the
             same settings are not measured again.
         config: gives `data`, `teacher` and `runtime`; None: the run's own.
@@ -429,10 +443,12 @@ def evaluate(
     evaluation = evaluation_settings(options or {})
     from hard_ray.export.target import target_of
     from hard_ray.orchestration.evaluate import job as orchestration
+    from hard_ray.runs.place import read_place
 
-    target = target_of(str(model), config, overrides, best=best, labelled=labelled)
-    folder = target.default_output if output is None else Path(output)
-    result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
+    with read_place(model, writes=output is None) as place:
+        target = target_of(str(place), config, overrides, best=best, labelled=labelled)
+        folder = target.default_output if output is None else local_path(output)
+        result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
     return {**result, "folder": str(folder)}
 
 
@@ -442,7 +458,7 @@ def export(
     """Export a student: a folder in timm's layout, and a model card with its measurements.
 
     Args:
-        run: a run's folder, or a folder in timm's layout.
+        run: a run's folder or URL, or a folder in timm's layout.
         to: the folder, which must be new or an earlier export; it is replaced in one step.
         best: of a run the best on the validation split, instead of the last.
         onnx: whether `model.onnx` is written; needs the extra `onnx`.
@@ -453,8 +469,10 @@ def export(
         differs from the network is an error, and nothing is written.
     """
     from hard_ray.export import student as exporting
+    from hard_ray.runs.place import read_place
 
-    return exporting.export(Path(run), Path(to), best=best, onnx=onnx, torch_export=torch_export)
+    with read_place(run) as folder:
+        return exporting.export(Path(folder), local_path(to), best=best, onnx=onnx, torch_export=torch_export)
 
 
 def predict(
@@ -469,7 +487,7 @@ def predict(
     """Classify image files with a model.
 
     Args:
-        model: a run folder, a folder in timm's layout such as an export, or a timm name.
+        model: a run's folder or URL, a folder in timm's layout such as an export, or a timm name.
         images: files, and folders, which stand for every image below them.
         top: number of classes named for each image.
         best: of a run the best on the validation split, instead of the last.
@@ -484,10 +502,12 @@ def predict(
     from hard_ray.export.named_model import no_classes
     from hard_ray.export.predict import predictions
     from hard_ray.export.saved_model import open_model
+    from hard_ray.runs.place import read_place
 
     if threads is not None:
         torch.set_num_threads(threads)
-    saved = open_model(str(model), best=best)
+    with read_place(model) as place:
+        saved = open_model(str(place), best=best)
     if not saved.has_classes:
         raise no_classes(str(model), saved.source)
     return predictions(saved, [Path(image) for image in images], top=top, batch_size=batch_size)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders, or RUN/controls/NAME.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders or URLs, or RUN/controls/NAME.")
+    ],
     to: Annotated[Path | None, typer.Option(help="The HTML file; by default compare.html beside the runs.")] = None,
 ) -> None:
     """Compare runs: accuracy, cost, configuration, and whether seeds explain the difference.

@@ -35,9 +35,14 @@ def distill(
     folder = options.given_output(output, continues=continues) or options.default_output(loaded, preset)
     if dry_run:
         resumes = continues and options.holds_run(loaded, folder)
-        print_pairs([*plan_lines(loaded, folder, resumes=resumes), mlflow_line(loaded.tracking, output)])
+        print_pairs(
+            [
+                *plan_lines(loaded, options.planned(folder, resumes=resumes), resumes=resumes),
+                mlflow_line(loaded.tracking, output),
+            ]
+        )
         return
-    print_heading("distill", folder)
+    print_heading("distill", options.shown(folder))
     if continues and options.holds_run(loaded, folder):
         run_to_end(lambda reporter: api.resume(folder, reporter=reporter))
     else:

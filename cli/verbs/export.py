@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a folder in timm's layout.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or its URL, or a folder in timm's layout.")],
     to: Annotated[Path, typer.Option(help="Folder of the export: a new one, or an earlier export.")],
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked with onnxruntime.")] = False,

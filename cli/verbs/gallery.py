@@ -11,7 +11,7 @@ from ..terminal import say
 
 
 def gallery(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or its URL.")],
     to: Annotated[Path | None, typer.Option(help="Folder for the pictures; by default RUN/gallery.")] = None,
 ) -> None:
     """Draw what the augmentor does, and how it changed.

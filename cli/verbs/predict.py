@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A run folder, an export, a folder in timm's layout, or a timm name.")],
+    model: Annotated[
+        str, typer.Argument(help="A run folder or its URL, an export, a folder in timm's layout, or a timm name.")
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, or folders of images.")],
     top: Annotated[int, typer.Option(min=1, help="Number of classes printed for each image.")] = 5,
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,

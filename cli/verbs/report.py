@@ -11,7 +11,7 @@ from ..terminal import say
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or its URL.")],
     to: Annotated[Path | None, typer.Option(help="The HTML file; by default RUN/report.html.")] = None,
 ) -> None:
     """Write a page with the results, curves, pictures and configuration of a run.

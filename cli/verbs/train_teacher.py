@@ -62,10 +62,10 @@ def train_teacher(
         say(recipe_line(loaded))
         run = teacher_run(loaded)
         resumes = continues and options.holds_run(run, folder)
-        lines = plan_lines(run, folder, role="teacher", resumes=resumes)
+        lines = plan_lines(run, options.planned(folder, resumes=resumes), role="teacher", resumes=resumes)
         print_pairs([*lines, mlflow_line(loaded.tracking, output)])
         return
-    print_heading("train-teacher", folder)
+    print_heading("train-teacher", options.shown(folder))
     say(recipe_line(loaded))
     if continues and options.holds_run(teacher_run(loaded), folder):
         done = run_to_end(lambda reporter: api.resume(folder, reporter=reporter), role="teacher")

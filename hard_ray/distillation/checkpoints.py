@@ -109,6 +109,8 @@ class CheckpointStore:
 
     folder: Path
     keep: int = 2
+    on_save: Callable[[], None] = lambda: None
+    """Called after a checkpoint was written."""
 
     def save(self, weights: Weights, counters: Counters) -> Path:
         """Write under a temporary name, rename, and delete the oldest; a RunFolderError leaves all as it was."""
@@ -127,6 +129,7 @@ class CheckpointStore:
             ) from problem
         for old in self.list()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+        self.on_save()
         return path
 
     def list(self) -> list[Path]:

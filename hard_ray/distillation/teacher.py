@@ -35,6 +35,8 @@ from hard_ray.networks.precision import (
     to_main_memory,
     widen,
 )
+from hard_ray.storage.address import Remote
+from hard_ray.storage.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,17 @@ class TeacherSpec:
     tf32: bool | None = None
     embeds: bool = False
     """Whether it answers with its embedding, without its class head."""
+    weights_at: str | None = None
+    """The URL of the run whose part `teacher/student` holds the weights; None: `config` says where they are."""
+
+    @property
+    def source(self) -> TeacherConfig:
+        """The configuration, with weights that this machine has: those at a URL are brought to it."""
+        if self.weights_at is None:
+            return self.config
+        mirror = Mirror.of(Remote.parse(self.weights_at))
+        mirror.pull(lambda name: name.startswith("teacher/student/"))
+        return self.config.model_copy(update={"checkpoint": mirror.folder / "teacher" / "student"})
 
 
 class TeacherPool(Protocol):
@@ -97,7 +110,7 @@ class FrozenNetwork:
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
         """Load the teacher that `spec` describes; raises ModelError if the network or its weights cannot be used."""
         prepare_kernels(spec.threads, deterministic=spec.deterministic, tf32=spec.tf32)
-        network = (build_tower if spec.embeds else build_teacher)(spec.config, spec.images)
+        network = (build_tower if spec.embeds else build_teacher)(spec.source, spec.images)
         teacher = cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
         if spec.compile_mode is not None and spec.sizes:
             teacher.compile(spec.compile_mode, spec.sizes, spec.images.img_size)

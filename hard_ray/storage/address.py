@@ -53,6 +53,15 @@ def is_url(text: str | Path) -> bool:
     return _URL.match(str(text)) is not None or _COLLAPSED.match(str(text)) is not None
 
 
+def local_path(path: str | Path) -> Path:
+    """A path where a URL is not taken; StorageError: it is a URL."""
+    if is_url(path):
+        raise StorageError(
+            f"{_bare(_restored(str(path)))} is a URL, and this is read or written in a local folder; give a path"
+        )
+    return Path(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """The address of an object, or of a folder of objects; `str()` gives a URL that `Remote.parse` reads back."""

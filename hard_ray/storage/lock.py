@@ -2,8 +2,8 @@
 
 S3 has no lock, and pyarrow no conditional write. The lock tells a second process from the first as long as the first
 one's heartbeats arrive; two that start within a moment of each other both look again after `SETTLE_S` seconds, and one
-of them gives way. A process that cannot reach the bucket for `STALE_S` seconds may lose it: it notices at its next push,
-which then fails. Two pushes at the very same time are not kept apart.
+of them gives way. A process that cannot reach the bucket for `STALE_S` seconds may lose it: it notices at its next
+push, which then fails. Two pushes at the very same time are not kept apart.
 """
 
 from __future__ import annotations

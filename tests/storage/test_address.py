@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hard_ray.errors import StorageError
-from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.address import Remote, is_url, local_path
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,12 @@ def test_credentials_are_refused_and_not_repeated(url, options, named):
     assert named in text
     assert "planted" not in text.lower()
     assert "\n" not in text
+
+
+def test_a_url_is_refused_where_a_path_is_wanted():
+    assert local_path("runs/x") == Path("runs/x")
+    with pytest.raises(StorageError, match=r"s3://bucket/a is a URL.*give a path"):
+        local_path(Path("s3://bucket/a?region=x"))
 
 
 @pytest.mark.parametrize(

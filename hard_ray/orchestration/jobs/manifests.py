@@ -13,7 +13,10 @@ from typing import Any
 
 import yaml
 
-from hard_ray.errors import HardrayError, suggestion
+from hard_ray.errors import HardrayError, StorageError, suggestion
+from hard_ray.orchestration.jobs.bucket import ACCOUNT, bucket_of, refusal, use_bucket
+from hard_ray.redaction import masked
+from hard_ray.storage.address import Remote, is_url
 
 Manifest = dict[str, Any]
 
@@ -27,7 +30,8 @@ SETTINGS = {
     "name": "of the job or the cluster, and of its run folder",
     "namespace": "that everything is made in",
     "storage-class": "of the volume that holds runs; it must allow ReadWriteMany",
-    "storage": "the size of that volume, for example 500Gi",
+    "storage": "the size of that volume, for example 500Gi, or the URL of a folder for runs, for example s3://BUCKET/runs",
+    "service-account": "that has the identity for that bucket; it must be there already",
     "workers": "the most CPU nodes",
     "students": "the most nodes for student workers",
     "teachers": "the most nodes for the teacher pool",
@@ -76,6 +80,9 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
     """
     check(overlay, settings, command)
     manifests = [each for each in yaml.safe_load_all(_kustomize(overlay)) if each]
+    bucket = bucket_of(settings)
+    if bucket is not None:
+        manifests = use_bucket(manifests, bucket, settings.get("service-account", ACCOUNT))
     for manifest in manifests:
         _set(manifest, settings)
         if manifest["kind"] == "RayJob":
@@ -86,13 +93,13 @@ def render(overlay: str, settings: Mapping[str, str], command: Sequence[str] = (
 def whole(command: Sequence[str], overlay: str, settings: Mapping[str, str]) -> list[str]:
     """The command that a job runs, without `hardray`, with the options that let a retried job go on.
 
-    Its folder is named like the job, on the shared volume. In the overlay `gpu`, nodes offer slots.
+    Its folder is named like the job, on the shared volume or in the bucket. In the overlay `gpu`, nodes offer slots.
     """
-    name, slots = settings.get("name", "hardray"), overlay == "gpu"
-    words = list(command)
-    of_run = command[0] == "evaluate" and command[1:2] and command[1].startswith("/runs/")  # it keeps its evaluation
+    name, slots, bucket = settings.get("name", "hardray"), overlay == "gpu", bucket_of(settings)
+    words, first = list(command), next(iter(command[1:2]), "")
+    of_run = command[0] == "evaluate" and (first.startswith("/runs/") or is_url(first))  # it keeps its evaluation
     if not of_run and not any(each.split("=")[0] == "--output" for each in command):
-        words += ["--output", f"/runs/{name}"]
+        words += ["--output", f"/runs/{name}" if bucket is None or command[0] == "evaluate" else str(bucket / name)]
     if command[0] in GOES_ON and "--continue" not in command:
         words.append("--continue")
     added = {"runtime.nodes_timeout_s": f"{NODES_TIMEOUT_S}", **({"runtime.slots": "true"} if slots else {})}
@@ -110,6 +117,9 @@ def check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> 
         raise DeploymentError("the overlay cluster runs no command; submit it once the cluster is there")
     if overlay != "cluster" and not command:
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
+    if (problem := refusal(command, settings)) is not None:
+        key = "storage" if "storage" in settings else "service-account"
+        raise DeploymentError(f"--set {key}={settings[key]}: {problem}")
     if command and command[0] not in VERBS:
         raise DeploymentError(f"{command[0]!r} is not a command of a job; {suggestion(command[0], list(VERBS))}")
     _check_resume(command)
@@ -135,7 +145,7 @@ def _check_setting(overlay: str, key: str, value: str) -> None:
         raise DeploymentError(f"--set {key}={value}: the overlay cpu has no such nodes; use workers")
     problem = _problem(key, value)
     if problem is not None:
-        raise DeploymentError(f"--set {key}={value}: {problem}")
+        raise DeploymentError(f"--set {key}={masked(value)}: {problem}")
 
 
 def _problem(key: str, value: str) -> str | None:
@@ -146,9 +156,8 @@ def _problem(key: str, value: str) -> str | None:
     if key == "image":
         return _image_problem(value)
     if key == "storage":
-        fits = QUANTITY.fullmatch(value) and re.search(r"[1-9]", value)
-        return None if fits else "want a number above 0 and one unit of Kubernetes, without a space: 500Gi, 1.5Ti, 500G"
-    if key == "storage-class":
+        return _storage_problem(value)
+    if key in ("storage-class", "service-account"):
         return (
             None if SUBDOMAIN.fullmatch(value) else "want small letters, digits, hyphens and dots, as kubectl lists it"
         )
@@ -156,6 +165,18 @@ def _problem(key: str, value: str) -> str | None:
         return None if LABEL.fullmatch(value) else "want small letters, digits and hyphens, at most 63, none at an end"
     fits = NAME.fullmatch(value)
     return None if fits else "want small letters, digits and hyphens, at most 40, a letter first and no hyphen last"
+
+
+def _storage_problem(value: str) -> str | None:
+    """The reason why a text is neither a size nor a URL."""
+    if is_url(value):
+        try:
+            Remote.parse(value)
+        except StorageError as error:
+            return str(error)
+        return None
+    fits = QUANTITY.fullmatch(value) and re.search(r"[1-9]", value)
+    return None if fits else "want a number above 0 and one unit of Kubernetes, without a space: 500Gi, 1.5Ti, 500G"
 
 
 def _image_problem(value: str) -> str | None:
@@ -196,7 +217,7 @@ def _set(manifest: Manifest, settings: Mapping[str, str]) -> None:
     if manifest["kind"] == "PersistentVolumeClaim" and manifest["metadata"]["name"] == "hardray-runs":
         if "storage-class" in settings:
             manifest["spec"]["storageClassName"] = settings["storage-class"]
-        if "storage" in settings:
+        if "storage" in settings and not is_url(settings["storage"]):
             manifest["spec"]["resources"]["requests"]["storage"] = settings["storage"]
     for container in containers(manifest):
         if container["image"].partition(":")[0] == IMAGE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class Builder:
     pool: TeacherPool | None
     teacher_identity: str | None = None
     """Identity of the teacher that a new training must have; None: of whichever answers first."""
+    on_checkpoint: Callable[[], None] = lambda: None
+    """Called after a checkpoint was written."""
 
     @property
     def config(self) -> RunConfig:
@@ -118,7 +120,7 @@ class Builder:
         learner, ema = self._learner()
         rhythm = self._rhythm(self._updates_per_epoch(pipeline.schedule))
         weights = self._weights(learner, ema)
-        checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep)
+        checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep, self.on_checkpoint)
         counters = checkpoints.restore(weights, say=logger.warning) or Counters()
         self._refuse_other_checkpoints(counters.step)
         if self.pool is not None:

@@ -17,7 +17,7 @@ from hard_ray.config.run import RunConfig, as_control, asks_teacher
 from hard_ray.config.teacher_training import teacher_run
 from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
-from hard_ray.errors import RunFolderError, StoppedError
+from hard_ray.errors import HardrayError, RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
 from hard_ray.networks.network import Network
 from hard_ray.orchestration.cluster.address import address_of
@@ -33,7 +33,8 @@ from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_po
 from hard_ray.preparation.checks import augmentor_notes, examine, training_notes
 from hard_ray.runs.background import Tracking, each_in_turn
 from hard_ray.runs.dataset import dataset_facts
-from hard_ray.runs.folder import RunFolder, check_new_run, create_run, open_run
+from hard_ray.runs.folder import RunFolder, create_run, open_run
+from hard_ray.runs.place import Place, known_place, new_place
 from hard_ray.runs.summary import markdown, summarise
 from hard_ray.runs.tracking import Follower, tracking_uri
 
@@ -57,11 +58,15 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
         HardrayError: something that the user can fix.
         StoppedError: Ctrl-C; the run can be resumed.
     """
-    check_new_run(output)
     config, reporter = absolute(config), reporter or Silent()
+    with new_place(output, reporter.say) as place:
+        return _distill(config, place, reporter, role)
+
+
+def _distill(config: RunConfig, place: Place, reporter: Reporter, role: str) -> RunResult:
     index, *networks = examine(config, role=role)
-    use_address(config.tracking, output.expanduser().resolve().parent, reporter.say)
-    folder = create_run(output)
+    use_address(config.tracking, place.folder.expanduser().resolve().parent, reporter.say)
+    folder = create_run(place.folder)
     with folder.locked():
         folder.forget_beginning()
         for network in networks:
@@ -69,7 +74,8 @@ def distill(config: RunConfig, output: Path, reporter: Reporter | None = None, *
         for note in (*training_notes(config, networks[0]), *augmentor_notes(config)):
             reporter.say(note)
         say_shortage(config, networks, reporter.say)
-        return Driver(config, index, folder, reporter, verb="distill" if role == "student" else "train-teacher").run()
+        verb = "distill" if role == "student" else "train-teacher"
+        return Driver(config, index, folder, reporter, verb, place).run()
 
 
 def say_notes(network: Network, say: Callable[[str], None]) -> None:
@@ -85,14 +91,14 @@ def train_teacher(config: RunConfig, output: Path, reporter: Reporter | None = N
 
 def resume(output: Path, reporter: Reporter | None = None) -> RunResult:
     """Continue a run from its newest checkpoint, with the configuration it began with; raises what `distill` does."""
-    folder = open_run(output)
-    with folder.locked():
+    reporter = reporter or Silent()
+    with known_place(output, reporter.say) as place, open_run(place.folder).locked():
+        folder = open_run(place.folder)
         config = validate([read_layer(folder.config, saved=True)], source=str(folder.config))
         index, *networks = examine(config)
-        reporter = reporter or Silent()
         say_shortage(config, networks, reporter.say)
         use_address(config.tracking, folder.path.parent, reporter.say, goes_on=True)
-        return Driver(config, index, folder, reporter).run()
+        return Driver(config, index, folder, reporter, place=place).run()
 
 
 def say_shortage(
@@ -107,13 +113,20 @@ class Driver:
     """One start of a run."""
 
     def __init__(
-        self, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter, verb: str = "distill"
+        self,
+        config: RunConfig,
+        index: ImageIndex,
+        folder: RunFolder,
+        reporter: Reporter,
+        verb: str = "distill",
+        place: Place | None = None,
     ) -> None:
         self.config = config
         self.index = index
         self.folder = folder
         self.reporter = reporter
         self.verb = verb
+        self.place = place or Place(folder.path)
 
     def run(self) -> RunResult:
         """Connect to Ray, train, and write the summary."""
@@ -123,13 +136,15 @@ class Driver:
         namespace = f"hardray-{self.folder.path.name}-{os.getpid()}"
         with connected(self.config.runtime, namespace=namespace, say=self.reporter.say) as cluster:
             self.config = resolve_compilation(resolve_runtime(self.config, cluster), self.reporter.say)
-            teacher, trained = prepare_teacher(self.config, index, self.folder, self.reporter.say)
+            url = self.place.url
+            teacher, trained = prepare_teacher(self.config, index, self.folder, self.reporter.say, url=url)
             runs = self.plans(train_teacher=not trained)
             write_configs(self.folder, index, runs)
             write_json(self.folder.dataset, dataset_facts(self.config.data, index))
+            self.place.send()
             pool = start_teacher_pool(self.config, teacher, namespace, self.reporter.say)
             address, shares = pool.address if pool else None, data_shares(self.config.runtime, cluster)
-            plan = WorkerPlan(runs, teacher, address, shares, self.folder.stop_request)
+            plan = WorkerPlan(runs, teacher, address, shares, self.folder.stop_request, url=url, owner=self.place.owner)
             tracking = self._tracking(runs)
             if tracking:
                 tracking.start()
@@ -143,7 +158,7 @@ class Driver:
         """Make the trainings of a plan and write the summary; return the reason if MLflow lacks a part of them."""
         status = "FAILED"
         try:
-            follow(plan, self.config, self.index, self.folder, self.reporter)
+            follow(plan, self.config, self.index, self.folder, self.reporter, self.place.mirror)
             status = "FINISHED"
         except (StoppedError, KeyboardInterrupt):
             status = "KILLED"
@@ -153,7 +168,17 @@ class Driver:
             if pool is not None:
                 pool.stop()
             problem = self._close(tracking, plan.runs, status)
+            self._send(status)
         return problem
+
+    def _send(self, status: str) -> None:
+        """Send summary and records to the run's URL; after a failure, a second one is only said."""
+        try:
+            self.place.send()
+        except HardrayError as error:
+            if status == "FINISHED":
+                raise
+            self.reporter.say(str(error))
 
     def check(self) -> None:
         """Forget a request to stop; raises RunFolderError if the data's classes changed, or no disk is free."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +17,10 @@ from ray.train.torch import TorchTrainer
 from hard_ray.config.records import TrackingConfig
 from hard_ray.config.run import RunConfig
 from hard_ray.data.index import ImageIndex
-from hard_ray.errors import HardrayError, StoppedError, command_line
+from hard_ray.errors import HardrayError, StoppedError, StorageError, command_line
 from hard_ray.orchestration.cluster.demand import worker_resources
 from hard_ray.orchestration.run.entry import train_worker
+from hard_ray.orchestration.run.own_copy import STOP
 from hard_ray.orchestration.run.plan import WorkerPlan
 from hard_ray.orchestration.run.reporter import Reporter
 from hard_ray.orchestration.run.signals import stop_on_signal
@@ -25,32 +28,81 @@ from hard_ray.orchestration.run.teacher import keep_teacher
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.place import is_light
 from hard_ray.runs.tracking import TrackingError, UnreachableError, check_address, ignored_variables, readable_problem
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.mirror import Mirror, shown_path, url_of
+from hard_ray.storage.systems import file_system
 
 WATCH_EVERY_S = 0.5
+BRING_EVERY_S = 10.0
+"""Pause between two looks for what the workers have sent to a URL."""
 TRACKING_PATIENCE_S = {"FINISHED": 60.0, "FAILED": 15.0, "KILLED": 15.0}
 """How long the end of a run waits for MLflow; `hardray sync` sends the rest later."""
 
 
-def follow(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder, reporter: Reporter) -> None:
+def follow(
+    plan: WorkerPlan,
+    config: RunConfig,
+    index: ImageIndex,
+    folder: RunFolder,
+    reporter: Reporter,
+    mirror: Mirror | None = None,
+) -> None:
     """Start the workers of a plan and report on them until they end.
+
+    With a `mirror`, workers write to folders of their own, and what they send to the URL is brought here.
 
     Ray Train blocks its caller, so it runs in a thread; this thread reports and handles Ctrl-C. Raises HardrayError if
     training failed, and StoppedError if it was asked to stop, and wrote a checkpoint.
     """
     trainer, outcome = _trainer(plan, config, index, folder), dict[str, Any]()
     thread = threading.Thread(target=_fit_into, args=(trainer, outcome), name="train", daemon=True)
-    with stop_on_signal(folder, reporter.say):
+    with stop_on_signal(folder, reporter.say), _brought(mirror, folder):
         thread.start()
         while thread.is_alive():
             thread.join(WATCH_EVERY_S)
             reporter.watch(plan.runs)
+    if mirror is not None:
+        mirror.pull(is_light)
     keep_teacher(config, index, folder)
     _judge(outcome, folder)
 
 
+@contextlib.contextmanager
+def _brought(mirror: Mirror | None, folder: RunFolder) -> Iterator[None]:
+    """In the background, bring what the workers send to the URL, and send them a request to stop."""
+    if mirror is None:
+        yield
+        return
+    ended, stop = threading.Event(), mirror.remote / STOP
+    objects.delete(stop)
+
+    def bring() -> None:
+        pulled = time.monotonic()
+        asked = False
+        while not ended.wait(WATCH_EVERY_S):
+            with contextlib.suppress(StorageError):
+                if folder.stop_request.exists() and not asked:
+                    objects.write(stop, b"")
+                    asked = True
+                if time.monotonic() - pulled > BRING_EVERY_S:
+                    pulled = time.monotonic()
+                    mirror.pull(is_light)
+
+    thread = threading.Thread(target=bring, name="bring", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _trainer(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder) -> TorchTrainer:
     runtime = config.runtime
+    system, path = (None, str(folder.path)) if plan.url is None else file_system(Remote.parse(plan.url))
     workers: Any = (runtime.least_workers, runtime.num_workers) if runtime.is_elastic else runtime.num_workers
     return TorchTrainer(
         cast(Any, train_worker),
@@ -63,7 +115,8 @@ def _trainer(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: Run
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=str(folder.path),
+            storage_path=path,
+            storage_filesystem=system,
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
         ),
     )
@@ -94,7 +147,9 @@ def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
 
 def continuation(folder: RunFolder) -> str:
     """How a run goes on, for messages; they promise a checkpoint only if there is one."""
-    command = f"`{command_line('distill', '--resume', folder.path)}`"
+    command = f"`{command_line('distill', '--resume', shown_path(folder.path))}`"
+    if url_of(folder.path) is not None:
+        return f"continue with {command}, which begins with the newest checkpoint there"
     if any(folder.path.glob("**/checkpoints/step-*")):  # of the main training, a control, or the teacher
         return f"continue with {command}"
     return f"there is no checkpoint yet, so {command} begins with the first update"

@@ -49,6 +49,10 @@ class WorkerPlan:
     """Identity of the teacher that a new training must have; None: of whichever answers first."""
     group_note: Path | None = None
     """File in which the first worker notes its placement group; None: no file."""
+    url: str | None = None
+    """The URL that the run's folder is kept at: every node has a copy of its own. None: all nodes see the folders."""
+    owner: str | None = None
+    """The name under which the driver holds the URL's lock."""
 
 
 def write_configs(folder: RunFolder, index: ImageIndex, runs: tuple[RunPlan, ...]) -> None:

@@ -13,6 +13,7 @@ from hard_ray.errors import AgreedError, HardrayError
 from hard_ray.files import write_text
 from hard_ray.orchestration.pool.client import RayPool
 from hard_ray.orchestration.run.builder import Builder
+from hard_ray.orchestration.run.own_copy import own_copy
 from hard_ray.orchestration.run.plan import WorkerPlan
 from hard_ray.ranks import Ranks
 from hard_ray.runs.folder import RunFolder
@@ -40,15 +41,20 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
 
     device = ray.train.torch.get_device()
     pool: TeacherPool | None = None
-    for run in plan.runs:
-        if RunFolder(run.folder).is_finished:
-            continue
-        if pool is None and run.asks_teacher and plan.teacher is not None:
-            pool = connect(plan, plan.teacher, ranks)
-        builder = Builder(run, index, ranks, device, plan.data, plan.stop, pool, plan.teacher_identity)
-        status = builder.train()
-        if status is not Status.FINISHED:
-            return status
+    with own_copy(plan, ranks) as copy:
+        plan = copy.plan
+        for run in plan.runs:
+            if RunFolder(run.folder).is_finished:
+                continue
+            if pool is None and run.asks_teacher and plan.teacher is not None:
+                pool = connect(plan, plan.teacher, ranks)
+            builder = Builder(
+                run, index, ranks, device, plan.data, plan.stop, pool, plan.teacher_identity, copy.send_later
+            )
+            status = builder.train()
+            if status is not Status.FINISHED:
+                return status
+            copy.send()  # a teacher that was trained here is loaded on other nodes now
     return Status.FINISHED
 
 

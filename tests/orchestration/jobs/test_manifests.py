@@ -222,7 +222,7 @@ def test_the_command_prints_manifests_with_the_users_settings():
         "students": "5",
         "teachers": "2",
     }
-    assert given.keys() == SETTINGS.keys()
+    assert given.keys() == SETTINGS.keys() - {"service-account"}
     done = invoke("--overlay", "gpu", *(f"--set={key}={value}" for key, value in given.items()), "--", *COMMAND)
     assert done.exit_code == 0, done.output
     made = list(yaml.safe_load_all(done.stdout))
@@ -238,6 +238,45 @@ def test_the_command_prints_manifests_with_the_users_settings():
     (claim,) = [each for each in made if each["metadata"]["name"] == "hardray-runs"]
     assert claim["spec"]["storageClassName"] == "shared"
     assert claim["spec"]["resources"]["requests"]["storage"] == "2Ti"
+
+
+@pytest.mark.parametrize("overlay", sorted(OVERLAYS))
+def test_runs_in_a_bucket_need_no_volume_and_no_keys(overlay: str):
+    storage = "s3://experiments/runs?region=eu-west-1&endpoint_override=minio.storage:9000&scheme=http"
+    given = {"storage": storage, "service-account": "vision-runs", "name": "night"}
+    command = [] if overlay == "cluster" else ["distill", "--preset", "digits"]
+    made = list(yaml.safe_load_all(render(overlay, given, command)))
+    ray, text = of_ray(made), yaml.safe_dump(made)
+    assert "hardray-runs" not in text
+    assert "ReadWriteMany" not in text
+    assert list(refusals(ray)) == []
+    for each in made:
+        if not each["apiVersion"].startswith("ray.io"):
+            kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    cluster = ray["spec"].get("rayClusterSpec", ray["spec"])
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        spec = group["template"]["spec"]
+        assert spec["serviceAccountName"] == "vision-runs"
+        assert {"name": "runs", "emptyDir": {}} in spec["volumes"]
+    (policy,) = [each for each in made if each["metadata"]["name"] == "hardray-ray"]
+    assert {"ports": [{"port": 9000}]} in policy["spec"]["egress"]
+    if command:
+        words = shlex.split(ray["spec"]["entrypoint"])
+        output = words[words.index("--output") + 1]
+        assert output.startswith("s3://experiments/runs/night?")
+        assert "region=eu-west-1" in output
+        assert "--continue" in words
+
+
+def test_a_command_in_a_bucket_is_checked_like_another():
+    storage = "--set=storage=s3://experiments/runs"
+    done = invoke("--overlay", "gpu", storage, "--", "distill", "--preset", "digits")
+    assert done.exit_code == 0, done.stderr
+    assert "--output s3://experiments/runs/hardray --continue" in " ".join(done.stdout.split())
+    done = invoke("--overlay", "cpu", storage, "--", "evaluate", "s3://experiments/runs/x")
+    assert done.exit_code == 0, done.stderr
+    assert "--output" not in done.stdout
 
 
 def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option():
@@ -274,6 +313,13 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
             for size in ("100GB", "100 Gi", "100gi", "0Gi", "-5Gi", "100", "500m", "1e3", "Gi", "1,5Ti", "100Gib")
         ],
         (["--set", "storage-class=Fast_SSD", "--", "tune"], "as kubectl lists it"),
+        (
+            ["--set", "storage=s3://b/runs", "--", "tune", "--space", "cifar10"],
+            "tune writes to a folder; give the volume",
+        ),
+        (["--set", "service-account=x", "--", "distill"], "it is for runs in a bucket"),
+        (["--set", "storage=s3://b/runs", "--set", "storage-class=x", "--", "distill"], "leave storage-class out"),
+        (["--set", "storage=s3://u:hunter22@b/runs", "--", "distill"], "credentials come from the environment"),
         (["--set", "namespace=-a", "--", "tune"], "want small letters, digits and hyphens, at most 63"),
         (["--set", "name=a-", "--", "tune"], "no hyphen last"),
         (["--set", f"name={'a' * 41}", "--", "tune"], "at most 40"),

@@ -1,0 +1,108 @@
+"""A worker's own working copy of a run that is kept at a URL: nodes share no folder, the bucket is between them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from hard_ray.errors import StorageError
+from hard_ray.files import write_text
+from hard_ray.orchestration.run.plan import WorkerPlan
+from hard_ray.ranks import Ranks
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.place import is_light
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.lock import UrlLock
+from hard_ray.storage.mirror import Mirror
+
+logger = logging.getLogger(__name__)
+
+STOP = "stop"
+"""The object whose presence asks for a checkpoint and the end."""
+LOOK_EVERY_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCopy:
+    """What a worker trains in."""
+
+    plan: WorkerPlan
+    """The plan, with this node's folders."""
+    send_later: Callable[[], None] = lambda: None
+    """Send the folder's state in the background."""
+    send: Callable[[], object] = lambda: None
+    """Send the folder's state, and wait for it."""
+
+
+@contextlib.contextmanager
+def own_copy(plan: WorkerPlan, ranks: Ranks) -> Iterator[OwnCopy]:
+    """The plan in this node's folders; the first rank's folder goes to the URL at the end.
+
+    Every rank begins with the checkpoints that the first one has: it may have some that were not sent before it was
+    lost, and computed them to the same bits as any other worker would.
+
+    Raises:
+        StorageError: the URL cannot be read, or the last state cannot be sent; it stays in the folder.
+    """
+    if plan.url is None:
+        yield OwnCopy(plan)
+        return
+    remote = Remote.parse(plan.url)
+    mirror = Mirror.of(remote)
+    if plan.owner is not None:
+        mirror.check = UrlLock(remote, plan.owner).check
+    root = plan.runs[-1].folder
+    here = replace(
+        plan,
+        runs=tuple(replace(run, folder=mirror.folder / run.folder.relative_to(root)) for run in plan.runs),
+        stop=RunFolder(mirror.folder).stop_request,
+    )
+    if ranks.is_first:
+        mirror.pull()
+        mirror.push()
+        ranks.gather(0)
+    else:
+        ranks.gather(0)
+        mirror.match(lambda name: not is_light(name))
+    ranks.gather(0)
+    if not ranks.is_first:
+        yield OwnCopy(here)
+        return
+    with _stop_watched(here, remote):
+        try:
+            yield OwnCopy(here, mirror.push_later, mirror.push)
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                mirror.finish()
+            raise
+        mirror.finish()
+
+
+@contextlib.contextmanager
+def _stop_watched(plan: WorkerPlan, remote: Remote) -> Iterator[None]:
+    """Make the file of a request to stop when its object appears, which the driver writes on Ctrl-C."""
+    ended, mark = threading.Event(), f"{plan.owner}\n"
+    with contextlib.suppress(OSError):
+        if plan.stop.read_text(encoding="utf-8") not in ("", mark):
+            plan.stop.unlink()  # of an earlier run that was killed before it stopped
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            with contextlib.suppress(StorageError, OSError):
+                if objects.stat(remote / STOP) is not None and not plan.stop.exists():
+                    write_text(plan.stop, mark)
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            if plan.stop.read_text(encoding="utf-8") == mark:
+                plan.stop.unlink()

@@ -1,0 +1,152 @@
+"""The place of a run: a local folder, or a URL with a working copy of its own on every node."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from hard_ray.errors import MissingObjectError, RunFolderError, StorageError, command_line
+from hard_ray.runs.folder import RunFolder, check_new_run, open_run
+from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.lock import UrlLock
+from hard_ray.storage.mirror import Mirror
+
+logger = logging.getLogger(__name__)
+
+
+def is_light(name: str) -> bool:
+    """Whether a file of a run is none of a checkpoint: reports and drivers need no checkpoints."""
+    return "checkpoints" not in PurePosixPath(name).parts[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run is written."""
+
+    folder: Path
+    mirror: Mirror | None = None
+    """The URL that the folder is kept at; None: the folder is all there is."""
+    owner: str | None = None
+    """The name under which this process holds the URL's lock."""
+
+    @property
+    def url(self) -> str | None:
+        """The URL; None: there is none."""
+        return None if self.mirror is None else str(self.mirror.remote)
+
+    def send(self) -> None:
+        """Send the folder to its URL; StorageError: it could not be sent, and says what to do."""
+        if self.mirror is None:
+            return
+        try:
+            self.mirror.push()
+        except StorageError as error:
+            command = command_line("distill", "--resume", self.url)
+            raise StorageError(
+                f"{error}; the run is in {self.folder}, and `{command}` on this machine sends it"
+            ) from None
+
+
+@contextlib.contextmanager
+def new_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
+    """The place of a new run, held until the block ends.
+
+    Raises:
+        RunFolderError: it holds a run already, or another process holds the URL.
+        StorageError: the URL cannot be read or written.
+    """
+    if not is_url(output):
+        check_new_run(output)
+        yield Place(output)
+        return
+    mirror = Mirror.of(Remote.parse(output))
+    check_new_url(mirror)
+    with _held(mirror, say) as place:
+        shutil.rmtree(mirror.folder, ignore_errors=True)  # of a run that never reached the URL, or left it
+        yield place
+
+
+@contextlib.contextmanager
+def known_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
+    """The place of a run that goes on, held until the block ends; raises what `new_place` does, or if none is."""
+    if not is_url(output):
+        yield Place(open_run(output).path)
+        return
+    mirror, inside = Mirror.find(Remote.parse(output))
+    if inside:
+        raise RunFolderError(f"{output} is a part of the run {mirror.remote}; name the run")
+    with _held(mirror, say) as place:
+        mirror.pull(is_light)
+        yield Place(open_run(place.folder).path, mirror, place.owner)
+
+
+@contextlib.contextmanager
+def _held(mirror: Mirror, say: Callable[[str], None]) -> Iterator[Place]:
+    lock = UrlLock(mirror.remote)
+    with lock.held(say):
+        mirror.check = lock.check
+        yield Place(mirror.folder, mirror, lock.owner)
+
+
+def check_new_url(mirror: Mirror) -> None:
+    """Check that no run is at a URL; RunFolderError: there is one."""
+    if mirror.exists():
+        raise RunFolderError(
+            f"{mirror.remote} holds a run already; continue it with "
+            f"`{command_line('distill', '--resume', mirror.remote)}`, or choose another --output"
+        )
+
+
+def planned_folder(output: Path) -> Path:
+    """The local folder that a new run at `output` would be written to; RunFolderError: the URL holds a run already."""
+    if not is_url(output):
+        return output
+    mirror = Mirror.of(Remote.parse(output))
+    check_new_url(mirror)
+    return mirror.folder
+
+
+def config_of(output: Path) -> Path | None:
+    """The configuration of the run at a path or a URL; None: there is none."""
+    if not is_url(output):
+        path = RunFolder(output.expanduser()).config
+        return path if path.is_file() else None
+    mirror = Mirror.of(Remote.parse(output))
+    if not mirror.exists():
+        return None
+    mirror.pull(lambda name: name == "config.yaml")
+    return RunFolder(mirror.folder).config
+
+
+@contextlib.contextmanager
+def read_place(path: str | Path, *, writes: bool = False) -> Iterator[str | Path]:
+    """A run, or a part of one, as a local folder: of a URL the working copy, brought up to date without checkpoints.
+
+    Args:
+        path: a local path, any other name, or a URL.
+        writes: whether the block writes into the run's folder; that is sent to the URL, unless a run is going on there.
+
+    Raises:
+        StorageError: there is nothing at the URL, or it cannot be read or written.
+    """
+    if not is_url(path):
+        yield path
+        return
+    try:
+        mirror, inside = Mirror.find(Remote.parse(path))
+    except MissingObjectError as error:
+        raise RunFolderError(str(error)) from None
+    mirror.pull(is_light)
+    yield mirror.folder / inside
+    if not writes:
+        return
+    lock = UrlLock(mirror.remote)
+    if lock.is_taken():
+        logger.warning("%s is in use by a run: what was written stays in %s", mirror.remote.shown, mirror.folder)
+        return
+    with lock.held():
+        mirror.push()
