@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import evaluating, hard_step, ingest, latency, memory, pick, scale, startup, throughput, wire
+from benchmarks import evaluating, hard_step, index, ingest, latency, memory, pick, scale, startup, throughput, wire
 from benchmarks.work import BUILD, Measured, Place, prepare
 from hard_ray.orchestration.cluster.hardware import probe
 
@@ -28,6 +28,7 @@ MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
     "scale": (scale.measure, 1),
     "memory": (memory.measure, 1),
     "wire": (wire.measure, 1),
+    "index": (index.measure, 3),
 }
 
 
@@ -58,6 +59,13 @@ BARS = {
     "pick_teacher_entropy": Bar(1.35, 1.3, at_most=True),
     "pick_kl_arithmetic": Bar(1.1, 1.05, at_most=True),
     "pick_student_entropy_arithmetic": Bar(1.1, 1.05, at_most=True),
+    "index_us_parquet": Bar(0.5, 0.3, at_most=True),
+    "index_us_webdataset": Bar(8.0, 4.0, at_most=True),
+    "index_us_image_folder": Bar(6.0, 4.0, at_most=True),
+    "index_own_bytes": Bar(16.0, 8.0, at_most=True),
+    "index_many_gib": Bar(2.0, 1.0, at_most=True),
+    "index_start_s_parquet": Bar(1.0, 0.2, at_most=True),
+    "index_start_s_image_folder": Bar(1.0, 0.5, at_most=True),
     "memory_slope": Bar(0.01, 0.0, at_most=True),
 }
 
