@@ -12,7 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import evaluating, hard_step, index, ingest, latency, memory, pick, scale, startup, throughput, wire
+from benchmarks import (
+    evaluating,
+    hard_step,
+    index,
+    ingest,
+    latency,
+    memory,
+    pick,
+    scale,
+    startup,
+    storage,
+    throughput,
+    wire,
+)
 from benchmarks.work import BUILD, Measured, Place, prepare
 from hard_ray.orchestration.cluster.hardware import probe
 
@@ -29,6 +42,7 @@ MEASURES: dict[str, tuple[Callable[[Place, int], Measured], int]] = {
     "memory": (memory.measure, 1),
     "wire": (wire.measure, 1),
     "index": (index.measure, 3),
+    "storage": (storage.measure, 3),
 }
 
 
@@ -66,6 +80,8 @@ BARS = {
     "index_many_gib": Bar(2.0, 1.0, at_most=True),
     "index_start_s_parquet": Bar(1.0, 0.2, at_most=True),
     "index_start_s_image_folder": Bar(1.0, 0.5, at_most=True),
+    "storage_warm": Bar(0.95, 1.0),
+    "storage_cold": Bar(0.6, 0.8),
     "memory_slope": Bar(0.01, 0.0, at_most=True),
 }
 
