@@ -142,13 +142,16 @@ def test_a_tracking_server_that_never_answers_is_told_later(place: Path, straigh
     assert "train/loss" in found.data.metrics
 
 
-def test_two_workers_give_the_loss_curve_of_one(place: Path, straight: Path):
-    """Plain KD, float32, no BatchNorm, no augmentor: one global batch, cut in two."""
+@pytest.mark.parametrize(
+    ("objective", "augmentor"), [("kd", "identity"), ("embedding", "identity"), ("embedding", "affine")]
+)
+def test_two_workers_give_the_loss_curve_of_one(place: Path, straight: Path, objective: str, augmentor: str):
+    """Float32 and no BatchNorm: one global batch, cut in two."""
     teacher = place / "teacher-for-two"
-    shutil.copytree(next((place / "straight").glob("teacher/student")), teacher)
-    curves = {}
+    shutil.copytree(next((place / "straight").glob("teacher/student")), teacher, dirs_exist_ok=True)
+    curves, suites = {}, {}
     for workers in (1, 2):
-        name = f"workers-{workers}"
+        name = f"{objective}-{augmentor}-{workers}"
         succeed(
             "distill",
             "-c",
@@ -157,15 +160,20 @@ def test_two_workers_give_the_loss_curve_of_one(place: Path, straight: Path):
             name,
             f"runtime.num_workers={workers}",
             f"teacher.checkpoint={teacher}",
-            "objective.kind=kd",
-            "augmentor.kind=identity",
+            f"objective.kind={objective}",
+            f"augmentor.kind={augmentor}",
             "optim.steps=60",
             cwd=place,
             timeout=400,
         )
-        curves[workers] = np.array([point["train/loss"] for point in points(place / name, "train")])
+        logged = points(place / name, "train")
+        curves[workers] = np.array([point["train/loss"] for point in logged if "train/loss" in point])
+        suites[workers] = read_json(place / name / "evaluation.json")["suites"]
         assert len(curves[workers]) == 60
     np.testing.assert_allclose(curves[2][:50], curves[1][:50], rtol=1e-4)
+    for suite, values in suites[1].items():
+        assert suites[2][suite]["n"] == values["n"]
+        assert suites[2][suite]["loss"] == pytest.approx(values["loss"], rel=0.01)
 
 
 def test_an_image_folder_with_ten_broken_files_trains_and_lists_the_ten(place: Path, shared_data: Path, tmp_path: Path):
