@@ -1,0 +1,124 @@
+"""Workers, driver and teacher on machines that share no folder: the bucket is between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hard_ray.errors import RunFolderError
+from hard_ray.orchestration.cluster.demand import DataShare
+from hard_ray.orchestration.run import own_copy as module
+from hard_ray.orchestration.run.own_copy import own_copy
+from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan
+from hard_ray.ranks import Ranks
+from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.place import is_light, known_place, new_place, read_place
+from hard_ray.storage import lock, objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.mirror import Mirror
+from tests.support.buckets import Server, s3_server, set_keys
+from tests.support.helpers import tiny_config
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        set_keys(patch)
+        with s3_server(tmp_path_factory.mktemp("moto") / "log") as started:
+            started.make_bucket("runs")
+            yield started
+
+
+@pytest.fixture
+def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Go to another machine, by its name."""
+    monkeypatch.setattr(lock, "SETTLE_S", 0.05)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
+
+    def go(machine: str) -> Path:
+        monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / machine))
+        return tmp_path / machine
+
+    return go
+
+
+def test_each_machine_writes_to_its_own_folder_and_the_bucket_joins_them(server: Server, on, tmp_path):
+    url = server.url("runs", "birds")
+    driver = on("driver")
+    with new_place(Path(url), print) as place:
+        RunFolder(place.folder).path.mkdir(parents=True)
+        RunFolder(place.folder).config.write_text("seed: 1\n")
+        place.send()
+        config = tiny_config()
+        runs = (
+            RunPlan("kd", "control", config, place.folder / "controls" / "kd"),
+            RunPlan("birds", "main", config, place.folder),
+        )
+        plan = WorkerPlan(runs, None, None, DataShare(1, 1), place.folder / "stop", url=place.url, owner=place.owner)
+
+        student = on("student")
+        with own_copy(plan, Ranks()) as copy:
+            control, main = (run.folder for run in copy.plan.runs)
+            assert main.is_relative_to(student)
+            assert control == main / "controls" / "kd"
+            assert RunFolder(main).config.read_text() == "seed: 1\n"
+            for name in ("checkpoints/step-1/student", "teacher/student/model", "metrics.jsonl"):
+                (main / name).parent.mkdir(parents=True, exist_ok=True)
+                (main / name).write_text(name)
+            copy.send_later()
+            objects.write(Remote.parse(url) / "stop", b"")  # the driver was asked to stop
+            for _ in range(400):
+                if copy.plan.stop.exists():
+                    break
+                time.sleep(0.05)
+            assert copy.plan.stop.is_relative_to(student)
+            assert copy.plan.stop.exists()
+        assert not copy.plan.stop.exists()
+
+        on("driver")
+        assert place.mirror is not None
+        place.mirror.pull(is_light)
+        RunFolder(place.folder).summary.write_text("{}\n")
+        place.send()
+        assert not list(driver.rglob("step-1"))
+        assert list(driver.rglob("metrics.jsonl"))
+
+    teacher = on("teacher")
+    mirror = Mirror.of(Remote.parse(url))
+    mirror.pull(lambda name: name.startswith("teacher/student/"))
+    names = [path.name for path in teacher.rglob("*") if path.is_file() and path.name[0] != "."]
+    assert names == ["model"]
+
+    elsewhere = on("elsewhere")
+    with known_place(Path(url), print) as place, own_copy(plan, Ranks()) as copy:
+        assert place.folder == copy.plan.runs[-1].folder
+        assert (place.folder / "checkpoints/step-1/student").read_text() == "checkpoints/step-1/student"
+        with pytest.raises(RunFolderError, match="in use by another"), known_place(Path(url), print):
+            pass
+    with read_place(f"{url.replace('birds?', 'birds/teacher/student?')}") as folder:
+        assert Path(folder).is_relative_to(elsewhere)
+        assert (Path(folder) / "model").is_file()
+    with pytest.raises(RunFolderError, match="holds a run already"), new_place(Path(url), print):
+        pass
+
+
+def test_what_a_reader_writes_reaches_the_bucket_unless_a_run_goes_on(server: Server, on, caplog):
+    url = server.url("runs", "cats")
+    on("driver")
+    with new_place(Path(url), print) as place:
+        place.folder.mkdir(parents=True)
+        RunFolder(place.folder).config.write_text("seed: 1\n")
+        place.send()
+        on("reader")
+        with read_place(url, writes=True) as folder:
+            (Path(folder) / "report.html").write_text("1")
+        assert "report.html" not in Mirror.of(Remote.parse(url))._manifest()[0]
+        assert "stays in" in caplog.text
+        on("driver")
+    on("reader")
+    with read_place(url, writes=True):
+        pass
+    assert "report.html" in Mirror.of(Remote.parse(url))._manifest()[0]
