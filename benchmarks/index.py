@@ -6,12 +6,12 @@ that the CPU worked for the process.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,10 +114,7 @@ def measure(_: Place, rounds: int) -> Measured:
         "image_folder": image_folder(FOLDER / "image_folder", FILES, 10),
     }
     _warm(FOLDER / "warm")
-    measures: dict[str, Callable[[], float]] = {
-        kind: (lambda kind=kind, path=path: first(kind, path))
-        for kind, path in paths.items()  # type: ignore[misc]
-    }
+    measures = {kind: functools.partial(first, kind, path) for kind, path in paths.items()}
     found = interleaved(measures, rounds, "us an image and core")
     ratios = {f"index_us_{kind}": median(values) for kind, values in found.items()}
 
@@ -132,18 +129,10 @@ def measure(_: Place, rounds: int) -> Measured:
 
     for kind in ("parquet", "image_folder"):
         dry_run(*data_overrides(kind, paths[kind]))  # the first start makes the index
-    starts = interleaved(
-        {
-            "digits": dry_run,
-            **{
-                kind: (lambda kind=kind: dry_run(*data_overrides(kind, paths[kind])))  # type: ignore[misc]
-                for kind in ("parquet", "image_folder")
-            },
-        },
-        rounds,
-        "s",
-    )
-    for kind in ("parquet", "image_folder"):
+    kinds = ("parquet", "image_folder")
+    again = {kind: functools.partial(dry_run, *data_overrides(kind, paths[kind])) for kind in kinds}
+    starts = interleaved({"digits": dry_run, **again}, rounds, "s")
+    for kind in kinds:
         ratios[f"index_start_s_{kind}"] = median([a - b for a, b in zip(starts[kind], starts["digits"], strict=True)])
     print(f"    {os.cpu_count()} cores", flush=True)
     return ratios

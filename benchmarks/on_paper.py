@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -90,7 +91,7 @@ def bandwidths(totals: dict[str, int]) -> str:
 
 def work(model: str, side: int) -> tuple[float, int]:
     """Multiply-adds of a forward pass of one image, and the number of parameters."""
-    kwargs = {"img_size": side} if model.startswith("vit") else {}
+    kwargs: dict[str, Any] = {"img_size": side} if model.startswith("vit") else {}
     network = timm.create_model(model, pretrained=False, num_classes=OUTPUTS, **kwargs).eval()
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:

@@ -40,8 +40,8 @@ def _config(
 
 def _kind(folder: Path) -> str | None:
     """The kind that the files below a folder have; None: as it is by default, an image folder."""
-    from hard_ray.data.account import Tally
     from hard_ray.config.places import address_or_path
+    from hard_ray.data.account import Tally
     from hard_ray.data.listing import list_images
     from hard_ray.data.remote_folders import list_root
 

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.optim import OptimConfig
+from hard_ray.config.places import DataPath
 
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
 
@@ -18,8 +19,9 @@ class NetworkConfig(Config):
 
     model: str
     """A timm model name, `local-dir:PATH` or `hf-hub:org/name`."""
-    checkpoint: Path | None = None
-    """Weights: a safetensors or torch file, or a folder in timm's layout."""
+    checkpoint: DataPath | None = None
+    """Weights: a safetensors or torch file, or a folder in timm's layout; or the URL of one, such as
+    `s3://bucket/runs/teacher/student`."""
     pretrained: bool = False
     """Start from timm's pretrained weights."""
     img_size: PositiveInt | None = None

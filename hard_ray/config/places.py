@@ -14,9 +14,9 @@ from hard_ray.storage.address import Remote, is_url
 StorageOptions = Mapping[str, str | int | float | bool]
 
 
-def address_or_path(path: Path) -> Path | Remote:
+def address_or_path(path: str | Path) -> Path | Remote:
     """What a path of the command line means; raises StorageError if it is a URL that cannot be read."""
-    found: Path | Remote = Remote.parse(path) if is_url(path) else path
+    found: Path | Remote = Remote.parse(path) if is_url(path) else Path(path)
     return Path(f"/{found.key}") if isinstance(found, Remote) and found.scheme == "file" else found
 
 
@@ -25,7 +25,7 @@ def _address(value: Any) -> Any:
     if not isinstance(value, str | Path) or not is_url(value):
         return value
     try:
-        return address_or_path(Path(value) if isinstance(value, str) else value)
+        return address_or_path(value)
     except StorageError as error:
         raise ValueError(str(error)) from None
 
@@ -39,7 +39,7 @@ DataPath = Annotated[
     BeforeValidator(_address),
     PlainSerializer(_text, return_type=str, when_used="json"),
 ]
-"""A folder, or a URL such as `s3://bucket/images`."""
+"""A path, or a URL such as `s3://bucket/images`."""
 
 
 def with_options(path: Path | Remote, options: StorageOptions) -> Path | Remote:

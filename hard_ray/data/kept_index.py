@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hard_ray.config.data import DataConfig, ImageFolderData, ImagesData, ParquetData, WebDatasetData
 from hard_ray.data.account import Account
 from hard_ray.data.index import ImageIndex, SplitName
-from hard_ray.data.layout import IMAGE_SUFFIXES, suffix_of
+from hard_ray.data.layout import IMAGE_SUFFIXES, suffix_among
 from hard_ray.data.mapped import Mapped, Names, Opener, Place, map_array
 from hard_ray.data.readers import FileReader, ObjectReader, ParquetReader, Reader, TarReader
 from hard_ray.data.remote_folders import RemoteShard, ShardFile, is_remote, list_root, remote_entries
@@ -76,6 +76,7 @@ def _add_listing(digest: hashlib._Hash, root: str) -> None:
     An image is known by its name alone, so that one that is written anew, in place, has the same index.
     """
     waiting, seen = [root], set[tuple[int, int]]()
+    is_image = suffix_among(IMAGE_SUFFIXES)
     while waiting:
         folder = waiting.pop()
         here = Path(folder).stat()
@@ -89,7 +90,7 @@ def _add_listing(digest: hashlib._Hash, root: str) -> None:
         except OSError:  # the finder says so
             continue
         for entry in found:
-            if suffix_of(entry.name) in IMAGE_SUFFIXES and entry.is_file(follow_symlinks=False):
+            if is_image(entry.name) and entry.is_file(follow_symlinks=False):
                 lines.append(f"{entry.name}\0{entry.inode()}")
             else:
                 lines.append(f"{entry.name}\0{_state(entry)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from hard_ray.errors import DataError
@@ -66,6 +66,22 @@ def suffix_of(name: str) -> str:
     """The last suffix of a name in lower case, with its dot; empty if there is none."""
     stem, dot, suffix = name.rpartition(".")
     return f".{suffix.lower()}" if dot and stem else ""
+
+
+def suffix_among(suffixes: Collection[str]) -> Callable[[str], str]:
+    """A function that gives a name's suffix, in lower case and with its dot, if it is one of these; else nothing.
+
+    It is asked for each of millions of files, whose suffixes are few.
+    """
+    known: dict[str, str] = {}
+
+    def among(name: str) -> str:
+        end = name.rpartition(".")[2]
+        if end not in known:
+            known[end] = suffix if (suffix := f".{end.lower()}") in suffixes else ""
+        return known[end] if len(end) + 1 < len(name) else ""
+
+    return among
 
 
 def why_no_image(name: str) -> str | None:

@@ -5,10 +5,11 @@ Links are followed. A folder is listed once, so that a link to a folder above it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from hard_ray.data.layout import (
     NO_IMAGE,
     TEMPORARY,
     is_hidden,
+    suffix_among,
     suffix_of,
     why_no_image,
     why_no_image_inside,
@@ -79,6 +81,8 @@ def each_once(found: Sequence[Listed], place: Callable[[str], str], tally: Tally
     """
     if any(listed.is_link for listed in found):  # they are compared with what they lead to
         found = [Listed(each.path, identity(each.path), each.is_link) for each in found]
+    elif len({listed.real for listed in found}) == len(found):
+        return list(found)
     kept: dict[Identity, Listed] = {}
     for listed in sorted(found, key=lambda listed: listed.is_link):  # a stable sort: real files first
         first = kept.setdefault(listed.real, listed)
@@ -135,6 +139,13 @@ def below(path: str, root: str) -> str:
     return path[len(root) + 1 :] if path.startswith(f"{root}/") else os.path.relpath(path, root)
 
 
+def all_below(found: Sequence[Listed], root: str) -> list[str]:
+    """The path of each file relative to a folder above all of them, or reached from it by links."""
+    start, length = f"{root}/", len(root) + 1
+    paths = [listed.path for listed in found]
+    return [path[length:] if path.startswith(start) else os.path.relpath(path, root) for path in paths]
+
+
 def is_text(name: str) -> bool:
     """Whether a file's name is UTF-8; Python keeps the bytes of others as lone surrogates."""
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
@@ -142,13 +153,36 @@ def is_text(name: str) -> bool:
 
 def holds_image(folder: str) -> bool:
     """Whether there is an image anywhere below a folder."""
-    return any(True for _ in _Walk(folder, Tally(), judge_image, IMAGE_SUFFIXES).wanted())
+    return _shows_image(folder) or any(True for _ in _Walk(folder, Tally(), judge_image, IMAGE_SUFFIXES).wanted())
 
 
 def holds_image_itself(folder: str) -> bool:
     """Whether there is an image directly in a folder."""
+    if _shows_image(folder):
+        return True
     paths = (entry.path for entry in scan(folder) if not is_hidden(entry.name) and not _is_folder(entry))
     return any(not judge_image(path, Tally()) for path in paths)
+
+
+def _shows_image(folder: str) -> bool:
+    """Whether the names in a folder tell of an image; the folder is read up to the first one, in any order."""
+    is_image = suffix_among(IMAGE_SUFFIXES)
+    with (
+        contextlib.suppress(OSError),
+        contextlib.closing(_entries(folder)) as entries,
+    ):  # `scan` says why it cannot be read
+        return any(
+            is_image(entry.name) and entry.name[0] != "." and entry.is_file(follow_symlinks=False) for entry in entries
+        )
+    return False
+
+
+def _entries(folder: str) -> Generator[Entry]:
+    if is_remote(folder):
+        yield from remote_entries(folder)
+    else:
+        with os.scandir(folder) as entries:
+            yield from entries
 
 
 def tally_files_in(folder: str, tally: Tally, reason: str) -> None:
@@ -239,7 +273,7 @@ class _Walk:
                 yield from self._below(link.path)
 
     def _below(self, folder: str) -> Iterator[Listed]:
-        waiting = deque([folder])
+        waiting, wanted = deque([folder]), suffix_among(self.suffixes)
         while waiting:
             folder = waiting.popleft()
             self.listed.add(identity(folder))
@@ -247,13 +281,8 @@ class _Walk:
             ordinary: Counter[str] = Counter()
             for entry in scan(folder):
                 name = entry.name
-                suffix = suffix_of(name)
-                if (
-                    suffix in self.suffixes
-                    and name[0] != "."
-                    and name.isascii()
-                    and entry.is_file(follow_symlinks=False)
-                ):
+                suffix = wanted(name)
+                if suffix and name[0] != "." and name.isascii() and entry.is_file(follow_symlinks=False):
                     inode = entry.inode()
                     ordinary[suffix] += 1
                     yield Listed(entry.path, device | inode if inode else _real(entry.path), False)

@@ -22,6 +22,7 @@ from hard_ray.networks.network import (
     input_contract,
     make_model,
     model_with_own_head,
+    weights_of,
     with_training_modes,
 )
 from hard_ray.networks.precision import resting
@@ -78,7 +79,7 @@ def build_projected(config: NetworkConfig, images: ImageSpec, dimension: int, *,
     given = config.model_copy(update={"model_kwargs": {**config.model_kwargs, "num_classes": dimension}})
     model = make_model(given, images, num_classes=dimension, role=role)
     notes: tuple[str, ...] = ()
-    checkpoint = config.checkpoint
+    checkpoint = weights_of(config)
     if checkpoint is not None and not checkpoint.is_dir():
         notes = load_weights(model, checkpoint, role=role, head=settings(model, "classifier")).notes
     if checkpoint is not None or config.pretrained or ":" in config.model:

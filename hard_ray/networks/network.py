@@ -28,6 +28,8 @@ from hard_ray.networks.outputs import check_classes, embedding_axes
 from hard_ray.networks.timm_layout import check_timm_folder
 from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, freeze_tower, rest
 from hard_ray.networks.weights import add_weights, load_weights
+from hard_ray.storage.address import Remote
+from hard_ray.storage.fetched import fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +215,9 @@ def _with_fitting_head(config: NetworkConfig, images: ImageSpec, *, role: str) -
     network = Network(model, input_contract(model, config, images))
     network.notes = notes
     saved = pretrained_cfg(model)
-    if config.checkpoint is not None and not config.checkpoint.is_dir():
-        loaded = load_weights(model, config.checkpoint, role=role, head=settings(model, "classifier"))
+    checkpoint = weights_of(config)
+    if checkpoint is not None and not checkpoint.is_dir():
+        loaded = load_weights(model, checkpoint, role=role, head=settings(model, "classifier"))
         network.has_new_head, network.notes = loaded.has_new_head, (*notes, *loaded.notes)
         return network
     network.has_new_head = saved.get("num_classes") != count
@@ -236,7 +239,7 @@ def build_teacher(config: TeacherConfig, images: ImageSpec) -> Network:
     names = read_names(config.class_map, "teacher.class_map") if config.class_map else None
     count = len(names) if names else (None if config.pretrained else len(images.classes))
     model, notes = model_with_weights(config, images, num_classes=count, role="teacher")
-    if not names and not _is_file(config.checkpoint):
+    if not names and not _is_file(weights_of(config)):
         check_classes(model, config.model)
     outputs = _pick_outputs(names, images.classes, config.class_map) if names else None
     if names and model.num_classes != len(names):
@@ -283,20 +286,29 @@ def model_with_weights(
     """
     model = make_model(config, images, num_classes=num_classes, role=role)
     notes = _resized(model, config, role)
-    if config.checkpoint is not None and _is_file(config.checkpoint):
-        return model, (*notes, *load_weights(model, config.checkpoint, role=role).notes)
+    checkpoint = weights_of(config)
+    if checkpoint is not None and _is_file(checkpoint):
+        return model, (*notes, *load_weights(model, checkpoint, role=role).notes)
     return model, notes
 
 
 def model_with_own_head(config: NetworkConfig, images: ImageSpec, *, role: str) -> tuple[nn.Module, tuple[str, ...]]:
     """As `model_with_weights`, but with whatever head the weights have, or a new one if they have none that fits."""
-    if not _is_file(config.checkpoint):
+    checkpoint = weights_of(config)
+    if checkpoint is None or not _is_file(checkpoint):
         return model_with_weights(config, images, num_classes=None, role=role)
-    assert config.checkpoint is not None
     without = config.model_copy(update={"checkpoint": None, "pretrained": False})
     model, notes = model_with_weights(without, images, num_classes=1, role=role)
-    loaded = load_weights(model, config.checkpoint, role=role, head=settings(model, "classifier"))
+    loaded = load_weights(model, checkpoint, role=role, head=settings(model, "classifier"))
     return model, (*notes, *loaded.notes)
+
+
+def weights_of(config: NetworkConfig) -> Path | None:
+    """The file or folder of a network's weights on this machine; those at a URL are brought to it.
+
+    Raises StorageError if they cannot be.
+    """
+    return fetched(config.checkpoint) if isinstance(config.checkpoint, Remote) else config.checkpoint
 
 
 def _is_file(checkpoint: Path | None) -> bool:
@@ -324,7 +336,7 @@ def _resized(model: nn.Module, config: NetworkConfig, role: str) -> tuple[str, .
                 "resized to it"
             ) from error
     has_weights = config.pretrained or ":" in config.model or config.checkpoint is not None
-    if weights == (wanted, wanted) or _is_file(config.checkpoint) or not has_weights:
+    if weights == (wanted, wanted) or _is_file(weights_of(config)) or not has_weights:
         return ()
     ratio = wanted**2 / (weights[0] * weights[1])
     return (
@@ -337,7 +349,7 @@ def make_model(
     config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str, with_weights: bool = True
 ) -> nn.Module:
     """The architecture, with its weights unless they are in a file, or nobody asks for them."""
-    name, checkpoint = config.model, config.checkpoint
+    name, checkpoint = config.model, weights_of(config)
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
         name = f"local-dir:{checkpoint}"

@@ -42,12 +42,12 @@ class OnRay:
 
     def __call__(self, make: Make, paths: Sequence[ShardFile]) -> Iterator[Part]:
         """The parts, in the order of the shards; raises the HardrayError of a shard that cannot be read."""
-        task = ray.remote(num_cpus=1)(make)
+        task = ray.remote(num_cpus=1)(_made)
         most = max(1, AHEAD * int(ray.cluster_resources().get("CPU", 1)))
         asked: list[ray.ObjectRef[Part]] = []
         for number in range(len(paths)):
             while len(asked) < min(len(paths), number + most):
-                asked.append(task.remote(paths[len(asked)]))
+                asked.append(task.remote(make, paths[len(asked)]))
             try:
                 part = ray.get(asked[number])
             except RayTaskError as failure:
@@ -56,10 +56,14 @@ class OnRay:
                 raise
             self.progress.add(len(part.labels))
             if self.progress.is_due:
-                self.progress.say(
-                    f"{number + 1:,} of {len(paths):,} shards, {self.progress.images_per_s:,.0f} images/s"
-                )
+                speed = f", {self.progress.images_per_s:,.0f} images/s" if self.progress.images_per_s else ""
+                self.progress.say(f"{number + 1:,} of {len(paths):,} shards{speed}")
             yield part
+
+
+def _made(make: Make, path: ShardFile) -> Part:
+    """A task's work: Ray takes functions of modules, not those with arguments of their own."""
+    return make(path)
 
 
 def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:

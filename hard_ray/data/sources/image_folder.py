@@ -12,7 +12,7 @@ from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages, Rows, SplitName
 from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, some
-from hard_ray.data.listing import BROKEN, Listed, below, each_once, folders_in, list_images, tally_files_in
+from hard_ray.data.listing import BROKEN, Listed, all_below, each_once, folders_in, list_images, tally_files_in
 from hard_ray.data.readers import reader_of_files
 from hard_ray.data.remote_folders import list_root
 from hard_ray.data.sources.split_folders import class_name, find_split_folders
@@ -145,7 +145,7 @@ class _Listing:
         self.account.files.used = len(self.images)
         number = {name: position for position, name in enumerate(self.classes)}
         numbers = np.fromiter((number[name] for name in self.class_of), dtype=np.int64, count=len(self.class_of))
-        paths = [below(image.path, self.root) for image in self.images]
+        paths = all_below(self.images, self.root)
         reader = reader_of_files(self.root, paths, cache)
         split_of = np.array(self.split_of)
         splits: dict[str, Rows] = {}

@@ -8,7 +8,7 @@ from hard_ray.data.account import Account
 from hard_ray.data.index import FoundImages
 from hard_ray.data.labels import Labels
 from hard_ray.data.layout import IMAGE_SUFFIXES, some
-from hard_ray.data.listing import below, each_once, folders_in, list_images
+from hard_ray.data.listing import all_below, each_once, folders_in, list_images
 from hard_ray.data.readers import reader_of_files
 from hard_ray.data.remote_folders import list_root
 from hard_ray.data.sources.image_folder import refuse_broken
@@ -40,6 +40,6 @@ def find_images(path: Path | Remote, max_bad_fraction: float, cache: ObjectCache
             f"{some(named)} in {root} are named as splits, and their images are one pool; set data.path to "
             f"{root}/{named[0]} for that one alone"
         )
-    paths = [below(image.path, root) for image in images]
+    paths = all_below(images, root)
     reader, labels = reader_of_files(root, paths, cache), Labels.none(len(images))
     return FoundImages(reader, labels, root, account=account, has_labels=False)

@@ -1,0 +1,48 @@
+"""Weights at a URL as local files: of a part of a run, of a folder, or of one object."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from hard_ray.errors import MissingObjectError
+from hard_ray.files import cache_folder, replacing_folder
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import download
+from hard_ray.storage.mirror import Mirror
+
+
+@functools.lru_cache(maxsize=16)
+def fetched(remote: Remote) -> Path:
+    """The file or folder of a URL, brought to this machine unless it is there as it is now; looked at once a process.
+
+    Raises:
+        StorageError: it cannot be read; MissingObjectError: there is nothing of this name.
+    """
+    try:
+        mirror, inside = Mirror.find(remote)
+    except MissingObjectError:
+        return _plain(remote)
+    mirror.pull(lambda name: not inside or name == inside or name.startswith(f"{inside}/"))
+    path = mirror.folder / inside
+    if not path.exists():
+        raise MissingObjectError(f"{remote.shown} is no part of the run {mirror.remote.shown}; check the name")
+    return path
+
+
+def _plain(remote: Remote) -> Path:
+    """Objects that no run wrote, in a folder of the cache that is named by what the listing says of them."""
+    found = objects.listing(remote)
+    said = "\n".join([str(remote), *(f"{each.key} {each.version}" for each in found)])
+    folder = cache_folder() / "fetched" / hashlib.sha256(said.encode()).hexdigest()[:32]
+    is_file = [each.key for each in found] == [""]
+    if not folder.exists():
+        with replacing_folder(folder) as temporary:
+            for each in found:
+                path = temporary / (remote.name if is_file else each.key)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+                download(remote / each.key if each.key else remote, each.size, path)
+    return folder / remote.name if is_file else folder
