@@ -15,7 +15,7 @@ from typing_extensions import override
 from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.errors import ClusterError
 from hard_ray.files import home_folder
-from hard_ray.orchestration.cluster.address import address_of, check_address
+from hard_ray.orchestration.cluster.address import WORDS, address_of, check_address
 from hard_ray.orchestration.cluster.demand import Demand, demand
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.cluster.places import check_places
@@ -162,7 +162,7 @@ def _without(names: Iterable[str]) -> Iterator[None]:
 def _join(address: str, namespace: str) -> None:
     shown = without_password(address)
     check_address(address)
-    _take_token_along()
+    _take_token_along(address)
     try:
         ray.init(
             address=address,
@@ -180,16 +180,32 @@ def _join(address: str, namespace: str) -> None:
         ) from None
 
 
-def _take_token_along() -> None:
-    """Use the token from the environment or the home folder, unless RAY_AUTH_MODE is set.
+def _take_token_along(address: str) -> None:
+    """Use the token from the environment or the home folder if the cluster wants one, unless RAY_AUTH_MODE is set.
 
     A cluster of `ray start --head` requires the token if the home folder has one, as it has after the first local run.
-    But `ray.init` does not send it to an existing cluster, and is refused.
+    But `ray.init` does not send it to an existing cluster, and is refused. Where the cluster wants none, a driver with
+    a token refuses the requests of the cluster, which takes it for dead.
     """
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private.authentication import authentication_token_setup  # Ray has no public way
 
-        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        if "RAY_AUTH_MODE" in os.environ or address in WORDS or _wants_token(address):
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _wants_token(address: str) -> bool:
+    """Whether a cluster refuses a client without a token; False also if it does not answer, which `ray.init` says."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    with _defaults({"RAY_BACKEND_LOG_LEVEL": "fatal"}):
+        try:
+            GcsClient(address=without_password(address))
+        except ray.exceptions.AuthenticationError:
+            return True
+        except Exception:  # Ray raises RpcError, ValueError and others
+            return False
+    return False
 
 
 def _start(reserved: Demand, namespace: str) -> None:

@@ -97,6 +97,45 @@ def test_a_run_at_a_url_survives_its_machine_with_the_same_bits(
     _holds_no_secret_remotely(Remote.parse(url))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_driver_student_and_teacher_share_no_folder(
+    server: Server, place: Path, config: str, straight: Path, monkeypatch
+):
+    """Three nodes, each with a cache folder of its own; the bucket is all that they have in common."""
+    from ray.cluster_utils import Cluster
+
+    url = server.url("runs", "apart")
+    driver = use_cache(monkeypatch, place / "cache-driver")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200e6})
+    try:
+        for slot in ("student_slot", "teacher_slot"):
+            own = {"HARDRAY_CACHE": str(place / f"cache-{slot}")}
+            cluster.add_node(num_cpus=2, object_store_memory=100_000_000, resources={slot: 1}, env_vars=own)
+        there = (f"runtime.address={cluster.address}", "runtime.slots=true", "runtime.cpus_per_worker=1")
+        said = succeed("distill", "-c", config, "--output", url, *there, cwd=place, timeout=600)
+    finally:
+        cluster.shutdown()
+    assert f"run      {url}" in said
+    copies = {
+        name: {path.relative_to(folder).parts[2:] for path in (folder / "runs").rglob("*") if path.is_file()}
+        for name, folder in (
+            ("driver", driver),
+            *((slot, place / f"cache-{slot}") for slot in ("student_slot", "teacher_slot")),
+        )
+    }
+    assert any("checkpoints" in parts for parts in copies["student_slot"])
+    assert not any("checkpoints" in parts for parts in copies["driver"])
+    assert ("apart", "summary.json") not in copies["student_slot"]
+    brought = {parts[1:3] for parts in copies["teacher_slot"] if len(parts) > 2}
+    assert brought == {("teacher", "student")}, copies["teacher_slot"]
+    pulled = Mirror(Remote.parse(url), place / "pulled-apart")
+    pulled.pull()
+    for part in (".", "controls/kd", "teacher"):
+        assert_equal_bits(student_weights(pulled.folder / part), student_weights(straight / part))
+    assert (pulled.folder / "summary.json").is_file()
+
+
 def _holds_no_secret(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
