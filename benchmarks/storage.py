@@ -23,7 +23,7 @@ from hard_ray.orchestration.cluster.demand import DataShare
 from hard_ray.orchestration.cluster.hardware import usable_cores
 from hard_ray.orchestration.stream import Pipeline
 from hard_ray.storage import objects
-from tests.support.buckets import s3_server, set_keys
+from tests.support.buckets import server_with
 
 FOLDER = BUILD / "storage"
 SHARD_IMAGES, SHARDS = 640, 20
@@ -78,10 +78,8 @@ def measure(place: Place, rounds: int) -> Measured:
     """`storage_warm` and `storage_cold`: images per second from the bucket over those from the folder."""
     data = shards(place.data)
     with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch)
         patch.setenv("HARDRAY_CACHE", str(FOLDER / "index"))
-        with s3_server(FOLDER / "server.log") as server, quiet_ray(usable_cores()):
-            server.make_bucket("bench")
+        with server_with(FOLDER / "server.log", "bench") as server, quiet_ray(usable_cores()):
             remote = server.remote("bench", "data")
             for path in sorted(data.iterdir()):
                 objects.write(remote / path.name, path.read_bytes())

@@ -43,14 +43,17 @@ class GeneratedImages:
     place: NDArray[np.int64]
     """The reader's row of each sample id; -1 for an image that has none."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the set."""
+        return Path(str(self.reader.files[0])).parent
+
     def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
         """The encoded images that belong to `sample_ids`; raises DataError if one of them was not generated."""
         places = self.place[sample_ids]
         if (places < 0).any():
             missing = int(sample_ids[places < 0][0])
-            raise DataError(
-                f"the generated set {Path(str(self.reader.files[0])).parent} has no image for sample id {missing}"
-            )
+            raise DataError(f"the generated set {self.folder} has no image for sample id {missing}")
         return self.reader.read(places.tolist())
 
 

@@ -70,6 +70,11 @@ def kept_indexes() -> Path:
     return cache_folder() / "index" / "whole"
 
 
+def kept_parts() -> Path:
+    """The folder of the parts of indexes, one a shard, that are kept between starts."""
+    return cache_folder() / "index" / "parts"
+
+
 def _add_listing(digest: hashlib._Hash, root: str) -> None:
     """Add every entry below a folder: its name and number, and size and time where these may matter.
 
@@ -242,8 +247,7 @@ def _reader(facts: dict[str, Any], arrays: dict[str, Mapped], cache: ObjectCache
 def _remove_unused() -> None:
     """Remove indexes and parts of some that were last used long ago."""
     oldest = time.time() - KEPT_DAYS * 86_400
-    for folder in (kept_indexes(), cache_folder() / "index" / "parts"):
-        for path in folder.glob("*"):
-            with suppress(OSError):
-                if path.stat().st_mtime < oldest:
-                    shutil.rmtree(path, ignore_errors=True)
+    for path in (*kept_indexes().glob("*"), *kept_parts().glob("*/*")):
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

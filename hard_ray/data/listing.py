@@ -134,11 +134,6 @@ def folders_in(folder: str) -> list[str]:
     return names
 
 
-def below(path: str, root: str) -> str:
-    """A path relative to a folder above it."""
-    return path[len(root) + 1 :] if path.startswith(f"{root}/") else os.path.relpath(path, root)
-
-
 def all_below(found: Sequence[Listed], root: str) -> list[str]:
     """The path of each file relative to a folder above all of them, or reached from it by links."""
     start, length = f"{root}/", len(root) + 1

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hard_ray.data.remote_folders import ShardFile
+from hard_ray.data.remote_folders import ShardFile, size_of
 from hard_ray.errors import readable
 
 ROWS_AT_A_TIME = 64
@@ -28,21 +28,14 @@ def open_parquet(path: ShardFile, *, repeated: str | None = None) -> pq.ParquetF
     Raises OSError unless its schema is readable, and its row groups possible in a file of its size.
     """
     try:
-        source, size = _source(path)
+        source = path if isinstance(path, Path) else path.in_place()  # only the parts that are asked for
         parquet = pq.ParquetFile(source, read_dictionary=[repeated] if repeated is not None else None)
-        rows = group_rows(parquet)
+        rows, size = group_rows(parquet), size_of(path)
     except _ERRORS as error:
         raise OSError(readable(error)) from None
     if min(rows, default=0) < 0 or sum(rows) > size:
         raise OSError(f"says that its row groups have {', '.join(map(str, rows[:5]))} rows, in {size:,} bytes")
     return parquet
-
-
-def _source(path: ShardFile) -> tuple[Any, int]:
-    """What pyarrow reads, and its size in bytes; of an object in a bucket, only the parts that are asked for."""
-    if isinstance(path, Path):
-        return path, path.stat().st_size
-    return path.in_place(), path.size
 
 
 def group_rows(parquet: pq.ParquetFile) -> list[int]:

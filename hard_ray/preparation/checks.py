@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import PolicyOperations, parts_of
 from hard_ray.config.optim import OptimConfig
@@ -130,7 +128,7 @@ def check_generated(generated: GeneratedImages, index: ImageIndex) -> None:
     """Raise a DataError if training images have no generated one, beyond those that were unreadable then."""
     rows = index.rows("train")
     missing = rows[generated.place[rows] < 0]
-    folder = Path(str(generated.reader.files[0])).parent
+    folder = generated.folder
     manifest = read_manifest(folder)
     if len(missing) > len(manifest.get("bad_images") or ()):
         raise DataError(

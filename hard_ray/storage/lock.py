@@ -23,6 +23,7 @@ from pathlib import Path
 from hard_ray.errors import MissingObjectError, RunFolderError, StorageError
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
+from hard_ray.threads import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,10 @@ class UrlLock:
     def held(self, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Own the URL; RunFolderError: another process does. StorageError: the lock cannot be written."""
         self._take(say)
-        ended = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(ended,), name="lock", daemon=True)
-        thread.start()
         try:
-            yield
+            with in_background(self._beat, "lock"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             with contextlib.suppress(StorageError):
                 if (self._read() or {}).get("owner") == self.owner:
                     objects.delete(self.remote / LOCK)

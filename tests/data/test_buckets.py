@@ -19,17 +19,14 @@ from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.errors import ConfigError, DataError, StorageError
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
-from tests.support.buckets import Server, faulty_server, s3_server, set_keys
+from tests.support.buckets import Server, faulty_server, server_with, set_keys
 from tests.support.data_folders import fill, fill_splits, put, samples, write_rows, write_tar
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch)
-        with s3_server(tmp_path_factory.mktemp("moto") / "log") as started:
-            started.make_bucket("data")
-            yield started
+    with server_with(tmp_path_factory.mktemp("moto") / "log", "data") as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from hard_ray.config.data import DataConfig
 from hard_ray.data import kept_index
 from hard_ray.data.index import ImageIndex
-from hard_ray.data.kept_index import kept_indexes
+from hard_ray.data.kept_index import kept_indexes, kept_parts
 from hard_ray.data.mapped import Mapped, Names
 from hard_ray.data.sources import parts, webdataset
 from hard_ray.data.sources.build import build_index
@@ -169,7 +169,7 @@ def test_damaged_files_of_the_index_are_made_anew(data: Path) -> None:
     first = tar_index(data).fingerprint()
     (folder,) = kept_indexes().iterdir()
     (folder / "labels.npy").write_bytes(b"")
-    for path in parts.kept_parts().rglob("*.npz"):
+    for path in kept_parts().rglob("*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     assert tar_index(data).fingerprint() == first
     (folder / "index.json").write_text("{")
@@ -218,6 +218,19 @@ def test_old_indexes_are_removed(data: Path, tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     tar_index(data)
     assert not old.exists() and len(list(kept_indexes().iterdir())) == 1
+
+
+def test_a_part_is_removed_by_its_own_last_use(data: Path) -> None:
+    tars(data)
+    tar_index(data)
+    unused, *used = kept_parts().glob("*/*.npz")
+    for folder in kept_parts().iterdir():
+        os.utime(folder, (0, 0))  # nothing was added to it for long
+    os.utime(unused, (0, 0))
+    tar_index(data, "data.val_fraction=0.2", "data.train_split=false")
+    os.utime(unused, (0, 0))
+    kept_index._remove_unused()
+    assert not unused.exists() and len(used) == 3 and all(path.exists() for path in used)
 
 
 def test_small_indexes_are_not_kept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,17 +9,15 @@ import pytest
 
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
-from tests.support.buckets import Faults, Server, faulty_server, s3_server, set_keys
+from tests.support.buckets import Faults, Server, faulty_server, server_with, set_keys
 
 NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch)
-        with s3_server(tmp_path_factory.mktemp("moto") / "log") as started:
-            yield started
+    with server_with(tmp_path_factory.mktemp("moto") / "log") as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -14,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from hard_ray.storage.address import Remote
+from tests.support.failing_proxy import QuietHandler
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "planted-access-key",
@@ -83,6 +83,17 @@ def s3_server(log: Path) -> Iterator[Server]:
         process.wait(10)
 
 
+@contextmanager
+def server_with(log: Path, *buckets: str) -> Iterator[Server]:
+    """A server with these buckets, and its keys in the environment for as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_keys(patch)
+        with s3_server(log) as started:
+            for bucket in buckets:
+                started.make_bucket(bucket)
+            yield started
+
+
 def set_keys(patch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         patch.delenv(name)
@@ -137,7 +148,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.faults = Faults()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: FaultyServer
     protocol_version = "HTTP/1.1"
 
@@ -168,9 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
             time.sleep(0.02)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            self.connection.close()
+            self.reset()
             return None
         if fault == "truncated":  # an honest length, and fewer bytes
             self._head(answer.status, found, len(content))
@@ -210,15 +219,6 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _pass_on  # noqa: N815  (the names of the base class)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except (OSError, ValueError):  # what a reset leaves
-            return
 
 
 @contextmanager

@@ -15,6 +15,24 @@ from typing import Literal
 Failure = Literal["lost request", "lost answer", "500", "late"]
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Logs nothing, and can reset the connection."""
+
+    def reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (OSError, ValueError):  # what a reset leaves
+            return
+
+
 class FailingProxy(ThreadingHTTPServer):
     """Passes requests on, and counts them."""
 
@@ -38,7 +56,7 @@ class FailingProxy(ThreadingHTTPServer):
         self.seen, self.fail_at, self.failure = [], fail_at, failure
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: FailingProxy
 
     def _pass_on(self) -> None:
@@ -47,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         proxy.seen.append(f"{self.command} {self.path.partition('?')[0]}")
         failing = len(proxy.seen) == proxy.fail_at
         if failing and proxy.failure == "lost request":
-            return self._reset()
+            return self.reset()
         if failing and proxy.failure == "500":
             return self._answer(500, {}, b"<html>no</html>")
         behind = http.client.HTTPConnection("127.0.0.1", proxy.behind, timeout=60)
@@ -56,10 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
         content = answer.read()
         behind.close()
         if failing and proxy.failure == "lost answer":
-            return self._reset()
+            return self.reset()
         if failing and proxy.failure == "late":
             time.sleep(proxy.late_s)
-            return self._reset()
+            return self.reset()
         return self._answer(answer.status, dict(answer.getheaders()), content)
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
@@ -71,21 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _reset(self) -> None:
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815  (the names of the base class)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except (OSError, ValueError):  # what a reset leaves
-            return
 
 
 @contextmanager

@@ -109,7 +109,8 @@ def _read(path: ShardFile, config: ParquetData) -> Part:
         columns = {"groups": groups, "empty": _empty_rows(parquet, config, path)}
         if config.label_column is None:
             return Part(Labels.none(int(groups.sum())), columns, {"kind": "none", "class_names": None})
-        parquet = open_parquet(path, repeated=config.label_column if kind == "names" else None)
+        if kind == "names":
+            parquet = open_parquet(path, repeated=config.label_column)
         table = read_parquet(parquet, [config.label_column], at_a_time=SHORT_ROWS_AT_A_TIME)
         labels = Labels.of_arrow(table.column(config.label_column))
         return Part(labels, columns, {"kind": kind, "class_names": _label_names(parquet, config)})

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hard_ray.data.account import Account, Tally
+from hard_ray.data.kept_index import kept_parts
 from hard_ray.data.labels import Labels
 from hard_ray.data.remote_folders import RemoteShard, ShardFile
 from hard_ray.errors import DataError
-from hard_ray.files import cache_folder, read_npz, write_bytes
+from hard_ray.files import read_npz, write_bytes
 
 VERSION = 1
 """Of the way in which parts are made: those of another version are made anew."""
@@ -99,11 +100,6 @@ def read_parts(
             + (", ..." if len(missing) > 1 else "")
         )
     return [part for part in parts if part is not None]
-
-
-def kept_parts() -> Path:
-    """The folder of parts that are kept between starts."""
-    return cache_folder() / "index" / "parts"
 
 
 def _place(path: ShardFile, settings: Mapping[str, Any]) -> Path:

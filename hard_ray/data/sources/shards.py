@@ -14,7 +14,7 @@ from hard_ray.config.data import ParquetData, WebDatasetData
 from hard_ray.data.account import Account
 from hard_ray.data.index import Rows
 from hard_ray.data.layout import TEMPORARY, TEMPORARY_SUFFIXES, suffix_of
-from hard_ray.data.listing import Listed, below, each_once, list_files
+from hard_ray.data.listing import Listed, all_below, each_once, list_files
 from hard_ray.data.remote_folders import ShardFile, folder_of, is_remote, list_root
 from hard_ray.data.sources.shard_names import name_shards
 from hard_ray.data.split_names import Choice, choose_splits
@@ -49,7 +49,7 @@ def find_shards(config: ParquetData | WebDatasetData, suffix: str, cache: Object
             "or data.kind to what the folder holds"
         )
     found.sort(key=lambda listed: Path(listed.path))
-    paths = [below(listed.path, root) for listed in found]
+    paths = all_below(found, root)
     names, kinds = name_shards(config, paths, where=f"data.path {root}")
     choice = choose_splits(config, kinds, where=f"data.path {root}")
     account.notes += choice.notes

@@ -34,6 +34,7 @@ from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.mirror import Mirror, shown_path, url_of
 from hard_ray.storage.systems import file_system
+from hard_ray.threads import in_background
 
 WATCH_EVERY_S = 0.5
 BRING_EVERY_S = 10.0
@@ -76,10 +77,10 @@ def _brought(mirror: Mirror | None, folder: RunFolder) -> Iterator[None]:
     if mirror is None:
         yield
         return
-    ended, stop = threading.Event(), mirror.remote / STOP
+    stop = mirror.remote / STOP
     objects.delete(stop)
 
-    def bring() -> None:
+    def bring(ended: threading.Event) -> None:
         pulled = time.monotonic()
         asked = False
         while not ended.wait(WATCH_EVERY_S):
@@ -91,13 +92,8 @@ def _brought(mirror: Mirror | None, folder: RunFolder) -> Iterator[None]:
                     pulled = time.monotonic()
                     mirror.pull(is_light)
 
-    thread = threading.Thread(target=bring, name="bring", daemon=True)
-    thread.start()
-    try:
+    with in_background(bring, "bring"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _trainer(plan: WorkerPlan, config: RunConfig, index: ImageIndex, folder: RunFolder) -> TorchTrainer:

@@ -18,6 +18,7 @@ from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.lock import UrlLock
 from hard_ray.storage.mirror import Mirror
+from hard_ray.threads import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -85,24 +86,21 @@ def own_copy(plan: WorkerPlan, ranks: Ranks) -> Iterator[OwnCopy]:
 @contextlib.contextmanager
 def _stop_watched(plan: WorkerPlan, remote: Remote) -> Iterator[None]:
     """Make the file of a request to stop when its object appears, which the driver writes on Ctrl-C."""
-    ended, mark = threading.Event(), f"{plan.owner}\n"
+    mark = f"{plan.owner}\n"
     with contextlib.suppress(OSError):
         if plan.stop.read_text(encoding="utf-8") not in ("", mark):
             plan.stop.unlink()  # of an earlier run that was killed before it stopped
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while not ended.wait(LOOK_EVERY_S):
             with contextlib.suppress(StorageError, OSError):
                 if objects.stat(remote / STOP) is not None and not plan.stop.exists():
                     write_text(plan.stop, mark)
 
-    thread = threading.Thread(target=watch, name="stop", daemon=True)
-    thread.start()
     try:
-        yield
+        with in_background(watch, "stop"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         with contextlib.suppress(OSError):
             if plan.stop.read_text(encoding="utf-8") == mark:
                 plan.stop.unlink()

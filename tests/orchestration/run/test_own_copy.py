@@ -19,17 +19,14 @@ from hard_ray.runs.place import is_light, known_place, new_place, read_place
 from hard_ray.storage import lock, objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.mirror import Mirror
-from tests.support.buckets import Server, s3_server, set_keys
+from tests.support.buckets import Server, server_with
 from tests.support.helpers import tiny_config
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch)
-        with s3_server(tmp_path_factory.mktemp("moto") / "log") as started:
-            started.make_bucket("runs")
-            yield started
+    with server_with(tmp_path_factory.mktemp("moto") / "log", "runs") as started:
+        yield started
 
 
 @pytest.fixture

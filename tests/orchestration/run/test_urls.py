@@ -15,17 +15,14 @@ from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.mirror import Mirror
 from tests.orchestration.commands import kill_everything, run, start, succeed, wait_for_step, write_config
-from tests.support.buckets import KEYS, Server, s3_server, set_keys
+from tests.support.buckets import KEYS, Server, server_with
 from tests.support.helpers import assert_equal_bits, student_weights
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        set_keys(patch)
-        with s3_server(tmp_path_factory.mktemp("moto") / "log") as started:
-            started.make_bucket("runs")
-            yield started
+    with server_with(tmp_path_factory.mktemp("moto") / "log", "runs") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
