@@ -129,6 +129,11 @@ def planned(output: Path, *, resumes: bool) -> Path:
     return planned_folder(output)
 
 
+def job_folder(output: Path) -> Path:
+    """The local folder of a job that the same command continues: of a URL, the working copy of this machine."""
+    return planned(output, resumes=True)
+
+
 def default_output(config: RunConfig, preset: str | None) -> Path:
     """A run folder in `runs`, named after the configuration and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -234,7 +234,7 @@ def train_autoencoder(
     Args:
         config: gives `data`, `seed` and `runtime`.
         training: `kind`, "kl" or "vq", and its settings; see `hard_ray.config.autoencoder_training`.
-        output: the autoencoder's folder.
+        output: the autoencoder's folder or URL.
         say: a callback for lines about progress.
 
     Returns:
@@ -242,9 +242,11 @@ def train_autoencoder(
     """
     from hard_ray.config.autoencoder_training import autoencoder_run
     from hard_ray.orchestration import train_autoencoder as autoencoder
+    from hard_ray.runs.place import kept_place
 
     run = autoencoder_run(config, training)
-    return autoencoder.train_autoencoder(run, local_path(output), runtime=config.runtime, say=say)
+    with kept_place(Path(output), say) as place:
+        return autoencoder.train_autoencoder(run, place.folder, runtime=config.runtime, say=say)
 
 
 def score_augmentations(
@@ -262,7 +264,8 @@ def score_augmentations(
 
     Args:
         config: gives `data`, `teacher`, `seed` and `runtime`.
-        output: the folder of the scores; unfinished scoring in it continues, and scores of other augmentors are kept.
+        output: the folder or URL of the scores; unfinished scoring in it continues, and scores of other augmentors are
+            kept.
         augmentors: settings by name, such as {"strong": {"kind": "rand_augment", "magnitude": 15}}; None: the kinds of
             `hard_ray.config.scoring.DEFAULT_AUGMENTORS`, with their default settings.
         groups: number of groups for the standard deviation.
@@ -277,11 +280,13 @@ def score_augmentations(
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS, read_augmentors, score_run
     from hard_ray.orchestration import score_augmentations as score
     from hard_ray.preparation.scoring import read_losses
+    from hard_ray.runs.place import kept_place
 
     chosen = read_augmentors(DEFAULT_AUGMENTORS) if augmentors is None else augmentors
     run = score_run(config, chosen, groups=groups, batch_size=batch_size, per=per)
     known = None if losses is None else read_losses(Path(losses), run.augmentors)
-    return score.score_augmentations(config, run, local_path(output), losses=known, say=say)
+    with kept_place(Path(output), say) as place:
+        return score.score_augmentations(config, run, place.folder, losses=known, say=say)
 
 
 def generate(
@@ -292,7 +297,7 @@ def generate(
     Args:
         config: gives `data`, `teacher`, `runtime` and `seed`.
         options: `autoencoder`, and differences from the defaults of `hard_ray.config.generation.GenerationConfig`.
-        output: the set's folder, for `augmentor.kind=generated`.
+        output: the set's folder or URL, for `augmentor.kind=generated`.
         say: a callback for lines about progress.
 
     Returns:
@@ -302,8 +307,10 @@ def generate(
 
     generation = generation_settings(options)
     from hard_ray.orchestration.generate import job as orchestration
+    from hard_ray.runs.place import kept_place
 
-    return orchestration.generate(config, generation, local_path(output), say)
+    with kept_place(Path(output), say) as place:
+        return orchestration.generate(config, generation, place.folder, say, mirror=place.mirror)
 
 
 def import_teacher(
@@ -344,7 +351,7 @@ def fit_head(
     Args:
         config: `teacher` is the tower; a probe and prototypes also take `data` and `runtime`.
         options: `kind` ("probe", "prototypes" or "zero-shot") and its settings; see `hard_ray.config.heads`.
-        output: the teacher's folder; features in it are kept, and an unfinished computation continues.
+        output: the teacher's folder or URL; features in it are kept, and an unfinished computation continues.
         say: a callback for lines about progress.
 
     Returns:
@@ -354,8 +361,10 @@ def fit_head(
 
     head = head_settings(options)
     from hard_ray.orchestration import fit_head as orchestration
+    from hard_ray.runs.place import kept_place
 
-    return orchestration.fit_head(config, head, local_path(output), say=say)
+    with kept_place(Path(output), say) as place:
+        return orchestration.fit_head(config, head, place.folder, mirror=place.mirror, say=say)
 
 
 def probe(
@@ -371,8 +380,8 @@ def probe(
     """Measure what a model's features are worth on labelled images: k nearest neighbours and a linear probe.
 
     Args:
-        model: a run folder, a folder in timm's layout, or a timm model name.
-        output: the folder of features and results, by default `probe` in the run's folder or `runs/probe-MODEL`.
+        model: a run's folder or URL, a folder in timm's layout, or a timm model name.
+        output: the folder or URL of features and results, by default `probe` in the run's folder or `runs/probe-MODEL`.
         config: gives `data` and `runtime`; None: the run's own.
         overrides: `dotted.key=value` texts that change the run's own configuration.
         options: differences from the defaults of `hard_ray.config.heads.NeighbourConfig`.
@@ -387,10 +396,16 @@ def probe(
     from hard_ray.export.target import target_of
 
     settings = from_options(NeighbourConfig, options or {})
-    target = target_of(str(model), config, overrides, best=best)
     from hard_ray.orchestration import probe as orchestration
+    from hard_ray.runs.place import kept_place, read_place
+    from hard_ray.storage.address import Remote, is_url
 
-    return orchestration.probe(target, settings, None if output is None else local_path(output), say=say)
+    if output is None and is_url(model):
+        output = str(Remote.parse(model) / "probe")
+    with read_place(model) as found:
+        target = target_of(str(found), config, overrides, best=best)
+        with kept_place(orchestration.default_output(target) if output is None else Path(output), say) as place:
+            return orchestration.probe(target, settings, place.folder, mirror=place.mirror, say=say)
 
 
 def index(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:
@@ -424,7 +439,7 @@ def evaluate(
 
     Args:
         model: a run's folder or URL, a folder in timm's layout, or a timm model name.
-        output: the folder of the results, by default `evaluation` in the run's folder; suites in it with the
+        output: the folder or URL of the results, by default `evaluation` in the run's folder; suites in it with the
             same settings are not measured again.
         config: gives `data`, `teacher` and `runtime`; None: the run's own.
         overrides: `dotted.key=value` texts that change the run's own configuration.
@@ -443,13 +458,13 @@ def evaluate(
     evaluation = evaluation_settings(options or {})
     from hard_ray.export.target import target_of
     from hard_ray.orchestration.evaluate import job as orchestration
-    from hard_ray.runs.place import read_place
+    from hard_ray.runs.place import kept_place, read_place
 
-    with read_place(model, writes=output is None) as place:
-        target = target_of(str(place), config, overrides, best=best, labelled=labelled)
-        folder = target.default_output if output is None else local_path(output)
-        result = orchestration.evaluate(target, evaluation, folder, with_teacher=with_teacher, say=say)
-    return {**result, "folder": str(folder)}
+    with read_place(model, writes=output is None) as found:
+        target = target_of(str(found), config, overrides, best=best, labelled=labelled)
+        with kept_place(target.default_output if output is None else Path(output), say) as place:
+            result = orchestration.evaluate(target, evaluation, place.folder, with_teacher=with_teacher, say=say)
+    return {**result, "folder": str(place.folder)}
 
 
 def export(

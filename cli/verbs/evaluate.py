@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a folder in timm's layout, or a timm name.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="A run's folder or URL, a folder in timm's layout, or a timm name."
+        ),
     ],
     overrides: Overrides = None,
     suite: Annotated[
@@ -28,7 +31,9 @@ def evaluate(
             help="Suite to measure; may be repeated. Published sets take their folder: imagenet-c=FOLDER.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the results; by default RUN/evaluation.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder or URL of the results; by default RUN/evaluation.")
+    ] = None,
     config: Files = None,
     preset: Preset = None,
     teacher: Teacher = None,

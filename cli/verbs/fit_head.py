@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from hard_ray.errors import command_line
 
-from ..options import Data, Files, Overrides, Preset, as_given, listed, load
+from ..options import Data, Files, Overrides, Preset, as_given, job_folder, listed, load, shown
 from ..terminal import print_heading, print_lines, print_pairs, say, usage_error
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def fit_head(
         Literal["probe", "prototypes", "zero-shot"],
         typer.Option(help="Logistic regression on labels, k-means without labels, or CLIP's text tower."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the teacher; features in it are kept.")],
+    output: Annotated[Path, typer.Option(help="Folder or URL of the teacher; features in it are kept.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -71,12 +71,12 @@ def fit_head(
         from hard_ray.config.heads import head_settings
         from hard_ray.orchestration.fit_head import plan_lines
 
-        print_pairs(plan_lines(loaded, head_settings({"kind": kind, **options}), output))
+        print_pairs(plan_lines(loaded, head_settings({"kind": kind, **options}), job_folder(output)))
         return
-    print_heading("fit-head", output)
+    print_heading("fit-head", shown(output))
     made = api.fit_head(loaded, {"kind": kind, **options}, output, say=say)
     others = [part for part in overrides or [] if not part.startswith(("teacher.", "teacher="))]
-    print_lines(head_lines(made, output, as_given(config, preset, others, teacher=None, data=data)))
+    print_lines(head_lines(made, job_folder(output), as_given(config, preset, others, teacher=None, data=data)))
 
 
 def _checkpoint(path: Path | None) -> list[str]:
@@ -88,8 +88,9 @@ def _checkpoint(path: Path | None) -> list[str]:
 def head_lines(made: HeadResult, folder: Path, given: Sequence[str]) -> list[str]:
     """Lines about a teacher, and the command that distills from it; `given` are the words of its configuration."""
     from hard_ray.config.layers import override
+    from hard_ray.storage.mirror import shown_path
 
-    facts = made.facts
+    facts, place = made.facts, shown_path(folder)
     lines = [f"[bold]{escape(facts['kind'])}[/bold]  {facts['outputs']:,} outputs on {facts['features']:,} features"]
     if facts["kind"] == "probe":
         found = "  ".join(f"{split} {value:.2f} %" for split, value in facts["top1"].items())
@@ -103,7 +104,7 @@ def head_lines(made: HeadResult, folder: Path, given: Sequence[str]) -> list[str
     else:
         lines.append(f"answers  cosine times {facts['scale']:.4g}; {len(facts['prompts'])} prompts")
     lines += [f"note     {escape(note)}" for note in made.notes]
-    lines.append(f"teacher  {escape(str(folder))}")
-    teach = command_line("distill", *given, override("teacher.model", f"local-dir:{folder}"), "student.model=STUDENT")
+    lines.append(f"teacher  {escape(place)}")
+    teach = command_line("distill", *given, override("teacher.model", f"local-dir:{place}"), "student.model=STUDENT")
     lines.append(f"teach    {escape(teach)}")
     return lines

@@ -11,12 +11,12 @@ from rich.markup import escape
 
 from hard_ray.errors import command_line
 
-from ..options import Data, Files, Overrides, Preset, Teacher, as_given, load
+from ..options import Data, Files, Overrides, Preset, Teacher, as_given, job_folder, load, shown
 from ..terminal import print_heading, print_lines, say
 
 
 def generate(
-    output: Annotated[Path, typer.Option(help="Folder of the set; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Option(help="Folder or URL of the set; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -24,7 +24,8 @@ def generate(
     data: Data = None,
     method: Annotated[Literal["dad"], typer.Option(help="Method of generation.")] = "dad",
     autoencoder: Annotated[
-        str | None, typer.Option(help="Autoencoder that discretises the images: a folder, or hf-hub:org/name.")
+        str | None,
+        typer.Option(help="Autoencoder that discretises the images: a folder or its URL, or hf-hub:org/name."),
     ] = None,
     split: Annotated[
         Literal["train", "val", "test"] | None, typer.Option(help="Split whose images are attacked.")
@@ -57,23 +58,24 @@ def generate(
     }
     options = {name: value for name, value in given.items() if value is not None}
     loaded = load(config, preset, overrides, teacher=teacher, data=data, trains=False)
-    print_heading("generate", output)
+    print_heading("generate", shown(output))
     manifest = api.generate(loaded, options, output, say=say)
     again = as_given(config, preset, overrides, teacher=teacher, data=data)
-    print_lines(generation_lines(manifest, output, again))
+    print_lines(generation_lines(manifest, job_folder(output), again))
 
 
 def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str]) -> list[str]:
     """Lines about a generated set, and the command that trains with it; `given` are the words of its configuration."""
     from hard_ray.config.layers import override
+    from hard_ray.storage.mirror import shown_path
 
-    settings = manifest["settings"]
+    settings, place = manifest["settings"], shown_path(folder)
     lines = [
         f"[bold]{manifest['images']:,} images[/bold] in {len(manifest['shards'])} shards",
         f"distance {manifest['distance']:.4f} on average before the second discretisation "
         f"({settings['norm']}, at most {settings['eps']:g})",
         *teacher_lines(manifest),
-        f"set      {escape(str(folder))}",
+        f"set      {escape(place)}",
         f"picture  {escape(str(folder / 'gallery.png'))}",
     ]
     if manifest["bad_images"]:
@@ -81,7 +83,7 @@ def generation_lines(manifest: dict[str, Any], folder: Path, given: Sequence[str
             f"left out {len(manifest['bad_images'])} unreadable images: {escape(str(folder / 'bad_images.txt'))}"
         )
     if manifest["split"] == "train":
-        training = ["objective.kind=dad", "augmentor.kind=generated", override("augmentor.path", folder)]
+        training = ["objective.kind=dad", "augmentor.kind=generated", override("augmentor.path", place)]
         lines.append(f"train    {escape(command_line('distill', *given, *training))}")
     return lines
 

@@ -14,11 +14,15 @@ from ..terminal import console, print_lines, say
 
 def probe(
     model: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a folder in timm's layout, or a timm name.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="A run's folder or URL, a folder in timm's layout, or a timm name."
+        ),
     ],
     overrides: Overrides = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of features and results; by default RUN/probe or runs/probe-MODEL.")
+        Path | None,
+        typer.Option(help="Folder or URL of features and results; by default RUN/probe or runs/probe-MODEL."),
     ] = None,
     config: Files = None,
     preset: Preset = None,

@@ -9,12 +9,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, load
+from ..options import Data, Files, Overrides, Preset, Teacher, job_folder, load, shown
 from ..terminal import console, print_heading, print_lines, say
 
 
 def score_augmentations(
-    output: Annotated[Path, typer.Option(help="Folder of the scores; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Option(help="Folder or URL of the scores; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -46,12 +46,12 @@ def score_augmentations(
 
     named = None if augmentors is None else read_augmentors(augmentors)
     loaded = load(config, preset, overrides, teacher=teacher, data=data, trains=False)
-    print_heading("score-augmentations", output)
+    print_heading("score-augmentations", shown(output))
     result = api.score_augmentations(
         loaded, output, augmentors=named, groups=groups, batch_size=batch_size, per=per, losses=losses, say=say
     )
     console.print(score_table(result))
-    print_lines(score_lines(result, output))
+    print_lines(score_lines(result, job_folder(output)))
 
 
 def score_table(result: dict[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from ..options import Data, Files, Overrides, Preset, listed, load
+from ..options import Data, Files, Overrides, Preset, job_folder, listed, load, shown
 from ..terminal import print_heading, print_lines, say
 
 
@@ -18,7 +18,7 @@ def train_autoencoder(
         Literal["kl", "vq", "patch"],
         typer.Option(help="kl: continuous latents; vq: codes of a codebook; patch: components of patches, linear."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the autoencoder; an unfinished one is continued.")],
+    output: Annotated[Path, typer.Option(help="Folder or URL of the autoencoder; an unfinished one is continued.")],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -54,19 +54,21 @@ def train_autoencoder(
     }
     training = {"kind": kind, **{name: value for name, value in given.items() if value is not None}}
     loaded = load(config, preset, overrides, data=data, trains=False)
-    print_heading("train-autoencoder", output)
+    print_heading("train-autoencoder", shown(output))
     result = api.train_autoencoder(loaded, training, output, say=say)
-    print_lines(autoencoder_lines(result, output))
+    print_lines(autoencoder_lines(result, job_folder(output)))
 
 
 def autoencoder_lines(result: dict[str, Any], folder: Path) -> list[str]:
     """Lines about a trained autoencoder: its quality, and how to use it."""
     from hard_ray.config.layers import override
+    from hard_ray.storage.mirror import shown_path
 
+    use = override("augmentor.autoencoder.model", shown_path(folder))
     seconds = result["seconds"]["training"]
     return [
         f"[bold]{result['psnr']:.2f} dB[/bold] on {result['images']:,} validation images  "
         f"{result['parameters']:,} parameters, trained for {seconds:.0f} s",
         f"picture  {escape(str(folder / 'reconstructions.png'))}",
-        f"use it   augmentor.kind=vae {escape(shlex.quote(override('augmentor.autoencoder.model', folder)))}",
+        f"use it   augmentor.kind=vae {escape(shlex.quote(use))}",
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from hard_ray.config.autoencoder import AutoencoderConfig
 from hard_ray.config.base import Config, Degrees, Fraction, Temperature
+from hard_ray.config.places import DataPath
 
 
 class IdentityAugmentor(Config):
@@ -259,8 +259,8 @@ class GeneratedAugmentor(Config):
     """Images that `hardray generate` made beforehand, looked up by sample id."""
 
     kind: Literal["generated"] = "generated"
-    path: Path
-    """Folder of the generated set."""
+    path: DataPath
+    """Folder of the generated set, or its URL."""
     strength: Fraction = 1.0
     """Probability that an image is replaced by its generated one; 0 is the identity."""
     join: Literal["mixup", "cutmix", "either"] | None = None

@@ -19,6 +19,7 @@ from hard_ray.config.problems import all_problems, describe
 from hard_ray.config.run import TRAINS, RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, RunFolderError
+from hard_ray.storage.address import is_url
 
 LOCAL_PREFIXES = ("local-dir:", "sqlite:///")
 """Prefixes of text values that are followed by a path."""
@@ -124,6 +125,6 @@ def _absolute(value: Any) -> Any:
             return value.expanduser().absolute()
         case str():
             for prefix in LOCAL_PREFIXES:
-                if value.startswith(prefix):
+                if value.startswith(prefix) and not is_url(value.removeprefix(prefix)):
                     return f"{prefix}{Path(value.removeprefix(prefix)).expanduser().absolute()}"
     return value

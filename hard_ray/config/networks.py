@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from hard_ray.config.base import Config, Fraction, Seed, Weight
 from hard_ray.config.optim import OptimConfig
-from hard_ray.config.places import DataPath
+from hard_ray.config.places import DataPath, ModelName
 
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
 
@@ -17,8 +17,8 @@ Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
 class NetworkConfig(Config):
     """A timm model, its weights and its input."""
 
-    model: str
-    """A timm model name, `local-dir:PATH` or `hf-hub:org/name`."""
+    model: ModelName
+    """A timm model name, `local-dir:PATH` (or the URL of a folder after `local-dir:`) or `hf-hub:org/name`."""
     checkpoint: DataPath | None = None
     """Weights: a safetensors or torch file, or a folder in timm's layout; or the URL of one, such as
     `s3://bucket/runs/teacher/student`."""
@@ -54,7 +54,7 @@ class TeacherRecipe(OptimConfig):
 class TeacherConfig(NetworkConfig):
     """The frozen network that the student learns from."""
 
-    model: str = "hardray_cnn"
+    model: ModelName = "hardray_cnn"
     class_map: Path | None = None
     """Text file with the teacher's class names in the order of its outputs, one per line."""
     recipe: TeacherRecipe = TeacherRecipe()
@@ -69,7 +69,7 @@ class TeacherConfig(NetworkConfig):
 class StudentConfig(NetworkConfig):
     """The network that is trained."""
 
-    model: str = "hardray_mlp"
+    model: ModelName = "hardray_mlp"
     new_head: bool = False
     """Replace the class head of weights that were trained on other classes; otherwise such weights are refused."""
     grad_checkpointing: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
 from hard_ray.errors import StorageError
 from hard_ray.storage.address import Remote, is_url
@@ -40,6 +40,21 @@ DataPath = Annotated[
     PlainSerializer(_text, return_type=str, when_used="json"),
 ]
 """A path, or a URL such as `s3://bucket/images`."""
+
+
+def checked_model(name: str) -> str:
+    """A model's name; the URL in `local-dir:URL` must be one that can be read."""
+    source, _, place = name.partition(":")
+    if source == "local-dir" and is_url(place):
+        try:
+            return f"{source}:{Remote.parse(place)}"
+        except StorageError as error:
+            raise ValueError(str(error)) from None
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(checked_model)]
+"""The name of a model: timm's, `hf-hub:ORG/NAME`, or `local-dir:` and a folder or the URL of one."""
 
 
 def with_options(path: Path | Remote, options: StorageOptions) -> Path | Remote:

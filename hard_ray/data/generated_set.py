@@ -7,7 +7,9 @@ teacher's logits of the decoded pixels. A shard covers a fixed range of the spli
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hard_ray.config.augmentor import AugmentorConfig, GeneratedAugmentor, parts_of
+from hard_ray.config.runtime import RuntimeConfig
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.readers import ParquetReader, Picture
+from hard_ray.data.remote_folders import RemoteShard, ShardFile
 from hard_ray.data.safe_parquet import group_rows, open_parquet, read_parquet
-from hard_ray.errors import DataError, RunFolderError, readable
+from hard_ray.data.sources.build import cache_of
+from hard_ray.errors import DataError, MissingObjectError, RunFolderError, readable
 from hard_ray.files import read_json
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import ObjectCache
+from hard_ray.storage.folders import files_at
 
 MANIFEST = "manifest.json"
 _SHARD = re.compile(r"shard-[0-9]+\.parquet")
@@ -39,14 +48,11 @@ SCHEMA = pa.schema(
 class GeneratedImages:
     """The images of a generated set, by sample id; small enough to be sent to every process."""
 
+    folder: Path | Remote
+    """Where the set is."""
     reader: ParquetReader
     place: NDArray[np.int64]
     """The reader's row of each sample id; -1 for an image that has none."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the set."""
-        return Path(str(self.reader.files[0])).parent
 
     def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
         """The encoded images that belong to `sample_ids`; raises DataError if one of them was not generated."""
@@ -57,20 +63,26 @@ class GeneratedImages:
         return self.reader.read(places.tolist())
 
 
-def generated_for(augmentor: AugmentorConfig, index: ImageIndex) -> GeneratedImages | None:
+def generated_for(
+    augmentor: AugmentorConfig, index: ImageIndex, cache: ObjectCache | None = None
+) -> GeneratedImages | None:
     """Open the generated set that an augmentor uses, as `open_generated` does; None if it uses none."""
     for part in parts_of(augmentor):
         if isinstance(part, GeneratedAugmentor):
-            return open_generated(part.path, index)
+            return open_generated(part.path, index, cache)
     return None
 
 
-def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
-    """Open and index a set; raises DataError if it cannot be read, is not finished, or was made from other data."""
+def open_generated(folder: Path | Remote, index: ImageIndex, cache: ObjectCache | None = None) -> GeneratedImages:
+    """Open and index a set in a folder or at a URL, whose shards every node then keeps in `cache`.
+
+    Raises DataError if it cannot be read, is not finished, or was made from other data.
+    """
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
-    fingerprint, files = _contents(folder, manifest)
+    fingerprint, names = _contents(folder, manifest)
+    files = _shards(folder, names, cache or cache_of(RuntimeConfig()))
     if fingerprint != index.fingerprint():
         raise DataError(
             f"{folder}: was generated from other data than this run's (fingerprint "
@@ -85,22 +97,39 @@ def open_generated(folder: Path, index: ImageIndex) -> GeneratedImages:
     place = np.full(len(index.labels), -1, dtype=np.int64)
     joined = np.concatenate(ids)
     place[joined] = np.arange(len(joined))
-    return GeneratedImages(reader, place)
+    return GeneratedImages(folder, reader, place)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def _shards(folder: Path | Remote, names: Sequence[str], cache: ObjectCache) -> list[ShardFile]:
+    """The files of shards, in the folder or at the URL; raises DataError if the URL lacks one."""
+    if isinstance(folder, Path):
+        return [folder.resolve() / name for name in names]
+    there = files_at(folder)
+    if missing := [name for name in names if name not in there]:
+        raise DataError(
+            f"{folder.shown}: the set's shard {missing[0]} is missing; the same `hardray generate` command makes it "
+            "again"
+        )
+    return [RemoteShard((found := there[name]).remote, found.size, found.version, cache) for name in names]
+
+
+def read_manifest(folder: Path | Remote) -> dict[str, Any]:
     """Read the manifest of a set; raises DataError if the folder has none."""
+    manifest: dict[str, Any] | None = None
     try:
-        manifest: dict[str, Any] | None = read_json(folder / MANIFEST)
-    except (RunFolderError, OSError, ValueError):
+        if isinstance(folder, Path):
+            manifest = read_json(folder / MANIFEST)
+        elif (found := files_at(folder).get(MANIFEST)) is not None:
+            manifest = json.loads(objects.read(found.remote))
+    except (RunFolderError, OSError, ValueError, MissingObjectError):
         manifest = None
     if not isinstance(manifest, dict):
         raise DataError(f"{folder}: holds no {MANIFEST} of a generated set; make one with `hardray generate`")
     return manifest
 
 
-def _contents(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, ...]]:
-    """The fingerprint of a set's data, and the paths of its shards, which must be in its own folder."""
+def _contents(folder: Path | Remote, manifest: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The fingerprint of a set's data, and the names of its shards, which must be in its own folder."""
     try:
         fingerprint, names = manifest["data_fingerprint"], [shard["file"] for shard in manifest["shards"]]
     except (KeyError, TypeError):
@@ -110,10 +139,10 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> tuple[str, tuple[Path, 
             f"{folder / MANIFEST}: want the `data_fingerprint` of a finished set and the `file` of each shard; "
             "delete this file, and the same `hardray generate` command writes it again"
         )
-    return fingerprint, tuple(folder.resolve() / name for name in names)
+    return fingerprint, tuple(names)
 
 
-def _read_shard(path: Path, count: int) -> tuple[list[int], NDArray[np.int64]]:
+def _read_shard(path: ShardFile, count: int) -> tuple[list[int], NDArray[np.int64]]:
     """The sizes of a shard's row groups, and the sample id of each row, which must be below `count`."""
     try:
         parquet = open_parquet(path)
@@ -131,5 +160,5 @@ def _read_shard(path: Path, count: int) -> tuple[list[int], NDArray[np.int64]]:
     return group_rows(parquet), ids
 
 
-def _unreadable(path: Path, reason: str) -> DataError:
+def _unreadable(path: ShardFile, reason: str) -> DataError:
     return DataError(f"{path}: the shard cannot be read ({reason}); delete it and generate it again")

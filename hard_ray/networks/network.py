@@ -29,7 +29,7 @@ from hard_ray.networks.timm_layout import check_timm_folder
 from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, freeze_tower, rest
 from hard_ray.networks.weights import add_weights, load_weights
 from hard_ray.storage.address import Remote
-from hard_ray.storage.fetched import fetched
+from hard_ray.storage.fetched import fetched, local_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +349,7 @@ def make_model(
     config: NetworkConfig, images: ImageSpec, *, num_classes: int | None, role: str, with_weights: bool = True
 ) -> nn.Module:
     """The architecture, with its weights unless they are in a file, or nobody asks for them."""
-    name, checkpoint = config.model, weights_of(config)
+    name, checkpoint = local_model(config.model), weights_of(config)
     from_folder = checkpoint is not None and checkpoint.is_dir()
     if from_folder:
         name = f"local-dir:{checkpoint}"

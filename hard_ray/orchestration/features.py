@@ -25,10 +25,11 @@ from hard_ray.networks.towers import Tower
 from hard_ray.orchestration.cluster.resources import Cluster
 from hard_ray.orchestration.network_actors import Actors, networks_only
 from hard_ray.orchestration.pool.client import PoolAddress
-from hard_ray.orchestration.shard_job import ShardActor, ShardJob
+from hard_ray.orchestration.shard_job import ShardActor, ShardJob, ShardsGoTo
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.preparation.features import SHARD_IMAGES, FrozenTower, feature_settings, make_shard
 from hard_ray.preparation.folders import ShardFolder
+from hard_ray.storage.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class FeaturePlan:
     images: ImageSpec
     identity: str
     threads: int | None
-    folder: Path
+    to: ShardsGoTo
     settings: dict[str, Any]
     missing: tuple[tuple[int, range], ...]
 
@@ -51,12 +52,12 @@ class FeatureActor(ShardActor[FeaturePlan]):
         super().__init__(plan, pictures)
         self._parts: tuple[FrozenTower, EvalPictures] | None = None
 
-    def make(self, number: int, span: range) -> ShardHeader:
+    def make(self, number: int, span: range, folder: Path) -> ShardHeader:
         """Compute and write a shard."""
         if self._parts is None:
             self._parts = self._load()
         tower, pictures = self._parts
-        return make_shard(tower, pictures, number, span, settings=self.plan.settings, folder=self.plan.folder)
+        return make_shard(tower, pictures, number, span, settings=self.plan.settings, folder=folder)
 
     def _load(self) -> tuple[FrozenTower, EvalPictures]:
         plan = self.plan
@@ -103,7 +104,7 @@ class FeatureJob(ShardJob[FeaturePlan]):
             images=self.images,
             identity=self.settings["tower"],
             threads=self.config.runtime.threads,
-            folder=self.folder.path,
+            to=self.shards_go_to,
             settings=self.settings,
             missing=tuple((number, span) for number, span in enumerate(self.spans) if number not in done),
         )
@@ -121,6 +122,8 @@ class FeatureJob(ShardJob[FeaturePlan]):
                 error = self._survive(None, done, cluster)
             if error is not None:
                 raise error
+            if self.mirror is not None:
+                self.mirror.pull()
         if problem := self._bad(done).problem():
             raise problem
         parts = [read_features(self.folder.shard(n), n, self.settings)[1] for n in range(len(self.spans))]
@@ -158,11 +161,13 @@ def compute_features(
     folder: Path,
     *,
     images: ImageSpec,
+    mirror: Mirror | None,
     say: Callable[[str], None],
 ) -> dict[str, Features]:
     """The features of the rows of each split, from `folder` as far as they are there.
 
-    `network` is the configuration of `tower`, from which actors load it. Unreadable images are left out.
+    `network` is the configuration of `tower`, from which actors load it. Unreadable images are left out. `mirror` is
+    the URL that `folder`, or one above it, is a working copy of.
 
     Raises:
         HardrayError: a shard in the folder is damaged or of other images, or too many images are unreadable.
@@ -172,6 +177,6 @@ def compute_features(
     make_folder(folder)
     settings = feature_settings(tower, index, covered, eval_view_settings(config.data))
     job = FeatureJob(config, index, ShardFolder(folder), settings, tower, network, images, covered)
-    job.say = say
+    job.say, job.mirror = say, mirror
     features = job.run()
     return {split: features.of(each) for split, each in rows.items()}

@@ -26,17 +26,24 @@ from hard_ray.preparation.folders import HeadFolder, ShardFolder
 from hard_ray.preparation.head_folder import HeadResult, write_head
 from hard_ray.preparation.heads import check_count, check_labels, describe_head, fit_probe, fit_prototypes
 from hard_ray.preparation.zero_shot import ZeroShot, fit_zero_shot
+from hard_ray.storage.mirror import Mirror
 
 SPLITS = {"probe": ("train", "val", "test"), "prototypes": ("train",)}
 """The splits whose features a kind of head needs."""
 
 
 def fit_head(
-    config: RunConfig, head: HeadConfig, output: Path, *, say: Callable[[str], None] = lambda _: None
+    config: RunConfig,
+    head: HeadConfig,
+    output: Path,
+    *,
+    mirror: Mirror | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> HeadResult:
     """Put a head on a frozen tower, `teacher` of the configuration, and write both to `output` in timm's layout.
 
-    Features in `output` of the same tower and images are not computed again.
+    Features in `output` of the same tower and images are not computed again. `mirror` is the URL that `output` is a
+    working copy of.
 
     Raises:
         HardrayError: a mistake that the message explains, before anything is started.
@@ -53,7 +60,15 @@ def fit_head(
     with folder.locked():
         rows = head_rows(ready.index, head)
         features = compute_features(
-            ready.tower, ready.network, ready.config, ready.index, rows, folder.features, images=ready.images, say=say
+            ready.tower,
+            ready.network,
+            ready.config,
+            ready.index,
+            rows,
+            folder.features,
+            images=ready.images,
+            mirror=mirror,
+            say=say,
         )
         match head:
             case ProbeHead():

@@ -20,22 +20,29 @@ from hard_ray.orchestration.features import compute_features, rows_of
 from hard_ray.preparation.folders import ProbeFolder
 from hard_ray.preparation.heads import check_labels, fit_probe, neighbour_top1
 from hard_ray.runs.summary import versions
+from hard_ray.storage.mirror import Mirror
 
 
 def probe(
-    target: Target, settings: NeighbourConfig, output: Path | None, *, say: Callable[[str], None] = lambda _: None
+    target: Target,
+    settings: NeighbourConfig,
+    output: Path,
+    *,
+    mirror: Mirror | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure k-NN and linear probe on the final split, and write `probe.json`; returns its content.
 
     Neighbours are training images, and the probe is fitted to them; the validation split chooses the probe's penalty
-    alone. Features in the folder of the same network and images are not computed again.
+    alone. Features in `output` of the same network and images are not computed again. `mirror` is the URL that `output`
+    is a working copy of.
 
     Raises:
         HardrayError: a mistake that the message explains.
         StoppedError: Ctrl-C; the same call continues.
     """
     config = absolute(target.config)
-    folder = ProbeFolder((output or default_output(target)).expanduser().resolve())
+    folder = ProbeFolder(output.expanduser().resolve())
     folder.check()
     index = build_index(config.data, cache=cache_of(config.runtime))
     say_account(index, say)
@@ -45,7 +52,9 @@ def probe(
     say(f"{target.model.model}, {tower.width} features, on {describe(config.data)}")
     with folder.locked():
         rows = rows_of(index, ("train", "val", "test"), settings.images, labelled=True)
-        features = compute_features(tower, target.model, config, index, rows, folder.features, images=images, say=say)
+        features = compute_features(
+            tower, target.model, config, index, rows, folder.features, images=images, mirror=mirror, say=say
+        )
         began = time.perf_counter()
         measured = {split: part for split, part in features.items() if split != "train"}
         knn = {

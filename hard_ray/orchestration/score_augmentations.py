@@ -47,6 +47,7 @@ from hard_ray.reports.figures import save_png
 from hard_ray.reports.score_plots import draw_correlation, draw_scores
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.summary import versions
+from hard_ray.storage.mirror import shown_path
 
 
 def score_augmentations(
@@ -171,7 +172,9 @@ class Scorer:
             for done in scoring.run(batches, known.means, run.groups):
                 known.write(self.folder.means)
                 if self.folder.run.stop_request.exists():
-                    raise StoppedError(f"stopped after {done} groups; the same command continues {self.folder.path}")
+                    raise StoppedError(
+                        f"stopped after {done} groups; the same command continues {shown_path(self.folder.path)}"
+                    )
                 now = time.monotonic()
                 began = began or now  # not earlier: the first group waits for processes to start
                 if now - said > SAY_EVERY_S and done > first + 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -16,7 +18,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError, RayTaskError
 
 from hard_ray.config.run import RunConfig
-from hard_ray.data.checked_shard import ShardHeader, spans
+from hard_ray.data.checked_shard import ShardHeader, shard_name, spans
 from hard_ray.data.index import ImageIndex, Rows
 from hard_ray.data.pictures import Columns, EvalPictures
 from hard_ray.errors import HardrayError, StoppedError
@@ -29,15 +31,47 @@ from hard_ray.orchestration.shipped import Shipped
 from hard_ray.orchestration.stream import configure_ray_data
 from hard_ray.preparation.folders import ShardFolder
 from hard_ray.runs.bad_images import BadImages
+from hard_ray.storage.address import Remote
+from hard_ray.storage.mirror import Entry, Mirror, send_alone, shown_path
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsGoTo:
+    """Where actors put the shards that they have made."""
+
+    folder: Path
+    """The folder, which every node sees."""
+    url: str | None = None
+    """The URL that the folder is a working copy of: shards are sent there, and stay on no node. None: there is none."""
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Path]:
+        """The folder to write one shard to."""
+        if self.url is None:
+            yield self.folder
+            return
+        with tempfile.TemporaryDirectory(prefix="hardray-shard-") as temporary:
+            yield Path(temporary)
+
+    def sent(self, path: Path) -> Entry | None:
+        """Send a shard that was written in `place`; None: there is no URL."""
+        return None if self.url is None else send_alone(Remote.parse(self.url), path)
 
 
 class ShardPlan(Protocol):
     """Settings that every actor receives."""
 
     @property
+    def to(self) -> ShardsGoTo:
+        """Where the shards go."""
+
+    @property
     def missing(self) -> tuple[tuple[int, range], ...]:
         """Number and positions of each missing shard."""
 
+
+MADE = ("header", "entry", "error")
+"""What an actor returns of each shard, as JSON."""
 
 PlanT = TypeVar("PlanT", bound=ShardPlan)
 
@@ -50,20 +84,22 @@ class ShardActor(ABC, Generic[PlanT]):
         self.pictures = pictures
 
     def __call__(self, block: Columns) -> Columns:
-        """Make the shards of a block of numbers; return their headers, and the messages of errors."""
-        headers, errors = [], []
-        for position in block["id"]:
-            try:
-                headers.append(json.dumps(asdict(self.make(*self.plan.missing[int(position)]))))
-                errors.append("")
-            except HardrayError as error:  # as a value: Ray Data would wrap an exception in its own
-                headers.append("")
-                errors.append(str(error))
-        return {"header": np.array(headers, dtype=object), "error": np.array(errors, dtype=object)}
+        """Make the shards of a block of numbers; return a header and an entry at the URL, or an error, for each."""
+        made = [self._made(*self.plan.missing[int(position)]) for position in block["id"]]
+        return {key: np.array([each.get(key, "") for each in made], dtype=object) for key in MADE}
+
+    def _made(self, number: int, span: range) -> dict[str, str]:
+        try:
+            with self.plan.to.place() as folder:
+                header = self.make(number, span, folder)
+                entry = self.plan.to.sent(folder / shard_name(number))
+        except HardrayError as error:  # as a value: Ray Data would wrap an exception in its own
+            return {"error": str(error)}
+        return {"header": json.dumps(asdict(header)), "entry": json.dumps(entry and asdict(entry))}
 
     @abstractmethod
-    def make(self, number: int, span: range) -> ShardHeader:
-        """Make and write the shard with this number, of the images at the positions `span`."""
+    def make(self, number: int, span: range, folder: Path) -> ShardHeader:
+        """Make the shard with this number, of the images at the positions `span`, and write it into a folder."""
 
 
 @dataclass(slots=True)
@@ -79,6 +115,8 @@ class ShardJob(ABC, Generic[PlanT]):
     settings: dict[str, Any]
     """Everything that decides the content of the shards."""
     say: Callable[[str], None] = field(init=False)
+    mirror: Mirror | None = field(init=False, default=None)
+    """The URL that the folder, or one above it, is a working copy of."""
 
     @property
     @abstractmethod
@@ -94,6 +132,11 @@ class ShardJob(ABC, Generic[PlanT]):
     def spans(self) -> list[range]:
         """Positions in `rows` that each shard covers."""
         return spans(len(self.rows), self.shard_size)
+
+    @property
+    def shards_go_to(self) -> ShardsGoTo:
+        """Where the actors put the shards."""
+        return ShardsGoTo(self.folder.path, None if self.mirror is None else str(self.mirror.remote))
 
     @abstractmethod
     def _plan(self, done: Mapping[int, ShardHeader], pool: PoolAddress | None) -> PlanT:
@@ -138,14 +181,21 @@ class ShardJob(ABC, Generic[PlanT]):
                 if error := str(row["error"][0]):
                     return HardrayError(error)
                 header = ShardHeader.of(json.loads(str(row["header"][0])))
+                self._adopt(header, json.loads(str(row["entry"][0])))
                 done[header.shard] = header
                 self._report(progress, header, len(done))
                 if too_many := self._bad(done).problem():
                     return too_many
         except KeyboardInterrupt:
             there = f"{len(done)} of {len(self.spans)} shards are there"
-            return StoppedError(f"stopped; {there}, and the same command continues {self.folder.path}")
+            return StoppedError(f"stopped; {there}, and the same command continues {shown_path(self.folder.path)}")
         return None
+
+    def _adopt(self, header: ShardHeader, entry: dict[str, Any] | None) -> None:
+        """Name a shard that an actor has sent in the URL's manifest."""
+        if self.mirror is not None and entry is not None:
+            name = self.folder.shard(header.shard).relative_to(self.mirror.folder.resolve())
+            self.mirror.adopt({name.as_posix(): Entry(**entry)})
 
     def _report(self, progress: ProgressLine, header: ShardHeader, done: int) -> None:
         progress.add(header.rows)

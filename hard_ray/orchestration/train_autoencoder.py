@@ -54,6 +54,7 @@ from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_reconstructions
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.log import MetricsLog
+from hard_ray.storage.mirror import shown_path
 
 PICTURES = 8
 EVAL_BATCH = 256
@@ -189,7 +190,7 @@ class Trainer:
             self.say(f"continues after update {loop.progress.step}")
         with stop_on_signal(folder, self.say):
             if loop.train() is Status.STOPPED:
-                raise StoppedError(f"stopped, with a checkpoint; the same command continues {folder.path}")
+                raise StoppedError(f"stopped, with a checkpoint; the same command continues {shown_path(folder.path)}")
             return self._finish(coder.eval(), precision, loop.progress.seconds["total"])
 
     def _precision(self) -> Precision:

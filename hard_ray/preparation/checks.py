@@ -40,7 +40,7 @@ def examine(config: RunConfig, *, role: str = "student") -> tuple[ImageIndex, Ne
         check_batch(index, recipe, block=BLOCKS["teacher"])
         build_optimizer(teacher, recipe, block=BLOCKS["teacher"])
     build_augmentor(config.augmentor, in_chans=config.data.in_chans, img_size=config.data.img_size)
-    generated = generated_for(config.augmentor, index)
+    generated = generated_for(config.augmentor, index, cache_of(config.runtime))
     if generated is not None:
         check_generated(generated, index)
     return index, student, teacher

@@ -19,6 +19,7 @@ from hard_ray.errors import ModelError, readable
 from hard_ray.export.timm_folder import EvalView
 from hard_ray.networks.network import ImageSpec, InputContract
 from hard_ray.networks.towers import Tower, tower_of
+from hard_ray.storage.fetched import local_model
 
 AGREEMENT = 1e-4
 """Largest difference of two towers' features, as a share of the largest feature, at which they are the same network."""
@@ -78,6 +79,7 @@ def open_clip_model(name: str) -> Clip:
             f"--tower {name}: is no CLIP model that open_clip loads; want hf-hub:ORG/NAME, or local-dir:FOLDER with "
             "open_clip_config.json; name such a model"
         )
+    name = local_model(name)
     source, _, place = name.partition(":")
     name = f"{source}:{Path(place).expanduser()}" if source == "local-dir" else name
     try:

@@ -18,6 +18,7 @@ from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.pictures import TrainPictures, to_batch
 from hard_ray.data.schedule import train_schedule
+from hard_ray.data.sources.build import cache_of
 from hard_ray.distillation.assembly import build_learner, build_updater
 from hard_ray.distillation.optimisers import build_optimizer, build_scheduler
 from hard_ray.distillation.step import Updater
@@ -138,7 +139,7 @@ def _updater(
 def _first_batch(config: RunConfig, index: ImageIndex, count: int) -> Batch:
     """The first images of the run."""
     schedule = train_schedule(index, config.data, batch_size=config.optim.batch_size, seed=config.seed)
-    generated = generated_for(config.augmentor, index)
+    generated = generated_for(config.augmentor, index, cache_of(config.runtime))
     pictures = TrainPictures(index.reader, index.labels, training_data(config), schedule, generated)
     return to_batch(pictures(np.arange(count)), keep_bad=True)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,8 +16,12 @@ from hard_ray.runs.folder import RunFolder, check_new_run, open_run
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.lock import UrlLock
 from hard_ray.storage.mirror import Mirror
+from hard_ray.threads import in_background
 
 logger = logging.getLogger(__name__)
+
+SEND_EVERY_S = 10.0
+"""Pause between two looks for what a job wrote into the working copy of a URL."""
 
 
 def is_light(name: str) -> bool:
@@ -82,6 +88,42 @@ def known_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
     with _held(mirror, say) as place:
         mirror.pull(is_light)
         yield Place(open_run(place.folder).path, mirror, place.owner)
+
+
+@contextlib.contextmanager
+def kept_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
+    """The place of a job that the same command continues, held until the block ends.
+
+    Of a URL it is the working copy, brought up to date before the block, and sent every `SEND_EVERY_S` and at the end.
+
+    Raises:
+        RunFolderError: another process holds the URL.
+        StorageError: the URL cannot be read, or the end of the job cannot be sent; it stays in the working copy.
+    """
+    if not is_url(output):
+        yield Place(output)
+        return
+    mirror = Mirror.of(Remote.parse(output))
+    with _held(mirror, say) as place:
+        mirror.pull()
+        try:
+            with in_background(functools.partial(_send_often, mirror), "send"):
+                yield place
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                mirror.finish()
+            raise
+        try:
+            mirror.finish()
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; everything is in {mirror.folder}, and the same command on this machine sends it"
+            ) from None
+
+
+def _send_often(mirror: Mirror, ended: threading.Event) -> None:
+    while not ended.wait(SEND_EVERY_S):
+        mirror.push_later()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from hard_ray.errors import MissingObjectError
 from hard_ray.files import cache_folder, replacing_folder
 from hard_ray.storage import objects
-from hard_ray.storage.address import Remote
+from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.cache import download
 from hard_ray.storage.mirror import Mirror
 
@@ -30,6 +30,15 @@ def fetched(remote: Remote) -> Path:
     if not path.exists():
         raise MissingObjectError(f"{remote.shown} is no part of the run {mirror.remote.shown}; check the name")
     return path
+
+
+def local_model(name: str) -> str:
+    """A model's name with a folder of this machine in the place of a URL's, as in `local-dir:s3://bucket/tower`.
+
+    Raises StorageError if the folder cannot be brought to this machine.
+    """
+    source, _, place = name.partition(":")
+    return f"{source}:{fetched(Remote.parse(place))}" if source == "local-dir" and is_url(place) else name
 
 
 def _plain(remote: Remote) -> Path:

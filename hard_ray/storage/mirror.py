@@ -109,6 +109,10 @@ class Mirror:
         """Whether there is a state at the URL; StorageError: it cannot be asked."""
         return objects.stat(self.remote / MANIFEST) is not None
 
+    def files(self) -> Files:
+        """The files at the URL, by name, as its manifest has them now; StorageError: it cannot be read."""
+        return self._manifest()[0]
+
     @classmethod
     def find(cls, remote: Remote) -> tuple[Mirror, str]:
         """The mirror that holds an address, and the address's name in it, such as `student`.
@@ -144,9 +148,7 @@ class Mirror:
                 raise StorageError(f"{self.folder} changes faster than it can be sent; the next push tries again")
             new = {name: entry for name, entry in remote.items() if name not in removed} | changed
             if new != remote:
-                self.check()
-                text = {"format": 1, "serial": serial + 1, "files": {name: asdict(new[name]) for name in sorted(new)}}
-                objects.write(self.remote / MANIFEST, json.dumps(text, indent=1).encode())
+                self._write_manifest(new, serial + 1)
                 self._tidy(remote, new)
             self._agree({name: entry for name, entry in base.items() if name not in removed} | changed, facts)
             return new != remote
@@ -181,6 +183,18 @@ class Mirror:
             remote, _ = self._manifest()
             for name in [name for name in _scan(self.folder) if part(name) and name not in remote]:
                 (self.folder / name).unlink(missing_ok=True)
+
+    def adopt(self, files: Files) -> None:
+        """Add files to the manifest whose contents other nodes have sent; the working copy need not have them.
+
+        Raises:
+            StorageError: the manifest could not be read or written; nothing was added.
+        """
+        with self._locked():
+            base, facts = self._state()
+            remote, serial = self._manifest()
+            self._write_manifest(remote | files, serial + 1)
+            self._agree(base | files, facts)
 
     def push_later(self) -> None:
         """Push in the background, and return at once; if a push is under way, the newest state is pushed after it."""
@@ -229,6 +243,11 @@ class Mirror:
             if not inside or len(entry.sha256) != 64 or not is_mirrored(name):
                 raise StorageError(f"{(self.remote / MANIFEST).shown} names a file outside its folder: {name!r}")
         return files, serial
+
+    def _write_manifest(self, files: Files, serial: int) -> None:
+        self.check()
+        text = {"format": 1, "serial": serial, "files": {name: asdict(files[name]) for name in sorted(files)}}
+        objects.write(self.remote / MANIFEST, json.dumps(text, indent=1).encode())
 
     def _state(self) -> tuple[Files, dict[str, list[int]]]:
         """The files last agreed on, and the facts of local files by which a change is noticed."""
@@ -350,6 +369,15 @@ class Mirror:
                 f"{error.filename or self.folder}, of the working copy of {self.remote.shown}, cannot be used "
                 f"({error.strerror}); make room there, or set HARDRAY_CACHE to another folder"
             ) from None
+
+
+def send_alone(remote: Remote, path: Path) -> Entry:
+    """Send one file's content to where the manifest of a URL names it, for `Mirror.adopt`; StorageError: it failed."""
+    entry = _entry(path)
+    if entry is None:
+        raise StorageError(f"{path} is gone, and was to be sent to {remote.shown}; give the command again")
+    objects.write_file(remote / entry.key(path.name), path, size=entry.size)
+    return entry
 
 
 def _scan(folder: Path) -> dict[str, list[int]]:

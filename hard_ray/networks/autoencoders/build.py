@@ -12,6 +12,7 @@ from hard_ray.errors import ModelError, readable
 from hard_ray.files import read_text
 from hard_ray.networks.autoencoders.base import LATENTS_FILE, Autoencoder
 from hard_ray.networks.autoencoders.principal import DIRECTIONS_FILE, Principal
+from hard_ray.storage.fetched import local_model
 
 
 def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
@@ -19,7 +20,10 @@ def build_autoencoder(config: AutoencoderConfig, in_chans: int) -> Autoencoder:
     from hard_ray.networks.autoencoders.patches import PATCHES_FILE, load_patches
     from hard_ray.networks.autoencoders.taef2 import load_taef2, taef2_files
 
-    where = _download(config) if config.model.startswith(HUB) else Path(config.model.removeprefix(LOCAL)).expanduser()
+    if config.model.startswith(HUB):
+        where = _download(config)
+    else:
+        where = Path(local_model(config.model).removeprefix(LOCAL)).expanduser()
     if config.subfolder is not None:
         where /= config.subfolder
     files = taef2_files(where)

@@ -17,7 +17,7 @@ from hard_ray.errors import ModelError
 from hard_ray.networks.autoencoders.build import build_autoencoder
 from hard_ray.networks.precision import Precision, prepare_kernels
 from hard_ray.orchestration.pool.client import PoolAddress, RayPool
-from hard_ray.orchestration.shard_job import ShardActor
+from hard_ray.orchestration.shard_job import ShardActor, ShardsGoTo
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.preparation.generation import Dad, make_shard
 
@@ -30,7 +30,7 @@ class MakerPlan:
     seed: int
     in_chans: int
     threads: int | None
-    folder: Path
+    to: ShardsGoTo
     settings: dict[str, Any]
     missing: tuple[tuple[int, range], ...]
     """Number and positions of each missing shard."""
@@ -48,12 +48,12 @@ class ShardMaker(ShardActor[MakerPlan]):
         super().__init__(plan, pictures)
         self._parts: tuple[Dad, EvalPictures] | None = None
 
-    def make(self, number: int, span: range) -> ShardHeader:
+    def make(self, number: int, span: range, folder: Path) -> ShardHeader:
         """Make and write a shard."""
         if self._parts is None:
             self._parts = self._load(first=number)
         method, pictures = self._parts
-        return make_shard(method, pictures, number, span, settings=self.plan.settings, folder=self.plan.folder)
+        return make_shard(method, pictures, number, span, settings=self.plan.settings, folder=folder)
 
     def _load(self, *, first: int) -> tuple[Dad, EvalPictures]:
         plan = self.plan

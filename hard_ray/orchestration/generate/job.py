@@ -43,6 +43,7 @@ from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_generated
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
+from hard_ray.storage.mirror import Mirror, shown_path
 
 PICTURES = 8
 KERNELS = ("threads", "amp_dtype", "channels_last")
@@ -50,11 +51,17 @@ TEACHER_KERNELS = ("threads", "dtype")
 
 
 def generate(
-    config: RunConfig, generation: GenerationConfig, output: Path, say: Callable[[str], None] = lambda _: None
+    config: RunConfig,
+    generation: GenerationConfig,
+    output: Path,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    mirror: Mirror | None = None,
 ) -> dict[str, Any]:
     """Make or continue the generated set in `output`; return the content of `manifest.json`.
 
-    `config` gives `data`, `teacher`, `runtime` and `seed`. Shards in `output` are verified and not made again.
+    `config` gives `data`, `teacher`, `runtime` and `seed`. Shards in `output` are verified and not made again. `mirror`
+    is the URL that `output` is a working copy of.
 
     Raises:
         HardrayError: a mistake that the message explains.
@@ -77,13 +84,13 @@ def generate(
             config = with_kernels_of(begun, config)
             job = prepare(config, generation, index, folder, coder)
             if job.is_complete(begun):
-                say(f"{folder.path} is complete, with these settings: nothing is left to do")
+                say(f"{shown_path(folder.path)} is complete, with these settings: nothing is left to do")
                 return begun
         namespace = f"hardray-{folder.path.name}-{os.getpid()}"
         with connected(config.runtime, namespace=namespace, say=say) as cluster:
             config = resolve_runtime(config, cluster)
             job = job or prepare(config, generation, index, folder, coder)
-            job.config = config
+            job.config, job.mirror = config, mirror
             return job.run(cluster, namespace, say)
 
 
@@ -216,6 +223,8 @@ class Generation(ShardJob[MakerPlan]):
             await_streams()
         if error is not None:
             raise error
+        if self.mirror is not None:
+            self.mirror.pull()
 
     def _plan(self, done: Mapping[int, ShardHeader], pool: PoolAddress | None) -> MakerPlan:
         return MakerPlan(
@@ -223,7 +232,7 @@ class Generation(ShardJob[MakerPlan]):
             seed=self.config.seed,
             in_chans=self.config.data.in_chans,
             threads=self.config.runtime.threads,
-            folder=self.folder.path,
+            to=self.shards_go_to,
             settings=self.settings,
             missing=tuple((number, span) for number, span in enumerate(self.spans) if number not in done),
             coder_identity=self.settings["autoencoder"],

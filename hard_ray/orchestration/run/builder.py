@@ -22,6 +22,7 @@ from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
 from hard_ray.data.schedule import JointSchedule, Schedule, train_schedule
+from hard_ray.data.sources.build import cache_of
 from hard_ray.distillation.assembly import (
     batch_sizes,
     build_learner,
@@ -183,7 +184,7 @@ class Builder:
             world_size=ranks.size,
         )
         share = DataShare(self.data.cpus / ranks.size, self.data.object_store_bytes / ranks.size)
-        generated = generated_for(config.augmentor, self.index)
+        generated = generated_for(config.augmentor, self.index, cache_of(config.runtime))
         data, block_bytes = training_data(config), config.runtime.data_block_mb * 2**20
         return Pipeline(self.index, data, schedule, share, block_bytes, generated)
 
