@@ -34,15 +34,20 @@ BEGINNING = ".beginning"
 """This file is in a folder while its first files are written; where it stays, the beginning was interrupted."""
 
 
+OWN_MARKS = (".lock", ".mirror.json", ".mirror.lock")
+"""Files that say who uses a folder, and hold nothing of it."""
+
+
 def is_vacant(path: Path) -> bool:
     """Whether a folder is free for something new.
 
-    It does not exist, or holds nothing but a lock and unfinished files, or its beginning was interrupted.
+    It does not exist, or holds nothing but locks, unfinished files and the state of a copy of a URL that holds nothing,
+    or its beginning was interrupted.
     """
     if not path.is_dir():
         return not path.exists()
     names = {entry.name for entry in path.iterdir()}
-    return BEGINNING in names or all(name == ".lock" or (name[0] == "." and name.endswith(".tmp")) for name in names)
+    return BEGINNING in names or all(name in OWN_MARKS or (name[0] == "." and name.endswith(".tmp")) for name in names)
 
 
 @contextlib.contextmanager

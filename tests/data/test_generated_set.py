@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from PIL import Image
 from hard_ray.data.generated_set import MANIFEST, SCHEMA, open_generated
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index
-from hard_ray.errors import DataError
+from hard_ray.errors import DataError, StorageError
+from hard_ray.storage.address import Remote
+from hard_ray.storage.cache import ObjectCache
+from hard_ray.storage.mirror import Mirror
 from tests.support.helpers import tiny_config
 
 SHARD = "shard-00000.parquet"
@@ -51,6 +55,32 @@ def test_images_are_found_by_sample_id(tmp_path: Path, index: ImageIndex):
     made = open_generated(write_set(tmp_path, index, ["5", "0", "1796"]), index)
     assert pq.read_schema(tmp_path / SHARD).field("sample_id") == SCHEMA.field("sample_id")
     assert made.read(np.array([1796, 5])) == [png(2), png(0)]
+
+
+@pytest.mark.parametrize("is_mirror", [True, False])
+def test_a_set_at_a_url_gives_the_same_images_from_the_cache(tmp_path: Path, index: ImageIndex, is_mirror: bool):
+    remote = Remote.parse(f"file://{tmp_path}/bucket/set")
+    (tmp_path / ("copy" if is_mirror else "bucket/set")).mkdir(parents=True)
+    cache = ObjectCache(tmp_path / "cache", 10**9)
+    if is_mirror:
+        write_set(tmp_path / "copy", index, ["5", "0", "1796"])
+        Mirror(remote, tmp_path / "copy").push()
+    else:
+        write_set(tmp_path / "bucket/set", index, ["5", "0", "1796"])
+    made = pickle.loads(pickle.dumps(open_generated(remote, index, cache)))
+    assert made.read(np.array([1796, 5])) == [png(2), png(0)]
+    assert made.folder == remote
+    assert list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_a_url_without_a_set_or_with_a_part_of_one_says_so(tmp_path: Path, index: ImageIndex):
+    remote = Remote.parse(f"file://{tmp_path}/bucket/set")
+    with pytest.raises((DataError, StorageError), match="bucket/set"):
+        open_generated(remote, index)
+    (tmp_path / "bucket/set").mkdir(parents=True)
+    write_set(tmp_path / "bucket/set", index, ["5"], shards=[{"file": "shard-00007.parquet"}])
+    with pytest.raises(DataError, match=r"shard-00007.parquet is missing; the same `hardray generate`"):
+        open_generated(remote, index)
 
 
 @pytest.mark.parametrize(

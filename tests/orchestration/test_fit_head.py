@@ -26,6 +26,7 @@ from hard_ray.networks.network import build_teacher, image_spec
 from hard_ray.orchestration import features as module
 from hard_ray.orchestration.features import rows_of
 from hard_ray.orchestration.fit_head import head_rows, plan_lines
+from hard_ray.storage.address import Remote
 from tests.orchestration.commands import kill_everything, start, succeed
 from tests.support import without_labels
 from tests.support.helpers import tiny_config
@@ -49,7 +50,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{target}.SHARD_IMAGES", 300)
 
 
-def config_of(tower: Path, *overrides: str) -> RunConfig:
+def config_of(tower: Path | Remote, *overrides: str) -> RunConfig:
     return tiny_config(f'teacher.model="local-dir:{tower}"', "teacher.model_kwargs={}", *overrides)
 
 
@@ -102,6 +103,26 @@ def test_a_probe_teaches_evaluates_and_goes_on_from_features_that_are_there(
         DataError, match=r"was made with other settings \(view.interpolation was bicubic, now nearest\)"
     ):
         api.fit_head(config_of(tower, "data.interpolation=nearest"), options, tmp_path / "teacher")
+
+
+def test_features_and_teacher_at_a_url_serve_other_machines(
+    tower: Path, tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hard_ray.storage.lock.SETTLE_S", 0.01)
+    at = Remote.parse(f"file://{tmp_path}/bucket")
+    shutil.copytree(tower, tmp_path / "bucket/tower")
+    config, options = config_of(at / "tower"), {"kind": "prototypes", "count": 20}
+    local = api.fit_head(config_of(tower), options, tmp_path / "local")
+    monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / "one"))
+    made = api.fit_head(config, options, str(at / "heads/twenty"))
+    assert made.facts["identity"] == local.facts["identity"]
+    assert shards(made.folder) == shards(tmp_path / "local")
+    monkeypatch.setattr(module, "networks_only", lambda *_: pytest.fail("Ray is started"))
+    monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / "two"))
+    other = api.fit_head(config, {**options, "count": 16}, str(at / "heads/twenty"))
+    spec = image_spec(config.data, other.names)
+    teacher = build_teacher(TeacherConfig(model=f"local-dir:{at / 'heads/twenty'}"), spec)
+    assert teacher.identity() == other.facts["identity"]
 
 
 def test_replicas_make_the_same_features_and_prototypes_do_not_look_at_labels(

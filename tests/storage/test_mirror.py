@@ -254,6 +254,30 @@ def test_a_folder_that_is_replaced_while_it_is_sent_arrives_as_one(one, two, mon
 
 
 @pytest.mark.chaos
+def test_what_another_node_sent_is_named_and_need_not_be_here(one, two, tmp_path):
+    put(one, "config.yaml", "a")
+    one.push()
+    made = tmp_path / "shard-00003.parquet"
+    made.write_bytes(os.urandom(1000))
+    entry = module.send_alone(one.remote, made)
+    one.adopt({"features/shard-00003.parquet": entry})
+    put(one, "config.yaml", "b")
+    one.push()
+    assert "features/shard-00003.parquet" not in content(one)
+    two.pull()
+    assert content(two) == {"config.yaml": b"b", "features/shard-00003.parquet": made.read_bytes()}
+    one.pull()
+    assert content(one) == content(two)
+    one.check = _lost
+    with pytest.raises(RunFolderError, match="another"):
+        one.adopt({"x": entry})
+    assert "x" not in one.files()
+
+
+def _lost() -> None:
+    raise RunFolderError("another process has it")
+
+
 def test_a_damaged_object_is_not_taken(one, two):
     put(one, "a", "12345")
     one.push()

@@ -6,12 +6,14 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from ray.exceptions import ActorDiedError
 
+from hard_ray import api
 from hard_ray.config.generation import GenerationConfig
 from hard_ray.config.loader import absolute
 from hard_ray.config.run import RunConfig
@@ -33,6 +35,10 @@ from hard_ray.orchestration.generate.actors import MakerPlan
 from hard_ray.orchestration.generate.job import Generation, check_output, generate, prepare, with_kernels_of
 from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import Dad, make_shard
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+from hard_ray.storage.folders import files_at
+from hard_ray.storage.mirror import Mirror, working_copy
 from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed
 from tests.support.helpers import tiny_config, untrained_teacher
@@ -133,6 +139,43 @@ def test_a_finished_set_is_left_as_it_is_and_what_it_lost_is_made_again(
     monkeypatch.setattr(module, "connected", lambda *_, **__: pytest.fail("Ray is started"))
     assert generate(job.config, job.generation, place / "colocated", said.append) == first
     assert "nothing is left to do" in said[-1]
+
+
+def test_a_set_at_a_url_has_the_same_bytes_and_goes_on_from_another_machine(
+    place: Path, expected: Path, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The actors send their shards themselves; none stays on their node but in the driver's copy."""
+    monkeypatch.setattr("hard_ray.storage.lock.SETTLE_S", 0.01)
+    job, url = job_of(place, "unused", "runtime.teacher.placement=colocated"), f"file://{tmp_path}/bucket/set"
+    options = {**OPTIONS, "autoencoder": {"model": str(place / "coder")}}
+    said: list[str] = []
+
+    def again(cache: str) -> dict[str, Any]:
+        monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / cache))
+        return api.generate(job.config, options, url, say=said.append)
+
+    first = again("one")
+    remote = Remote.parse(url)
+    there = {name: objects.read(found.remote) for name, found in files_at(remote).items()}
+    assert {name: there[name] for name in there if name.startswith("shard")} == contents(expected)
+    assert not list((tmp_path / "one").glob("runs/*/set/.shard*"))
+    index = build_index(job.config.data)
+    ids = index.rows("train")[:3]
+    assert open_generated(remote, index).read(ids) == open_generated(working_copy(remote), index).read(ids)
+    # a shard is lost on the way, and with it the machine
+    mirror = Mirror.of(remote)
+    manifest = {**first, "complete": False, "shards": []}
+    write_json(mirror.folder / "manifest.json", manifest)
+    mirror.push()
+    files = mirror.files()
+    del files["shard-00004.parquet"]
+    mirror._write_manifest(files, 1000)
+    assert again("two") == first
+    assert "6 of 7 shards are there, and intact" in said
+    assert contents(working_copy(remote)) == contents(expected)
+    monkeypatch.setattr(module, "connected", lambda *_, **__: pytest.fail("Ray is started"))
+    assert again("three") == first
+    assert said[-1].startswith(f"{remote} is complete")
 
 
 def test_a_damaged_shard_and_one_of_other_settings_are_refused_by_name(place: Path, expected: Path):
