@@ -144,7 +144,9 @@ def test_a_tracking_server_that_never_answers_is_told_later(place: Path, straigh
 
 TOKENS = (
     "objective.w_tokens=0.5",
-    "student={model: vit_tiny_patch16_224, model_kwargs: {depth: 2, embed_dim: 24, num_heads: 2, patch_size: 4}}",
+    "student.model=hardray_cnn",
+    "student.model_kwargs.widths=[4, 6]",
+    "student.freeze_bn=true",
 )
 
 
@@ -160,7 +162,7 @@ TOKENS = (
 def test_two_workers_give_the_loss_curve_of_one(
     place: Path, straight: Path, objective: str, augmentor: str, more: tuple[str, ...]
 ):
-    """Float32 and no BatchNorm: one global batch, cut in two."""
+    """Float32 and no BatchNorm, or one at rest: one global batch, cut in two."""
     teacher = place / "teacher-for-two"
     shutil.copytree(next((place / "straight").glob("teacher/student")), teacher, dirs_exist_ok=True)
     curves, suites = {}, {}
