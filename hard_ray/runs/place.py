@@ -15,7 +15,7 @@ from hard_ray.errors import MissingObjectError, RunFolderError, StorageError, co
 from hard_ray.runs.folder import RunFolder, check_new_run, open_run
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.lock import UrlLock
-from hard_ray.storage.mirror import Mirror
+from hard_ray.storage.mirror import Mirror, shown_path
 from hard_ray.threads import in_background
 
 logger = logging.getLogger(__name__)
@@ -141,6 +141,11 @@ def check_new_url(mirror: Mirror) -> None:
             f"{mirror.remote} holds a run already; continue it with "
             f"`{command_line('distill', '--resume', mirror.remote)}`, or choose another --output"
         )
+
+
+def occupied(folder: Path, what: str) -> RunFolderError:
+    """The error for an output that holds something else than `what` the command makes or continues."""
+    return RunFolderError(f"{shown_path(folder)} already exists and holds no {what}; choose another --output")
 
 
 def planned_folder(output: Path) -> Path:
