@@ -65,9 +65,9 @@ def in_process(config: RunConfig, folder: TrialFolder, reporter: Reporter, place
     reporter.close()
 
 
-def make_trial(folder: Path, runner: Runner = in_process, **values: object) -> TrialRun:
+def make_trial(folder: Path, runner: Runner = in_process, url: str | None = None, **values: object) -> TrialRun:
     base = without_extras(tiny_config("validate.every=0.25"))
-    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShare(1, 1e8))
+    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShare(1, 1e8), url)
     return TrialRun(order, "t0", {"optim.lr": 0.02, **values}, build_index(base.data), runner)
 
 
