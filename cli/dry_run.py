@@ -106,7 +106,22 @@ def _network_lines(
         note = "" if config.teacher.has_weights else "; without weights: trained first, by teacher.recipe, and cached"
         lines.append(("teacher", f"{config.teacher.model}, {_millions(teacher)} parameters{note}"))
         lines += [("weights", note) for note in teacher.notes]
-    return lines
+    return [*lines, *_token_lines(student)]
+
+
+def _token_lines(student: Network) -> list[tuple[str, str]]:
+    """The grids of tokens, and what they add to an answer of the teacher; nothing without tokens."""
+    if student.tokens is None:
+        return []
+    found, layout = student.tokens.map, student.tokens.layout
+    return [
+        (
+            "tokens",
+            f"the teacher's are {layout.rows} x {layout.columns} of {layout.width:,} values; the student's map of "
+            f"{found.rows} x {found.columns} is resized to them and projected by a layer of its own; an answer has "
+            f"{4 * layout.size:,} bytes an image, and {4 * layout.dimension:,} without tokens",
+        )
+    ]
 
 
 def _length(config: RunConfig, index: ImageIndex, role: str) -> tuple[int, str]:

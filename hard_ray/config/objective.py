@@ -101,7 +101,8 @@ class EmbeddingObjective(Config):
 
     The embedding is the pooled feature vector before the class head, which the teacher may lack. A linear layer
     projects the student's features to its dimension. The distance of two embeddings is D(a, b) = 1 - cos(a, b), from 0
-    to 2. As in HARD, an augmentor maximises it on augmented images.
+    to 2. As in HARD, an augmentor maximises it on augmented images. `w_tokens` adds the distance of the features at
+    each position, after Wei et al. 2022 (arXiv 2205.14141).
     """
 
     kind: Literal["embedding"] = "embedding"
@@ -113,6 +114,11 @@ class EmbeddingObjective(Config):
     """Weight of the student-teacher disagreement, which the augmentor maximises: their distance on augmented images."""
     lambda_t: Weight = 0.3
     """Weight of the drift of the teacher's embedding by the augmentation, which the augmentor minimises."""
+    w_tokens: Weight = 0.0
+    """Weight of the distance of tokens, the features of patches or of positions of the last map, which is added to
+    1 - cos wherever the distance is used. The teacher's tokens are normalised, the student's are resized to its grid
+    and projected by a linear layer; the distance is Smooth-L1 (beta 2), a mean over positions and channels. 0: the
+    embedding alone. An answer of the teacher is larger with tokens; `--dry-run` says its bytes."""
     cap: Annotated[float, Field(gt=0.0, le=2.0)] | None = None
     """Upper limit of the disagreement of an image in the augmentor's loss, from 0 to 2; unset: no limit."""
 

@@ -227,6 +227,15 @@ class RunConfig(Config):
             for what, is_there in needs.items()
             if is_there
         ]
+        problems += [
+            f"{key} compiles a network's embedding alone, and objective.w_tokens {objective.w_tokens:g} asks for its "
+            f"tokens beside it; use {key}=false, or objective.w_tokens=0"
+            for key, compiles in (
+                ("runtime.compile", self.runtime.compile),
+                ("runtime.teacher.compile", self.runtime.teacher.compile),
+            )
+            if compiles and objective.w_tokens > 0
+        ]
         if objective.w_clean == 0 and (self.augmentor.kind == "identity" or objective.w_aug == 0):
             problems.append(
                 "objective.w_clean 0 leaves no view to learn from; give a weight above 0 to one that there is"
@@ -330,7 +339,9 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
     temperature = getattr(config.objective, "temperature", 4.0)
     weights = {} if has_labels(config.data) else {"alpha": 1.0}
     plain = KdObjective(temperature=temperature, **weights)
-    with_teacher = EmbeddingObjective() if embeds(config) else plain
+    # one teacher answers all trainings of a run, with tokens or without
+    embedding = EmbeddingObjective(w_tokens=getattr(config.objective, "w_tokens", 0.0))
+    with_teacher = embedding if embeds(config) else plain
     objective = CrossEntropyObjective(jsd=config.experiment.jsd) if control == "labels_only" else with_teacher
     return config.model_copy(
         update={
@@ -345,6 +356,11 @@ def as_control(config: RunConfig, control: str) -> RunConfig:
 def embeds(config: RunConfig) -> bool:
     """Whether the run teaches the teacher's embedding, so that neither network answers with classes."""
     return isinstance(config.objective, EmbeddingObjective)
+
+
+def asks_tokens(config: RunConfig) -> bool:
+    """Whether the teacher answers with its tokens beside its embedding."""
+    return isinstance(config.objective, EmbeddingObjective) and config.objective.w_tokens > 0
 
 
 def refuse_embedding(config: RunConfig, why: str) -> None:

@@ -338,6 +338,13 @@ def _embedding_problems(search: Search) -> Iterator[str]:
             "parameters.objective.kind: embedding needs a teacher without its class head, and all trials ask one "
             "teacher; search it alone, with objective.kind: embedding in base.overrides"
         )
+    weights = search.space.parameters.get("objective.w_tokens")
+    asked = [getattr(search.base.objective, "w_tokens", 0.0), *(() if weights is None else weights.ends())]
+    if weights is not None and 0 in asked:
+        yield (
+            f"parameters.objective.w_tokens: {weights} or the base has 0, with which the teacher answers without "
+            "tokens, and all trials ask one teacher; want weights above 0 alone, and such a one in base.overrides"
+        )
     for name in search.space.metrics:
         measure = name.rpartition("/")[2]
         if measure != "loss" and (measure == "cosine") != (kind == "embedding"):

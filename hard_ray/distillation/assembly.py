@@ -13,13 +13,15 @@ from hard_ray.config.controller import part_of
 from hard_ray.config.data import labelled_share
 from hard_ray.config.objective import EmbeddingObjective, HardObjective, ObjectiveConfig
 from hard_ray.config.run import RunConfig
-from hard_ray.distillation.embedding import EmbeddingAugmentorObjective
+from hard_ray.distillation.embedding import COSINE, EmbeddingAugmentorObjective
 from hard_ray.distillation.loss_scale import LossScale
 from hard_ray.distillation.objectives import AugmentorLoss, AugmentorObjective, StudentObjective
 from hard_ray.distillation.optimisers import Clipping
 from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import TeacherPool
+from hard_ray.maths.tokens import EmbeddingDistance
+from hard_ray.networks.network import Network
 from hard_ray.networks.precision import DTYPES, Precision
 from hard_ray.ranks import Ranks
 
@@ -88,6 +90,7 @@ def build_updater(
     """What makes the updates of a run; `share` is this rank's images over the mean of all ranks."""
     objective = config.objective
     has_second_view = config.augmentor.kind != "identity"
+    distance = distance_of(objective, learner.network)
     return Updater(
         learner,
         StudentObjective(
@@ -95,12 +98,13 @@ def build_updater(
             smoothing=config.optim.smoothing,
             has_second_view=has_second_view,
             labelled=labelled_share(config.data, config.optim.batch_size),
+            distance=distance,
         ),
         pool=pool,
         precision=student_precision(config, device),
         ranks=ranks,
         seed=config.seed,
-        augmentation=_augmentor_loss(objective),
+        augmentation=_augmentor_loss(objective, distance),
         mix=None if config.data.mix is None else MainMix(config.data.mix),
         clipping=Clipping.of(config.optim),
         accumulate=config.optim.accumulate,
@@ -110,12 +114,19 @@ def build_updater(
     )
 
 
-def _augmentor_loss(objective: ObjectiveConfig) -> AugmentorLoss | None:
+def distance_of(objective: ObjectiveConfig, network: nn.Module) -> EmbeddingDistance:
+    """The distance of embeddings, with the tokens that the student answers with if it does."""
+    if not isinstance(objective, EmbeddingObjective) or not isinstance(network, Network) or network.tokens is None:
+        return COSINE
+    return EmbeddingDistance(objective.w_tokens, network.tokens.layout)
+
+
+def _augmentor_loss(objective: ObjectiveConfig, distance: EmbeddingDistance) -> AugmentorLoss | None:
     """The loss of an augmentor that learns; None: the objective trains none."""
     match objective:
         case HardObjective() as c:
             return AugmentorObjective(c.temperature, c.lambda_s, c.lambda_t, c.cap, c.measure)
         case EmbeddingObjective() as c:
-            return EmbeddingAugmentorObjective(c.lambda_s, c.lambda_t, c.cap)
+            return EmbeddingAugmentorObjective(c.lambda_s, c.lambda_t, c.cap, distance)
         case _:
             return None

@@ -15,6 +15,7 @@ from hard_ray.data.batch import Batch
 from hard_ray.distillation.teacher import TeacherPool, label_gradient, own_answer
 from hard_ray.maths import losses
 from hard_ray.maths.noise import normal
+from hard_ray.maths.tokens import EmbeddingDistance
 from hard_ray.networks.precision import Precision, resting, to_pixels, widen
 from hard_ray.runs.snapshots import Guesses, Snapshot, View
 
@@ -31,8 +32,8 @@ class Camera:
     pool: TeacherPool
     precision: Precision
     seed: int
-    embeds: bool = False
-    """Whether the networks answer with embeddings, which are compared, instead of classes."""
+    distance: EmbeddingDistance | None = None
+    """Of the embeddings that the networks answer with, which are compared; None: they answer with classes."""
 
     def take(self, step: int, sample: Batch) -> Snapshot:
         """Take a snapshot of the present augmentor and student."""
@@ -65,8 +66,9 @@ class Camera:
         teacher = self.pool.logits(pixels).result()
         with resting(self.student), torch.inference_mode(), self.precision.autocast():
             student = widen(self.student(self.precision.images(pixels))).cpu().numpy()
-        if self.embeds:
-            return View(pixels, cosine=1.0 - _distance(teacher, student))
+        if self.distance is not None:
+            one, other = (self.distance.embedding(torch.from_numpy(each)) for each in (teacher, student))
+            return View(pixels, cosine=1.0 - _distance(one, other))
         return View(pixels, Guesses.of(teacher), Guesses.of(student))
 
     @torch.inference_mode()
@@ -79,6 +81,6 @@ class Camera:
         return {name: torch.cat([found[name] for found in rounds]).float().cpu().numpy() for name in rounds[0]}
 
 
-def _distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = losses.cosine_distance(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+def _distance(one: Tensor, other: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = losses.cosine_distance(one, other).numpy()
     return found

@@ -29,8 +29,9 @@ from hard_ray.config.objective import (
     KdObjective,
     ObjectiveConfig,
 )
-from hard_ray.distillation.embedding import embedding_drift, embedding_to_keep
+from hard_ray.distillation.embedding import COSINE, embedding_drift, embedding_to_keep
 from hard_ray.maths import losses
+from hard_ray.maths.tokens import EmbeddingDistance
 
 Context = Mapping[str, Tensor]
 
@@ -272,6 +273,8 @@ class StudentObjective:
     """Whether there are augmented images beside the clean ones."""
     labelled: float = 1.0
     """Share of each batch whose images have labels. The cross-entropy is a mean over these; at 0 there is none."""
+    distance: EmbeddingDistance = COSINE
+    """Of embeddings."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -343,7 +346,7 @@ class StudentObjective:
         if terms.jsd:
             parts["jsd_loss"], weights["jsd_loss"] = losses.jensen_shannon(_by_view(views)), terms.jsd
         total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum(dim=0)
-        return StudentLosses(total, parts | self._drift(views, terms.temperature))
+        return StudentLosses(total, parts | self._tokens(views) | self._drift(views, terms.temperature))
 
     def _labels(self, student: Tensor, labels: Tensor) -> Tensor:
         if self.labelled == 1.0:
@@ -374,11 +377,18 @@ class StudentObjective:
 
     def _distance(self, student: Tensor, teacher: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         if isinstance(self.config, EmbeddingObjective):
-            return losses.cosine_distance(teacher, student)
+            return self.distance(teacher, student)
         if isinstance(self.config, DkdObjective):
             alpha, beta = self.config.alpha, self.config.beta
             return losses.dkd(student, teacher, labels, alpha=alpha, beta=beta, temperature=terms.temperature)
         return losses.divergence(teacher, student, temperature=terms.temperature)
+
+    @torch.no_grad()
+    def _tokens(self, views: Views) -> dict[str, Tensor]:
+        """The distance of tokens on clean images, without its weight: logged, and a part of the losses already."""
+        if self.distance.layout is None or views.student is None or views.teacher is None:
+            return {}
+        return {"token_loss": self.distance.of_tokens(views.teacher, views.student)}
 
     def _drift(self, views: Views, temperature: float) -> dict[str, Tensor]:
         """Change of the teacher's answer by the augmentation: logged, not minimised."""
@@ -386,7 +396,8 @@ class StudentObjective:
         if clean is None or views.teacher_augmented is None:
             return {}
         if not self.has_classes:
-            return {"drift": embedding_drift(views.teacher_augmented, embedding_to_keep(clean, views.sources))}
+            kept = embedding_to_keep(clean, views.sources, self.distance)
+            return {"drift": embedding_drift(views.teacher_augmented, kept, self.distance)}
         return {"drift": Drift(temperature)(views.teacher_augmented, answer_to_keep(clean, views.sources, temperature))}
 
 

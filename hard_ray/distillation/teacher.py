@@ -59,6 +59,8 @@ class TeacherSpec:
     tf32: bool | None = None
     embeds: bool = False
     """Whether it answers with its embedding, without its class head."""
+    with_tokens: bool = False
+    """Whether it answers with its tokens beside its embedding."""
     weights_at: str | None = None
     """The URL of the run whose part `teacher/student` holds the weights; None: `config` says where they are."""
 
@@ -110,7 +112,10 @@ class FrozenNetwork:
     def build(cls, spec: TeacherSpec) -> FrozenNetwork:
         """Load the teacher that `spec` describes; raises ModelError if the network or its weights cannot be used."""
         prepare_kernels(spec.threads, deterministic=spec.deterministic, tf32=spec.tf32)
-        network = (build_tower if spec.embeds else build_teacher)(spec.source, spec.images)
+        if spec.embeds:
+            network = build_tower(spec.source, spec.images, with_tokens=spec.with_tokens)
+        else:
+            network = build_teacher(spec.source, spec.images)
         teacher = cls(network, dtype=spec.dtype, channels_last=spec.channels_last)
         if spec.compile_mode is not None and spec.sizes:
             teacher.compile(spec.compile_mode, spec.sizes, spec.images.img_size)
@@ -124,15 +129,19 @@ class FrozenNetwork:
             logger.warning("runtime.teacher.compile: the teacher runs without torch.compile (%s)", problem)
 
     def identity(self) -> str:
-        """Hash of weights, input contract and class order, precision, compilation; made when it is first asked for."""
+        """Hash of weights, input contract and class order, precision, compilation, and the layout of tokens if any.
+
+        It is made when it is first asked for.
+        """
         if not self._identity:
             compilation = self.network.compilation
             compiled = "" if compilation is None else f"-compiled-{compilation.mode}"
-            self._identity = f"{self.network.identity()}-{self._dtype}{compiled}"
+            tokens = "" if self.network.tokens is None else f"-{self.network.tokens.layout}"
+            self._identity = f"{self.network.identity()}-{self._dtype}{compiled}{tokens}"
         return self._identity
 
     def logits(self, images: Images) -> NDArray[np.float32]:
-        """Logits, shape (batch, classes); of a tower its embedding, shape (batch, dimension)."""
+        """Logits, shape (batch, classes); of a tower its embedding, shape (batch, dimension), and tokens if it has."""
         with torch.inference_mode(), self.precision.autocast():
             logits = self.network(self.precision.images(images))
         return to_array(widen(logits))

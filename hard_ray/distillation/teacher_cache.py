@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hard_ray.config.base import Config
 from hard_ray.config.networks import TeacherConfig
-from hard_ray.config.run import RunConfig, embeds, training_data
+from hard_ray.config.run import RunConfig, asks_tokens, embeds, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.assembly import batch_sizes
@@ -116,4 +116,5 @@ def teacher_spec(
         deterministic=runtime.deterministic,
         tf32=runtime.tf32,
         embeds=embeds(config),
+        with_tokens=asks_tokens(config),
     )

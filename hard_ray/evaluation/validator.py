@@ -61,7 +61,7 @@ class Evaluator:
     """Sample ids of the images that are attacked; None: all."""
     severities: Sequence[int] = (3,)
     attack: EvaluationAttack = PGD
-    counts: type[Counts] = Counts
+    counts: Callable[[], Counts] = Counts
     """What is counted: classes, or embeddings."""
     cache: EvaluationCache | None = None
     """Holds slowly changed images and the teacher's answers between runs."""

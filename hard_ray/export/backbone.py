@@ -1,4 +1,4 @@
-"""A student of an embedding in timm's layout: its backbone, and beside it the projection to the teacher's embedding."""
+"""A student of an embedding in timm's layout: its backbone, and beside it the projections to the teacher's answer."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from torch import Tensor, nn
 
 from hard_ray.errors import ModelError, readable
 from hard_ray.files import read_json, write_bytes
+from hard_ray.networks.tokens import TokenAnswer
 
 PROJECTION = "projection.safetensors"
-"""The projection's `weight`, shape (dimension, features), and its `bias`, shape (dimension,)."""
+"""The projection's `weight`, shape (dimension, features), and its `bias`, shape (dimension,).
+
+`tokens.weight` and `tokens.bias` are those of the tokens' projection, if there is one.
+"""
 FACTS = "projection"
-"""Key of the projection's `dimension` and `teacher` in `config.json`."""
+"""Key of the projection's `dimension` and `teacher` in `config.json`, and of `tokens` if these are projected."""
 
 
-def write_projection(projection: nn.Linear, folder: Path) -> None:
-    """Write the weights of a projection into the folder of its backbone."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in projection.state_dict().items()}
+def write_projection(projection: nn.Linear, folder: Path, *, tokens: nn.Linear | None = None) -> None:
+    """Write the weights of a projection, and of that of tokens, into the folder of their backbone."""
+    parts = projection.state_dict()
+    if tokens is not None:
+        parts |= {f"tokens.{name}": value for name, value in tokens.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in parts.items()}
     write_bytes(folder / PROJECTION, safetensors_of(tensors))
 
 
@@ -48,11 +55,33 @@ def copy_projection(source: Path, to: Path) -> None:
         shutil.copy2(source / PROJECTION, to / PROJECTION)
 
 
-def projection_code(dimension: int) -> str:
-    """Python that projects features of the backbone to the teacher's embedding."""
+def projection_code(dimension: int, tokens: TokenAnswer | None = None) -> str:
+    """Python that projects features of the backbone to the teacher's embedding, and the map to the teacher's tokens."""
+    imports, more = ("", "") if tokens is None else ("import torch.nn.functional as F\n", _token_code(tokens))
     return f"""```python
-from safetensors.torch import load_file
+{imports}from safetensors.torch import load_file
 
 projection = load_file("PATH/{PROJECTION}")
 embedding = model(images) @ projection["weight"].T + projection["bias"]  # shape (batch, {dimension})
-```"""
+{more}```"""
+
+
+def token_text(tokens: TokenAnswer) -> str:
+    """What the projection of tokens is, as a sentence."""
+    layout = tokens.layout
+    return (
+        "`tokens.weight` and `tokens.bias` project the features at each position, resized to a grid of "
+        f"{layout.rows} x {layout.columns}, to the teacher's tokens of {layout.width:,} values, each normalised to "
+        "mean 0 and variance 1."
+    )
+
+
+def _token_code(tokens: TokenAnswer) -> str:
+    layout = tokens.layout
+    features = tokens.map.code("model.forward_features(images)")
+    return f"""
+features = {features}  # shape (batch, channels, rows, columns)
+features = F.interpolate(features, size={layout.grid}, mode="bilinear")
+tokens = features.flatten(2).transpose(1, 2) @ projection["tokens.weight"].T + projection["tokens.bias"]
+# shape (batch, {layout.rows * layout.columns}, {layout.width})
+"""

@@ -12,11 +12,12 @@ from hard_ray.config.mix import describe_mix
 from hard_ray.config.run import RunConfig
 from hard_ray.config.validation import Suite
 from hard_ray.config.view import describe_augment
-from hard_ray.export.backbone import PROJECTION, projection_code, projection_facts
+from hard_ray.export.backbone import PROJECTION, projection_code, projection_facts, token_text
 from hard_ray.export.card_text import input_rows, is_own, parameter_count, timm_code, title
 from hard_ray.export.graphs import GraphCheck
 from hard_ray.export.saved_model import SavedModel
 from hard_ray.export.timm_folder import training_images
+from hard_ray.networks.tokens import TokenAnswer
 from hard_ray.runs.markdown import markdown_table
 from hard_ray.runs.record import RunRecord
 from hard_ray.runs.scores import MEASURES, logged_measure
@@ -58,9 +59,11 @@ def _ending(saved: SavedModel) -> str:
     if not found:
         return "## Features\n\nThe model answers with its pooled features, without classes."
     dimension = int(found["dimension"])
+    tokens = TokenAnswer.from_facts(found["tokens"]) if "tokens" in found else None
+    also = "" if tokens is None else f" {token_text(tokens)}"
     return (
         f"## Projection\n\n`{PROJECTION}` projects the features to the embedding of the teacher {found['teacher']}, "
-        f"{dimension:,} values, whose direction was learned.\n\n{projection_code(dimension)}"
+        f"{dimension:,} values, whose direction was learned.{also}\n\n{projection_code(dimension, tokens)}"
     )
 
 

@@ -15,11 +15,12 @@ import torch
 from timm.models import save_for_hf
 
 from hard_ray.config.data import DataConfig
-from hard_ray.export.backbone import FACTS, PROJECTION, projection_code, write_projection
+from hard_ray.export.backbone import FACTS, PROJECTION, projection_code, token_text, write_projection
 from hard_ray.export.card_text import card_text
 from hard_ray.files import read_json, replacing_folder, write_text
 from hard_ray.networks.embedding import split
 from hard_ray.networks.network import ImageSpec, Network
+from hard_ray.networks.tokens import TokenAnswer, token_projection
 
 TRAINING_IMAGES = "training_images"
 """Key of the number of training images in `config.json`."""
@@ -74,10 +75,12 @@ def export_network(network: Network, folder: Path, *, images: ImageSpec, facts: 
     backbone, projection = split(network)
     facts = replace(facts, teacher=_without_path(facts.teacher))  # exports are published
     kept[FACTS] = {"dimension": network.dimension, "teacher": facts.teacher}
+    if network.tokens is not None:
+        kept[FACTS]["tokens"] = network.tokens.facts()
     with replacing_folder(folder) as temporary:
         write_timm_files(backbone, temporary, images=images, names=None, view=facts.view, facts=kept)
-        write_projection(projection, temporary)
-        write_text(temporary / "README.md", _backbone_card(backbone, network.dimension, images, facts))
+        write_projection(projection, temporary, tokens=token_projection(network.model))
+        write_text(temporary / "README.md", _backbone_card(backbone, network.dimension, images, facts, network.tokens))
 
 
 def training_images(folders: Iterable[Path]) -> int | None:
@@ -162,13 +165,17 @@ def _without_path(model: str) -> str:
     return f"{kind}:{Path(path).name}" if kind == "local-dir" else model
 
 
-def _backbone_card(backbone: Network, dimension: int, images: ImageSpec, facts: TrainingFacts) -> str:
+def _backbone_card(
+    backbone: Network, dimension: int, images: ImageSpec, facts: TrainingFacts, tokens: TokenAnswer | None
+) -> str:
     what = (
         f"A backbone without classes, whose linear projection learned the embedding of {facts.teacher} with hardray."
         f" `{PROJECTION}` is that projection, to {dimension:,} values."
     )
+    if tokens is not None:
+        what = f"{what} {token_text(tokens)}"
     text = card_text(backbone, images, what=what, facts=_rows(facts), has_classes=False)
-    return f"{text}\n{projection_code(dimension)}\n"
+    return f"{text}\n{projection_code(dimension, tokens)}\n"
 
 
 def _card(network: Network, images: ImageSpec, facts: TrainingFacts) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hard_ray.maths import losses
+from hard_ray.maths.tokens import EmbeddingDistance
 
 ECE_BINS = 15
 
@@ -31,7 +32,7 @@ class Metrics:
     """Share of images on which student and teacher predict the same class."""
     loss: float | None = None
     """Mean cross-entropy to the labels, in nats; where no image has a label, mean divergence KL from the teacher;
-    where there are no classes, mean distance 1 - cosine from it."""
+    where there are no classes, mean distance from it, 1 - cosine and that of tokens where they are compared."""
 
     cosine: float | None = None
     """Mean cosine similarity of the embeddings of student and teacher, where there are no classes."""
@@ -117,22 +118,35 @@ class Counts:
 
 
 class EmbeddingCounts(Counts):
-    """Sums over images of embeddings, which have no classes: all, and the distances from the teacher."""
+    """Sums over images of embeddings, which have no classes: all, and the distances from the teacher.
 
-    def __init__(self) -> None:
-        self.values = torch.zeros(2, dtype=torch.float64)
+    With tokens, the distance D is a third sum beside that of the embeddings alone.
+    """
+
+    def __init__(self, distance: EmbeddingDistance | None = None) -> None:
+        self.distance = distance or EmbeddingDistance()
+        self.values = torch.zeros(2 if self.distance.layout is None else 3, dtype=torch.float64)
+
+    def plus(self, other: Counts) -> EmbeddingCounts:
+        """The sums of both."""
+        together = EmbeddingCounts(self.distance)
+        together.values = self.values + other.values
+        return together
 
     def add(
         self,
-        logits: Float[Tensor, "batch dimension"],
+        logits: Float[Tensor, "batch values"],
         labels: Int[Tensor, " batch"],
-        teacher: Float[Tensor, "batch dimension"] | None = None,
+        teacher: Float[Tensor, "batch values"] | None = None,
     ) -> None:
-        """Count a batch of embeddings beside those of the teacher, unless it is the teacher's own; no label counts."""
-        distance = logits.new_zeros((), dtype=torch.float64)
+        """Count a batch of answers beside those of the teacher, unless it is the teacher's own; no label counts."""
+        distances = logits.new_zeros(len(self.values) - 1, dtype=torch.float64)
         if teacher is not None:
-            distance = losses.cosine_distance(teacher.double(), logits.double()).sum()
-        self.values += torch.stack([distance.new_tensor(len(labels)), distance]).cpu()
+            one, other = (self.distance.embedding(each).double() for each in (teacher, logits))
+            distances[:] = losses.cosine_distance(one, other).sum()
+            if self.distance.layout is not None:
+                distances[1] += self.distance.w_tokens * self.distance.of_tokens(teacher, logits).double().sum()
+        self.values += torch.cat([distances.new_tensor([len(labels)]), distances]).cpu()
 
     @property
     def has_labels(self) -> bool:
@@ -145,11 +159,11 @@ class EmbeddingCounts(Counts):
 
     def metrics(self, *, with_teacher: bool = False) -> Metrics:
         """The cosine similarity in percent, and the distance as the loss; both only `with_teacher`."""
-        n, distance = self.values.tolist()
-        mean = distance / max(n, 1.0)
+        n, *distances = self.values.tolist()
         if not with_teacher:
             return Metrics(None, None, int(n))
-        return Metrics(None, None, int(n), loss=mean, cosine=100.0 * (1.0 - mean))
+        cosine, loss = distances[0] / max(n, 1.0), distances[-1] / max(n, 1.0)
+        return Metrics(None, None, int(n), loss=loss, cosine=100.0 * (1.0 - cosine))
 
 
 @dataclass(frozen=True, slots=True)

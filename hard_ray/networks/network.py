@@ -26,6 +26,7 @@ from hard_ray.networks.compilation import Compilation, compile_model, make_eager
 from hard_ray.networks.misfit import settings
 from hard_ray.networks.outputs import check_classes, embedding_axes
 from hard_ray.networks.timm_layout import check_timm_folder
+from hard_ray.networks.tokens import TokenAnswer
 from hard_ray.networks.training_modes import batch_norms, checkpoint_gradients, freeze_batch_norms, freeze_tower, rest
 from hard_ray.networks.weights import add_weights, load_weights
 from hard_ray.storage.address import Remote
@@ -72,6 +73,8 @@ class Network(nn.Module):
     """What was chosen in the file of the weights, and what was left out, a sentence each."""
     compilation: Compilation | None
     """How the model is compiled; None: it is not."""
+    tokens: TokenAnswer | None
+    """How it answers with its tokens beside its embedding; None: with the embedding, or classes, alone."""
 
     def __init__(self, model: nn.Module, contract: InputContract, outputs: Sequence[int] | None = None) -> None:
         """Wrap a model; `outputs` selects and orders its classes, None keeps them."""
@@ -84,9 +87,12 @@ class Network(nn.Module):
         self.register_buffer("outputs", index, persistent=False)
         self.dimension, self.has_new_head, self.notes, self.compilation = None, False, (), None
         self.norms_rest = self.tower_rests = self.recomputes = False
+        self.tokens = None
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits of images in [0, 1]."""
+        """Logits of images in [0, 1]; of a network with tokens one row of numbers, as `TokenAnswer` gives it."""
+        if self.tokens is not None:
+            return self.tokens(self.model, self._prepared(images))
         logits: Tensor = self._logits(self._prepared(images))
         return logits if self.outputs is None else logits[:, self.outputs]
 

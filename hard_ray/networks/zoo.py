@@ -58,7 +58,9 @@ class _Classifier(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits, or with `pre_logits` the input of the last layer."""
+        """Logits, or with `pre_logits` the input of the last layer; a map is averaged over its positions."""
+        if features.ndim == 4:
+            features = features.mean(dim=(2, 3))
         if self.drop_rate > 0.0:
             features = F.dropout(features, self.drop_rate, self.training)
         if pre_logits:
@@ -106,8 +108,8 @@ class Cnn(_Classifier):
         self.head = _last_layer(self.num_features, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Globally averaged features, shape (batch, num_features)."""
-        features: Tensor = self.stages(self.stem(images)).mean(dim=(2, 3))
+        """The last map, shape (batch, num_features, rows, columns)."""
+        features: Tensor = self.stages(self.stem(images))
         return features
 
 
@@ -175,11 +177,11 @@ class CifarResNet(_Classifier):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Globally averaged features, shape (batch, 64)."""
+        """The last map, shape (batch, 64, rows, columns)."""
         features = F.relu(self.bn1(self.conv1(images)), inplace=True)
         for stage in (self.layer1, self.layer2, self.layer3):
             features = stage(features)
-        return features.mean(dim=(2, 3))
+        return features
 
 
 class _BasicBlock(nn.Module):

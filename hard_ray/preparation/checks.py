@@ -5,7 +5,7 @@ from __future__ import annotations
 from hard_ray.augmentors.build import build_augmentor
 from hard_ray.config.augmentor import PolicyOperations, parts_of
 from hard_ray.config.optim import OptimConfig
-from hard_ray.config.run import RunConfig, asks_teacher, embeds
+from hard_ray.config.run import RunConfig, asks_teacher, asks_tokens, embeds
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
 from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
@@ -14,7 +14,7 @@ from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.distillation.optimisers import build_optimizer
 from hard_ray.errors import DataError
 from hard_ray.evaluation.suites import check_suites
-from hard_ray.networks.embedding import build_projected, build_tower, check_projection, dimension_of
+from hard_ray.networks.embedding import build_projected, build_tower, check_projection, dimension_of, layout_of
 from hard_ray.networks.forward import check_forward
 from hard_ray.networks.network import ImageSpec, Network, build_student, build_teacher, image_spec
 from hard_ray.networks.training_modes import batch_norms
@@ -69,19 +69,24 @@ def _classifiers(config: RunConfig, images: ImageSpec, *, role: str) -> tuple[Ne
 def _embedders(config: RunConfig, images: ImageSpec) -> tuple[Network, Network]:
     """The student with its projection, and the teacher without its class head, or with it if it is still to be trained.
 
-    Raises ModelError if one of them cannot be used.
+    Both answer with their tokens too, if the objective asks for them; the teacher does not before it is trained. Raises
+    ModelError if one of them cannot be used.
     """
+    with_tokens = asks_tokens(config)
     if config.teacher.has_weights:
-        teacher = build_tower(config.teacher, images)
+        teacher = build_tower(config.teacher, images, with_tokens=with_tokens)
         dimension = dimension_of(teacher, images)
-        check_forward(teacher, config.teacher, images, role="teacher", outputs=dimension)
+        values = dimension if teacher.tokens is None else teacher.tokens.layout.size
+        check_forward(teacher, config.teacher, images, role="teacher", outputs=values)
     else:
         teacher = build_student(config.teacher, images, role="teacher")
         check_forward(teacher, config.teacher, images, role="teacher")
         dimension = dimension_of(teacher, images)
-    student = build_projected(config.student, images, dimension)
+    layout = layout_of(teacher, config.teacher, images) if with_tokens else None
+    student = build_projected(config.student, images, dimension, layout=layout)
     build_optimizer(student, config.optim, block=BLOCKS["student"])
-    check_forward(student, config.student, images, role="student", outputs=dimension)
+    values = dimension if layout is None else layout.size
+    check_forward(student, config.student, images, role="student", outputs=values)
     check_projection(student, config.student.model, images)
     return student, teacher
 

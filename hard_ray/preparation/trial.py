@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hard_ray.config.controller import Phase
-from hard_ray.config.run import RunConfig, embeds, training_data
+from hard_ray.config.run import RunConfig, asks_tokens, embeds, training_data
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.batch import Batch
 from hard_ray.data.generated_set import generated_for
@@ -70,7 +70,8 @@ def try_run(
         parts.append(f"a teacher update by teacher.recipe (loss {taught.loss:.3g})")
     frozen = None
     if embeds(config) and trains_teacher(config):
-        as_tower(teacher, config.teacher, image_spec(config.data, index.classes))
+        images = image_spec(config.data, index.classes)
+        as_tower(teacher, config.teacher, images, with_tokens=asks_tokens(config))
     if config.objective.kind != "cross_entropy":
         frozen = FrozenNetwork(teacher, dtype=config.runtime.teacher.dtype or "float32")
     trial = try_training(config, index, student, frozen, role=role)

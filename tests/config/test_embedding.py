@@ -49,6 +49,21 @@ def test_settings_that_make_no_sense_for_an_embedding_are_refused(overrides: lis
         load_config(preset="digits", overrides=[EMBEDDING, *overrides])
 
 
+@pytest.mark.parametrize("key", ["runtime.compile", "runtime.teacher.compile"])
+def test_tokens_of_compiled_networks_are_refused(key: str):
+    load_config(preset="digits", overrides=[EMBEDDING, f"{key}=true"])
+    with pytest.raises(ConfigError, match=rf"{key} compiles .* use {key}=false, or objective.w_tokens=0"):
+        load_config(preset="digits", overrides=[EMBEDDING, "objective.w_tokens=1", f"{key}=true"])
+
+
+def test_tokens_are_of_an_embedding_alone():
+    assert load_config(overrides=[EMBEDDING]).objective.w_tokens == 0
+    with pytest.raises(ConfigError, match=r"objective\.w_tokens"):
+        load_config(overrides=["objective.w_tokens=1"])
+    with pytest.raises(ConfigError, match=r"objective\.w_tokens"):
+        load_config(overrides=[EMBEDDING, "objective.w_tokens=-1"])
+
+
 def test_augmented_images_alone_are_learned_with_absolute_thresholds():
     load_config(preset="digits", overrides=[EMBEDDING, "objective.w_clean=0", "controller.thresholds=absolute"])
 
@@ -107,3 +122,13 @@ def test_a_search_of_embeddings_is_judged_by_cosine_and_no_other(tmp_path: Path)
 def test_a_search_does_not_ask_one_teacher_with_and_without_classes(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"embedding needs a teacher without its class head, and all trials ask one"):
         load_space(space_of(tmp_path, "hard", "objective.kind", "{choice: [hard, embedding]}", "val/top1"))
+
+
+def test_a_search_asks_one_teacher_with_tokens(tmp_path: Path):
+    path = space_of(tmp_path, "embedding", "objective.w_tokens", "{choice: [0.5, 1]}", "val/cosine")
+    load_space(path, ["objective.w_tokens=1"])
+    with pytest.raises(ConfigError, match="all trials ask one teacher; want weights above 0 alone"):
+        load_space(path)
+    path = space_of(tmp_path, "embedding", "objective.w_tokens", "{uniform: [0, 1]}", "val/cosine")
+    with pytest.raises(ConfigError, match="all trials ask one teacher; want weights above 0 alone"):
+        load_space(path, ["objective.w_tokens=1"])

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hard_ray.config.augmentor import has_prior
 from hard_ray.config.data import describe
-from hard_ray.config.run import RunConfig, embeds, training_data
+from hard_ray.config.run import RunConfig, asks_tokens, embeds, training_data
 from hard_ray.config.validation import Suite
 from hard_ray.data.generated_set import generated_for
 from hard_ray.data.index import ImageIndex, SplitName
@@ -27,6 +27,7 @@ from hard_ray.distillation.assembly import (
     batch_sizes,
     build_learner,
     build_updater,
+    distance_of,
     student_precision,
     views_learned,
 )
@@ -48,6 +49,7 @@ from hard_ray.export.timm_folder import TrainingFacts, export_network, timm_view
 from hard_ray.files import cache_folder, room_wanted, write_json
 from hard_ray.maths.metrics import Counts, EmbeddingCounts, SuiteResult
 from hard_ray.maths.noise import seed_of
+from hard_ray.maths.tokens import AnswerLayout
 from hard_ray.networks.compilation import Compilation, compile_model, forget_graphs
 from hard_ray.networks.embedding import build_projected
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
@@ -128,7 +130,7 @@ class Builder:
             expected = counters.teacher_identity or self.teacher_identity
             counters.teacher_identity = check_identity(self.pool, expected)
         updater = self._updater(learner, pipeline.schedule)
-        evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision)
+        evaluator = self._evaluator(pipeline, "val", config.validation.suites, updater.precision, learner.network)
         network: nn.Module = ema.module if ema is not None else learner.network
         run = Run(
             folder=folder,
@@ -213,10 +215,13 @@ class Builder:
         config, images = self.config, self.images
         if not embeds(config):
             return build_student(config.student, images)
-        return build_projected(config.student, images, self._dimension())
+        assert self.pool is not None
+        layout = AnswerLayout.from_identity(self.pool.identity()) if asks_tokens(config) else None
+        dimension = self._values() if layout is None else layout.dimension
+        return build_projected(config.student, images, dimension, layout=layout)
 
-    def _dimension(self) -> int:
-        """The number of values in the teacher's embedding, from its answer to a black image."""
+    def _values(self) -> int:
+        """The number of values in the teacher's answer to an image, from that to a black one."""
         assert self.pool is not None
         shape = (1, self.images.in_chans, self.images.img_size, self.images.img_size)
         return int(self.pool.logits(np.zeros(shape, np.uint8)).result().shape[1])
@@ -298,9 +303,10 @@ class Builder:
         )
 
     def _evaluator(
-        self, pipeline: Pipeline, split: SplitName, suites: Sequence[Suite], precision: Precision
+        self, pipeline: Pipeline, split: SplitName, suites: Sequence[Suite], precision: Precision, network: nn.Module
     ) -> Evaluator:
         config, validation = self.config, self.config.validation
+        distance = distance_of(config.objective, network)
         choose = functools.partial(sample_of, self.index.rows(split), seed=config.data.split_seed)
         return Evaluator(
             functools.partial(pipeline.eval_batches, split, validation.batch_size),
@@ -314,7 +320,7 @@ class Builder:
             attack_sample=choose(validation.attack_images),
             severities=validation.corruption_severities,
             attack=validation.attack,
-            counts=EmbeddingCounts if embeds(config) else Counts,
+            counts=functools.partial(EmbeddingCounts, distance) if embeds(config) else Counts,
             cache=self._cache(suites, split),
         )
 
@@ -325,7 +331,7 @@ class Builder:
         made = {"corruptions": len(corruptions.NAMES), "extra_corruptions": len(corruptions.EXTRA_NAMES)}
         kinds = sum(count for suite, count in made.items() if suite in suites)
         pixels = slow * kinds * len(self.config.validation.corruption_severities)
-        outputs = self._dimension() if embeds(self.config) else len(self.index.classes)
+        outputs = self._values() if embeds(self.config) else len(self.index.classes)
         size = pixels * data.in_chans * data.img_size**2 + images * len(suites) * 4 * outputs
         return EvaluationCache(cache_folder() / "evaluations") if size <= LARGEST else None
 
@@ -337,7 +343,7 @@ class Builder:
 
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:
         split = self.index.final_split
-        evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision)
+        evaluator = self._evaluator(pipeline, split, self.config.validation.at_the_end, run.updater.precision, network)
         evaluator.on_bad = run.bad_images.note
         student, teacher = evaluator.evaluate(network)
         run.bad_images.merge()

@@ -13,6 +13,7 @@ from hard_ray.augmentors.base import Augmentor
 from hard_ray.config.run import RunConfig, embeds
 from hard_ray.data.batch import Batch
 from hard_ray.data.index import ImageIndex
+from hard_ray.distillation.assembly import distance_of
 from hard_ray.distillation.camera import Camera
 from hard_ray.distillation.teacher import TeacherPool
 from hard_ray.errors import DataError
@@ -65,7 +66,8 @@ class FirstRank:
     def _picture(self, step: int, count: int, augmentor: Augmentor, pool: TeacherPool) -> None:
         if self._sample is None:
             self._sample = self._first_readable(count)
-        camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed, embeds(self.config))
+        distance = distance_of(self.config.objective, self.network) if embeds(self.config) else None
+        camera = Camera(augmentor, self.network, pool, self.precision, self.config.seed, distance)
         snapshot = camera.take(step, self._sample)
         path = self.folder.gallery / f"step-{step:08d}.png"
         write_snapshot(path.with_suffix(".npz"), snapshot)

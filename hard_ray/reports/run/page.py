@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hard_ray.config.run import embeds
+from hard_ray.config.run import RunConfig, asks_tokens, embeds
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.reports.curves import draw_robustness, draw_training, draw_validation, is_curve
 from hard_ray.reports.evaluation_plots import draw_evaluation
@@ -106,9 +106,14 @@ def _training(record: RunRecord) -> Html:
     points = record.of_kind("train")
     if not points:
         return note("No update has been logged yet.")
-    return figure_of(
-        to_svg(draw_training(points, record.phases(), unit="1 - cosine" if embeds(record.config) else "nats"))
-    ) + _switches(record)
+    return figure_of(to_svg(draw_training(points, record.phases(), unit=_unit(record.config)))) + _switches(record)
+
+
+def _unit(config: RunConfig) -> str:
+    """What the distance of student and teacher is measured in."""
+    if not embeds(config):
+        return "nats"
+    return "1 - cosine, and tokens" if asks_tokens(config) else "1 - cosine"
 
 
 def _switches(record: RunRecord) -> Html:

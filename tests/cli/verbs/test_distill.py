@@ -73,6 +73,18 @@ def test_a_dry_run_says_the_dimension_of_an_embedding():
     assert "an augmentor update" in text
 
 
+def test_a_dry_run_says_the_grids_of_tokens_and_the_bytes_of_an_answer():
+    tokens = (
+        "objective={kind: embedding, w_tokens: 1}",
+        "student={model: hardray_cnn, model_kwargs: {widths: [8, 16]}}",
+    )
+    done = invoke("distill", "--preset", "digits", *tokens, "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "the teacher's are 7 x 7 of 64 values; the student's map of 14 x 14 is resized" in text
+    assert "an answer has 12,800 bytes an image, and 256 without tokens" in text
+
+
 def test_a_dry_run_says_what_is_left_out_and_where_splits_come_from(tmp_path: Path):
     fill_splits(tmp_path, "train", "validation", each=40)
     put(tmp_path, {"train/cat/a.heic": b"", "train/@eaDir/x.png": b""})
