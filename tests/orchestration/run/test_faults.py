@@ -142,16 +142,30 @@ def test_a_tracking_server_that_never_answers_is_told_later(place: Path, straigh
     assert "train/loss" in found.data.metrics
 
 
-@pytest.mark.parametrize(
-    ("objective", "augmentor"), [("kd", "identity"), ("embedding", "identity"), ("embedding", "affine")]
+TOKENS = (
+    "objective.w_tokens=0.5",
+    "student={model: vit_tiny_patch16_224, model_kwargs: {depth: 2, embed_dim: 24, num_heads: 2, patch_size: 4}}",
 )
-def test_two_workers_give_the_loss_curve_of_one(place: Path, straight: Path, objective: str, augmentor: str):
+
+
+@pytest.mark.parametrize(
+    ("objective", "augmentor", "more"),
+    [
+        ("kd", "identity", ()),
+        ("embedding", "identity", ()),
+        ("embedding", "affine", ()),
+        pytest.param("embedding", "affine", TOKENS, id="tokens"),
+    ],
+)
+def test_two_workers_give_the_loss_curve_of_one(
+    place: Path, straight: Path, objective: str, augmentor: str, more: tuple[str, ...]
+):
     """Float32 and no BatchNorm: one global batch, cut in two."""
     teacher = place / "teacher-for-two"
     shutil.copytree(next((place / "straight").glob("teacher/student")), teacher, dirs_exist_ok=True)
     curves, suites = {}, {}
     for workers in (1, 2):
-        name = f"{objective}-{augmentor}-{workers}"
+        name = f"{objective}-{augmentor}-{len(more)}-{workers}"
         succeed(
             "distill",
             "-c",
@@ -163,6 +177,7 @@ def test_two_workers_give_the_loss_curve_of_one(place: Path, straight: Path, obj
             f"objective.kind={objective}",
             f"augmentor.kind={augmentor}",
             "optim.steps=60",
+            *more,
             cwd=place,
             timeout=400,
         )
