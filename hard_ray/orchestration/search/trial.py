@@ -179,6 +179,7 @@ class TrialRun:
 
     def _note(self, state: str, **more: str) -> None:
         """Note the state for the search's driver."""
+        make_folder(self.folder.path)  # there is none yet where the URL could not be locked
         write_json(self.folder.note, {"state": state, **more})
         if self.folder.url is None:
             return

@@ -281,9 +281,7 @@ def same_bits(url: str, local: SearchFolder, place: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_search_whose_machine_is_lost_goes_on_with_one_more_trial(on, url: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
-    monkeypatch.setenv("RAY_agent_register_timeout_ms", "300000")
+def test_a_search_whose_machine_is_lost_goes_on_with_one_more_trial(on, url: str, tmp_path: Path):
     here = on("one")
     said = succeed("tune", *words(tmp_path, 1), "--output", url, cwd=tmp_path, timeout=PATIENCE_S)
     assert f"search   {url}" in said
