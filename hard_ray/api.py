@@ -83,13 +83,13 @@ def tune(search: Search | str, output: str | Path, *, say: Callable[[str], None]
 
     Args:
         search: the result of `load_space`, or a space's file or name.
-        output: the search's folder, which must be new.
+        output: the search's folder, or a URL such as s3://bucket/searches/birds, which must be new.
         say: a callback for lines about progress.
     """
     checked = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
 
-    return orchestration.tune_space(checked, local_path(output), say)
+    return orchestration.tune_space(checked, Path(output), say)
 
 
 def resume_tune(
@@ -98,14 +98,14 @@ def resume_tune(
     """Continue a search: trials that have ended are kept, the others continue from their checkpoints.
 
     Args:
-        output: the search's folder.
+        output: the search's folder or URL.
         search: the search as it began, perhaps with more trials; None: as the folder holds it.
         say: a callback for lines about progress.
     """
     given = load_space(search) if isinstance(search, str) else search
     from hard_ray.orchestration.search import driver as orchestration
 
-    return orchestration.resume(local_path(output), say, search=given)
+    return orchestration.resume(Path(output), say, search=given)
 
 
 def recommend(
@@ -149,7 +149,7 @@ def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> 
     """Send to MLflow the part of a run or a search that was not sent while it went on, and end it there."""
     from hard_ray.runs import sync as after
 
-    after.sync(local_path(output), say)
+    after.sync(Path(output), say)
 
 
 def gallery(output: str | Path, *, to: str | Path | None = None) -> list[Path]:

@@ -10,7 +10,7 @@ import typer
 from ..terminal import say
 
 
-def sync(run: Annotated[Path, typer.Argument(help="The folder of a run or a search.")]) -> None:
+def sync(run: Annotated[Path, typer.Argument(help="The folder or URL of a run or a search.")]) -> None:
     """Send to MLflow what a run or a search could not send, and end it there."""
     from hard_ray import api
 

@@ -93,11 +93,12 @@ def teaching_line(result: RunResult, given: Sequence[str]) -> str:
     from hard_ray.config.layers import override
     from hard_ray.files import read_json
     from hard_ray.runs.folder import RunFolder
+    from hard_ray.storage.mirror import shown_path
 
     folder, trained = RunFolder(result.folder).student, result.config.student
     overrides = [
         f"teacher.model={read_json(folder / 'config.json')['architecture']}",
-        override("teacher.checkpoint", folder),
+        override("teacher.checkpoint", shown_path(folder)),
     ]
     overrides += [f"teacher.img_size={trained.img_size}"] if trained.img_size is not None else []
     overrides += [f"teacher.model_kwargs={json.dumps(trained.model_kwargs)}"] if trained.model_kwargs else []

@@ -14,7 +14,7 @@ from hard_ray.errors import command_line
 
 from ..dry_run import tried_lines
 from ..mlflow_line import mlflow_line
-from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands
+from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands, shown
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
@@ -28,10 +28,14 @@ def tune(
     space: Annotated[
         str | None, typer.Option(help="YAML file, or the name of a shipped space such as digits.yaml.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder; by default runs/tune-SPACE-TIME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/tune-SPACE-TIME.")
+    ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Resume the search in this folder; --space may have more trials than it began with."),
+        typer.Option(
+            help="Resume the search in this folder or at this URL; --space may have more trials than it began with."
+        ),
     ] = None,
     teacher: Teacher = None,
     data: Annotated[Path | None, typer.Option(help="Short for data.path=...")] = None,
@@ -45,6 +49,7 @@ def tune(
     from hard_ray import api
     from hard_ray.config.run import without_extras
     from hard_ray.config.space import load_space, space_names
+    from hard_ray.runs.search_folder import holds_search
 
     if resume is not None and (output or dry_run or continues or (space is None and (overrides or teacher or data))):
         raise usage_error(
@@ -61,22 +66,27 @@ def tune(
         _print_result(api.resume_tune(resume, search=search, say=say))
         return
     if dry_run:
-        print_pairs([*plan_lines(search), mlflow_line(search.base.tracking, output)])
+        where = [] if output is None else [("output", planned_output(output, continues=continues))]
+        print_pairs([*plan_lines(search), *where, mlflow_line(search.base.tracking, output)])
         print_pairs(tried_lines(without_extras(search.base)))
         return
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = given_output(output, continues=continues) or stamped
-    print_heading("tune", folder)
-    if continues and _holds_search(folder):
+    print_heading("tune", shown(folder))
+    if continues and holds_search(folder):
         _print_result(api.resume_tune(folder, search=search, say=say))
     else:
         _print_result(api.tune(search, folder, say=say))
 
 
-def _holds_search(folder: Path) -> bool:
-    from hard_ray.runs.search_folder import SearchFolder
+def planned_output(output: Path, *, continues: bool) -> str:
+    """Where a search would go; RunFolderError: there is one already, and it is not to be continued."""
+    from hard_ray.runs.search_folder import check_new_output, holds_search
 
-    return SearchFolder(folder.expanduser()).config.is_file()
+    if continues and holds_search(output):
+        return f"{shown(output)}, which holds a search that goes on"
+    check_new_output(output)
+    return f"{shown(output)}, each trial in trials/ID below it"
 
 
 def plan_lines(search: Search) -> list[tuple[str, str]]:
@@ -170,6 +180,8 @@ def print_board(to: Console, board: dict[str, list[Any]], results: dict[str, Any
 
 def result_lines(result: SearchResult) -> list[str]:
     """Lines below the table: failures, the settings that mattered, and where the files are."""
+    from hard_ray.storage.mirror import shown_path
+
     lines = [
         f"[yellow]trial {escape(trial['id'])} failed: {escape(trial['reason'])}[/yellow]"
         for trial in result.results["trials"]
@@ -180,9 +192,9 @@ def result_lines(result: SearchResult) -> list[str]:
             said = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
             lines.append(f"matters  {escape(said)} of the variance of {escape(metric)}")
     folder = result.folder
-    lines.append(f"search   {escape(str(folder))}")
+    lines.append(f"search   {escape(shown_path(folder))}")
     lines.append(f"best     {escape(command_line('distill', '-c', folder / 'best.yaml'))}")
     if result.tracking_problem is not None:
-        problem, command = escape(result.tracking_problem), escape(command_line("sync", folder))
+        problem, command = escape(result.tracking_problem), escape(command_line("sync", shown_path(folder)))
         lines.append(f"[yellow]MLflow lacks a part of the search ({problem}); send it with: {command}[/yellow]")
     return lines

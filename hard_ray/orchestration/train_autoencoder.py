@@ -54,6 +54,7 @@ from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_reconstructions
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.log import MetricsLog
+from hard_ray.runs.place import occupied
 from hard_ray.storage.mirror import shown_path
 
 PICTURES = 8
@@ -103,7 +104,7 @@ def check_output(folder: AutoencoderFolder) -> None:
             "or choose another --output"
         )
     if not folder.training.exists() and not is_vacant(path):
-        raise RunFolderError(f"{path} already exists and holds no autoencoder of hardray's; choose another --output")
+        raise occupied(path, "autoencoder of hardray's")
 
 
 def _settle(run: AutoencoderRun, folder: AutoencoderFolder) -> AutoencoderRun:

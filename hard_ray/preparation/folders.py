@@ -20,6 +20,7 @@ from hard_ray.errors import DataError, RunFolderError
 from hard_ray.files import is_vacant, make_folder, read_npz, write_bytes
 from hard_ray.preparation.scoring import Means
 from hard_ray.runs.folder import Inside, RunFolder
+from hard_ray.runs.place import occupied
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def check_score_folder(folder: ScoreFolder, run: ScoreRun) -> ScoreRun:
     path = folder.path
     if not folder.settings.exists():
         if not is_vacant(path):
-            raise RunFolderError(f"{path} already exists and holds no scores; choose another --output")
+            raise occupied(path, "scores")
         return run
     begun = read_begun(ScoreRun, folder.settings)
     everything = {**begun.augmentors, **run.augmentors}
@@ -170,7 +171,7 @@ class HeadFolder(OutputFolder):
         """Raise a RunFolderError if the folder holds something else."""
         if self.features.is_dir() or self.result.is_file() or is_vacant(self.path):
             return
-        raise RunFolderError(f"{self.path} already exists and holds no head of hardray's; choose another --output")
+        raise occupied(self.path, "head of hardray's")
 
 
 class ProbeFolder(OutputFolder):
@@ -187,7 +188,7 @@ class ProbeFolder(OutputFolder):
         """Raise a RunFolderError if the folder holds something else."""
         if self.features.is_dir() or self.result.is_file() or is_vacant(self.path):
             return
-        raise RunFolderError(f"{self.path} already exists and holds no probe of hardray's; choose another --output")
+        raise occupied(self.path, "probe of hardray's")
 
 
 class AutoencoderFolder(OutputFolder):

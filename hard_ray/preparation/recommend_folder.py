@@ -14,6 +14,7 @@ from hard_ray.errors import RunFolderError, command_line, readable
 from hard_ray.files import beginning, is_vacant, read_json, write_text
 from hard_ray.preparation.folders import OutputFolder, ScoreFolder
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain
+from hard_ray.runs.place import occupied
 
 RECORD_HOLDS: dict[str, type] = {"rungs": dict, "skipped": list, "spent_s": float}
 """Keys of a record with their types, which a damaged one lacks."""
@@ -90,7 +91,7 @@ def new_recommendation(path: Path) -> RecommendFolder:
         command = command_line("recommend", "--resume", path)
         raise RunFolderError(f"{path} holds a recommendation; continue it with `{command}`, or choose another --output")
     if not is_vacant(folder.path):
-        raise RunFolderError(f"{path} already exists and holds no recommendation; choose another --output")
+        raise occupied(path, "recommendation")
     return folder
 
 

@@ -8,14 +8,14 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from hard_ray.errors import MissingObjectError, RunFolderError, StorageError, command_line
 from hard_ray.runs.folder import RunFolder, check_new_run, open_run
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.lock import UrlLock
-from hard_ray.storage.mirror import Mirror
+from hard_ray.storage.mirror import Mirror, shown_path
 from hard_ray.threads import in_background
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,26 @@ def is_light(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What is at a place: a run, unless something else is said."""
+
+    noun: str = "run"
+    again: tuple[str, ...] = ("distill", "--resume")
+    """The command that continues it, but for its place."""
+    check_new: Callable[[Path], None] = check_new_run
+    """Raises a RunFolderError if a local folder cannot become one."""
+    open: Callable[[Path], RunFolder] = open_run
+    """The one in a local folder; RunFolderError: there is none."""
+
+    def command(self, place: object) -> str:
+        """The command line that continues the one at a place."""
+        return command_line(*self.again, place)
+
+
+RUN = Kind()
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a run is written."""
 
@@ -38,6 +58,7 @@ class Place:
     """The URL that the folder is kept at; None: the folder is all there is."""
     owner: str | None = None
     """The name under which this process holds the URL's lock."""
+    kind: Kind = RUN
 
     @property
     def url(self) -> str | None:
@@ -51,14 +72,14 @@ class Place:
         try:
             self.mirror.push()
         except StorageError as error:
-            command = command_line("distill", "--resume", self.url)
             raise StorageError(
-                f"{error}; the run is in {self.folder}, and `{command}` on this machine sends it"
+                f"{error}; the {self.kind.noun} is in {self.folder}, and `{self.kind.command(self.url)}` on this "
+                "machine sends it"
             ) from None
 
 
 @contextlib.contextmanager
-def new_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
+def new_place(output: Path, say: Callable[[str], None], kind: Kind = RUN) -> Iterator[Place]:
     """The place of a new run, held until the block ends.
 
     Raises:
@@ -66,28 +87,28 @@ def new_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
         StorageError: the URL cannot be read or written.
     """
     if not is_url(output):
-        check_new_run(output)
-        yield Place(output)
+        kind.check_new(output)
+        yield Place(output, kind=kind)
         return
     mirror = Mirror.of(Remote.parse(output))
-    check_new_url(mirror)
-    with _held(mirror, say) as place:
+    check_new_url(mirror, kind)
+    with _held(mirror, say, kind) as place:
         shutil.rmtree(mirror.folder, ignore_errors=True)  # of a run that never reached the URL, or left it
         yield place
 
 
 @contextlib.contextmanager
-def known_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
+def known_place(output: Path, say: Callable[[str], None], kind: Kind = RUN) -> Iterator[Place]:
     """The place of a run that goes on, held until the block ends; raises what `new_place` does, or if none is."""
     if not is_url(output):
-        yield Place(open_run(output).path)
+        yield Place(kind.open(output).path, kind=kind)
         return
     mirror, inside = Mirror.find(Remote.parse(output))
     if inside:
         raise RunFolderError(f"{output} is a part of the run {mirror.remote}; name the run")
-    with _held(mirror, say) as place:
+    with _held(mirror, say, kind) as place:
         mirror.pull(is_light)
-        yield Place(open_run(place.folder).path, mirror, place.owner)
+        yield replace(place, folder=kind.open(place.folder).path)
 
 
 @contextlib.contextmanager
@@ -104,7 +125,7 @@ def kept_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
         yield Place(output)
         return
     mirror = Mirror.of(Remote.parse(output))
-    with _held(mirror, say) as place:
+    with _held(mirror, say, RUN) as place:
         mirror.pull()
         try:
             with in_background(functools.partial(_send_often, mirror), "send"):
@@ -127,28 +148,43 @@ def _send_often(mirror: Mirror, ended: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _held(mirror: Mirror, say: Callable[[str], None]) -> Iterator[Place]:
+def own_place(remote: Remote) -> Iterator[Place]:
+    """The place of a run at a URL that goes on where it has begun, and begins where it has not, held as `new_place`."""
+    mirror = Mirror.of(remote)
+    with _held(mirror, lambda _: None, RUN) as place:
+        if not mirror.pull(is_light):
+            shutil.rmtree(mirror.folder, ignore_errors=True)  # of a run that never reached the URL
+        yield place
+
+
+@contextlib.contextmanager
+def _held(mirror: Mirror, say: Callable[[str], None], kind: Kind) -> Iterator[Place]:
     lock = UrlLock(mirror.remote)
     with lock.held(say):
         mirror.check = lock.check
-        yield Place(mirror.folder, mirror, lock.owner)
+        yield Place(mirror.folder, mirror, lock.owner, kind)
 
 
-def check_new_url(mirror: Mirror) -> None:
+def check_new_url(mirror: Mirror, kind: Kind = RUN) -> None:
     """Check that no run is at a URL; RunFolderError: there is one."""
     if mirror.exists():
         raise RunFolderError(
-            f"{mirror.remote} holds a run already; continue it with "
-            f"`{command_line('distill', '--resume', mirror.remote)}`, or choose another --output"
+            f"{mirror.remote} holds a {kind.noun} already; continue it with `{kind.command(mirror.remote)}`, or choose "
+            "another --output"
         )
 
 
-def planned_folder(output: Path) -> Path:
+def occupied(folder: Path, what: str) -> RunFolderError:
+    """The error for an output that holds something else than `what` the command makes or continues."""
+    return RunFolderError(f"{shown_path(folder)} already exists and holds no {what}; choose another --output")
+
+
+def planned_folder(output: Path, kind: Kind = RUN) -> Path:
     """The local folder that a new run at `output` would be written to; RunFolderError: the URL holds a run already."""
     if not is_url(output):
         return output
     mirror = Mirror.of(Remote.parse(output))
-    check_new_url(mirror)
+    check_new_url(mirror, kind)
     return mirror.folder
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hard_ray.errors import RunFolderError, command_line
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain, check_new_run
+from hard_ray.runs.place import Kind, check_new_url
+from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.mirror import Mirror, url_of, working_copy
 
 PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 
@@ -14,6 +17,9 @@ PLOTS = ("history.png", "importance.png", "parallel.png", "pareto.png")
 @dataclass(frozen=True, slots=True)
 class SearchFolder(RunFolder):
     """The paths of one search; a follower sends them to MLflow as it does those of a run."""
+
+    url: str | None = None
+    """The URL that the folder is kept at, below which every trial is a run at a URL of its own; None: there is none."""
 
     config = Inside("space.yaml")
     """The space, resolved; its base configuration is `base.yaml` beside it."""
@@ -42,19 +48,52 @@ class SearchFolder(RunFolder):
         """The figures that were drawn."""
         return [path for name in PLOTS if (path := self.path / name).is_file()]
 
+    @classmethod
+    def at(cls, url: str) -> SearchFolder:
+        """The search at a URL, in this machine's working copy."""
+        return cls(working_copy(Remote.parse(url)), url)
+
     def trial(self, name: str) -> TrialFolder:
-        """The run folder of a trial."""
-        return TrialFolder(self.path / "trials" / name)
+        """The run folder of a trial; where the search is at a URL, this machine's working copy of the trial's URL."""
+        if self.url is None:
+            return TrialFolder(self.path / "trials" / name)
+        remote = Remote.parse(self.url) / "trials" / name
+        return TrialFolder(working_copy(remote), str(remote), self.path / f"sent-{name}.json")
 
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder(RunFolder):
     """The paths of a trial's run."""
 
+    url: str | None = None
+    """The URL that the folder is kept at; None: there is none."""
+    sent: Path | None = None
+    """The part of the run that MLflow has, where it is not in the folder.
+
+    Of a trial at a URL it is in the search's folder: the search's driver alone writes there, and the trial's process
+    alone sends the trial.
+    """
+
+    @property
+    def tracking(self) -> Path:  # type: ignore[override]
+        """The part of the run that MLflow already has."""
+        return self.sent or self.path / "tracking.json"
+
     note = Inside("trial.json")
     """The state of the trial's process: that it rests, or why it failed."""
     group = Inside("placement_group.txt")
     """The placement group of its student workers."""
+
+    def bring(self) -> None:
+        """Bring what the trial has sent to its URL here, without weights; StorageError: it cannot be read."""
+        if self.url is not None:
+            Mirror.of(Remote.parse(self.url)).pull(_is_record)
+
+
+def _is_record(name: str) -> bool:
+    """Whether a search's driver reads a file of a trial; the state of a checkpoint says that its points are final."""
+    parts = PurePosixPath(name).parts
+    return parts[0] not in ("student", "best") and ("checkpoints" not in parts[:-1] or parts[-1] == "state.json")
 
 
 def check_new_search(path: Path) -> None:
@@ -68,9 +107,18 @@ def check_new_search(path: Path) -> None:
     check_new_run(path)
 
 
+def check_new_output(output: Path) -> None:
+    """Check that a new search may begin in a folder or at a URL; RunFolderError: there is one already."""
+    if is_url(output):
+        check_new_url(Mirror.of(Remote.parse(output)), SEARCH)
+    else:
+        check_new_search(output)
+
+
 def search_at(path: Path) -> SearchFolder | None:
     """The folder of a search; None: there is no search in it."""
-    folder = SearchFolder(path.expanduser().resolve())
+    path = path.expanduser().resolve()
+    folder = SearchFolder(path, url_of(path))
     return folder if folder.config.is_file() and folder.base.is_file() else None
 
 
@@ -80,3 +128,13 @@ def open_search(path: Path) -> SearchFolder:
     if folder is None:
         raise RunFolderError(f"{path} holds no search: it has no space.yaml with its base.yaml{began_in_vain(path)}")
     return folder
+
+
+SEARCH = Kind("search", ("tune", "--resume"), check_new_search, open_search)
+
+
+def holds_search(output: Path) -> bool:
+    """Whether there is a search, or something else that `tune --resume` refuses, in a folder or at a URL."""
+    if is_url(output):
+        return Mirror.of(Remote.parse(output)).exists()
+    return SearchFolder(output.expanduser()).config.is_file()

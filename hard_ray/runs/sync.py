@@ -11,10 +11,12 @@ from hard_ray.errors import HardrayError
 from hard_ray.files import read_json
 from hard_ray.redaction import without_password
 from hard_ray.runs.folder import RunFolder, open_run
+from hard_ray.runs.place import Kind, known_place
 from hard_ray.runs.search_folder import SearchFolder, search_at
 from hard_ray.runs.summary import markdown
 from hard_ray.runs.tracking import Follower, check_address, readable_problem, tracking_uri
 from hard_ray.runs.trials import MLFLOW_WORDS, TrialStatus
+from hard_ray.storage.mirror import shown_path
 
 
 def sync(output: Path, say: Callable[[str], None]) -> None:
@@ -22,8 +24,8 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
 
     A run that has not finished is closed as its driver noted, or as KILLED: nobody else holds its folder.
     """
-    folder = search_at(output) or open_run(output)
-    with folder.locked():
+    with known_place(output, say, SENT) as place, _opened(place.folder).locked():
+        folder = _opened(place.folder)
         for follower in _of_search(folder, say) if isinstance(folder, SearchFolder) else _of_run(folder, say):
             try:
                 _close(follower)
@@ -33,7 +35,15 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
                 raise HardrayError(
                     f"MLflow at {shown} cannot be updated: {reason}; nothing is lost, try again once it answers"
                 ) from None
-            say(f"{follower.folder.path}: MLflow run {follower.sent.run_id} is up to date")
+            say(f"{shown_path(follower.folder.path)}: MLflow run {follower.sent.run_id} is up to date")
+        place.send()  # the marks of what MLflow has
+
+
+def _opened(path: Path) -> RunFolder:
+    return search_at(path) or open_run(path)
+
+
+SENT = Kind("record of what was sent", ("sync",), open=_opened)
 
 
 def _close(follower: Follower) -> None:
@@ -65,6 +75,7 @@ def _of_search(folder: SearchFolder, say: Callable[[str], None]) -> list[Followe
     followers = [main]
     for row in results.get("trials", []):
         trial = folder.trial(row["id"])
+        trial.bring()
         if trial.config.is_file():
             made = Follower(trial, config, f"{main.name}/{row['id']}", uri, parent=main, verb="tune", say=say)
             made.ended = MLFLOW_WORDS[TrialStatus(row["status"])]

@@ -16,6 +16,7 @@ FOLDERS = {
         "CIFAR10_1K",
         "CIFAR10_500",
         "PROTOTYPES",
+        "PUBLISHED_PROTOTYPES",
         "AUTOENCODER",
         "TEACHER",
         "STUDENT",

@@ -48,6 +48,7 @@ from hard_ray.reports.evaluation_plots import draw_evaluation
 from hard_ray.reports.figures import save_png
 from hard_ray.runs.bad_images import BadImages
 from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.place import occupied
 from hard_ray.runs.scores import measure_of, short
 from hard_ray.runs.summary import versions
 from hard_ray.runs.tracking import log_evaluation
@@ -82,7 +83,7 @@ def evaluate(
     split = evaluation.split or index.final_split
     folder = RunFolder(output.expanduser().resolve())
     if not folder.evaluation.exists() and not is_vacant(folder.path):
-        raise RunFolderError(f"{folder.path} already exists and holds no evaluation; choose another --output")
+        raise occupied(folder.path, "evaluation")
     plans = {
         name: plan_suite(
             name, evaluation, index, config.data, split=split, block_bytes=config.runtime.data_block_mb * 2**20

@@ -23,7 +23,7 @@ from hard_ray.data.pictures import EvalPictures
 from hard_ray.data.views import eval_view_settings
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherSpec
 from hard_ray.distillation.teacher_cache import teacher_spec, trained_teacher
-from hard_ray.errors import DataError, RunFolderError, suggestion
+from hard_ray.errors import DataError, suggestion
 from hard_ray.files import beginning, is_vacant, read_json, write_json
 from hard_ray.networks.autoencoders.base import Autoencoder
 from hard_ray.networks.autoencoders.build import build_autoencoder
@@ -41,6 +41,7 @@ from hard_ray.preparation.folders import SetFolder
 from hard_ray.preparation.generation import FORMAT, AttackStatistics, Dad
 from hard_ray.reports.figures import save_png
 from hard_ray.reports.gallery import draw_generated
+from hard_ray.runs.place import occupied
 from hard_ray.runs.snapshots import Guesses
 from hard_ray.runs.summary import versions
 from hard_ray.storage.mirror import Mirror, shown_path
@@ -100,7 +101,7 @@ def check_output(folder: SetFolder) -> None:
     if path.is_dir() and (folder.manifest.exists() or folder.shards()):
         return
     if not is_vacant(path):
-        raise RunFolderError(f"{path} already exists and holds no generated set; choose another --output")
+        raise occupied(path, "generated set")
 
 
 def _read_begun(folder: SetFolder) -> dict[str, Any]:

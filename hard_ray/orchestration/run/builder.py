@@ -80,8 +80,8 @@ class Builder:
     pool: TeacherPool | None
     teacher_identity: str | None = None
     """Identity of the teacher that a new training must have; None: of whichever answers first."""
-    on_checkpoint: Callable[[], None] = lambda: None
-    """Called after a checkpoint was written."""
+    on_progress: Callable[[], None] = lambda: None
+    """Called after an evaluation was logged, and after a checkpoint was written."""
 
     @property
     def config(self) -> RunConfig:
@@ -123,7 +123,7 @@ class Builder:
         learner, ema = self._learner()
         rhythm = self._rhythm(self._updates_per_epoch(pipeline.schedule))
         weights = self._weights(learner, ema)
-        checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep, self.on_checkpoint)
+        checkpoints = CheckpointStore(folder.checkpoints, config.checkpoints.keep, self.on_progress)
         counters = checkpoints.restore(weights, say=logger.warning) or Counters()
         self._refuse_other_checkpoints(counters.step)
         if self.pool is not None:
@@ -338,6 +338,7 @@ class Builder:
     def _report(self, metrics: dict[str, Any]) -> None:
         import ray.train
 
+        self.on_progress()
         ray.train.report(metrics)
 
     def _finish(self, run: Run, pipeline: Pipeline, network: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 STOP = "stop"
 """The object whose presence asks for a checkpoint and the end."""
 LOOK_EVERY_S = 3.0
+OLD_AFTER_S = 60.0
+"""A request to stop that was in the folder for so long is at the URL, too, or was left by a driver that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,12 @@ def own_copy(plan: WorkerPlan, ranks: Ranks) -> Iterator[OwnCopy]:
     mirror = Mirror.of(remote)
     if plan.owner is not None:
         mirror.check = UrlLock(remote, plan.owner).check
-    root = plan.runs[-1].folder
+    root = plan.stop.parent
     here = replace(
         plan,
         runs=tuple(replace(run, folder=mirror.folder / run.folder.relative_to(root)) for run in plan.runs),
         stop=RunFolder(mirror.folder).stop_request,
+        group_note=None if plan.group_note is None else mirror.folder / plan.group_note.relative_to(root),
     )
     if ranks.is_first:
         mirror.pull()
@@ -88,8 +92,9 @@ def _stop_watched(plan: WorkerPlan, remote: Remote) -> Iterator[None]:
     """Make the file of a request to stop when its object appears, which the driver writes on Ctrl-C."""
     mark = f"{plan.owner}\n"
     with contextlib.suppress(OSError):
-        if plan.stop.read_text(encoding="utf-8") not in ("", mark):
-            plan.stop.unlink()  # of an earlier run that was killed before it stopped
+        is_old = time.time() - plan.stop.stat().st_mtime > OLD_AFTER_S
+        if is_old or plan.stop.read_text(encoding="utf-8") not in ("", mark):
+            plan.stop.unlink()  # of an earlier run, whose driver was on this node or which was killed before it stopped
 
     def watch(ended: threading.Event) -> None:
         while not ended.wait(LOOK_EVERY_S):

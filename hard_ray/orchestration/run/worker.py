@@ -25,8 +25,6 @@ def train_plan(plan: WorkerPlan, index: ImageIndex) -> dict[str, Any]:
 
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    if plan.group_note is not None and ranks.is_first and (group := get_current_placement_group()) is not None:
-        write_text(plan.group_note, f"{group.id.hex()}\n")
     try:
         return {"status": train_all(plan, index, ranks)}
     except HardrayError as error:
@@ -43,6 +41,9 @@ def train_all(plan: WorkerPlan, index: ImageIndex, ranks: Ranks) -> Status:
     pool: TeacherPool | None = None
     with own_copy(plan, ranks) as copy:
         plan = copy.plan
+        if plan.group_note is not None and ranks.is_first and (group := get_current_placement_group()) is not None:
+            write_text(plan.group_note, f"{group.id.hex()}\n")
+            copy.send()
         for run in plan.runs:
             if RunFolder(run.folder).is_finished:
                 continue

@@ -13,6 +13,7 @@ from hard_ray.config.space import Base, Search, SpaceConfig, load_space
 from hard_ray.errors import ConfigError, RunFolderError, readable
 from hard_ray.files import read_json, write_json, write_text
 from hard_ray.runs.search_folder import SearchFolder
+from hard_ray.storage.mirror import shown_path
 
 
 def write_begun(folder: SearchFolder, search: Search) -> None:
@@ -34,8 +35,8 @@ def settle(folder: SearchFolder, given: Search | None) -> Search:
     changed = list(changes(begun, search))
     if changed:
         raise RunFolderError(
-            f"{folder.path} holds a search of another space: {'; '.join(changed)}; a search that has begun can only "
-            "get more trials: give what it began with, or choose another --output"
+            f"{shown_path(folder.path)} holds a search of another space: {'; '.join(changed)}; a search that has begun "
+            "can only get more trials: give what it began with, or choose another --output"
         )
     if given is not None or search.space.count != begun.space.count or not folder.begun.exists():
         write_begun(folder, search)

@@ -24,7 +24,7 @@ from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.schedule import train_schedule
 from hard_ray.distillation.teacher import TeacherSpec, check_identity
-from hard_ray.errors import HardrayError, StoppedError, command_line
+from hard_ray.errors import HardrayError, StoppedError
 from hard_ray.files import beginning, make_folder, write_json, write_text
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.demand import worker_resources
@@ -38,6 +38,7 @@ from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
 from hard_ray.orchestration.run.reporter import Silent
 from hard_ray.orchestration.run.signals import stop_on_signal
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
+from hard_ray.orchestration.search.at_url import Keeper
 from hard_ray.orchestration.search.begun import settle, write_begun
 from hard_ray.orchestration.search.left_groups import LeftGroups, this_job
 from hard_ray.orchestration.search.listener import Say, TrialListener
@@ -47,9 +48,11 @@ from hard_ray.preparation.checks import examine
 from hard_ray.reports.search.results import draw_plots, forget_lost, leader_board, markdown, read_ledger, write_results
 from hard_ray.runs.background import Tracking, each_in_turn
 from hard_ray.runs.dataset import dataset_facts
-from hard_ray.runs.search_folder import SearchFolder, check_new_search, open_search
+from hard_ray.runs.place import Place, known_place, new_place
+from hard_ray.runs.search_folder import SEARCH, SearchFolder
 from hard_ray.runs.tracking import Follower, tracking_uri
 from hard_ray.runs.trials import MLFLOW_WORDS, Trial, TrialStatus
+from hard_ray.storage.mirror import shown_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +77,17 @@ def tune_space(search: Search, output: Path, say: Say = lambda _: None) -> Searc
         HardrayError: something the user can fix.
         StoppedError: Ctrl-C; the search can be resumed.
     """
-    check_new_search(output)
-    index, *networks = examine(without_extras(search.base))
-    folder = SearchFolder(output.expanduser().resolve())
-    use_address(search.base.tracking, folder.path.parent, say)
-    make_folder(folder.path)
-    with folder.locked():
-        with beginning(folder.path):
-            write_begun(folder, search)
-        driver = SearchDriver(search, index, folder, say)
-        say_shortage(search.base, networks, say, trials=driver.trials_at_once)
-        return driver.run()
+    with new_place(output, say, SEARCH) as place:
+        index, *networks = examine(without_extras(search.base))
+        folder = SearchFolder(place.folder.expanduser().resolve(), place.url)
+        use_address(search.base.tracking, folder.path.parent, say)
+        make_folder(folder.path)
+        with folder.locked():
+            with beginning(folder.path):
+                write_begun(folder, search)
+            driver = SearchDriver(search, index, folder, say, place)
+            say_shortage(search.base, networks, say, trials=driver.trials_at_once)
+            return driver.run()
 
 
 def resume(output: Path, say: Say = lambda _: None, *, search: Search | None = None) -> SearchResult:
@@ -92,22 +95,27 @@ def resume(output: Path, say: Say = lambda _: None, *, search: Search | None = N
 
     `search` is the one that the folder began with, perhaps with more trials; None: what the folder holds.
     """
-    folder = open_search(output)
-    with folder.locked():
-        search = settle(folder, search)
-        index, _, _ = examine(without_extras(search.base))
-        use_address(search.base.tracking, folder.path.parent, say, goes_on=True)
-        return SearchDriver(search, index, folder, say).run()
+    with known_place(output, say, SEARCH) as place:
+        folder = SearchFolder(place.folder, place.url)
+        with folder.locked():
+            search = settle(folder, search)
+            index, _, _ = examine(without_extras(search.base))
+            use_address(search.base.tracking, folder.path.parent, say, goes_on=True)
+            return SearchDriver(search, index, folder, say, place).run()
 
 
 class SearchDriver:
     """One start of a search, new or resumed."""
 
-    def __init__(self, search: Search, index: ImageIndex, folder: SearchFolder, say: Say) -> None:
+    def __init__(
+        self, search: Search, index: ImageIndex, folder: SearchFolder, say: Say, place: Place | None = None
+    ) -> None:
         self.search = search
         self.index = index
         self.folder = folder
         self.say = say
+        self.place = place or Place(folder.path, kind=SEARCH)
+        self.keeper = Keeper(folder, self.place)
         self.ledger, self.before = read_ledger(folder, goals(search.space))
         self.identity: str | None = self.before.get("teacher_identity")
         self._began = time.monotonic()
@@ -135,8 +143,18 @@ class SearchDriver:
         finally:
             shares = self._write("stopped" if status == "KILLED" else status.lower(), plots=True)
             problem = self._close(tracking, status)
+            self._send(status)
         results = self._results("finished")
         return SearchResult(self.folder.path, results, leader_board(self.ledger, self.search.space), shares, problem)
+
+    def _send(self, status: str) -> None:
+        """Send the last state to the search's URL; after a failure, a second one is only said."""
+        try:
+            self.place.send()
+        except HardrayError as error:
+            if status == "FINISHED":
+                raise
+            self.say(str(error))
 
     def _search(self, cluster: Cluster, namespace: str, tracking: Tracking | None) -> None:
         base = self._resolved(cluster)
@@ -154,6 +172,7 @@ class SearchDriver:
                 pool.address if pool else None,
                 self.identity,
                 data_shares(base.runtime, cluster, trials=self.trials_at_once),
+                self.place.url,
             )
             self._run_trials(order, tracking)
         finally:
@@ -171,7 +190,8 @@ class SearchDriver:
 
     def _teacher(self, base: RunConfig, namespace: str) -> tuple[TeacherSpec | None, PoolServer | None]:
         """The teacher of all trials, which is trained first where it has no weights, and its pool."""
-        spec, trained = prepare_teacher(base, self.index, self.folder, self.say)
+        spec, trained = prepare_teacher(base, self.index, self.folder, self.say, url=self.place.url)
+        self.place.send()  # with a teacher that was trained before: replicas load it from the URL
         if spec is not None and not trained and not self.folder.part("teacher").is_finished:
             self._train_teacher(base)
         return spec, start_teacher_pool(base, spec, namespace, self.say)
@@ -180,9 +200,11 @@ class SearchDriver:
         runs = (teacher_plan(base, self.folder),)
         write_configs(self.folder, self.index, runs)
         share = data_shares(base.runtime, Cluster(is_own=False, resources=ray.cluster_resources()))
-        plan = WorkerPlan(runs, None, None, share, self.folder.stop_request)
+        url, owner = self.place.url, self.place.owner
+        plan = WorkerPlan(runs, None, None, share, self.folder.stop_request, url=url, owner=owner)
+        self.place.send()
         try:
-            follow(plan, base, self.index, self.folder, TeacherReporter(self.say))
+            follow(plan, base, self.index, self.folder, TeacherReporter(self.say), self.place.mirror)
         except StoppedError:
             raise self._stopped() from None
 
@@ -193,14 +215,21 @@ class SearchDriver:
         epochs = config.optim.total_updates(schedule.batches_per_epoch) / schedule.batches_per_epoch
         left = LeftGroups([worker_resources(runtime)] * runtime.num_workers, this_job())
         changed = functools.partial(self.changed, tracking)
-        listener = TrialListener(space, self.folder, self.ledger, left, self.say, changed)
+        keeper = self.keeper
+        listener = TrialListener(
+            space, self.folder, self.ledger, left, self.say, changed, keeper.bring, keeper.end_stop
+        )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it logs every failed trial as an error
         try:
-            with stop_on_signal(self.folder, self.say):
+            with stop_on_signal(self.folder, self.say), keeper.kept(self._running):
                 run_trials(space, pickle.dumps(order), self.index, self.folder.tuner, listener, epochs=epochs)
         except tune.TuneError as error:
             raise HardrayError(f"the search failed: {str(error).strip()}; {self._go_on()}") from error
         self._judge(listener)
+
+    def _running(self) -> list[str]:
+        """The trials that have not ended, for a thread."""
+        return [trial.id for trial in list(self.ledger.trials.values()) if not trial.has_ended]
 
     def _judge(self, listener: TrialListener) -> None:
         if listener.interrupted:
@@ -216,7 +245,7 @@ class SearchDriver:
         return StoppedError(f"stopped; {self._go_on()}")
 
     def _go_on(self) -> str:
-        return f"continue with `{command_line('tune', '--resume', self.folder.path)}`"
+        return f"continue with `{SEARCH.command(shown_path(self.folder.path))}`"
 
     def _results(self, status: str) -> dict[str, Any]:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began
@@ -238,6 +267,7 @@ class SearchDriver:
             self._track(tracking, trial)
         if trial.status is not TrialStatus.RUNNING:
             self._write("running")
+        self.keeper.send_soon()
 
     def _tracking(self) -> Tracking | None:
         config = self.search.base.tracking

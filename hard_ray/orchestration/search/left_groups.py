@@ -40,7 +40,7 @@ class Holder:
     @property
     def group(self) -> str | None:
         """The group that its first worker noted; None before that."""
-        return self.note.read_text(encoding="utf-8").strip() if self.note.exists() else None
+        return (self.note.read_text(encoding="utf-8").strip() or None) if self.note.exists() else None
 
 
 @dataclass(slots=True)

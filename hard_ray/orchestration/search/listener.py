@@ -29,6 +29,10 @@ class TrialListener:
     say: Say
     changed: Callable[[Trial], None]
     """Called with a trial that has started, resumed or ended."""
+    bring: Callable[[str], None] = lambda _: None
+    """Brings the files of a trial by this name here, where nodes share no folder."""
+    end_stop: Callable[[], None] = lambda: None
+    """Takes back a request to stop that went to other nodes."""
     interrupted: bool = False
     """Whether the search was asked to stop and Tune ends."""
     _ends: dict[str, str] = field(default_factory=dict)
@@ -52,6 +56,7 @@ class TrialListener:
         self.left.end(name, time.monotonic())
         if self.interrupted:
             return
+        self.bring(name)
         if self.folder.trial(name).is_finished:
             self._end(name, TrialStatus.FINISHED, None)
         else:
@@ -62,6 +67,7 @@ class TrialListener:
     def failed(self, name: str, error: str) -> None:
         """Record that a trial failed, with the reason in its folder or else this error."""
         self.left.end(name, time.monotonic())
+        self.bring(name)
         _, reason = state_of(self.folder.trial(name))
         self._end(name, TrialStatus.FAILED, reason or error or "its process ended")
 
@@ -94,6 +100,7 @@ class TrialListener:
         for trial in self.ledger.running:
             self.ledger.rest(trial.id)
         self.folder.stop_request.unlink(missing_ok=True)
+        self.end_stop()
         if threading.current_thread() is threading.main_thread():
             signal.raise_signal(signal.SIGUSR1)  # Tune handles it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,3 +120,31 @@ def test_what_a_reader_writes_reaches_the_bucket_unless_a_run_goes_on(server: Se
     with read_place(url, writes=True):
         pass
     assert "report.html" in Mirror.of(Remote.parse(url))._manifest()[0]
+
+
+def plan_at(url: str, folder: Path, part: str, **more: object) -> WorkerPlan:
+    runs = (RunPlan("one", "main", tiny_config(), folder / part),)
+    return WorkerPlan(runs, None, None, DataShare(1, 1), folder / "stop", url=url, **more)  # type: ignore[arg-type]
+
+
+def test_a_teacher_alone_is_trained_in_its_part_and_notes_stay_in_the_folder(on, tmp_path):
+    url, folder = f"file://{tmp_path}/bucket/search", on("driver") / "search"
+    plan = plan_at(url, folder, "teacher", group_note=folder / "placement_group.txt")
+    here = on("worker")
+    with own_copy(plan, Ranks()) as copy:
+        root = Mirror.of(Remote.parse(url)).folder
+        assert root.is_relative_to(here)
+        assert copy.plan.runs[0].folder == root / "teacher"
+        assert copy.plan.group_note == root / "placement_group.txt"
+
+
+def test_a_request_to_stop_that_a_driver_left_on_this_node_long_ago_is_forgotten(on, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    on("worker")
+    stop = RunFolder(Mirror.of(Remote.parse(url)).folder).stop_request
+    stop.parent.mkdir(parents=True)
+    for age, stays in ((0.0, True), (module.OLD_AFTER_S + 10, False)):
+        stop.touch()
+        os.utime(stop, (time.time() - age, time.time() - age))
+        with own_copy(plan_at(url, tmp_path / "driver" / "run", "."), Ranks()):
+            assert stop.exists() == stays

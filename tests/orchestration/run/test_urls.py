@@ -13,7 +13,9 @@ import pytest
 from hard_ray.files import read_json
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
+from hard_ray.storage.folders import files_at
 from hard_ray.storage.mirror import Mirror
+from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed, wait_for_step, write_config
 from tests.support.buckets import KEYS, Server, server_with
 from tests.support.helpers import assert_equal_bits, student_weights
@@ -131,6 +133,48 @@ def test_driver_student_and_teacher_share_no_folder(
     for part in (".", "controls/kd", "teacher"):
         assert_equal_bits(student_weights(pulled.folder / part), student_weights(straight / part))
     assert (pulled.folder / "summary.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_generated_set_is_made_by_nodes_that_share_no_folder(
+    server: Server, place: Path, config: str, straight: Path, monkeypatch
+):
+    """Teacher, autoencoder and set are in the bucket; actors on each node send their own shards."""
+    from ray.cluster_utils import Cluster
+
+    driver = use_cache(monkeypatch, place / "cache-generate")
+    save("vq", place / "coder", channels=1)
+    for name, source in (("coder", place / "coder"), ("tower", straight / "teacher/student")):
+        for path in source.iterdir():
+            objects.write_file(server.remote("runs", f"plain/{name}/{path.name}"), path)
+    short = ("--shard-size", "100", "--steps", "2", "--batch-size", "50")
+    local = ("--autoencoder", "coder", f"teacher.checkpoint={straight}/teacher/student")
+    succeed("generate", "-c", config, *short, *local, "--output", "set", cwd=place)
+    before = set(place.iterdir())
+    url = server.url("runs", "sets/digits")
+    tower = server.url("runs", "plain/tower")
+    remote = ("--autoencoder", server.url("runs", "plain/coder"), f"teacher.checkpoint={tower}")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 200e6})
+    nodes = [place / "node-1", place / "node-2"]
+    try:
+        for node in nodes:
+            own = {"HARDRAY_CACHE": str(node / "cache"), "HOME": str(node), "TMPDIR": str(node / "tmp")}
+            (node / "tmp").mkdir(parents=True)
+            cluster.add_node(num_cpus=2, object_store_memory=100_000_000, env_vars=own)
+        there = (f"runtime.address={cluster.address}", "runtime.num_workers=2", "runtime.cpus_per_worker=1")
+        succeed("generate", "-c", config, *short, *remote, *there, "--output", url, cwd=place, timeout=600)
+    finally:
+        cluster.shutdown()
+    found = files_at(Remote.parse(url))
+    shards = {path.name: path.read_bytes() for path in (place / "set").glob("*.parquet")}
+    assert {name: objects.read(found[name].remote) for name in found if name.endswith(".parquet")} == shards
+    assert set(place.iterdir()) - before == set(nodes)
+    for node in nodes:
+        left = [path.relative_to(node).as_posix() for path in node.rglob("*.parquet")]
+        assert left == []
+    assert any((node / "cache/fetched").is_dir() for node in nodes), "no actor ran on a node of its own"
+    assert len(list(driver.glob("runs/*/digits/shard-*.parquet"))) == len(shards)
 
 
 def _holds_no_secret(folder: Path) -> None:

@@ -38,6 +38,7 @@ from hard_ray.orchestration.search.trial import (
     state_of,
 )
 from hard_ray.runs.log import MetricsLog
+from hard_ray.runs.place import Place
 from hard_ray.runs.search_folder import SearchFolder, TrialFolder
 from hard_ray.runs.trials import TrialStatus
 from tests.support.helpers import run_here, tiny_config
@@ -57,16 +58,16 @@ def make_search(folder: Path, text: str = SPACE, *overrides: str) -> Search:
     return load_space(str(folder / "mine.yaml"))
 
 
-def in_process(config: RunConfig, folder: TrialFolder, reporter: Reporter) -> None:
+def in_process(config: RunConfig, folder: TrialFolder, reporter: Reporter, place: Place) -> None:
     """Run a trial here, with a local teacher, as its run on Ray would."""
     folder.config.write_text(dump_yaml(config))
     run_here(config, folder.path)
     reporter.close()
 
 
-def make_trial(folder: Path, runner: Runner = in_process, **values: object) -> TrialRun:
+def make_trial(folder: Path, runner: Runner = in_process, url: str | None = None, **values: object) -> TrialRun:
     base = without_extras(tiny_config("validate.every=0.25"))
-    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShare(1, 1e8))
+    order = TrialOrder(base, "mine.yaml", folder, None, None, None, DataShare(1, 1e8), url)
     return TrialRun(order, "t0", {"optim.lr": 0.02, **values}, build_index(base.data), runner)
 
 
@@ -126,7 +127,7 @@ def test_settings_that_cannot_be_used_together_fail_the_trial_alone(tmp_path: Pa
         trial.next()
 
 
-def until_asked_to_stop(config, folder: TrialFolder, reporter) -> None:
+def until_asked_to_stop(config, folder: TrialFolder, reporter, place) -> None:
     """A run of one evaluation that then waits for a request to stop."""
     point = {"kind": "val", "step": 3, "student_step": 3, "epoch": 0, "time": 0.0, "val/top1": 50.0}
     MetricsLog(folder.metrics).append(point)
