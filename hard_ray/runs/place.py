@@ -29,6 +29,11 @@ def is_light(name: str) -> bool:
     return "checkpoints" not in PurePosixPath(name).parts[:-1]
 
 
+def is_followed(name: str) -> bool:
+    """Whether the driver reads a file while a run goes on; the state of a checkpoint says that its points are final."""
+    return is_light(name) or PurePosixPath(name).name == "state.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is at a place: a run, unless something else is said."""

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from hard_ray.errors import RunFolderError, command_line
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain, check_new_run
-from hard_ray.runs.place import Kind, check_new_url
+from hard_ray.runs.place import Kind, check_new_url, is_followed
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.mirror import Mirror, url_of, working_copy
 
@@ -91,9 +91,8 @@ class TrialFolder(RunFolder):
 
 
 def _is_record(name: str) -> bool:
-    """Whether a search's driver reads a file of a trial; the state of a checkpoint says that its points are final."""
-    parts = PurePosixPath(name).parts
-    return parts[0] not in ("student", "best") and ("checkpoints" not in parts[:-1] or parts[-1] == "state.json")
+    """Whether a search's driver reads a file of a trial."""
+    return PurePosixPath(name).parts[0] not in ("student", "best") and is_followed(name)
 
 
 def check_new_search(path: Path) -> None:

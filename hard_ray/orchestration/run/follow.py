@@ -28,7 +28,7 @@ from hard_ray.orchestration.run.teacher import keep_teacher
 from hard_ray.orchestration.shipped import Shipped
 from hard_ray.runs.background import Tracking
 from hard_ray.runs.folder import RunFolder
-from hard_ray.runs.place import is_light
+from hard_ray.runs.place import is_followed
 from hard_ray.runs.tracking import TrackingError, UnreachableError, check_address, ignored_variables, readable_problem
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
@@ -66,7 +66,7 @@ def follow(
             thread.join(WATCH_EVERY_S)
             reporter.watch(plan.runs)
     if mirror is not None:
-        mirror.pull(is_light)
+        mirror.pull(is_followed)
     keep_teacher(config, index, folder)
     _judge(outcome, folder)
 
@@ -90,7 +90,7 @@ def _brought(mirror: Mirror | None, folder: RunFolder) -> Iterator[None]:
                     asked = True
                 if time.monotonic() - pulled > BRING_EVERY_S:
                     pulled = time.monotonic()
-                    mirror.pull(is_light)
+                    mirror.pull(is_followed)
 
     with in_background(bring, "bring"):
         yield
