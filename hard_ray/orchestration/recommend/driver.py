@@ -100,13 +100,15 @@ class Driver:
             status = "finished"
         except (StoppedError, KeyboardInterrupt):
             status = "stopped"
-            command = command_line("recommend", "--resume", folder.path)
-            raise StoppedError(f"stopped; what was measured is kept: continue with `{command}`") from None
+            raise StoppedError(f"stopped; what was measured is kept: continue with `{self._again()}`") from None
         finally:
             self.record.write(status=status)
             with extra("the page", self.say):
                 write_page(folder)
         return Recommendation(folder.path, self.record.values, folder.report, folder.recommended)
+
+    def _again(self) -> str:
+        return command_line("recommend", "--resume", self.folder.path)
 
     @contextmanager
     def _stages(self) -> Iterator[Stages]:
@@ -136,7 +138,7 @@ class Driver:
             write_configs(folder, self.index, runs)
             folder.stop_request.unlink(missing_ok=True)
             plan = WorkerPlan(runs, None, None, data_shares(base.runtime, cluster), folder.stop_request)
-            follow(plan, base, self.index, folder, PilotProgress(self.say))
+            follow(plan, base, self.index, folder, PilotProgress(self.say), again=self._again())
         return spec
 
     def _built(self, base: RunConfig, spec: TeacherSpec, server: PoolServer | None, cluster: Cluster) -> Stages:
@@ -154,7 +156,7 @@ class Driver:
             index=held,
             folder=self.folder,
             record=record,
-            trainer=Trainer(base, held, spec, address, identity, share, self.say),
+            trainer=Trainer(base, held, spec, address, identity, share, self.say, self._again()),
             measurement=measurement(base, held, pool, share, self.settings.suites, slow_images=corrupted),
             scores=Scores(base, self.index, self.folder.scores, pool, identity, share, self.say),
             say=self.say,

@@ -65,6 +65,8 @@ class Trainer:
     identity: str
     data: DataShare
     say: Say
+    again: str
+    """The command that continues the recommendation."""
 
     def train(self, folder: RunFolder, configs: Mapping[str, RunConfig], updates: int) -> dict[str, str]:
         """Train the pilots that are not finished; return by name the reason of each that diverged.
@@ -83,7 +85,7 @@ class Trainer:
                 runs, self.teacher, self.pool, self.data, folder.stop_request, teacher_identity=self.identity
             )
             try:
-                follow(plan, self.base, self.index, folder, PilotProgress(self.say, updates))
+                follow(plan, self.base, self.index, folder, PilotProgress(self.say, updates), again=self.again)
             except StoppedError:
                 raise
             except HardrayError as error:

@@ -50,10 +50,13 @@ def follow(
     folder: RunFolder,
     reporter: Reporter,
     mirror: Mirror | None = None,
+    *,
+    again: str | None = None,
 ) -> None:
     """Start the workers of a plan and report on them until they end.
 
-    With a `mirror`, workers write to folders of their own, and what they send to the URL is brought here.
+    With a `mirror`, workers write to folders of their own, and what they send to the URL is brought here. `again` is
+    the command that continues what the plan is a part of; None: `hardray distill --resume` does.
 
     Ray Train blocks its caller, so it runs in a thread; this thread reports and handles Ctrl-C. Raises HardrayError if
     training failed, and StoppedError if it was asked to stop, and wrote a checkpoint.
@@ -68,7 +71,7 @@ def follow(
     if mirror is not None:
         mirror.pull(is_followed)
     keep_teacher(config, index, folder)
-    _judge(outcome, folder)
+    _judge(outcome, folder, again)
 
 
 @contextlib.contextmanager
@@ -126,24 +129,24 @@ def _fit_into(trainer: TorchTrainer, outcome: dict[str, Any]) -> None:
         outcome["error"] = error
 
 
-def _judge(outcome: dict[str, Any], folder: RunFolder) -> None:
+def _judge(outcome: dict[str, Any], folder: RunFolder, again: str | None = None) -> None:
     if "error" in outcome:
         error = outcome["error"]
         if folder.stop_request.exists():  # Ray's processes may have got the signal too, from a service manager
             raise StoppedError(
-                f"stopped, and Ray ended before it wrote a checkpoint; {continuation(folder)}"
+                f"stopped, and Ray ended before it wrote a checkpoint; {continuation(folder, again)}"
             ) from error
-        raise _readable(error, folder) from error
+        raise _readable(error, folder, again) from error
     returned = outcome["value"] or {}
     if returned.get("status") == "failed":
         raise HardrayError(returned["error"])
     if returned.get("status") == "stopped":
-        raise StoppedError(f"stopped, with a checkpoint; {continuation(folder)}")
+        raise StoppedError(f"stopped, with a checkpoint; {continuation(folder, again)}")
 
 
-def continuation(folder: RunFolder) -> str:
+def continuation(folder: RunFolder, again: str | None = None) -> str:
     """How a run goes on, for messages; they promise a checkpoint only if there is one."""
-    command = f"`{command_line('distill', '--resume', shown_path(folder.path))}`"
+    command = f"`{again or command_line('distill', '--resume', shown_path(folder.path))}`"
     if url_of(folder.path) is not None:
         return f"continue with {command}, which begins with the newest checkpoint there"
     if any(folder.path.glob("**/checkpoints/step-*")):  # of the main training, a control, or the teacher
@@ -151,7 +154,7 @@ def continuation(folder: RunFolder) -> str:
     return f"there is no checkpoint yet, so {command} begins with the first update"
 
 
-def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
+def _readable(error: BaseException, folder: RunFolder, again: str | None = None) -> HardrayError:
     """A training failure as one message: a worker's own HardrayError where there is one."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
@@ -159,7 +162,7 @@ def _readable(error: BaseException, folder: RunFolder) -> HardrayError:
         if isinstance(cause, HardrayError):
             return cause
     text = str(error).strip()
-    return HardrayError(f"training failed; {continuation(folder)}\n{text}")
+    return HardrayError(f"training failed; {continuation(folder, again)}\n{text}")
 
 
 def use_address(config: TrackingConfig, runs: Path, say: Callable[[str], None], *, goes_on: bool = False) -> None:

@@ -204,7 +204,8 @@ class SearchDriver:
         plan = WorkerPlan(runs, None, None, share, self.folder.stop_request, url=url, owner=owner)
         self.place.send()
         try:
-            follow(plan, base, self.index, self.folder, TeacherReporter(self.say), self.place.mirror)
+            reporter, mirror = TeacherReporter(self.say), self.place.mirror
+            follow(plan, base, self.index, self.folder, reporter, mirror, again=self._again())
         except StoppedError:
             raise self._stopped() from None
 
@@ -245,7 +246,10 @@ class SearchDriver:
         return StoppedError(f"stopped; {self._go_on()}")
 
     def _go_on(self) -> str:
-        return f"continue with `{SEARCH.command(shown_path(self.folder.path))}`"
+        return f"continue with `{self._again()}`"
+
+    def _again(self) -> str:
+        return SEARCH.command(shown_path(self.folder.path))
 
     def _results(self, status: str) -> dict[str, Any]:
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self._began

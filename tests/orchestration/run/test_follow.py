@@ -43,3 +43,11 @@ def test_a_stop_with_a_checkpoint_says_so(tmp_path: Path):
     (tmp_path / "checkpoints/step-00000004").mkdir(parents=True)
     text = str(said({"value": {"status": "stopped"}}, tmp_path))
     assert text == f"stopped, with a checkpoint; continue with `hardray distill --resume {tmp_path}`"
+
+
+def test_a_part_of_something_else_is_continued_by_its_command(tmp_path: Path):
+    (tmp_path / "teacher/checkpoints/step-00000004").mkdir(parents=True)
+    for outcome in ({"error": RuntimeError("the raylet died")}, {"value": {"status": "stopped"}}):
+        with pytest.raises(HardrayError, match="continue with `hardray tune --resume birds`") as caught:
+            _judge(outcome, RunFolder(tmp_path), "hardray tune --resume birds")
+        assert "distill" not in str(caught.value)
