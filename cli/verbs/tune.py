@@ -49,7 +49,6 @@ def tune(
     from hard_ray import api
     from hard_ray.config.run import without_extras
     from hard_ray.config.space import load_space, space_names
-    from hard_ray.runs.search_folder import holds_search
 
     if resume is not None and (output or dry_run or continues or (space is None and (overrides or teacher or data))):
         raise usage_error(
@@ -73,10 +72,16 @@ def tune(
     stamped = Path("runs") / f"tune-{search.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = given_output(output, continues=continues) or stamped
     print_heading("tune", shown(folder))
-    if continues and holds_search(folder):
+    if continues and _holds_search(folder):
         _print_result(api.resume_tune(folder, search=search, say=say))
     else:
         _print_result(api.tune(search, folder, say=say))
+
+
+def _holds_search(output: Path) -> bool:
+    from hard_ray.runs.search_folder import holds_search
+
+    return holds_search(output)
 
 
 def planned_output(output: Path, *, continues: bool) -> str:

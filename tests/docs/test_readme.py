@@ -145,7 +145,8 @@ def test_import_teacher_commands_make_a_teacher(command: str, birds: Path, monke
 def test_generate_commands_describe_a_set(command: str, birds: Path, monkeypatch: pytest.MonkeyPatch):
     made = []
 
-    def make(config: RunConfig, generation: GenerationConfig, output: Path, say: object) -> dict:
+    def make(config: RunConfig, generation: GenerationConfig, output: Path, say: object, mirror: object) -> dict:
+        assert mirror is None
         made.append(generation)
         index = build_index(config.data)
         assert len(index.rows("train")) == 140
