@@ -178,4 +178,14 @@ def await_streams() -> None:
     end = time.monotonic() + STREAM_PATIENCE_S
     for thread in threading.enumerate():
         if thread.name.startswith(STREAM_THREADS):
+            _wake(thread)
             thread.join(max(0.0, end - time.monotonic()))
+
+
+def _wake(thread: threading.Thread) -> None:
+    """Let a prefetcher's thread see that it is stopped: one that Ray Data stops before it waits is never woken."""
+    prefetcher = getattr(getattr(thread, "_target", None), "__self__", None)
+    condition = getattr(prefetcher, "_condition", None)
+    if isinstance(condition, threading.Condition) and getattr(prefetcher, "_stopped", False):
+        with condition:
+            condition.notify_all()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ray.data import DataContext
+from ray.data._internal.block_batching.util import WaitBlockPrefetcher
 
 from hard_ray.config.loader import load_config
 from hard_ray.config.run import RunConfig
@@ -15,7 +16,7 @@ from hard_ray.data.schedule import train_schedule
 from hard_ray.data.sources.build import build_index
 from hard_ray.errors import DataError
 from hard_ray.orchestration.cluster.demand import DataShare
-from hard_ray.orchestration.stream import Breath, Pipeline, configure_ray_data
+from hard_ray.orchestration.stream import Breath, Pipeline, await_streams, configure_ray_data
 from tests.support.helpers import make_image_folder, tiny_config
 
 
@@ -98,3 +99,15 @@ def test_a_stream_may_fill_a_few_blocks_of_the_object_store_and_no_more():
     assert block <= 2**14
     assert limits.object_store_memory == 10 * block
     batches.close()
+
+
+def test_a_prefetcher_that_was_stopped_before_it_waited_costs_no_patience():
+    """The state that Ray Data's own race leaves: stopped, and nobody notifies."""
+    prefetcher = WaitBlockPrefetcher()
+    time.sleep(0.1)  # its thread waits
+    prefetcher._stopped = True
+    assert prefetcher._thread.is_alive()
+    began = time.monotonic()
+    await_streams()
+    assert time.monotonic() - began < 10
+    assert not prefetcher._thread.is_alive()
