@@ -183,9 +183,10 @@ def await_streams() -> None:
 
 
 def _wake(thread: threading.Thread) -> None:
-    """Let a prefetcher's thread see that it is stopped: one that Ray Data stops before it waits is never woken."""
+    """End a prefetcher's thread: Ray Data stops one only when its iterator is collected, and may not wake it then."""
     prefetcher = getattr(getattr(thread, "_target", None), "__self__", None)
     condition = getattr(prefetcher, "_condition", None)
-    if isinstance(condition, threading.Condition) and getattr(prefetcher, "_stopped", False):
+    if prefetcher is not None and isinstance(condition, threading.Condition):
+        prefetcher.stop()
         with condition:
             condition.notify_all()

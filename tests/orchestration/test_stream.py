@@ -101,11 +101,12 @@ def test_a_stream_may_fill_a_few_blocks_of_the_object_store_and_no_more():
     batches.close()
 
 
-def test_a_prefetcher_that_was_stopped_before_it_waited_costs_no_patience():
-    """The state that Ray Data's own race leaves: stopped, and nobody notifies."""
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_prefetcher_that_still_waits_costs_no_patience(is_stopped: bool):
+    """As Ray Data leaves them: not stopped before its iterator is collected, or stopped and not woken."""
     prefetcher = WaitBlockPrefetcher()
     time.sleep(0.1)  # its thread waits
-    prefetcher._stopped = True
+    prefetcher._stopped = is_stopped
     assert prefetcher._thread.is_alive()
     began = time.monotonic()
     await_streams()
