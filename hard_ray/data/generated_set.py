@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hard_ray.files import read_json
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.cache import ObjectCache
-from hard_ray.storage.folders import files_at
+from hard_ray.storage.folders import StoredFile, files_at
 
 MANIFEST = "manifest.json"
 _SHARD = re.compile(r"shard-[0-9]+\.parquet")
@@ -53,6 +53,8 @@ class GeneratedImages:
     reader: ParquetReader
     place: NDArray[np.int64]
     """The reader's row of each sample id; -1 for an image that has none."""
+    unreadable: int
+    """Images of the data that could not be read when the set was made."""
 
     def read(self, sample_ids: NDArray[np.int64]) -> list[Picture]:
         """The encoded images that belong to `sample_ids`; raises DataError if one of them was not generated."""
@@ -78,11 +80,12 @@ def open_generated(folder: Path | Remote, index: ImageIndex, cache: ObjectCache 
 
     Raises DataError if it cannot be read, is not finished, or was made from other data.
     """
-    manifest = read_manifest(folder)
+    there = {} if isinstance(folder, Path) else files_at(folder)
+    manifest = read_manifest(folder, there)
     if not manifest.get("complete"):
         raise DataError(f"{folder}: the set is not finished; the same `hardray generate` command goes on with it")
     fingerprint, names = _contents(folder, manifest)
-    files = _shards(folder, names, cache or cache_of(RuntimeConfig()))
+    files = _shards(folder, names, there, cache or cache_of(RuntimeConfig()))
     if fingerprint != index.fingerprint():
         raise DataError(
             f"{folder}: was generated from other data than this run's (fingerprint "
@@ -97,14 +100,15 @@ def open_generated(folder: Path | Remote, index: ImageIndex, cache: ObjectCache 
     place = np.full(len(index.labels), -1, dtype=np.int64)
     joined = np.concatenate(ids)
     place[joined] = np.arange(len(joined))
-    return GeneratedImages(folder, reader, place)
+    return GeneratedImages(folder, reader, place, len(manifest.get("bad_images") or ()))
 
 
-def _shards(folder: Path | Remote, names: Sequence[str], cache: ObjectCache) -> list[ShardFile]:
-    """The files of shards, in the folder or at the URL; raises DataError if the URL lacks one."""
+def _shards(
+    folder: Path | Remote, names: Sequence[str], there: Mapping[str, StoredFile], cache: ObjectCache
+) -> list[ShardFile]:
+    """The files of shards, in the folder or `there` at the URL; raises DataError if the URL lacks one."""
     if isinstance(folder, Path):
         return [folder.resolve() / name for name in names]
-    there = files_at(folder)
     if missing := [name for name in names if name not in there]:
         raise DataError(
             f"{folder.shown}: the set's shard {missing[0]} is missing; the same `hardray generate` command makes it "
@@ -113,14 +117,14 @@ def _shards(folder: Path | Remote, names: Sequence[str], cache: ObjectCache) -> 
     return [RemoteShard((found := there[name]).remote, found.size, found.version, cache) for name in names]
 
 
-def read_manifest(folder: Path | Remote) -> dict[str, Any]:
-    """Read the manifest of a set; raises DataError if the folder has none."""
+def read_manifest(folder: Path | Remote, there: Mapping[str, StoredFile]) -> dict[str, Any]:
+    """Read the manifest of a set, of which `there` are the files at a URL; raises DataError if it has none."""
     manifest: dict[str, Any] | None = None
     try:
         if isinstance(folder, Path):
             manifest = read_json(folder / MANIFEST)
-        elif (found := files_at(folder).get(MANIFEST)) is not None:
-            manifest = json.loads(objects.read(found.remote))
+        elif MANIFEST in there:
+            manifest = json.loads(objects.read(there[MANIFEST].remote))
     except (RunFolderError, OSError, ValueError, MissingObjectError):
         manifest = None
     if not isinstance(manifest, dict):

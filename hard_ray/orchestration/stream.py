@@ -178,12 +178,12 @@ def await_streams() -> None:
     end = time.monotonic() + STREAM_PATIENCE_S
     for thread in threading.enumerate():
         if thread.name.startswith(STREAM_THREADS):
-            _wake(thread)
+            _end(thread)
             thread.join(max(0.0, end - time.monotonic()))
 
 
-def _wake(thread: threading.Thread) -> None:
-    """End a prefetcher's thread: Ray Data stops one only when its iterator is collected, and may not wake it then."""
+def _end(thread: threading.Thread) -> None:
+    """End a prefetcher's thread, which Ray Data leaves waiting where it prefetches nothing."""
     prefetcher = getattr(getattr(thread, "_target", None), "__self__", None)
     condition = getattr(prefetcher, "_condition", None)
     if prefetcher is not None and isinstance(condition, threading.Condition):

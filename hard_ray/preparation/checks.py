@@ -8,7 +8,7 @@ from hard_ray.config.optim import OptimConfig
 from hard_ray.config.run import RunConfig, asks_teacher, asks_tokens, embeds
 from hard_ray.config.teacher_training import teacher_training
 from hard_ray.data.augment import check_augment
-from hard_ray.data.generated_set import GeneratedImages, generated_for, read_manifest
+from hard_ray.data.generated_set import GeneratedImages, generated_for
 from hard_ray.data.index import ImageIndex
 from hard_ray.data.sources.build import build_index, cache_of
 from hard_ray.distillation.optimisers import build_optimizer
@@ -133,10 +133,9 @@ def check_generated(generated: GeneratedImages, index: ImageIndex) -> None:
     """Raise a DataError if training images have no generated one, beyond those that were unreadable then."""
     rows = index.rows("train")
     missing = rows[generated.place[rows] < 0]
-    folder = generated.folder
-    manifest = read_manifest(folder)
-    if len(missing) > len(manifest.get("bad_images") or ()):
+    if len(missing) > generated.unreadable:
         raise DataError(
-            f"augmentor.path {folder}: has no image for {len(missing):,} of {len(rows):,} training images, first "
-            f"{index.reader.name(int(missing[0]))}; want one for each; make them with `hardray generate --split train`"
+            f"augmentor.path {generated.folder}: has no image for {len(missing):,} of {len(rows):,} training images, "
+            f"first {index.reader.name(int(missing[0]))}; want one for each; make them with `hardray generate --split "
+            "train`"
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from hard_ray.errors import MissingObjectError, RunFolderError, StorageError, command_line
+from hard_ray.errors import HardrayError, MissingObjectError, RunFolderError, StorageError, command_line
 from hard_ray.runs.folder import RunFolder, check_new_run, open_run
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.lock import UrlLock
@@ -81,6 +81,15 @@ class Place:
                 f"{error}; the {self.kind.noun} is in {self.folder}, and `{self.kind.command(self.url)}` on this "
                 "machine sends it"
             ) from None
+
+    def send_last(self, say: Callable[[str], None], *, failed: bool) -> None:
+        """Send the last state, as `send` does; once the work has failed, a second failure is only said."""
+        try:
+            self.send()
+        except HardrayError as error:
+            if not failed:
+                raise
+            say(str(error))
 
 
 @contextlib.contextmanager
@@ -184,12 +193,12 @@ def occupied(folder: Path, what: str) -> RunFolderError:
     return RunFolderError(f"{shown_path(folder)} already exists and holds no {what}; choose another --output")
 
 
-def planned_folder(output: Path, kind: Kind = RUN) -> Path:
+def planned_folder(output: Path) -> Path:
     """The local folder that a new run at `output` would be written to; RunFolderError: the URL holds a run already."""
     if not is_url(output):
         return output
     mirror = Mirror.of(Remote.parse(output))
-    check_new_url(mirror, kind)
+    check_new_url(mirror)
     return mirror.folder
 
 

@@ -24,8 +24,7 @@ def sync(output: Path, say: Callable[[str], None]) -> None:
 
     A run that has not finished is closed as its driver noted, or as KILLED: nobody else holds its folder.
     """
-    with known_place(output, say, SENT) as place, _opened(place.folder).locked():
-        folder = _opened(place.folder)
+    with known_place(output, say, SENT) as place, (folder := _opened(place.folder)).locked():
         for follower in _of_search(folder, say) if isinstance(folder, SearchFolder) else _of_run(folder, say):
             try:
                 _close(follower)

@@ -120,4 +120,4 @@ def test_a_batch_without_generated_images_is_refused():
 
 def test_a_folder_without_a_set_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(DataError, match="holds no manifest.json of a generated set; make one with `hardray generate`"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, {})

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -221,32 +222,42 @@ def longhand(teacher: nn.Module, student: nn.Module, augmentor: Augmentor, given
     return (0.3 * (1 - (kept * t).sum(dim=1)) - (1 - (t * s).sum(dim=1))).mean()
 
 
-@pytest.mark.parametrize("kind", ["affine", "mix"])
-def test_the_augmentors_gradient_on_embeddings_equals_one_process_autograd_in_float64(kind: str):
-    teacher, student = nets(DOUBLE)
-    augmentor = make(kind, img_size=28).double()
-    made = updater(teacher, student, augmentor, kind=Float64Updater)
+Loss = Callable[[nn.Module, nn.Module, Augmentor, AugmentationInput], torch.Tensor]
+
+
+def assert_gradients_of(loss: Loss, made: Updater, teacher: nn.Module, student: nn.Module) -> None:
+    """An augmentor update steps with the gradients of this loss in float64."""
+    augmentor = made.learner.augmentor
     captured: dict[str, torch.Tensor] = {}
     made.learner.augmentor_optimizer.step = lambda: captured.update(
         {name: parameter.grad.clone() for name, parameter in augmentor.named_parameters()}
     )
     prepared = made.prepare(batch(), second_view=False)
     made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
-    loss = longhand(teacher.eval(), student.eval(), augmentor, prepared.given)
+    total = loss(teacher.eval(), student.eval(), augmentor, prepared.given)
     for (name, _), grad in zip(
-        augmentor.named_parameters(), torch.autograd.grad(loss, list(augmentor.parameters())), strict=True
+        augmentor.named_parameters(), torch.autograd.grad(total, list(augmentor.parameters())), strict=True
     ):
         scale = grad.abs().max()
         assert scale > 0
         assert (captured[name] - grad).abs().max() <= 1e-7 * scale, name
 
 
-def measured(teacher: nn.Module, student: nn.Module, augmentor: Augmentor) -> float:
+@pytest.mark.parametrize("kind", ["affine", "mix"])
+def test_the_augmentors_gradient_on_embeddings_equals_one_process_autograd_in_float64(kind: str):
+    teacher, student = nets(DOUBLE)
+    augmentor = make(kind, img_size=28).double()
+    made = updater(teacher, student, augmentor, kind=Float64Updater)
+    assert_gradients_of(longhand, made, teacher, student)
+
+
+def measured(loss: Loss, teacher: nn.Module, student: nn.Module, augmentor: Augmentor) -> float:
+    """The augmentor's loss on the batch, in evaluation mode."""
     given = batch()
     images = torch.tensor(given.images).float() / 255
     noise = normal("augmentor", seed=0, epochs=given.epochs, sample_ids=given.sample_ids, count=augmentor.noise_dim)
     with torch.no_grad(), resting(teacher), resting(student):
-        return float(longhand(teacher, student, augmentor, AugmentationInput(images, torch.from_numpy(noise))))
+        return float(loss(teacher, student, augmentor, AugmentationInput(images, torch.from_numpy(noise))))
 
 
 def test_augmentor_updates_raise_the_disagreement_of_embeddings_and_leave_the_student_alone():
@@ -256,10 +267,10 @@ def test_augmentor_updates_raise_the_disagreement_of_embeddings_and_leave_the_st
     for step in range(30):  # a student that agrees: an untrained one is as far from the teacher everywhere
         made.update(made.prepare(batch(), second_view=True), Phase.STUDENT, step=step, epoch=0.0)
     made.learner.optimizer.zero_grad()
-    before, start = copy.deepcopy(student.state_dict()), measured(teacher, student, augmentor)
+    before, start = copy.deepcopy(student.state_dict()), measured(longhand, teacher, student, augmentor)
     for step in range(20):
         made.update(made.prepare(batch(), second_view=False), Phase.AUGMENTOR, step=step, epoch=0.0)
-    assert measured(teacher, student, augmentor) < 1.5 * start < 0  # it minimises the negative
+    assert measured(longhand, teacher, student, augmentor) < 1.5 * start < 0  # it minimises the negative
     assert_equal_bits(student.state_dict(), before)
 
 

@@ -23,16 +23,15 @@ from hard_ray.distillation.phases import Learner
 from hard_ray.distillation.step import Updater
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool
 from hard_ray.errors import ModelError
-from hard_ray.maths.noise import normal
 from hard_ray.networks.embedding import as_tower, build_projected
 from hard_ray.networks.network import ImageSpec, Network, build_student, image_spec
-from hard_ray.networks.precision import Precision, resting
+from hard_ray.networks.precision import Precision
 from hard_ray.preparation.checks import examine
 from hard_ray.preparation.trial import try_run
 from hard_ray.ranks import Ranks
 from hard_ray.runs.snapshots import read_snapshot
 from tests.augmentors.made import make
-from tests.distillation.test_embedding import Float64Updater, batch, exported, points
+from tests.distillation.test_embedding import Float64Updater, assert_gradients_of, batch, exported, measured, points
 from tests.support.helpers import TINY, assert_equal_bits, killed_after, run_here
 
 SPEC = ImageSpec(28, 1, tuple("0123456789"))
@@ -102,27 +101,7 @@ def test_the_augmentors_gradient_with_tokens_equals_one_process_autograd_in_floa
     teacher, student = nets(*STUDENTS[0], DOUBLE)
     augmentor = make(kind, img_size=28).double()
     made = updater(teacher, student, augmentor, kind=Float64Updater)
-    captured: dict[str, torch.Tensor] = {}
-    made.learner.augmentor_optimizer.step = lambda: captured.update(
-        {name: parameter.grad.clone() for name, parameter in augmentor.named_parameters()}
-    )
-    prepared = made.prepare(batch(), second_view=False)
-    made.update(prepared, Phase.AUGMENTOR, step=0, epoch=0.0)
-    loss = longhand(teacher.eval(), student.eval(), augmentor, prepared.given)
-    for (name, _), grad in zip(
-        augmentor.named_parameters(), torch.autograd.grad(loss, list(augmentor.parameters())), strict=True
-    ):
-        scale = grad.abs().max()
-        assert scale > 0
-        assert (captured[name] - grad).abs().max() <= 1e-7 * scale, name
-
-
-def measured(teacher: nn.Module, student: nn.Module, augmentor: Augmentor) -> float:
-    given = batch()
-    images = torch.tensor(given.images).float() / 255
-    noise = normal("augmentor", seed=0, epochs=given.epochs, sample_ids=given.sample_ids, count=augmentor.noise_dim)
-    with torch.no_grad(), resting(teacher), resting(student):
-        return float(longhand(teacher, student, augmentor, AugmentationInput(images, torch.from_numpy(noise))))
+    assert_gradients_of(longhand, made, teacher, student)
 
 
 @pytest.mark.parametrize(("model", "more"), STUDENTS)
@@ -137,10 +116,10 @@ def test_student_updates_lower_the_distance_with_tokens_and_augmentor_updates_ra
     assert all(last < 0.75 * first for first, last in zip(found[0], found[-1], strict=True)), found
     assert_equal_bits(augmentor.state_dict(), before)
     made.learner.optimizer.zero_grad()
-    kept, start = copy.deepcopy(student.state_dict()), measured(teacher, student, augmentor)
+    kept, start = copy.deepcopy(student.state_dict()), measured(longhand, teacher, student, augmentor)
     for step in range(20):
         made.update(made.prepare(batch(), second_view=False), Phase.AUGMENTOR, step=step, epoch=0.0)
-    assert measured(teacher, student, augmentor) < start < 0  # it minimises the negative
+    assert measured(longhand, teacher, student, augmentor) < start < 0  # it minimises the negative
     assert_equal_bits(student.state_dict(), kept)
 
 

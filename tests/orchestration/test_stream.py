@@ -103,7 +103,7 @@ def test_a_stream_may_fill_a_few_blocks_of_the_object_store_and_no_more():
 
 @pytest.mark.parametrize("is_stopped", [True, False])
 def test_a_prefetcher_that_still_waits_costs_no_patience(is_stopped: bool):
-    """As Ray Data leaves them: not stopped before its iterator is collected, or stopped and not woken."""
+    """As Ray Data leaves them: not stopped where nothing is prefetched, or stopped and not woken."""
     prefetcher = WaitBlockPrefetcher()
     time.sleep(0.1)  # its thread waits
     prefetcher._stopped = is_stopped

@@ -17,7 +17,7 @@ from hard_ray.config.run import RunConfig, as_control, asks_teacher
 from hard_ray.config.teacher_training import teacher_run
 from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
-from hard_ray.errors import HardrayError, RunFolderError, StoppedError
+from hard_ray.errors import RunFolderError, StoppedError
 from hard_ray.files import read_json, write_json
 from hard_ray.networks.network import Network
 from hard_ray.orchestration.cluster.address import address_of
@@ -168,17 +168,8 @@ class Driver:
             if pool is not None:
                 pool.stop()
             problem = self._close(tracking, plan.runs, status)
-            self._send(status)
+            self.place.send_last(self.reporter.say, failed=status != "FINISHED")
         return problem
-
-    def _send(self, status: str) -> None:
-        """Send summary and records to the run's URL; after a failure, a second one is only said."""
-        try:
-            self.place.send()
-        except HardrayError as error:
-            if status == "FINISHED":
-                raise
-            self.reporter.say(str(error))
 
     def check(self) -> None:
         """Forget a request to stop; raises RunFolderError if the data's classes changed, or no disk is free."""

@@ -143,18 +143,9 @@ class SearchDriver:
         finally:
             shares = self._write("stopped" if status == "KILLED" else status.lower(), plots=True)
             problem = self._close(tracking, status)
-            self._send(status)
+            self.place.send_last(self.say, failed=status != "FINISHED")
         results = self._results("finished")
         return SearchResult(self.folder.path, results, leader_board(self.ledger, self.search.space), shares, problem)
-
-    def _send(self, status: str) -> None:
-        """Send the last state to the search's URL; after a failure, a second one is only said."""
-        try:
-            self.place.send()
-        except HardrayError as error:
-            if status == "FINISHED":
-                raise
-            self.say(str(error))
 
     def _search(self, cluster: Cluster, namespace: str, tracking: Tracking | None) -> None:
         base = self._resolved(cluster)
