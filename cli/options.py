@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
 ]
-Files = Annotated[list[Path] | None, typer.Option("--config", "-c", help="YAML file; may be repeated, later ones win.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", help="YAML file, or its URL; may be repeated, later ones win."),
+]
 Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
 Output = Annotated[
     Path | None,
@@ -57,7 +60,16 @@ def load(
     short = shorthands(teacher=teacher, data=data)
     made = load_teacher_config if trains_teacher else functools.partial(load_config, trains=trains)
     defaults = None if data is None else {"data": {"kind": "image_folder"}}
-    return made(files or [], preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
+    found = [_local(path) for path in files or []]
+    return made(found, preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
+
+
+def _local(file: Path) -> Path:
+    """A configuration file on this machine; StorageError: there is none at the URL."""
+    from hard_ray.storage.address import Remote, is_url
+    from hard_ray.storage.fetched import fetched
+
+    return fetched(Remote.parse(file)) if is_url(file) else file
 
 
 def listed(text: str | None, option: str) -> list[Any] | None:
@@ -145,6 +157,6 @@ def as_given(
 ) -> list[str]:
     """The words of a command line that give the same configuration again."""
     named = {"--preset": preset, "--teacher": teacher, "--data": data}
-    given = [part for path in files or [] for part in ("-c", str(path))]
+    given = [part for path in files or [] for part in ("-c", shown(path))]
     given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
     return [*given, *(overrides or [])]

@@ -121,7 +121,7 @@ def recommend(
 
     Args:
         config: what is to be trained; its objective and augmentor are among the candidates.
-        output: the recommendation's folder, which must be new.
+        output: the recommendation's folder or URL, which must be new.
         budget_s: seconds for all of it, but for the training of a teacher without weights.
         suites: suites of the validation split, whose mean top-1, or agreement without labels, decides; None: clean,
             shifts, rotations, corruptions.
@@ -135,14 +135,14 @@ def recommend(
     from hard_ray.orchestration.recommend import driver
 
     settings = recommend_settings(budget_s=budget_s, suites=suites, images=images)
-    return driver.recommend(config, settings, local_path(output), say)
+    return driver.recommend(config, settings, Path(output), say)
 
 
 def resume_recommend(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> Recommendation:
     """Continue a recommendation within its budget: finished trainings and measurements are kept."""
     from hard_ray.orchestration.recommend import driver
 
-    return driver.resume(local_path(output), say)
+    return driver.resume(Path(output), say)
 
 
 def sync(output: str | Path, *, say: Callable[[str], None] = lambda _: None) -> None:

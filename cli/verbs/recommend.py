@@ -12,7 +12,7 @@ from rich.markup import escape
 from hard_ray.errors import command_line
 
 from ..dry_run import of_classes
-from ..options import Data, DryRun, Files, Overrides, Preset, Teacher, load
+from ..options import Data, DryRun, Files, Overrides, Preset, Teacher, load, shown
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
@@ -27,8 +27,13 @@ def recommend(
     config: Files = None,
     preset: Preset = None,
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time for all of it: 90s, 20m or 1.5h.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder; by default runs/recommend-NAME-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Resume the recommendation in this folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/recommend-NAME-TIME."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Resume the recommendation in this folder or at this URL.")
+    ] = None,
     teacher: Teacher = None,
     data: Data = None,
     suite: Annotated[
@@ -62,7 +67,7 @@ def recommend(
     if dry_run:
         print_pairs(plan_lines(loaded, settings, folder))
         return
-    print_heading("recommend", folder)
+    print_heading("recommend", shown(folder))
     budget_s, suites = settings.budget_s, settings.suites
     print_result(api.recommend(loaded, folder, budget_s=budget_s, suites=suites, images=settings.images, say=say))
 
@@ -74,10 +79,10 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS
     from hard_ray.data.account_text import account_lines
     from hard_ray.preparation.recommend_checks import check, try_pilots
-    from hard_ray.preparation.recommend_folder import new_recommendation
-    from hard_ray.preparation.recommend_plan import shown
+    from hard_ray.preparation.recommend_folder import check_new_output
+    from hard_ray.preparation.recommend_plan import shown as shown_time
 
-    new_recommendation(folder)
+    check_new_output(folder)
     index, student, taught = check(config, settings)
     tried = try_pilots(config, settings, index, student, taught)
     asked = with_teacher(config)
@@ -96,8 +101,8 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
         ("measured", f"on {images:,} images of the validation split: {', '.join(settings.suites)}"),
         ("scored", f"T. stddev of {scored}"),
         ("pilots", f"{', '.join([*references(asked), *fixed_candidates(asked)])}, and the {DRAWN} of lowest T. stddev"),
-        ("budget", shown(settings.budget_s)),
-        ("output", str(folder)),
+        ("budget", shown_time(settings.budget_s)),
+        ("output", shown(folder)),
         *(("tried", line) for line in tried.lines),
         ("estimated", tried.estimate(settings)),
     ]
@@ -123,11 +128,13 @@ def print_result(found: Recommendation) -> None:
 
 def result_lines(record: dict[str, Any], found: Recommendation) -> list[str]:
     """Lines below the tables: what to take, when not to, what was left out, and the files."""
+    from hard_ray.storage.mirror import shown_path
+
     conclusion = record["conclusion"]
     lines = [f"[bold]{escape(conclusion['sentences'][0])}[/bold]", *map(escape, conclusion["sentences"][1:])]
     lines += [f"[yellow]{escape(text)}[/yellow]" for text in conclusion["warnings"]]
     if record["skipped"]:
         lines.append(escape(f"left out for lack of time: {'; '.join(record['skipped'])}"))
     lines.append(f"page     {escape(str(found.page))}")
-    lines.append(f"train    {escape(command_line('distill', '-c', found.config))}")
+    lines.append(f"train    {escape(command_line('distill', '-c', shown_path(found.config)))}")
     return lines

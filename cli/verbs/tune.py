@@ -198,7 +198,7 @@ def result_lines(result: SearchResult) -> list[str]:
             lines.append(f"matters  {escape(said)} of the variance of {escape(metric)}")
     folder = result.folder
     lines.append(f"search   {escape(shown_path(folder))}")
-    lines.append(f"best     {escape(command_line('distill', '-c', folder / 'best.yaml'))}")
+    lines.append(f"best     {escape(command_line('distill', '-c', shown_path(folder / 'best.yaml')))}")
     if result.tracking_problem is not None:
         problem, command = escape(result.tracking_problem), escape(command_line("sync", shown_path(folder)))
         lines.append(f"[yellow]MLflow lacks a part of the search ({problem}); send it with: {command}[/yellow]")

@@ -10,11 +10,13 @@ from hard_ray.config.loader import read_begun, validate
 from hard_ray.config.recommend import RecommendRun
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import dump_yaml
-from hard_ray.errors import RunFolderError, command_line, readable
+from hard_ray.errors import RunFolderError, readable
 from hard_ray.files import beginning, is_vacant, read_json, write_text
 from hard_ray.preparation.folders import OutputFolder, ScoreFolder
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain
-from hard_ray.runs.place import occupied
+from hard_ray.runs.place import Kind, check_new_url, occupied
+from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.mirror import Mirror, shown_path
 
 RECORD_HOLDS: dict[str, type] = {"rungs": dict, "skipped": list, "spent_s": float}
 """Keys of a record with their types, which a damaged one lacks."""
@@ -84,21 +86,31 @@ class RecommendFolder(OutputFolder):
         return found
 
 
-def new_recommendation(path: Path) -> RecommendFolder:
-    """A folder for a new recommendation; RunFolderError: it holds one already, or other files."""
+def check_new_recommendation(path: Path) -> None:
+    """Check that a new recommendation may use this folder; RunFolderError: it holds one already, or other files."""
     folder = RecommendFolder(path.expanduser().resolve())
     if folder.is_begun:
-        command = command_line("recommend", "--resume", path)
+        command = RECOMMENDATION.command(path)
         raise RunFolderError(f"{path} holds a recommendation; continue it with `{command}`, or choose another --output")
     if not is_vacant(folder.path):
         raise occupied(path, "recommendation")
-    return folder
 
 
 def open_recommendation(path: Path) -> RecommendFolder:
     """The folder of an existing recommendation; RunFolderError: there is none in it."""
     folder = RecommendFolder(path.expanduser().resolve())
     if not folder.is_begun:
-        why = began_in_vain(folder.path)
-        raise RunFolderError(f"{path} holds no recommendation: it has no settings.yaml with its base.yaml{why}")
+        where, why = shown_path(folder.path), began_in_vain(folder.path)
+        raise RunFolderError(f"{where} holds no recommendation: it has no settings.yaml with its base.yaml{why}")
     return folder
+
+
+RECOMMENDATION = Kind("recommendation", ("recommend", "--resume"), check_new_recommendation, open_recommendation)
+
+
+def check_new_output(output: Path) -> None:
+    """Check that a new recommendation may begin in a folder or at a URL; RunFolderError: there is one already."""
+    if is_url(output):
+        check_new_url(Mirror.of(Remote.parse(output)), RECOMMENDATION)
+    else:
+        check_new_recommendation(output)

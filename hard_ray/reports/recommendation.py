@@ -34,6 +34,7 @@ from hard_ray.reports.html import (
 from hard_ray.reports.score_plots import draw_scores
 from hard_ray.runs.record import shareable
 from hard_ray.runs.scores import MEASURES, measure_of, short
+from hard_ray.storage.mirror import shown_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +100,7 @@ def _conclusion(folder: RecommendFolder, record: Record) -> Html:
     conclusion = record.get("conclusion")
     if conclusion is None:
         return note("The pilots are not finished.")
-    command = escape(command_line("distill", "-c", folder.recommended))
+    command = escape(command_line("distill", "-c", shown_path(folder.recommended)))
     header, body = gain_table(record)
     return (
         "".join(f"<p>{escape(sentence)}</p>" for sentence in conclusion["sentences"])

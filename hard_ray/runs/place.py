@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from hard_ray.errors import HardrayError, MissingObjectError, RunFolderError, StorageError, command_line
 from hard_ray.runs.folder import RunFolder, check_new_run, open_run
@@ -34,6 +35,14 @@ def is_followed(name: str) -> bool:
     return is_light(name) or PurePosixPath(name).name == "state.json"
 
 
+class Located(Protocol):
+    """What has a folder."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is at a place: a run, unless something else is said."""
@@ -43,7 +52,7 @@ class Kind:
     """The command that continues it, but for its place."""
     check_new: Callable[[Path], None] = check_new_run
     """Raises a RunFolderError if a local folder cannot become one."""
-    open: Callable[[Path], RunFolder] = open_run
+    open: Callable[[Path], Located] = open_run
     """The one in a local folder; RunFolderError: there is none."""
 
     def command(self, place: object) -> str:

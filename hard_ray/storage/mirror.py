@@ -184,6 +184,23 @@ class Mirror:
             for name in [name for name in _scan(self.folder) if part(name) and name not in remote]:
                 (self.folder / name).unlink(missing_ok=True)
 
+    def remove(self, part: Callable[[str], bool]) -> None:
+        """Remove the files whose names `part` accepts, here and at the URL: they are made anew.
+
+        Raises:
+            StorageError: the URL cannot be read or written; nothing was removed there.
+        """
+        with self._locked():
+            base, facts = self._state()
+            remote, serial = self._manifest()
+            kept = {name: entry for name, entry in remote.items() if not part(name)}
+            if kept != remote:
+                self._write_manifest(kept, serial + 1)
+                self._tidy(remote, kept)
+            for name in filter(part, _scan(self.folder)):
+                (self.folder / name).unlink(missing_ok=True)
+            self._agree({name: entry for name, entry in base.items() if not part(name)}, facts)
+
     def adopt(self, files: Files) -> None:
         """Add files to the manifest whose contents other nodes have sent; the working copy need not have them.
 

@@ -31,10 +31,12 @@ from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.orchestration.recommend.stages import Stages, corrupted_images
 from hard_ray.preparation import recommend_plan
 from hard_ray.preparation.answers import answered_index
-from hard_ray.preparation.recommend_folder import RecommendFolder, new_recommendation, open_recommendation
+from hard_ray.preparation.recommend_folder import RecommendFolder, check_new_recommendation, open_recommendation
 from hard_ray.preparation.recommend_gains import gains, read_answers
 from hard_ray.reports.recommendation import gain_table, pilot_table, write_page
 from hard_ray.runs.folder import RunFolder
+from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.mirror import working_copy
 from tests.orchestration.commands import finish, start, succeed, wait_until, write_config
 from tests.support.helpers import InProcess, KilledError, run_here, tiny_config, untrained_teacher
 from tests.support.without_labels import config_of, heap, saved_teacher
@@ -53,6 +55,9 @@ class TrainsHere:
     """The rung in whose second pilot the process dies."""
     diverges: str | None = None
     trained: list[str] = field(default_factory=list)
+
+    def forget(self, folder: RunFolder) -> None:
+        shutil.rmtree(folder.path, ignore_errors=True)
 
     def train(self, folder: RunFolder, configs: Mapping[str, RunConfig], updates: int) -> dict[str, str]:
         left = {name: config for name, config in configs.items() if name != self.diverges}
@@ -348,32 +353,43 @@ def test_without_labels_no_page_or_table_speaks_of_top_1(unlabelled: tuple[Stage
 
 
 def test_a_folder_holds_one_recommendation(tmp_path: Path):
-    folder = new_recommendation(tmp_path / "r")
+    check_new_recommendation(tmp_path / "r")
+    folder = RecommendFolder(tmp_path / "r")
     with pytest.raises(RunFolderError, match="holds no recommendation"):
         open_recommendation(tmp_path / "r")
     folder.path.mkdir()
     folder.begin(tiny_config(), SETTINGS)
     assert open_recommendation(tmp_path / "r").begun() == (tiny_config(), SETTINGS)
     with pytest.raises(RunFolderError, match="continue it with `hardray recommend --resume"):
-        new_recommendation(tmp_path / "r")
+        check_new_recommendation(tmp_path / "r")
     folder.record.write_text('{"rungs": []}')
     with pytest.raises(RunFolderError, match="holds something else"):
         folder.read_record()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="holds no recommendation; choose another --output"):
-        new_recommendation(tmp_path / "other")
+        check_new_recommendation(tmp_path / "other")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_command_stops_at_a_signal_and_a_resume_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("output", ["r", "file://{}/bucket/r"])
+def test_the_command_stops_at_a_signal_and_a_resume_ends_it(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """At a URL, the resume is on another machine: its cache has nothing of the first one."""
+    output = output.format(tmp_path)
+
+    def here(machine: str) -> RecommendFolder:
+        monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / machine))
+        return RecommendFolder(working_copy(Remote.parse(output)) if is_url(output) else tmp_path / output)
+
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     monkeypatch.setenv("RAY_agent_register_timeout_ms", "300000")
     config = write_config(tmp_path, "optim.steps=400", "teacher.recipe.epochs=3")
     options = ("--budget", "20m", "--suite", "clean", "--suite", "shifts", "--images", "80")
-    process = start("recommend", "-c", config, *options, "--output", "r", cwd=tmp_path)
-    folder = RecommendFolder(tmp_path / "r")
+    folder = here("one")
+    process = start("recommend", "-c", config, *options, "--output", output, cwd=tmp_path)
     first = folder.pilot("rung-1", "kd")
     wait_until(first.metrics.is_file, "the first rung began", process, timeout=900)
     os.kill(process.pid, signal.SIGINT)
@@ -382,7 +398,8 @@ def test_the_command_stops_at_a_signal_and_a_resume_ends_it(tmp_path: Path, monk
     assert "continue with `hardray recommend --resume" in " ".join(out.split())
     before = read(folder)
     assert before["status"] == "stopped"
-    text = succeed("recommend", "--resume", "r", cwd=tmp_path, timeout=1200)
+    folder = here("two")
+    text = succeed("recommend", "--resume", output, cwd=tmp_path, timeout=1200)
     after = read(folder)
     assert (after["status"], after["scores"]) == ("finished", before["scores"])
     assert after["conclusion"]["sentences"][0] in " ".join(text.split())

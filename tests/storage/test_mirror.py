@@ -278,6 +278,20 @@ def _lost() -> None:
     raise RunFolderError("another process has it")
 
 
+def test_what_is_removed_goes_here_at_the_url_and_in_other_copies(one, two):
+    for name in ("pilots/probe/log", "pilots/probe/kd/student/weights", "pilots/probe-2/log"):
+        put(one, name, name)
+    one.push()
+    two.pull()
+    put(one, "pilots/probe/unsent", "x")
+    one.remove(lambda name: name.startswith("pilots/probe/"))
+    assert list(content(one)) == ["pilots/probe-2/log"]
+    two.pull()
+    assert list(content(two)) == ["pilots/probe-2/log"]
+    assert not one.push()
+    assert list(two.files()) == ["pilots/probe-2/log"]
+
+
 def test_a_damaged_object_is_not_taken(one, two):
     put(one, "a", "12345")
     one.push()

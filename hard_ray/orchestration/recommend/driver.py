@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from hard_ray.config.run import RunConfig
 from hard_ray.data.account_text import say_account
 from hard_ray.data.index import ImageIndex
 from hard_ray.distillation.teacher import FrozenNetwork, LocalPool, TeacherPool, TeacherSpec, check_identity
-from hard_ray.errors import StoppedError, command_line
+from hard_ray.errors import StoppedError, StorageError
 from hard_ray.orchestration.cluster.connection import connected
 from hard_ray.orchestration.cluster.resources import Cluster, data_shares, resolve_compilation, resolve_runtime
 from hard_ray.orchestration.extras import extra
@@ -34,9 +35,12 @@ from hard_ray.orchestration.run.plan import WorkerPlan, write_configs
 from hard_ray.orchestration.run.teacher import prepare_teacher, start_teacher_pool, teacher_plan
 from hard_ray.orchestration.stream import await_streams
 from hard_ray.preparation.recommend_checks import check, try_pilots
-from hard_ray.preparation.recommend_folder import RecommendFolder, new_recommendation, open_recommendation
+from hard_ray.preparation.recommend_folder import RECOMMENDATION, RecommendFolder
 from hard_ray.reports.recommendation import write_page
-from hard_ray.runs.folder import RunFolder
+from hard_ray.runs.place import Place, known_place, new_place
+from hard_ray.storage.mirror import shown_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +62,47 @@ def recommend(config: RunConfig, settings: RecommendRun, output: Path, say: Say 
         HardrayError: something the user can fix, such as a budget that is too small for two pilots.
         StoppedError: Ctrl-C; `resume` continues.
     """
-    folder, config = new_recommendation(output), absolute(config)
-    index, *networks = check(config, settings)
-    say_shortage(config, networks, say)
-    try_pilots(config, settings, index, *networks)
-    with folder.locked():
-        folder.begin(config, settings)
-        return Driver(config, settings, index, folder, say).run()
+    config = absolute(config)
+    with new_place(output, say, RECOMMENDATION) as place:
+        folder = RecommendFolder(place.folder.expanduser().resolve())
+        index, *networks = check(config, settings)
+        say_shortage(config, networks, say)
+        try_pilots(config, settings, index, *networks)
+        with folder.locked():
+            folder.begin(config, settings)
+            return Driver(config, settings, index, folder, say, place).run()
 
 
 def resume(output: Path, say: Say = lambda _: None) -> Recommendation:
     """Continue a recommendation: finished pilots and measurements are kept; raises what `recommend` does."""
-    folder = open_recommendation(output)
-    with folder.locked():
+    with known_place(output, say, RECOMMENDATION) as place, RecommendFolder(place.folder).locked():
+        folder = RecommendFolder(place.folder)
         config, settings = folder.begun()
         index, *networks = check(config, settings)
         say_shortage(config, networks, say)
-        return Driver(config, settings, index, folder, say).run()
+        return Driver(config, settings, index, folder, say, place).run()
 
 
 class Driver:
     """One start of a recommendation."""
 
     def __init__(
-        self, config: RunConfig, settings: RecommendRun, index: ImageIndex, folder: RecommendFolder, say: Say
+        self,
+        config: RunConfig,
+        settings: RecommendRun,
+        index: ImageIndex,
+        folder: RecommendFolder,
+        say: Say,
+        place: Place,
     ) -> None:
         self.config = config
         self.settings = settings
         self.index = index
         self.folder = folder
         self.say = say
+        self.place = place
         self.record = Record.read(folder)
+        self.record.written = self._send
 
     def run(self) -> Recommendation:
         """Connect to Ray, go through the stages, and write the page and the recommended configuration."""
@@ -105,10 +119,18 @@ class Driver:
             self.record.write(status=status)
             with extra("the page", self.say):
                 write_page(folder)
+            self.place.send_last(self.say, failed=status != "finished")
         return Recommendation(folder.path, self.record.values, folder.report, folder.recommended)
 
+    def _send(self) -> None:
+        """Send what was found so far to the URL; a failure is only said: the end tries again."""
+        try:
+            self.place.send()
+        except StorageError as error:
+            logger.warning("%s", error)
+
     def _again(self) -> str:
-        return command_line("recommend", "--resume", self.folder.path)
+        return RECOMMENDATION.command(shown_path(self.folder.path))
 
     @contextmanager
     def _stages(self) -> Iterator[Stages]:
@@ -130,15 +152,17 @@ class Driver:
 
     def _teacher(self, base: RunConfig, cluster: Cluster) -> TeacherSpec:
         """The teacher, which is trained first where it has no weights."""
-        folder = RunFolder(self.folder.path)
-        spec, trained = prepare_teacher(base, self.index, folder, self.say)
+        folder, place = self.folder.run, self.place
+        spec, trained = prepare_teacher(base, self.index, folder, self.say, url=place.url)
         assert spec is not None
         if not trained and not folder.part("teacher").is_finished:
             runs = (teacher_plan(base, folder),)
             write_configs(folder, self.index, runs)
             folder.stop_request.unlink(missing_ok=True)
-            plan = WorkerPlan(runs, None, None, data_shares(base.runtime, cluster), folder.stop_request)
-            follow(plan, base, self.index, folder, PilotProgress(self.say), again=self._again())
+            share = data_shares(base.runtime, cluster)
+            plan = WorkerPlan(runs, None, None, share, folder.stop_request, url=place.url, owner=place.owner)
+            place.send()
+            follow(plan, base, self.index, folder, PilotProgress(self.say), place.mirror, again=self._again())
         return spec
 
     def _built(self, base: RunConfig, spec: TeacherSpec, server: PoolServer | None, cluster: Cluster) -> Stages:
@@ -156,7 +180,7 @@ class Driver:
             index=held,
             folder=self.folder,
             record=record,
-            trainer=Trainer(base, held, spec, address, identity, share, self.say, self._again()),
+            trainer=Trainer(base, held, spec, address, identity, share, self.place, self.say, self._again()),
             measurement=measurement(base, held, pool, share, self.settings.suites, slow_images=corrupted),
             scores=Scores(base, self.index, self.folder.scores, pool, identity, share, self.say),
             say=self.say,

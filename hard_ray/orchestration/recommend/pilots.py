@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hard_ray.orchestration.run.plan import RunPlan, WorkerPlan, write_configs
 from hard_ray.preparation.recommend_plan import Costs
 from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.log import LogTail, read_points
+from hard_ray.runs.place import Place
 from hard_ray.runs.record import Point
 
 Say = Callable[[str], None]
@@ -64,9 +66,18 @@ class Trainer:
     """None: every student worker holds the teacher itself."""
     identity: str
     data: DataShare
+    place: Place
+    """The recommendation's."""
     say: Say
     again: str
     """The command that continues the recommendation."""
+
+    def forget(self, folder: RunFolder) -> None:
+        """Remove a rung that is made anew."""
+        if self.place.mirror is not None:
+            inside = folder.path.relative_to(self.place.mirror.folder.resolve()).as_posix()
+            self.place.mirror.remove(lambda name: name.startswith(f"{inside}/"))
+        shutil.rmtree(folder.path, ignore_errors=True)
 
     def train(self, folder: RunFolder, configs: Mapping[str, RunConfig], updates: int) -> dict[str, str]:
         """Train the pilots that are not finished; return by name the reason of each that diverged.
@@ -74,18 +85,28 @@ class Trainer:
         Raises HardrayError if one fails otherwise, StoppedError if asked to stop.
         """
         diverged: dict[str, str] = {}
+        place, whole = self.place, RunFolder(self.place.folder.expanduser().resolve())
         make_folder(folder.path)
         while left := {name: config for name, config in configs.items() if name not in diverged}:
             runs = tuple(RunPlan(name, "main", config, folder.part(name).path) for name, config in left.items())
             if all(RunFolder(run.folder).is_finished for run in runs):
                 break
             write_configs(folder, self.index, runs)
-            folder.stop_request.unlink(missing_ok=True)
+            whole.stop_request.unlink(missing_ok=True)
+            place.send()
             plan = WorkerPlan(
-                runs, self.teacher, self.pool, self.data, folder.stop_request, teacher_identity=self.identity
+                runs,
+                self.teacher,
+                self.pool,
+                self.data,
+                whole.stop_request,
+                teacher_identity=self.identity,
+                url=place.url,
+                owner=place.owner,
             )
+            progress = PilotProgress(self.say, updates)
             try:
-                follow(plan, self.base, self.index, folder, PilotProgress(self.say, updates), again=self.again)
+                follow(plan, self.base, self.index, whole, progress, place.mirror, again=self.again)
             except StoppedError:
                 raise
             except HardrayError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ class Record:
 
     folder: RecommendFolder
     values: dict[str, Any]
+    written: Callable[[], None] = lambda: None
+    """Called after each write."""
     _before: float = 0.0
     _began: float | None = field(default=None)
 
@@ -39,6 +42,7 @@ class Record:
         """Take over values, and write all of them in one step."""
         self.values |= {**values, "spent_s": self.spent, "versions": versions()}
         write_json(self.folder.record, self.values)
+        self.written()
 
     def skip(self, text: str) -> None:
         """Note what was left out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -174,7 +173,7 @@ class Stages:
         """Train every pilot for a few updates, to know what it costs."""
         if "costs" in self.record.values:
             return
-        shutil.rmtree(self.folder.rung("probe").path, ignore_errors=True)  # its time counts, so it is made anew
+        self.trainer.forget(self.folder.rung("probe"))  # its time counts, so it is made anew
         self._rung("probe", configs, min(PROBE, self.total), self.config.seed, measured=[KD])
 
     # 4. Successive halving.

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from hard_ray_cli.verbs.recommend import result_lines
 
+from hard_ray.files import make_folder
 from hard_ray.orchestration.recommend.driver import Recommendation
+from hard_ray.preparation.recommend_folder import RECOMMENDATION
+from hard_ray.runs.place import new_place
 from tests.cli.commands import invoke, words
 from tests.support.without_labels import VIEW, heap, saved_teacher
 
@@ -52,6 +55,25 @@ def test_a_dry_run_tries_the_first_updates_and_says_the_plan(tmp_path: Path):
     ):
         assert part in text, text
     assert not (tmp_path / "r").exists()
+
+
+def test_a_url_that_holds_a_recommendation_is_refused_with_the_command_that_continues_it(tmp_path: Path):
+    url = f"file://{tmp_path}/bucket/r"
+    options = (*SMALL, "--budget", "20m", "--dry-run", "--output", url)
+    done = invoke("recommend", *options)
+    assert done.exit_code == 0, done.stderr
+    assert url in "".join(done.stdout.split())
+    assert not (tmp_path / "bucket").exists()
+    with new_place(Path(url), print, RECOMMENDATION) as place:
+        make_folder(place.folder)
+        (place.folder / "settings.yaml").write_text("x: 1")
+        place.send()
+    done = invoke("recommend", *options)
+    assert done.exit_code == 1
+    assert f"holds a recommendation already; continue it with `hardray recommend --resume {url}`" in words(done.stderr)
+    done = invoke("recommend", "--resume", url)
+    assert done.exit_code == 1
+    assert f"{url} holds no recommendation: it has no settings.yaml with its base.yaml" in words(done.stderr)
 
 
 def test_a_dry_run_without_labels_has_no_student_of_labels(tmp_path: Path):

@@ -163,11 +163,18 @@ def test_a_trial_rests_when_the_search_is_asked_to_stop(tmp_path: Path):
 # ------------------------------------------------------------------------- a search
 
 
+class NoGroups(LeftGroups):
+    """Of a process without Ray, which asking for its groups would start."""
+
+    def sweep(self) -> list[str]:
+        return []
+
+
 class FakeTune:
     """Drives a listener as Tune would: trials one after the other, by a table of what each does."""
 
     def __init__(self, driver: SearchDriver) -> None:
-        left, changed = LeftGroups([], "none"), functools.partial(driver.changed, None)
+        left, changed = NoGroups([], "none"), functools.partial(driver.changed, None)
         self.listener = TrialListener(driver.search.space, driver.folder, driver.ledger, left, driver.say, changed)
         self.folder = driver.folder
 
