@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 FEWEST = 50
 """Student updates of the shortest pilot."""
+RIPE_SHARE = 0.1
+"""Share of the whole training before which a harder view has rarely paid; a choice among shorter pilots is hasty."""
+FEWEST_RIPE = 2
+"""Candidates that are compared at least, where some are left out so that the others' pilots are long enough."""
 MOST_RUNGS = 3
 GROWTH = 2
 """Factor of the updates from a rung to the next, to which one in so many candidates goes on."""
@@ -62,22 +66,50 @@ def counts_of(candidates: int) -> tuple[int, ...]:
 def plan_halving(
     costs: Costs, references: Sequence[str], candidates: Sequence[str], *, seconds: float, total: int
 ) -> Halving | None:
-    """The most rungs that fit into the time, with pilots of at most `total` updates; None: not even two pilots fit.
+    """The rungs that fit into the time, with pilots of at most `total` updates; None: not even two pilots fit.
 
-    A share of the time stays free where that allows a rung. Without time for all, the last candidates have no pilot,
-    and then all references but the first.
+    The first rung is long enough for a choice among its pilots: better fewer rungs, then fewer candidates, and then
+    fewer references than a hasty one. Where the time does not allow that, it is the most rungs of all candidates, and
+    then the most candidates. A share of the time stays free where that allows a rung.
     """
     fewest, share = min(FEWEST, total), HALVING_SHARE * seconds
+    ripe = max(fewest, math.ceil(RIPE_SHARE * total))
+    return (
+        _of_all(costs, references, candidates, seconds=share, least=ripe, total=total)
+        or _of_some(costs, references, candidates, seconds=share, least=ripe, total=total, fewest=FEWEST_RIPE)
+        or _of_all(costs, references, candidates, seconds=share, least=fewest, total=total)
+        or _of_some(costs, references, candidates, seconds=seconds, least=fewest, total=total, fewest=1)
+    )
+
+
+def _of_all(
+    costs: Costs, references: Sequence[str], candidates: Sequence[str], *, seconds: float, least: int, total: int
+) -> Halving | None:
+    """The most rungs of all candidates whose first has `least` updates or more; None: there is no time for one."""
     counts = counts_of(len(candidates))
     for rungs in range(len(counts), 0, -1):
         longest: int = total // GROWTH ** (rungs - 1)
-        first = min(_first(costs, references, candidates, counts[:rungs], share), longest)
-        if first >= fewest:
+        first = min(_first(costs, references, candidates, counts[:rungs], seconds), longest)
+        if first >= least:
             updates = tuple(first * int(GROWTH**rung) for rung in range(rungs))
             return Halving(tuple(references), tuple(candidates), counts[:rungs], updates)
-    for kept, tried in _smaller(references, candidates):
+    return None
+
+
+def _of_some(
+    costs: Costs,
+    references: Sequence[str],
+    candidates: Sequence[str],
+    *,
+    seconds: float,
+    least: int,
+    total: int,
+    fewest: int,
+) -> Halving | None:
+    """One rung of `least` updates or more with as many of the first candidates as possible, `fewest` at least."""
+    for kept, tried in _smaller(references, candidates, fewest):
         length = min(costs.updates([*kept, *tried], seconds), total)
-        if length >= fewest:
+        if length >= least:
             left_out = tuple(name for name in (*references, *candidates) if name not in (*kept, *tried))
             return Halving(tuple(kept), tuple(tried), (len(tried),), (length,), left_out)
     return None
@@ -111,10 +143,12 @@ def _whole(updates: float) -> int:
     return math.floor(updates + 1e-6)  # what fits exactly may be a rounding error short
 
 
-def _smaller(references: Sequence[str], candidates: Sequence[str]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-    """One rung with fewer and fewer pilots."""
+def _smaller(
+    references: Sequence[str], candidates: Sequence[str], fewest: int
+) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """Fewer and fewer pilots: the last candidates have none, and then all references but the first."""
     for kept in (references, references[:1]):
-        for count in range(len(candidates), 0, -1):
+        for count in range(len(candidates), fewest - 1, -1):
             yield kept, candidates[:count]
 
 

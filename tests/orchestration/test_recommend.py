@@ -271,7 +271,7 @@ def test_candidates_that_were_left_after_few_updates_are_named(
     monkeypatch.setitem(made.record.values, "skipped", [])
     made._name_hasty(made._plan({}))  # 12 of 24 updates are half of the training
     assert made.record.values["skipped"] == []
-    monkeypatch.setattr(stages, "HASTY_SHARE", 0.6)
+    monkeypatch.setattr(stages, "RIPE_SHARE", 0.6)
     made._name_hasty(made._plan({}))
     (text,) = made.record.values["skipped"]
     behind = set(made.record.values["rungs"]["rung-1"]["order"]) - set(made.record.values["rungs"]["rung-2"]["names"])

@@ -39,7 +39,7 @@ from hard_ray.orchestration.recommend.record import Record
 from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.preparation.recommend_folder import RecommendFolder
 from hard_ray.preparation.recommend_gains import Answers, gains, labelled, read_answers, score, write_answers
-from hard_ray.preparation.recommend_plan import Costs, Halving, needed, next_updates, plan_halving, shown
+from hard_ray.preparation.recommend_plan import RIPE_SHARE, Costs, Halving, needed, next_updates, plan_halving, shown
 from hard_ray.preparation.recommend_verdict import Tried, Verdict, judge
 from hard_ray.runs.scores import MEASURES, measure_of
 from hard_ray.runs.scores import scores as scores_of
@@ -50,8 +50,6 @@ SCORE_SHARE, CORRUPTION_SHARE = 0.15, 0.1
 """Most of the budget for T. stddev, and for the corruption of images."""
 RESERVE_SHARE = 0.05
 """Share of the budget for what a rung takes longer than the one before it did, and for the page."""
-HASTY_SHARE = 0.1
-"""Share of the whole training; a candidate that was left after fewer updates is named."""
 FEWEST_CORRUPTED = 50
 BY_PAPER = (PICK_NAME, "cutmix", "mixup")
 """The lowest T. stddev in arXiv 2012.02909, where there is no time to score."""
@@ -204,7 +202,7 @@ class Stages:
         rungs = [entry for name, entry in self.record.values["rungs"].items() if name.startswith("rung-")]
         for entry, following in itertools.pairwise(rungs):
             behind = [name for name in entry["order"] if name in plan.candidates and name not in following["names"]]
-            if behind and entry["updates"] < HASTY_SHARE * self.total:
+            if behind and entry["updates"] < RIPE_SHARE * self.total:
                 self.record.skip(
                     f"more than {entry['updates']:,} of {self.total:,} updates of {', '.join(behind)}, behind by then: "
                     "a harder view pays later"
