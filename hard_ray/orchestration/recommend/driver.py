@@ -155,6 +155,7 @@ class Driver:
         folder, place = self.folder.run, self.place
         spec, trained = prepare_teacher(base, self.index, folder, self.say, url=place.url)
         assert spec is not None
+        place.send()  # with a teacher that was trained before: replicas load it from the URL
         if not trained and not folder.part("teacher").is_finished:
             runs = (teacher_plan(base, folder),)
             write_configs(folder, self.index, runs)
