@@ -171,14 +171,14 @@ def pilot_table(record: Record, rung: str) -> Table:
     entry = record["rungs"][rung]
     suites = list(record["teacher"]["suites"])
     clean = "clean" if "clean" in suites else suites[0]
-    update_s = record.get("costs", {}).get("update_s", {})
+    costs = record.get("costs", {}).get("update_s", {})
     measure = measured_by(record)
     agreement = ["agreement"] if _has_labels(record) else []
     header = ["pilot", *suites, "mean", "gain over plain KD", *agreement, f"loss, {clean}", "ms/update"]
     rows = []
     for name in entry["order"]:
         found = entry["pilots"][name]
-        cost = update_s.get(name if entry["of"] is None else f"{name}")
+        cost = found.get("update_s", costs.get(name))  # an older record has the newest cost alone
         rows.append(
             [
                 label(name),

@@ -181,6 +181,11 @@ def test_pilots_of_a_rung_see_the_same_images_and_are_compared_image_by_image(fi
     test = build_index(made.config.data).rows("test")
     assert not set(kd["clean"].ids.tolist()) & set(test.tolist())
     pilots = record["rungs"]["rung-1"]["pilots"]
+    assert pilots["kd"]["update_s"] != record["rungs"]["rung-2"]["pilots"]["kd"]["update_s"]  # each rung its own
+    header, rows = pilot_table(record, "rung-1")
+    assert {row[header.index("ms/update")] for row in rows} == {
+        f"{1000 * one['update_s']:.1f}" for one in pilots.values()
+    }
     assert pilots["labels_only"]["gain"]["score"]["points"] == pytest.approx(gains([labels], [kd]).score.points)
     assert pilots["kd"]["suites"]["clean"]["top1"] == pytest.approx(100 * kd["clean"].right.mean())
 

@@ -34,7 +34,7 @@ from hard_ray.orchestration.recommend.measure import (
     precision_here,
     student_of,
 )
-from hard_ray.orchestration.recommend.pilots import Say, Trainer, costs_of
+from hard_ray.orchestration.recommend.pilots import Say, Trainer, costs_of, update_seconds
 from hard_ray.orchestration.recommend.record import Record
 from hard_ray.orchestration.recommend.scores import Scores
 from hard_ray.preparation.recommend_folder import RecommendFolder
@@ -352,6 +352,8 @@ class Stages:
         """The numbers of measured pilots, and their gains over plain KD of the same rung."""
         answers = {name: self._read(self.folder.answers(rung, name)) for name in names}
         found = {name: self._facts(each) for name, each in answers.items()}
+        for name in names:
+            found[name]["update_s"] = update_seconds(self.folder.pilot(rung, name))
         for name, each in answers.items():
             if KD in answers and name != KD:
                 found[name]["gain"] = gains([each], [answers[KD]]).to_json()
