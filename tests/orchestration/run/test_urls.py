@@ -169,7 +169,7 @@ def test_a_generated_set_is_made_by_nodes_that_share_no_folder(
     found = files_at(Remote.parse(url))
     shards = {path.name: path.read_bytes() for path in (place / "set").glob("*.parquet")}
     assert {name: objects.read(found[name].remote) for name in found if name.endswith(".parquet")} == shards
-    assert set(place.iterdir()) - before == set(nodes)
+    assert set(place.iterdir()) - before == {driver, *nodes}
     for node in nodes:
         left = [path.relative_to(node).as_posix() for path in node.rglob("*.parquet")]
         assert left == []
