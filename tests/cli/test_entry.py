@@ -150,8 +150,10 @@ def test_threads_follow_a_quota_of_cores(monkeypatch: pytest.MonkeyPatch, quota:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_any_command_like_ctrl_c(number: signal.Signals):
+    # a shell has SIGINT ignored in what it starts in the background, and these tests may be started so
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", f"{heard}\n{STOPPED}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)
