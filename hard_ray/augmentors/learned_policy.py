@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hard_ray.augmentors.affine import PARAMETERS, transform
@@ -189,7 +189,6 @@ class LearnedPolicy(RandomPolicy, Replaying):
     """
 
     config: LearnedPolicyAugmentor
-    net: _PolicyNetwork
 
     def __init__(self, config: LearnedPolicyAugmentor, *, in_chans: int, img_size: int) -> None:
         super().__init__(config, in_chans=in_chans, img_size=img_size)
@@ -241,21 +240,20 @@ class LearnedPolicy(RandomPolicy, Replaying):
         if known == 0:
             return present
         replayed, state = self._replays(batch.noise[:, -REPLAY_DRAWS:], known)
-        return present.where(replayed, self._of(self._by_past(batch, replayed, state)))
+        return present.where(replayed, self._of(self._by_past(batch, state)))
 
-    def _by_past(
-        self, batch: AugmentationInput, replayed: Bool[Tensor, " batch"], state: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch three"]:
-        """The network's answer for each image by its own earlier state; of no meaning where none is replayed.
+    def _by_past(self, batch: AugmentationInput, state: Int[Tensor, " batch"]) -> Float[Tensor, "batch three"]:
+        """The network's answer for each image by its own earlier state: all states for all would cost 25 times more."""
+        shapes = {name: parameter.shape for name, parameter in self.net.named_parameters()}
+        parts = self.past[state].split([shape.numel() for shape in shapes.values()], dim=1)
+        states = {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
-        All states for all images would cost 25 times more.
-        """
-        noise, images = self._noise(batch), batch.images
-        if not _on_host(noise):
-            return self.net.by_states(self.past[state], noise, images)
-        rows = replayed.nonzero()[:, 0]
-        found = self.net.by_states(self.past[state[rows]], noise[rows], images[rows])
-        return found.new_zeros(len(noise), found.shape[1]).index_copy(0, rows, found)
+        def answer(state: dict[str, Tensor], noise: Tensor, image: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(self.net, state, (noise[None], image[None]))
+            return found[0]
+
+        answers: Tensor = torch.func.vmap(answer)(states, self._noise(batch), batch.images)
+        return answers
 
 
 class _PolicyNetwork(nn.Module):
@@ -281,36 +279,8 @@ class _PolicyNetwork(nn.Module):
     def forward(self, noise: Tensor, images: Tensor) -> Float[Tensor, "batch three"]:
         """Means, logarithms of deviations, and logits, one after the other."""
         if self.look is not None:
-            noise = torch.cat([noise, self.look(_small(images)).mean(dim=(2, 3))], dim=1)
+            if images.shape[-1] > LOOK:
+                images = nn.functional.adaptive_avg_pool2d(images, LOOK)
+            noise = torch.cat([noise, self.look(images - 0.5).mean(dim=(2, 3))], dim=1)
         answer: Tensor = self.last(self.hidden(noise).relu())
         return answer
-
-    def by_states(
-        self, states: Float[Tensor, "batch parameters"], noise: Tensor, images: Tensor
-    ) -> Float[Tensor, "batch three"]:
-        """What `forward` finds if each row has parameters of its own, as `parameters_to_vector` orders them.
-
-        Convolutions are products of matrices here: one with a kernel for each image is several times slower.
-        """
-        shapes = {name: parameter.shape for name, parameter in self.named_parameters()}
-        parts = states.split([shape.numel() for shape in shapes.values()], dim=1)
-        own = {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-
-        def layer(name: str, columns: Tensor) -> Tensor:
-            return torch.baddbmm(own[f"{name}.bias"][:, :, None], own[f"{name}.weight"].flatten(2), columns)
-
-        if self.look is not None:
-            seen = _small(images)
-            for name in ("look.0", "look.2"):
-                sides = [(side + 1) // 2 for side in seen.shape[-2:]]
-                found = layer(name, nn.functional.unfold(seen, 3, padding=1, stride=2)).relu()
-                seen = found.unflatten(2, sides)
-            noise = torch.cat([noise, seen.mean(dim=(2, 3))], dim=1)
-        return layer("last", layer("hidden", noise[:, :, None]).relu())[:, :, 0]
-
-
-def _small(images: Tensor) -> Tensor:
-    """Images as the policy looks at them."""
-    if images.shape[-1] > LOOK:
-        images = nn.functional.adaptive_avg_pool2d(images, LOOK)
-    return images - 0.5

@@ -230,28 +230,6 @@ def test_an_earlier_state_does_what_it_did_after_a_resume_too():
     assert torch.equal(fresh(given), augmentor(given))
 
 
-@pytest.mark.parametrize("condition", ["image", "noise"])
-def test_the_answer_by_a_state_of_its_own_is_that_of_a_network_in_that_state(condition: str):
-    augmentor = learned(replay=0.5, history=4, remember_every=1, condition=condition)
-    given = batch(augmentor, rows=64)
-    expected = []
-    with torch.no_grad():
-        for _ in range(3):
-            for parameter in augmentor.net.parameters():
-                parameter.normal_(std=0.3)
-            augmentor.remember()
-            expected.append(augmentor.net(augmentor._noise(given), given.images))
-        replayed, state = augmentor._replays(given.noise[:, -2:], 3)
-        found = augmentor._by_past(given, replayed, state)
-    assert 0 < replayed.sum() < 64
-    assert set(state[replayed].tolist()) == {0, 1, 2}
-    for row in replayed.nonzero()[:, 0].tolist():
-        torch.testing.assert_close(found[row], expected[state[row]][row])
-    with torch.no_grad():
-        every = augmentor.net.by_states(augmentor.past[state], augmentor._noise(given), given.images)  # as on a GPU
-    torch.testing.assert_close(every[replayed], found[replayed])
-
-
 def test_the_control_draws_from_the_prior_in_a_sequence_and_under_pick_too():
     policy = LearnedPolicyAugmentor(max_rotation=10.0, operations=2.0, lambda_p=0.3)
     prior = by_prior(policy)
