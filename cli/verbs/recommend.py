@@ -79,10 +79,11 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
     from hard_ray.config.scoring import DEFAULT_AUGMENTORS
     from hard_ray.data.account_text import account_lines
     from hard_ray.preparation.recommend_checks import check, try_pilots
-    from hard_ray.preparation.recommend_folder import check_new_output
+    from hard_ray.preparation.recommend_folder import RECOMMENDATION
     from hard_ray.preparation.recommend_plan import shown as shown_time
+    from hard_ray.runs.place import check_new_output
 
-    check_new_output(folder)
+    check_new_output(folder, RECOMMENDATION)
     index, student, taught = check(config, settings)
     tried = try_pilots(config, settings, index, student, taught)
     asked = with_teacher(config)

@@ -86,11 +86,12 @@ def _holds_search(output: Path) -> bool:
 
 def planned_output(output: Path, *, continues: bool) -> str:
     """Where a search would go; RunFolderError: there is one already, and it is not to be continued."""
-    from hard_ray.runs.search_folder import check_new_output, holds_search
+    from hard_ray.runs.place import check_new_output
+    from hard_ray.runs.search_folder import SEARCH, holds_search
 
     if continues and holds_search(output):
         return f"{shown(output)}, which holds a search that goes on"
-    check_new_output(output)
+    check_new_output(output, SEARCH)
     return f"{shown(output)}, each trial in trials/ID below it"
 
 

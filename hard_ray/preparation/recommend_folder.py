@@ -14,9 +14,8 @@ from hard_ray.errors import RunFolderError, readable
 from hard_ray.files import beginning, is_vacant, read_json, write_text
 from hard_ray.preparation.folders import OutputFolder, ScoreFolder
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain
-from hard_ray.runs.place import Kind, check_new_url, occupied
-from hard_ray.storage.address import Remote, is_url
-from hard_ray.storage.mirror import Mirror, shown_path
+from hard_ray.runs.place import Kind, occupied
+from hard_ray.storage.mirror import shown_path
 
 RECORD_HOLDS: dict[str, type] = {"rungs": dict, "skipped": list, "spent_s": float}
 """Keys of a record with their types, which a damaged one lacks."""
@@ -106,11 +105,3 @@ def open_recommendation(path: Path) -> RecommendFolder:
 
 
 RECOMMENDATION = Kind("recommendation", ("recommend", "--resume"), check_new_recommendation, open_recommendation)
-
-
-def check_new_output(output: Path) -> None:
-    """Check that a new recommendation may begin in a folder or at a URL; RunFolderError: there is one already."""
-    if is_url(output):
-        check_new_url(Mirror.of(Remote.parse(output)), RECOMMENDATION)
-    else:
-        check_new_recommendation(output)

@@ -197,6 +197,14 @@ def check_new_url(mirror: Mirror, kind: Kind = RUN) -> None:
         )
 
 
+def check_new_output(output: Path, kind: Kind) -> None:
+    """Check that a new one of a kind may begin in a folder or at a URL; RunFolderError: there is one already."""
+    if is_url(output):
+        check_new_url(Mirror.of(Remote.parse(output)), kind)
+    else:
+        kind.check_new(output)
+
+
 def occupied(folder: Path, what: str) -> RunFolderError:
     """The error for an output that holds something else than `what` the command makes or continues."""
     return RunFolderError(f"{shown_path(folder)} already exists and holds no {what}; choose another --output")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from hard_ray.errors import RunFolderError, command_line
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain, check_new_run
-from hard_ray.runs.place import Kind, check_new_url, is_followed
+from hard_ray.runs.place import Kind, is_followed
 from hard_ray.storage.address import Remote, is_url
 from hard_ray.storage.mirror import Mirror, url_of, working_copy
 
@@ -104,14 +104,6 @@ def check_new_search(path: Path) -> None:
             "or choose another --output"
         )
     check_new_run(path)
-
-
-def check_new_output(output: Path) -> None:
-    """Check that a new search may begin in a folder or at a URL; RunFolderError: there is one already."""
-    if is_url(output):
-        check_new_url(Mirror.of(Remote.parse(output)), SEARCH)
-    else:
-        check_new_search(output)
 
 
 def search_at(path: Path) -> SearchFolder | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from tests.support.failing_proxy import QuietHandler
 
@@ -99,6 +100,23 @@ def set_keys(patch: pytest.MonkeyPatch) -> None:
         patch.delenv(name)
     for name, value in KEYS.items():
         patch.setenv(name, value)
+
+
+def holds_no_key(folder: Path) -> None:
+    """No file below a folder has one of the planted keys."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert not _has_key(path.read_bytes()), path
+
+
+def holds_no_key_remotely(remote: Remote) -> None:
+    """No object below an address has one of the planted keys."""
+    for one in objects.listing(remote):
+        assert not _has_key(objects.read(remote / one.key)), one.key
+
+
+def _has_key(content: bytes) -> bool:
+    return any(KEYS[name].encode() in content for name in list(KEYS)[:2])
 
 
 Fault = Callable[["_Handler"], bool]

@@ -17,7 +17,7 @@ from hard_ray.storage.folders import files_at
 from hard_ray.storage.mirror import Mirror
 from tests.networks.saved import save
 from tests.orchestration.commands import kill_everything, run, start, succeed, wait_for_step, write_config
-from tests.support.buckets import KEYS, Server, server_with
+from tests.support.buckets import KEYS, Server, holds_no_key, holds_no_key_remotely, server_with
 from tests.support.helpers import assert_equal_bits, student_weights
 
 
@@ -92,8 +92,8 @@ def test_a_run_at_a_url_survives_its_machine_with_the_same_bits(
     assert (place / "exported/model.safetensors").read_bytes() == (straight / "student/model.safetensors").read_bytes()
     assert read_json(copy.folder / "summary.json")["models"] == read_json(straight / "summary.json")["models"]
     assert not objects.stat(Remote.parse(url) / "lock.json")
-    _holds_no_secret(place)
-    _holds_no_secret_remotely(Remote.parse(url))
+    holds_no_key(place)
+    holds_no_key_remotely(Remote.parse(url))
 
 
 @pytest.mark.slow
@@ -175,19 +175,6 @@ def test_a_generated_set_is_made_by_nodes_that_share_no_folder(
         assert left == []
     assert any((node / "cache/fetched").is_dir() for node in nodes), "no actor ran on a node of its own"
     assert len(list(driver.glob("runs/*/digits/shard-*.parquet"))) == len(shards)
-
-
-def _holds_no_secret(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            assert not any(KEYS[name].encode() in content for name in list(KEYS)[:2]), path
-
-
-def _holds_no_secret_remotely(remote: Remote) -> None:
-    for one in objects.listing(remote):
-        content = objects.read(remote / one.key)
-        assert not any(KEYS[name].encode() in content for name in list(KEYS)[:2]), one.key
 
 
 def test_a_url_that_cannot_be_used_is_one_sentence_before_anything_starts(place, config, server, monkeypatch):
