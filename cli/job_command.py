@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from hard_ray.errors import suggestion
+from hard_ray.errors import MissingObjectError, StorageError, suggestion
 
 from .options import load, shorthands
 from .terminal import print_note, usage_error
@@ -52,15 +53,17 @@ def check_command(command: Sequence[str], root: Any, *, sends: bool = True) -> l
 def _check_files(verb: str, given: dict[str, Any]) -> None:
     """Raise an error for a file of the working directory."""
     from hard_ray.config.space import space_names
+    from hard_ray.storage.address import is_url
 
     read = list(given.get("config") or [])
     if verb == "tune" and given["space"] and given["space"].removesuffix(".yaml") not in space_names():
         read.append(Path(given["space"]))
     for path in read:
-        if not path.is_absolute():
+        if not path.is_absolute() and not is_url(path):
             raise usage_error(
                 f"{path}: a rendered job has no files of this folder; put it on the volume and give an absolute path, "
-                f"such as /runs/{path.name}, or send the command with `hardray submit`"
+                f"such as /runs/{path.name}, or into the bucket and give its URL, or send the command with "
+                "`hardray submit`"
             )
 
 
@@ -81,6 +84,7 @@ def _check_together(verb: str, given: dict[str, Any]) -> None:
 def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
     """Check the configuration that a command describes, and return its files in the working directory."""
     from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.storage.address import is_url
 
     overrides, files = given.get("overrides") or [], list(given.get("config") or [])
     if verb == "tune" and given["space"] is not None:
@@ -89,34 +93,58 @@ def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
         if space.is_absolute() and not space.exists():
             print_note(f"--space {space} is not on this machine: it is checked only when the job begins")
             return []
-        return submission.space_files(given["space"], [*shorthands(**known), *overrides])
-    made = [path for path in files if not path.is_absolute()]
+        made: list[Path] = []
+        with _from_here([space]):
+            made = submission.space_files(given["space"], [*shorthands(**known), *overrides])
+        return made
+    made = [path for path in files if not path.is_absolute() and not is_url(path)]
     missing = next((path for path in made if not path.is_file()), None)
     if missing is not None:
         raise usage_error(
             f"-c {missing}: there is no such file in {Path.cwd()}, where the command's files are sent from"
         )
-    unseen = [path for path in files if not path.is_file()]
+    unseen = [path for path in files if not is_url(path) and not path.is_file()]
     if unseen:
         print_note(f"-c {unseen[0]} is not on this machine: the configuration is checked only when the job begins")
     elif "preset" in given and not given.get("resume"):
-        known = {name: given.get(name) for name in ("teacher", "data") if name in given}
-        submission.check_config(
-            load(
-                files,
-                given["preset"],
-                overrides,
-                trains_teacher=verb == "train-teacher",
-                trains=verb not in TRAIN_NO_STUDENT,
-                **known,
+        known = {"teacher": given.get("teacher") or given.get("tower"), "data": given.get("data")}
+        with _from_here(files):
+            submission.check_config(
+                load(
+                    files,
+                    given["preset"],
+                    overrides,
+                    trains_teacher=verb == "train-teacher",
+                    trains=verb not in TRAIN_NO_STUDENT,
+                    **known,
+                )
             )
-        )
     return made
+
+
+@contextlib.contextmanager
+def _from_here(files: Sequence[Path]) -> Iterator[None]:
+    """Only say it if a bucket cannot be read from this machine: the cluster may have other rights.
+
+    StorageError: one of the files is at a URL that nobody can use, or the bucket has no such object.
+    """
+    from hard_ray.storage.address import Remote, is_url
+
+    for path in files:
+        if is_url(path):
+            Remote.parse(path)
+    try:
+        yield
+    except MissingObjectError:
+        raise
+    except StorageError as error:
+        print_note(f"{error}; the configuration is checked only when the job begins")
 
 
 def _named(verb: str, given: dict[str, Any]) -> list[Path]:
     """The other files that a command reads by relative paths; what else it names must be on the cluster."""
     from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.orchestration.jobs.manifests import OF_RUN
     from hard_ray.storage.address import is_url
 
     made = []
@@ -128,9 +156,7 @@ def _named(verb: str, given: dict[str, Any]) -> list[Path]:
                 if not path.is_file():
                     raise usage_error(f"{path}: {submission.STAYS}; give an absolute path that every node reaches")
                 made.append(path)
-    of_run = verb == "evaluate" and (
-        given["model"].startswith("/") or is_url(given["model"])
-    )  # an evaluation of a run lies in its folder
+    of_run = verb in OF_RUN and (given["model"].startswith("/") or is_url(given["model"]))
     writes = "output" in given and not (of_run or given.get("resume") or given.get("dry_run"))
     if writes and given["output"] is None:
         raise usage_error(f"give --output: {submission.STAYS}; want an absolute path that every node reaches")

@@ -13,6 +13,7 @@ import typer
 from .terminal import usage_error
 
 if TYPE_CHECKING:
+    from hard_ray.config.base import Config
     from hard_ray.config.run import RunConfig
 
 Overrides = Annotated[
@@ -60,16 +61,7 @@ def load(
     short = shorthands(teacher=teacher, data=data)
     made = load_teacher_config if trains_teacher else functools.partial(load_config, trains=trains)
     defaults = None if data is None else {"data": {"kind": "image_folder"}}
-    found = [_local(path) for path in files or []]
-    return made(found, preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
-
-
-def _local(file: Path) -> Path:
-    """A configuration file on this machine; StorageError: there is none at the URL."""
-    from hard_ray.storage.address import Remote, is_url
-    from hard_ray.storage.fetched import fetched
-
-    return fetched(Remote.parse(file)) if is_url(file) else file
+    return made(files or [], preset=preset, overrides=[*short, *(overrides or [])], defaults=defaults)
 
 
 def listed(text: str | None, option: str) -> list[Any] | None:
@@ -100,27 +92,31 @@ def holds_run(config: RunConfig, folder: Path) -> bool:
 
     Settings of `runtime` that are null now keep the values that the hardware gave them at the start.
     """
-    from hard_ray.config.layers import dotted_values, read_layer
+    from hard_ray.config.layers import read_layer
     from hard_ray.config.loader import absolute, validate
     from hard_ray.runs.place import config_of
 
     path = config_of(folder)
     if path is None:
         return False
-    now = dotted_values(absolute(config).model_dump(mode="json", by_alias=True))
-    then = dotted_values(
-        validate([read_layer(path, saved=True)], source=str(path)).model_dump(mode="json", by_alias=True)
-    )
+    refuse_other(absolute(config), validate([read_layer(path, saved=True)], source=str(path)), folder, "run")
+    return True
+
+
+def refuse_other(now: Config, then: Config, folder: Path, noun: str) -> None:
+    """Refuse to go on with what began with other settings; those of `runtime` that are null now may be any."""
+    from hard_ray.config.layers import dotted_values
+
+    new, old = (dotted_values(each.model_dump(mode="json", by_alias=True)) for each in (now, then))
     differing = [
-        f"{key} is {now.get(key)!r}, the run has {then.get(key)!r}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not (key.startswith("runtime.") and now.get(key) is None)
+        f"{key} is {new.get(key)!r}, the {noun} has {old.get(key)!r}"
+        for key in sorted(new.keys() | old.keys())
+        if new.get(key) != old.get(key) and not (key.startswith("runtime.") and new.get(key) is None)
     ]
     if differing:
         raise usage_error(
-            f"{shown(folder)} holds a run of another configuration: {'; '.join(differing)}; choose another --output"
+            f"{shown(folder)} holds a {noun} of another configuration: {'; '.join(differing)}; choose another --output"
         )
-    return True
 
 
 def shown(output: Path) -> str:

@@ -12,7 +12,19 @@ from rich.markup import escape
 from hard_ray.errors import command_line
 
 from ..dry_run import of_classes
-from ..options import Data, DryRun, Files, Overrides, Preset, Teacher, load, shown
+from ..options import (
+    Continue,
+    Data,
+    DryRun,
+    Files,
+    Overrides,
+    Preset,
+    Teacher,
+    given_output,
+    load,
+    refuse_other,
+    shown,
+)
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
@@ -44,6 +56,7 @@ def recommend(
         int | None, typer.Option(help="Most images that students are measured on; by default 2000.")
     ] = None,
     dry_run: DryRun = False,
+    continues: Continue = False,
 ) -> None:
     """Recommend an augmentor, a strength and a temperature, by short trainings on your teacher and data.
 
@@ -54,7 +67,19 @@ def recommend(
     from hard_ray.config.recommend import read_budget, recommend_settings
 
     if resume is not None:
-        if overrides or config or preset or budget or output or teacher or data or suite or images or dry_run:
+        if (
+            overrides
+            or config
+            or preset
+            or budget
+            or output
+            or teacher
+            or data
+            or suite
+            or images
+            or dry_run
+            or continues
+        ):
             raise usage_error("--resume takes everything from its folder; give nothing else")
         print_result(api.resume_recommend(resume, say=say))
         return
@@ -63,16 +88,36 @@ def recommend(
     loaded = load(config, preset, overrides, teacher=teacher, data=data)
     settings = recommend_settings(budget_s=read_budget(budget), suites=suite or None, images=images)
     name = loaded.experiment.name or preset or loaded.data.kind
-    folder = output or Path("runs") / f"recommend-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    stamped = Path("runs") / f"recommend-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = given_output(output, continues=continues) or stamped
+    goes_on = continues and holds_recommendation(loaded, settings, folder)
     if dry_run:
-        print_pairs(plan_lines(loaded, settings, folder))
+        print_pairs(plan_lines(loaded, settings, folder, goes_on=goes_on))
         return
     print_heading("recommend", shown(folder))
+    if goes_on:
+        print_result(api.resume_recommend(folder, say=say))
+        return
     budget_s, suites = settings.budget_s, settings.suites
     print_result(api.recommend(loaded, folder, budget_s=budget_s, suites=suites, images=settings.images, say=say))
 
 
-def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[tuple[str, str]]:
+def holds_recommendation(config: RunConfig, settings: RecommendRun, output: Path) -> bool:
+    """Whether the folder or URL holds this recommendation; one that has other settings is refused."""
+    from hard_ray.config.loader import absolute
+    from hard_ray.preparation.recommend_folder import begun_at
+
+    begun = begun_at(output)
+    if begun is None:
+        return False
+    for now, then in zip((absolute(config), settings), begun, strict=True):
+        refuse_other(now, then, output, "recommendation")
+    return True
+
+
+def plan_lines(
+    config: RunConfig, settings: RecommendRun, folder: Path, *, goes_on: bool = False
+) -> list[tuple[str, str]]:
     """Describe and try a recommendation; raises the HardrayError that it would begin with."""
     from hard_ray.config.data import describe
     from hard_ray.config.recommend import DRAWN, fixed_candidates, references, with_teacher
@@ -83,7 +128,8 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
     from hard_ray.preparation.recommend_plan import shown as shown_time
     from hard_ray.runs.place import check_new_output
 
-    check_new_output(folder, RECOMMENDATION)
+    if not goes_on:
+        check_new_output(folder, RECOMMENDATION)
     index, student, taught = check(config, settings)
     tried = try_pilots(config, settings, index, student, taught)
     asked = with_teacher(config)
@@ -103,7 +149,7 @@ def plan_lines(config: RunConfig, settings: RecommendRun, folder: Path) -> list[
         ("scored", f"T. stddev of {scored}"),
         ("pilots", f"{', '.join([*references(asked), *fixed_candidates(asked)])}, and the {DRAWN} of lowest T. stddev"),
         ("budget", shown_time(settings.budget_s)),
-        ("output", shown(folder)),
+        ("output", f"{shown(folder)}{', which holds a recommendation that goes on' if goes_on else ''}"),
         *(("tried", line) for line in tried.lines),
         ("estimated", tried.estimate(settings)),
     ]

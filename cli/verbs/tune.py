@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def tune(
     overrides: Overrides = None,
     space: Annotated[
-        str | None, typer.Option(help="YAML file, or the name of a shipped space such as digits.yaml.")
+        str | None, typer.Option(help="YAML file, its URL, or the name of a shipped space such as digits.yaml.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/tune-SPACE-TIME.")

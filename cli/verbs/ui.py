@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from ..options import shown
 from ..terminal import console
 
 
 def ui(
-    runs: Annotated[Path, typer.Option(help="The folder that holds the run folders.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="The folder that holds the run folders, or its URL: what this machine recorded of it.")
+    ] = Path("runs"),
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
@@ -25,18 +28,25 @@ def ui(
     from hard_ray.runs.folder import RunFolder
     from hard_ray.runs.local_database import check_database, database_of, relocate
     from hard_ray.runs.tracking import tracking_uri
+    from hard_ray.storage.address import Remote, is_url
+    from hard_ray.storage.mirror import working_copy
 
-    uri = tracking_uri(TrackingConfig(), RunFolder(runs.expanduser().resolve() / "any"))
+    of_url = is_url(runs)
+    run = working_copy(Remote.parse(runs) / "any") if of_url else runs.expanduser().resolve() / "any"
+    uri = tracking_uri(TrackingConfig(), RunFolder(run))
     if uri.startswith("http"):
         console.print(f"runs are recorded at the server of MLFLOW_TRACKING_URI: {escape(without_password(uri))}")
         return
     database = database_of(uri)
     if database is not None:
         if not database.is_file():
-            named = (
-                "the variable MLFLOW_TRACKING_URI names" if os.environ.get("MLFLOW_TRACKING_URI") else f"{runs} holds"
-            )
-            raise RunFolderError(f"{named} no {database.name}; give the folder of your runs with --runs")
+            if os.environ.get("MLFLOW_TRACKING_URI"):
+                problem = f"the variable MLFLOW_TRACKING_URI names no {database.name}"
+            elif of_url:
+                problem = f"this machine has recorded no run below {shown(runs)} in MLflow"
+            else:
+                problem = f"{runs} holds no {database.name}"
+            raise RunFolderError(f"{problem}; give the folder of your runs with --runs")
         check_database(database)
         relocate(database)  # the folder may have been moved
     console.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", highlight=False)

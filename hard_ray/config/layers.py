@@ -14,6 +14,7 @@ from hard_ray.config.core_schema import without_leading_zeros
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError
 from hard_ray.redaction import masked
+from hard_ray.storage.address import Remote, is_url
 
 Layer = dict[str, Any]
 
@@ -26,19 +27,43 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 
 def read_layer(path: Path, *, saved: bool = False) -> Layer:
-    """Read one configuration file; `saved`: one that hardray wrote, perhaps a version that quoted fewer texts."""
+    """Read one configuration file, which may be at a URL.
+
+    Args:
+        path: the file; messages name a URL without its options.
+        saved: whether hardray wrote it, perhaps a version that quoted fewer texts.
+
+    Raises:
+        ConfigError: it cannot be read, or is no mapping.
+        StorageError: there is none at the URL, or the URL cannot be used.
+    """
+    here, source = _here(path), shown_file(path)
     try:
-        content = path.read_bytes()
+        content = here.read_bytes()
         text = content.decode(next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text; save it as UTF-8"
-        raise ConfigError([f"cannot read the file: {reason}"], str(path)) from None
-    layer = parse_yaml(text, str(path), reading="saved" if saved else "strict")
+        raise ConfigError([f"cannot read the file: {reason}"], source) from None
+    layer = parse_yaml(text, source, reading="saved" if saved else "strict")
     if layer is None:
         return {}
     if not isinstance(layer, dict):
-        raise ConfigError([f"want blocks such as `data:`, got a {type(layer).__name__}"], str(path))
+        raise ConfigError([f"want blocks such as `data:`, got a {type(layer).__name__}"], source)
     return layer
+
+
+def shown_file(path: Path) -> str:
+    """A file, or its URL without options, for messages."""
+    return Remote.parse(path).shown if is_url(path) else str(path)
+
+
+def _here(path: Path) -> Path:
+    """The file on this machine."""
+    if not is_url(path):
+        return path
+    from hard_ray.storage.fetched import fetch  # imports pyarrow
+
+    return fetch(Remote.parse(path))
 
 
 def parse_overrides(overrides: Iterable[str]) -> Layer:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hard_ray.config.layers import Layer, merge, parse_overrides, read_layer
+from hard_ray.config.layers import Layer, merge, parse_overrides, read_layer, shown_file
 from hard_ray.config.presets import preset_text
 from hard_ray.config.problems import all_problems, describe
 from hard_ray.config.run import TRAINS, RunConfig
@@ -39,7 +39,7 @@ def load_config(
     """Merge preset, files and overrides, and validate the result.
 
     Args:
-        files: YAML files; later ones win.
+        files: YAML files or their URLs; later ones win.
         preset: a shipped configuration, below the files.
         overrides: `dotted.key=value` texts, above the files.
         beneath: a layer between the preset and the files.
@@ -48,6 +48,7 @@ def load_config(
 
     Raises:
         ConfigError: every mistake found, in one message.
+        StorageError: there is nothing at a URL, or it cannot be used.
     """
     above: list[Layer] = [] if beneath is None else [beneath]
     above += [*(read_layer(path) for path in files), parse_overrides(overrides)]
@@ -56,7 +57,7 @@ def load_config(
         layers.append(fitting_preset(parse_yaml(preset_text(preset), f"preset {preset}"), above))
     layers += above
     sources = [f"preset {preset}"] if preset else []
-    sources += [str(path) for path in files]
+    sources += [shown_file(path) for path in files]
     sources += ["the overrides"] if overrides else []
     return validate(layers, source=" + ".join(sources) or "the defaults", trains=trains)
 

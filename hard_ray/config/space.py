@@ -20,13 +20,14 @@ from pydantic_core import ErrorDetails
 from hard_ray.config.base import DISCRIMINATORS, Config, Seed
 from hard_ray.config.data import has_labels, why_unlabelled
 from hard_ray.config.distribution import KINDS, Choice, Distribution, Value
-from hard_ray.config.layers import Layer, layer_of, parse_overrides, read_layer
+from hard_ray.config.layers import Layer, layer_of, parse_overrides, read_layer, shown_file
 from hard_ray.config.loader import absolute, fitting_preset, validate
 from hard_ray.config.presets import preset_text
 from hard_ray.config.problems import describe
 from hard_ray.config.run import RunConfig, embeds
 from hard_ray.config.safe_yaml import parse_yaml
 from hard_ray.errors import ConfigError, suggestion
+from hard_ray.storage.address import Remote, is_url
 
 SHARED_BLOCKS = ("data", "teacher", "runtime", "validate", "checkpoints", "tracking", "experiment")
 """Blocks that all trials share: the same data, one teacher pool, the same evaluation."""
@@ -221,12 +222,14 @@ def load_space(name: str, overrides: Sequence[str] = (), *, saved: bool = False)
     """Read a space and check every value of it.
 
     Args:
-        name: a file or a shipped space, with or without `.yaml`; a file in the working directory wins.
+        name: a file, its URL, or a shipped space, with or without `.yaml`; a file in the working directory wins. The
+            space's `base.config` is relative to the folder of the file or URL.
         overrides: `dotted.key=value` texts, above the base configuration.
         saved: whether hardray wrote the file and its base configuration.
 
     Raises:
         ConfigError: every mistake found, in one message.
+        StorageError: there is nothing at the URL, or it cannot be used.
     """
     raw, source, folder = _read(name, saved=saved)
     space = _parse(raw, source)
@@ -239,8 +242,11 @@ def load_space(name: str, overrides: Sequence[str] = (), *, saved: bool = False)
     return search
 
 
-def _read(name: str, *, saved: bool) -> tuple[Layer, str, Path]:
-    """The content of a space, its name for messages, and the folder that its paths are relative to."""
+def _read(name: str, *, saved: bool) -> tuple[Layer, str, Path | Remote]:
+    """The content of a space, its name for messages, and the folder or URL that its paths are relative to."""
+    if is_url(name):
+        remote = Remote.parse(name)
+        return read_layer(Path(str(remote)), saved=saved), remote.shown, remote.parent
     path = Path(name).expanduser()
     for here in (path, path.with_name(f"{path.name}.yaml")):
         if here.is_file():
@@ -281,14 +287,24 @@ def _describe(problem: ErrorDetails, raw: Any) -> Iterator[str]:
         yield describe({**problem, "loc": location}, raw, SpaceConfig)
 
 
-def _base(base: Base, folder: Path, overrides: Sequence[str], source: str, *, saved: bool) -> RunConfig:
+def base_file(base: Base, folder: Path | Remote) -> Path:
+    """The file of a space's base configuration, or its URL as a path; `folder` is that of the space."""
+    named = base.config or Path()
+    if is_url(named):
+        return named
+    if isinstance(folder, Path):
+        return folder / named
+    return named if named.is_absolute() else Path(str(folder / named.as_posix()))
+
+
+def _base(base: Base, folder: Path | Remote, overrides: Sequence[str], source: str, *, saved: bool) -> RunConfig:
     upper = [layer_of(base.overrides, f"base.overrides of {source}"), parse_overrides(overrides)]
     if base.preset is not None:
         below = f"preset {base.preset}"
         lowest = fitting_preset(parse_yaml(preset_text(base.preset), below), upper)
     else:
-        path = folder / (base.config or "")
-        lowest, below = read_layer(path, saved=saved), str(path)
+        path = base_file(base, folder)
+        lowest, below = read_layer(path, saved=saved), shown_file(path)
     above = [f"base.overrides of {source}"] if base.overrides else []
     above += ["the overrides"] if overrides else []
     return validate([lowest, *upper], source=" + ".join([below, *above]))

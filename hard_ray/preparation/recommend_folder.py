@@ -15,7 +15,8 @@ from hard_ray.files import beginning, is_vacant, read_json, write_text
 from hard_ray.preparation.folders import OutputFolder, ScoreFolder
 from hard_ray.runs.folder import Inside, RunFolder, began_in_vain
 from hard_ray.runs.place import Kind, occupied
-from hard_ray.storage.mirror import shown_path
+from hard_ray.storage.address import Remote, is_url
+from hard_ray.storage.mirror import Mirror, shown_path
 
 RECORD_HOLDS: dict[str, type] = {"rungs": dict, "skipped": list, "spent_s": float}
 """Keys of a record with their types, which a damaged one lacks."""
@@ -102,6 +103,24 @@ def open_recommendation(path: Path) -> RecommendFolder:
         where, why = shown_path(folder.path), began_in_vain(folder.path)
         raise RunFolderError(f"{where} holds no recommendation: it has no settings.yaml with its base.yaml{why}")
     return folder
+
+
+def begun_at(output: Path) -> tuple[RunConfig, RecommendRun] | None:
+    """What the recommendation in a folder or at a URL is of; None: there is none, and nothing else at the URL.
+
+    RunFolderError: the URL holds something else.
+    """
+    if not is_url(output):
+        folder = RecommendFolder(output.expanduser().resolve())
+        return folder.begun() if folder.is_begun else None
+    mirror = Mirror.of(Remote.parse(output))
+    if not mirror.exists():
+        return None
+    folder = RecommendFolder(mirror.folder)
+    mirror.pull(lambda name: name in (folder.base.name, folder.settings.name))
+    if not folder.is_begun:
+        raise occupied(mirror.folder, "recommendation")
+    return folder.begun()
 
 
 RECOMMENDATION = Kind("recommendation", ("recommend", "--resume"), check_new_recommendation, open_recommendation)

@@ -14,9 +14,8 @@ from hard_ray.storage.cache import download
 from hard_ray.storage.mirror import Mirror
 
 
-@functools.lru_cache(maxsize=16)
-def fetched(remote: Remote) -> Path:
-    """The file or folder of a URL, brought to this machine unless it is there as it is now; looked at once a process.
+def fetch(remote: Remote) -> Path:
+    """The file or folder of a URL, brought to this machine unless it is there as it is now.
 
     Raises:
         StorageError: it cannot be read; MissingObjectError: there is nothing of this name.
@@ -30,6 +29,10 @@ def fetched(remote: Remote) -> Path:
     if not path.exists():
         raise MissingObjectError(f"{remote.shown} is no part of the run {mirror.remote.shown}; check the name")
     return path
+
+
+fetched = functools.lru_cache(maxsize=16)(fetch)
+"""As `fetch`, for weights: the URL is looked at once a process."""
 
 
 def local_model(name: str) -> str:

@@ -58,8 +58,12 @@ Files = dict[str, Entry]
 
 
 def working_copy(remote: Remote) -> Path:
-    """The local folder of a URL on this machine, below hardray's cache folder."""
-    digest = hashlib.sha256(str(remote).encode()).hexdigest()[:16]
+    """The local folder of a URL on this machine, below hardray's cache folder.
+
+    The copies of URLs in the same folder are in one folder, which holds MLflow's database of these runs.
+    """
+    beside = str(remote.parent) if remote.key else f"the whole of {remote}"
+    digest = hashlib.sha256(beside.encode()).hexdigest()[:16]
     return cache_folder() / "runs" / digest / remote.name
 
 

@@ -9,7 +9,7 @@ from hard_ray.config.distribution import Choice, LogUniform
 from hard_ray.config.loader import load_config
 from hard_ray.config.safe_yaml import dump_yaml
 from hard_ray.config.space import SpaceConfig, load_space, space_names
-from hard_ray.errors import ConfigError
+from hard_ray.errors import ConfigError, StorageError
 
 SPACE = """
 base: {preset: digits}
@@ -36,6 +36,26 @@ def parameters(key: str, distribution: str, *more: str) -> str:
 
 
 # ------------------------------------------------------------------------ reading
+
+
+def test_a_space_at_a_url_finds_its_base_beside_it(tmp_path: Path):
+    text = SPACE.replace("preset: digits", "config: deep/base.yaml")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/base.yaml").write_text(dump_yaml(load_config(preset="digits", overrides=["optim.steps=7"])))
+    space_file(tmp_path, text)
+    url = f"file://{tmp_path}/mine.yaml"
+    search = load_space(url, ["optim.batch_size=9"])
+    assert search.name == "mine"
+    assert search.source == url
+    assert (search.base.optim.steps, search.base.optim.batch_size) == (7, 9)
+    space_file(tmp_path, text.replace("deep/base.yaml", f"file://{tmp_path}/deep/base.yaml"), "other.yaml")
+    assert load_space(f"file://{tmp_path}/other.yaml").base.optim.steps == 7
+    (tmp_path / "deep/base.yaml").write_text("optim: {lrr: 1}")
+    with pytest.raises(ConfigError, match=rf"in file://{tmp_path}/deep/base.yaml:\n  optim.lrr: unknown key"):
+        load_space(url)
+    (tmp_path / "deep/base.yaml").unlink()
+    with pytest.raises(StorageError, match=f"{url.replace('mine', 'deep/base')}"):
+        load_space(url)
 
 
 @pytest.mark.parametrize("name", space_names())

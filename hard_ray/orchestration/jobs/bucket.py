@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hard_ray.storage.address import Remote, is_url
 
 Manifest = dict[str, Any]
-
-VERBS = ("distill", "train-teacher", "evaluate")
-"""Verbs that write to a URL."""
 
 ACCOUNT = "hardray"
 """The service account of the shipped manifests."""
@@ -25,19 +22,14 @@ def bucket_of(settings: Mapping[str, str]) -> Remote | None:
     return Remote.parse(storage) if is_url(storage) else None
 
 
-def refusal(command: Sequence[str], settings: Mapping[str, str]) -> str | None:
-    """The reason why a command cannot write to a bucket; None: it can, or there is none."""
+def refusal(settings: Mapping[str, str]) -> str | None:
+    """The reason why these settings do not go together with a bucket, or with none; None: they do."""
     if bucket_of(settings) is None:
         return (
             None if "service-account" not in settings else "it is for runs in a bucket; give storage=s3://BUCKET/NAME"
         )
     if "storage-class" in settings:
         return "there is no volume with runs in a bucket; leave storage-class out"
-    if command and command[0] not in VERBS:
-        return (
-            f"{command[0]} writes to a folder; give the volume, storage=500Gi and storage-class, or one of "
-            f"{', '.join(VERBS)}"
-        )
     return None
 
 

@@ -13,9 +13,10 @@ from hard_ray.config.loader import absolute, validate
 from hard_ray.config.presets import preset_text
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
-from hard_ray.config.space import load_space, space_names
+from hard_ray.config.space import base_file, load_space, space_names
 from hard_ray.errors import SubmissionError
 from hard_ray.redaction import secret_in
+from hard_ray.storage.address import Remote, is_url
 
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -72,20 +73,21 @@ def _relative(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def space_files(name: str, overrides: Sequence[str]) -> list[Path]:
-    """Check a search as `tune` does, and return the files of the working directory that it reads.
+    """Check a search as `tune` does, and return the files of the working directory that it reads, not those at a URL.
 
     Raises ConfigError, which lists every mistake of the space, and SubmissionError as `check_config`.
     """
     search = load_space(name, overrides)
-    path = next((here for here in (Path(name), Path(f"{name}.yaml")) if here.is_file()), None)
+    remote = Remote.parse(name) if is_url(name) else None
+    path = next((here for here in (Path(name), Path(f"{name}.yaml")) if remote is None and here.is_file()), None)
     base = search.space.base
     if base.preset is not None:
         beneath, files = parse_yaml(preset_text(base.preset), f"preset {base.preset}"), []
     else:
-        files = [(path or Path()).parent / (base.config or "")]
+        files = [base_file(base, (path or Path()).parent if remote is None else remote.parent)]
         beneath = read_layer(files[0])
     layers = [beneath, layer_of(base.overrides, name), parse_overrides(overrides)]
     check_config(validate(layers, source=search.source))
-    if path is None and name.removesuffix(".yaml") not in space_names():
+    if path is None and remote is None and name.removesuffix(".yaml") not in space_names():
         raise SubmissionError(f"--space {name} is neither a file nor a shipped space")
-    return [file for file in [path, *files] if file is not None and not file.is_absolute()]
+    return [file for file in [path, *files] if file is not None and not file.is_absolute() and not is_url(file)]

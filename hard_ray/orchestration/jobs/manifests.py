@@ -37,8 +37,13 @@ SETTINGS = {
     "teachers": "the most nodes for the teacher pool",
 }
 GROUPS = {"workers": "cpu", "students": "students", "teachers": "teachers"}
-GOES_ON = ("distill", "tune", "train-teacher")
-VERBS = (*GOES_ON, "generate", "evaluate", "score-augmentations", "train-autoencoder")
+GOES_ON = ("distill", "tune", "recommend", "train-teacher")
+"""Verbs that go on with `--continue` alone; the others always do."""
+
+OF_RUN = ("evaluate", "probe")
+"""Verbs that write into the folder of the run that they are about."""
+
+VERBS = (*GOES_ON, *OF_RUN, "fit-head", "generate", "score-augmentations", "train-autoencoder")
 IMAGE = "hardray"
 """The image's name in the shipped manifests."""
 
@@ -97,9 +102,9 @@ def whole(command: Sequence[str], overlay: str, settings: Mapping[str, str]) -> 
     """
     name, slots, bucket = settings.get("name", "hardray"), overlay == "gpu", bucket_of(settings)
     words, first = list(command), next(iter(command[1:2]), "")
-    of_run = command[0] == "evaluate" and (first.startswith("/runs/") or is_url(first))  # it keeps its evaluation
+    of_run = command[0] in OF_RUN and (first.startswith("/runs/") or is_url(first))
     if not of_run and not any(each.split("=")[0] == "--output" for each in command):
-        words += ["--output", f"/runs/{name}" if bucket is None or command[0] == "evaluate" else str(bucket / name)]
+        words += ["--output", f"/runs/{name}" if bucket is None else str(bucket / name)]
     if command[0] in GOES_ON and "--continue" not in command:
         words.append("--continue")
     added = {"runtime.nodes_timeout_s": f"{NODES_TIMEOUT_S}", **({"runtime.slots": "true"} if slots else {})}
@@ -117,7 +122,7 @@ def check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> 
         raise DeploymentError("the overlay cluster runs no command; submit it once the cluster is there")
     if overlay != "cluster" and not command:
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
-    if (problem := refusal(command, settings)) is not None:
+    if (problem := refusal(settings)) is not None:
         key = "storage" if "storage" in settings else "service-account"
         raise DeploymentError(f"--set {key}={settings[key]}: {problem}")
     if command and command[0] not in VERBS:

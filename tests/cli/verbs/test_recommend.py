@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hard_ray_cli.verbs.recommend import result_lines
 
+from hard_ray.config.loader import absolute, load_config
+from hard_ray.config.recommend import recommend_settings
 from hard_ray.files import make_folder
 from hard_ray.orchestration.recommend.driver import Recommendation
-from hard_ray.preparation.recommend_folder import RECOMMENDATION
+from hard_ray.preparation.recommend_folder import RECOMMENDATION, RecommendFolder
 from hard_ray.runs.place import new_place
 from tests.cli.commands import invoke, words
 from tests.support.without_labels import VIEW, heap, saved_teacher
@@ -25,6 +27,7 @@ SMALL = ("--preset", "digits", "--suite", "clean")
         (("--preset", "digits", "--suite", "clear", "--budget", "2m"), 2, "suites.0: Input should be 'clean'"),
         ((*SMALL, "--budget", "2m", "--images", "0"), 2, "images: Input should be greater than 0"),
         (("--resume", "x", "--budget", "2m"), 2, "--resume takes everything from its folder"),
+        (("--resume", "x", "--continue"), 2, "--resume takes everything from its folder"),
         (("--resume", "/no/such/folder"), 1, "holds no recommendation"),
         ((*SMALL, "--budget", "2m", "optim.batch_size=5000"), 1, "larger than the training split"),
         ((*SMALL, "--budget", "2m", "teacher.checkpoint=/no/weights.pt"), 1, "there is no such file"),
@@ -74,6 +77,40 @@ def test_a_url_that_holds_a_recommendation_is_refused_with_the_command_that_cont
     done = invoke("recommend", "--resume", url)
     assert done.exit_code == 1
     assert f"{url} holds no recommendation: it has no settings.yaml with its base.yaml" in words(done.stderr)
+
+
+@pytest.mark.parametrize("at", ["{}/r", "file://{}/bucket/r"])
+def test_a_retried_job_goes_on_with_its_recommendation_and_with_no_other(tmp_path: Path, at: str):
+    output, budget = at.format(tmp_path), ("--budget", "20m", "--images", "50")
+    options = ("--preset", "digits", "--suite", "clean", "--output", output, "--continue", "--dry-run")
+    assert "goes on" not in words(invoke("recommend", *options, *budget).stdout)
+    config = absolute(load_config(preset="digits"))
+    settings = recommend_settings(budget_s=1200, suites=["clean"], images=50)
+    with new_place(Path(output), print, RECOMMENDATION) as place:
+        make_folder(place.folder)
+        RecommendFolder(place.folder).begin(config, settings)
+        place.send()
+    done = invoke("recommend", *options, *budget)
+    assert done.exit_code == 0, done.stderr
+    assert "which holds a recommendation that goes on" in words(done.stdout)
+    done = invoke("recommend", *options, "--budget", "30m", "--images", "50", "optim.lr=0.3")
+    assert done.exit_code == 2
+    assert "holds a recommendation of another configuration: optim.lr is 0.3" in words(done.stderr)
+    done = invoke("recommend", *options, "--budget", "30m", "--images", "50")
+    assert "budget_s is 1800.0, the recommendation has 1200.0; choose another --output" in words(done.stderr)
+    done = invoke("recommend", "--preset", "digits", *budget, "--continue")
+    assert "--continue resumes the run in --output; give --output" in words(done.stderr)
+
+
+def test_something_else_at_a_url_is_no_recommendation_to_go_on_with(tmp_path: Path):
+    url = f"file://{tmp_path}/bucket/r"
+    with new_place(Path(url), print) as place:
+        make_folder(place.folder)
+        (place.folder / "config.yaml").write_text("x: 1")
+        place.send()
+    done = invoke("recommend", *SMALL, "--budget", "20m", "--output", url, "--continue")
+    assert done.exit_code == 1
+    assert f"{url} already exists and holds no recommendation; choose another --output" in words(done.stderr)
 
 
 def test_a_dry_run_without_labels_has_no_student_of_labels(tmp_path: Path):

@@ -9,7 +9,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from hard_ray.runs.folder import RunFolder
 from hard_ray.runs.tracking import Follower, tracking_uri
+from hard_ray.storage.address import Remote
+from hard_ray.storage.mirror import working_copy
 from tests.cli.commands import invoke
 from tests.runs.test_tracking import CONFIG, folder_at
 from tests.support.processes import await_answer, end, free_ports
@@ -19,6 +22,24 @@ def test_ui_without_runs_says_what_to_give(tmp_path: Path):
     done = invoke("ui", "--runs", str(tmp_path))
     assert done.exit_code == 1
     assert "holds no mlflow.db" in done.stderr
+
+
+def test_runs_at_urls_in_one_folder_have_one_database_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / "cache"))
+    url = f"file://{tmp_path}/bucket/runs"
+    done = invoke("ui", "--runs", url)
+    assert done.exit_code == 1
+    assert f"this machine has recorded no run below {url} in MLflow" in " ".join(done.stderr.split())
+    one, two = (RunFolder(working_copy(Remote.parse(f"{url}/{name}"))) for name in ("one", "two"))
+    uri = tracking_uri(CONFIG.tracking, one)
+    assert tracking_uri(CONFIG.tracking, two) == uri
+    Follower(folder_at(one.path), CONFIG, "one", uri).sync()
+    for variable in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"):  # the command sets them
+        monkeypatch.setenv(variable, "false")
+    started: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda *_: started.append(os.environ["MLFLOW_BACKEND_STORE_URI"]))
+    assert invoke("ui", "--runs", url).exit_code == 0
+    assert started == [uri]
 
 
 def test_ui_says_what_a_database_is_that_is_not_mlflows(tmp_path: Path):

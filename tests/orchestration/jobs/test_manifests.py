@@ -20,13 +20,20 @@ import yaml
 from hard_ray_cli.main import app
 from typer.testing import CliRunner
 
+from hard_ray.errors import StorageError
 from hard_ray.orchestration.cluster.demand import STUDENT_SLOT, TEACHER_SLOT
-from hard_ray.orchestration.jobs.manifests import OVERLAYS, SETTINGS, check, containers, render
+from hard_ray.orchestration.jobs.manifests import GOES_ON, OVERLAYS, SETTINGS, VERBS, check, containers, render
+from hard_ray.storage.address import Remote
 from tests.orchestration.jobs.operator_rules import refusals
 
 ROOT = Path(__file__).parents[3]
 KUBERNETES = "1.34"
 COMMAND = ["tune", "--space", "imagenet.yaml", "--data", "/runs/my data"]
+SPACE = """
+base: {config: mine.yaml}
+parameters:
+  augmentor.strength: {uniform: [0, 1]}
+"""
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("kubectl") or shutil.which("kustomize")), reason="neither kubectl nor kustomize is on the PATH"
@@ -279,6 +286,65 @@ def test_a_command_in_a_bucket_is_checked_like_another():
     assert "--output" not in done.stdout
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_of_a_job_writes_to_the_bucket(verb: str):
+    words = {
+        "tune": ["--space", "digits"],
+        "recommend": ["--preset", "digits", "--budget", "20m"],
+        "evaluate": ["resnet18", "--data", "s3://b/images"],
+        "probe": ["resnet18", "--data", "s3://b/images"],
+        "fit-head": ["--kind", "prototypes", "--tower", "local-dir:s3://b/tower", "--data", "s3://b/images"],
+        "generate": ["--preset", "digits", "--autoencoder", "s3://b/coder"],
+        "train-autoencoder": ["--preset", "digits", "--kind", "vq"],
+    }.get(verb, ["--preset", "digits"])
+    done = invoke("--overlay", "cpu", "--set=storage=s3://experiments/runs", "--set=name=x", "--", verb, *words)
+    assert done.exit_code == 0, done.stderr
+    command = shlex.split(of_ray(list(yaml.safe_load_all(done.stdout)))["spec"]["entrypoint"])
+    assert command[command.index("--output") + 1] == "s3://experiments/runs/x"
+    assert ("--continue" in command) == (verb in GOES_ON)
+
+
+def test_files_of_a_command_may_be_in_the_bucket(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("optim: {lrr: 1}\n")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    given = ("--overlay", "cpu", "--set=storage=s3://experiments/runs", "--")
+    done = invoke(*given, "distill", "-c", f"file://{tmp_path}/mine.yaml")
+    assert done.exit_code == 2
+    assert "did you mean optim.lr?" in done.stderr
+    done = invoke(*given, "tune", "--space", f"file://{tmp_path}/space.yaml")
+    assert done.exit_code == 2
+    assert "did you mean optim.lr?" in done.stderr
+    (tmp_path / "mine.yaml").write_text("optim: {lr: 1}\n")
+    done = invoke(*given, "tune", "--space", f"file://{tmp_path}/space.yaml")
+    assert done.exit_code == 0, done.stderr
+    assert f"--space file://{tmp_path}/space.yaml --output s3://experiments/runs/hardray" in " ".join(
+        done.stdout.split()
+    )
+
+
+@pytest.mark.parametrize("words", [("distill", "-c", "URL"), ("tune", "--space", "URL")])
+def test_a_bucket_that_this_machine_cannot_read_leaves_the_check_to_the_job(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(remote: Remote) -> Path:
+        raise StorageError(f"{remote.shown}: access is denied")
+
+    monkeypatch.setattr("hard_ray.storage.fetched.fetch", refuse)
+    command = [word.replace("URL", "s3://b/x.yaml") for word in words]
+    done = invoke("--overlay", "cpu", "--set=storage=s3://experiments/runs", "--", *command)
+    assert done.exit_code == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "s3://b/x.yaml: access is denied; the configuration is checked only when the job begins" in said
+
+
+@pytest.mark.parametrize("words", [("distill", "-c"), ("tune", "--space")])
+def test_a_url_without_a_file_is_refused_before_a_job_is_made(words: tuple[str, ...]):
+    done = invoke("--overlay", "cpu", "--", *words, "file:///no/such.yaml")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert "file:///no/such.yaml" in done.stderr
+
+
 def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option():
     def of(*command: str) -> list[str]:
         ray = of_ray(list(yaml.safe_load_all(invoke("--overlay", "cpu", "--", *command).stdout)))
@@ -313,10 +379,7 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
             for size in ("100GB", "100 Gi", "100gi", "0Gi", "-5Gi", "100", "500m", "1e3", "Gi", "1,5Ti", "100Gib")
         ],
         (["--set", "storage-class=Fast_SSD", "--", "tune"], "as kubectl lists it"),
-        (
-            ["--set", "storage=s3://b/runs", "--", "tune", "--space", "cifar10"],
-            "tune writes to a folder; give the volume",
-        ),
+        (["--set", "storage=s3://b/runs", "--", "predict", "x", "y.png"], "'predict' is not a command of a job"),
         (["--set", "service-account=x", "--", "distill"], "it is for runs in a bucket"),
         (["--set", "storage=s3://b/runs", "--set", "storage-class=x", "--", "distill"], "leave storage-class out"),
         (["--set", "storage=s3://u:hunter22@b/runs", "--", "distill"], "credentials come from the environment"),
