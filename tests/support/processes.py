@@ -57,13 +57,15 @@ def end(process: subprocess.Popen[Any], *, patience_s: float = 15) -> None:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow on loopback, which keeps files below `folder`; `variables` name the database."""
+def mlflow_server(
+    folder: Path, port: int, variables: Mapping[str, str], *, files: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow on loopback, which keeps files at a URL, or below `folder`; `variables` name the database."""
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **variables}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--artifacts-destination", str(folder / "kept")],
+            [*command, "--artifacts-destination", files or str(folder / "kept")],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
