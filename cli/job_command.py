@@ -17,6 +17,8 @@ from .terminal import print_note, usage_error
 
 LOCAL_VERBS = ("submit", "jobs", "ui", "deploy")
 """Verbs that cannot be a job."""
+NAMES_TEACHER = ("train-teacher", "fit-head")
+"""Verbs with an option of another name for the teacher."""
 TRAIN_NO_STUDENT = ("fit-head", "generate", "probe", "score-augmentations", "train-autoencoder")
 """Verbs that take a configuration and train no student, so that images without labels need no teacher in it."""
 
@@ -93,9 +95,9 @@ def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
         if space.is_absolute() and not space.exists():
             print_note(f"--space {space} is not on this machine: it is checked only when the job begins")
             return []
-        made: list[Path] = []
+        made = submission.space_files(given["space"])
         with _from_here([space]):
-            made = submission.space_files(given["space"], [*shorthands(**known), *overrides])
+            submission.check_space(given["space"], [*shorthands(**known), *overrides])
         return made
     made = [path for path in files if not path.is_absolute() and not is_url(path)]
     missing = next((path for path in made if not path.is_file()), None)
@@ -107,7 +109,8 @@ def _configured(verb: str, given: dict[str, Any]) -> list[Path]:
     if unseen:
         print_note(f"-c {unseen[0]} is not on this machine: the configuration is checked only when the job begins")
     elif "preset" in given and not given.get("resume"):
-        known = {"teacher": given.get("teacher") or given.get("tower"), "data": given.get("data")}
+        named = next((given[name] for name in ("teacher", "tower", "model") if given.get(name) is not None), None)
+        known = {"teacher": named if verb in NAMES_TEACHER else given.get("teacher"), "data": given.get("data")}
         with _from_here(files):
             submission.check_config(
                 load(
@@ -141,12 +144,35 @@ def _from_here(files: Sequence[Path]) -> Iterator[None]:
         print_note(f"{error}; the configuration is checked only when the job begins")
 
 
+def _check_texts(verb: str, given: dict[str, Any]) -> None:
+    """Raise an error for what an option lacks, and for a folder of this machine that an option names as text."""
+    from hard_ray.orchestration.jobs import checks as submission
+    from hard_ray.storage.address import Remote, is_url
+
+    if verb == "recommend" and not (given["budget"] or given["resume"]):
+        raise usage_error("hardray recommend: give --budget, such as --budget 20m")
+    named = any(part.startswith("teacher.model=") for part in given.get("overrides") or [])
+    if verb == "fit-head" and not (given["tower"] or given["config"] or named):
+        raise usage_error("hardray fit-head: name the tower with --tower")
+    listed = [given.get("autoencoder"), *(given.get("suite") or []), given.get("labelled")]
+    folders = [text.partition("=")[2] if "=" in text else text for text in listed if text and "/" in text]
+    model = given.get("model")
+    if isinstance(model, str) and verb != "train-teacher":
+        folders += [model] if is_url(model) or Path(model).exists() else []
+    for folder in folders:
+        if is_url(folder):
+            Remote.parse(folder)
+        elif not folder.startswith(("/", "~", "hf-hub:")):
+            raise usage_error(f"{folder}: {submission.STAYS}; give an absolute path that every node reaches")
+
+
 def _named(verb: str, given: dict[str, Any]) -> list[Path]:
     """The other files that a command reads by relative paths; what else it names must be on the cluster."""
     from hard_ray.orchestration.jobs import checks as submission
     from hard_ray.orchestration.jobs.manifests import OF_RUN
     from hard_ray.storage.address import is_url
 
+    _check_texts(verb, given)
     made = []
     for name, value in given.items():
         if name == "config" or (name == "data" and ("preset" in given or "space" in given)):

@@ -16,23 +16,42 @@ if TYPE_CHECKING:
     from hard_ray.config.base import Config
     from hard_ray.config.run import RunConfig
 
+
+def path_or_url(text: str) -> Path:
+    """A path or a URL of an option, which is checked here: of `s3:///x`, a Path keeps no sign that the bucket lacks."""
+    from hard_ray.errors import StorageError
+    from hard_ray.storage.address import Remote, is_url
+
+    if is_url(text):
+        try:
+            Remote.parse(text)
+        except StorageError as error:
+            raise typer.BadParameter(str(error)) from None
+    return Path(text)
+
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Dotted overrides, for example optim.lr=0.1.")
 ]
 Files = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", help="YAML file, or its URL; may be repeated, later ones win."),
+    typer.Option("--config", "-c", help="YAML file, or its URL; may be repeated, later ones win.", parser=path_or_url),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help="A shipped configuration; see `hardray presets`.")]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", help="Run folder, or a URL such as s3://BUCKET/NAME; by default runs/NAME-TIME."),
+    typer.Option(
+        "--output", help="Run folder, or a URL such as s3://BUCKET/NAME; by default runs/NAME-TIME.", parser=path_or_url
+    ),
 ]
 Teacher = Annotated[str | None, typer.Option("--teacher", help="Short for teacher.model=...")]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.")
+    Path | None,
+    typer.Option("--data", help="Short for data.path=...; data.kind is image_folder unless set.", parser=path_or_url),
 ]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder or at this URL.")]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", help="Resume the run in this folder or at this URL.", parser=path_or_url)
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, try the first updates, print the plan, and stop.")
 ]
@@ -154,5 +173,10 @@ def as_given(
     """The words of a command line that give the same configuration again."""
     named = {"--preset": preset, "--teacher": teacher, "--data": data}
     given = [part for path in files or [] for part in ("-c", shown(path))]
-    given += [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    given += [
+        part
+        for name, value in named.items()
+        if value is not None
+        for part in (name, shown(value) if isinstance(value, Path) else value)
+    ]
     return [*given, *(overrides or [])]

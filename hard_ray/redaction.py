@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_USER = re.compile(r"(?<=://)[^\s/]*@")
-"""User and password of an address, up to the last @: a password may contain one."""
+_USER = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/@:]*:(?!\d+/)[^\s@'\"]*)@")
+"""User and password of an address, up to the last @: a password may contain one, or slashes."""
+
+_NAMED = r"passw(?:or)?d|pwd|secret|token|api[_-]?key|access[_-]?key|credentials?|signature"
 
 _SECRET = re.compile(
-    r"([?&;][\w.-]{0,40}(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|access[_-]?key|credentials?)[\w.-]{0,40}=)[^\s&;'\"]+",
+    rf"([?&;](?:[\w.-]{{0,40}}(?:{_NAMED})[\w.-]{{0,40}}|sig|sas)=)[^\s&;'\"]+",
     re.IGNORECASE,
 )
 """A parameter whose name says that it is secret, and its value."""
@@ -50,7 +52,9 @@ _SECRET_KEY = re.compile(rf".*{_WORD}", re.IGNORECASE)
 
 _ASSIGNED = re.compile(rf"(?P<key>{_WORD})[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"']?(?P<value>[^\s\"',}}#&]*)", re.IGNORECASE)
 
-_IN_ADDRESS = re.compile(r"\b\w[\w+.-]{0,30}://(?:[^\s/@:'\"]*:[^\s/@'\"]+@)|\bhttps?://[^\s/@'\"]+@")
+_IN_ADDRESS = re.compile(
+    r"\b\w[\w+.-]{0,30}://(?:[^\s/@:'\"]*:(?:[^\s/@'\"]+|(?!\d+/)[^\s@'\"]+)@)|\bhttps?://[^\s/@'\"]+@"
+)
 
 _KNOWN = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
@@ -58,6 +62,7 @@ _KNOWN = {
     "an access token": re.compile(
         r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|xox[abp]-|sk-)[\w-]{16,}|\beyJ[\w-]{10,400}\.[\w-]{10,400}\."
     ),
+    "a signature": re.compile(r"[?&](?:sig|sas|x-(?:amz|goog)-signature)=[^\s&'\"]+", re.IGNORECASE),
     "an authorization": re.compile(r"\b(?:bearer|basic)\s+[\w+/=.-]{16,}", re.IGNORECASE),
 }
 

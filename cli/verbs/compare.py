@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from ..options import path_or_url
 from ..tables import print_table
 from ..terminal import console, errors, say
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders or URLs, or RUN/controls/NAME.")
+        list[Path],
+        typer.Argument(metavar="RUN RUN ...", help="Run folders or URLs, or RUN/controls/NAME.", parser=path_or_url),
     ],
     to: Annotated[Path | None, typer.Option(help="The HTML file; by default compare.html beside the runs.")] = None,
 ) -> None:

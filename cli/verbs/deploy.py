@@ -31,14 +31,17 @@ def deploy(
     """
     from hard_ray.orchestration.jobs import manifests
     from hard_ray.orchestration.jobs.checks import check_words
+    from hard_ray.redaction import masked
 
     given: dict[str, str] = {}
     for text in settings or []:
         key, sep, value = text.partition("=")
         if not sep or not value:
-            raise usage_error(f"--set {text}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
+            raise usage_error(f"--set {masked(text)}: want KEY=VALUE, for example image=REGISTRY/hardray:TAG")
         if key in given:
-            raise usage_error(f"--set {key}: given twice, as {given[key]} and {value}; keep one of them")
+            raise usage_error(
+                f"--set {key}: given twice, as {masked(given[key])} and {masked(value)}; keep one of them"
+            )
         given[key] = value
     manifests.check(overlay, given, command or ())
     if command:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, listed, load
+from ..options import Data, Files, Overrides, Preset, Teacher, listed, load, path_or_url
 from ..terminal import console, say, usage_error
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder or URL of the results; by default RUN/evaluation.")
+        Path | None, typer.Option(help="Folder or URL of the results; by default RUN/evaluation.", parser=path_or_url)
     ] = None,
     config: Files = None,
     preset: Preset = None,
@@ -65,6 +65,8 @@ def evaluate(
     """
     from hard_ray import api
     from hard_ray.config.evaluation import read_suites
+    from hard_ray.redaction import masked
+    from hard_ray.storage.mirror import shown_path
 
     attack = {"norm": norm, "eps": eps, "step_size": step_size, "steps": steps}
     options: dict[str, Any] = {
@@ -76,7 +78,7 @@ def evaluate(
         "batch_size": batch_size,
     }
     loaded = _config(config, preset, overrides, teacher=teacher, data=data)
-    console.print(f"[bold]hardray evaluate[/bold] {escape(model)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]hardray evaluate[/bold] {escape(masked(model))}", highlight=False, soft_wrap=True)
     result = api.evaluate(
         model,
         output,
@@ -89,7 +91,7 @@ def evaluate(
         say=say,
     )
     console.print(result_table(result))
-    say(f"results  {result['folder']}")
+    say(f"results  {shown_path(Path(result['folder']))}")
 
 
 def _config(

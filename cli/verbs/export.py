@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from ..options import path_or_url
 from ..terminal import print_lines
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder or its URL, or a folder in timm's layout.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder or its URL, or a folder in timm's layout.", parser=path_or_url)
+    ],
     to: Annotated[Path, typer.Option(help="Folder of the export: a new one, or an earlier export.")],
     best: Annotated[bool, typer.Option("--best", help="The run's best student on val instead of its last.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too, checked with onnxruntime.")] = False,

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from hard_ray.errors import command_line
 
-from ..options import Data, Files, Overrides, Preset, as_given, job_folder, listed, load, shown
+from ..options import Data, Files, Overrides, Preset, as_given, job_folder, listed, load, path_or_url, shown
 from ..terminal import print_heading, print_lines, print_pairs, say, usage_error
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def fit_head(
         Literal["probe", "prototypes", "zero-shot"],
         typer.Option(help="Logistic regression on labels, k-means without labels, or CLIP's text tower."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder or URL of the teacher; features in it are kept.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder or URL of the teacher; features in it are kept.", parser=path_or_url)
+    ],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -33,7 +35,9 @@ def fit_head(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Short for teacher.pretrained=true: timm's weights.")
     ] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Short for teacher.checkpoint=...")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Short for teacher.checkpoint=...", parser=path_or_url)
+    ] = None,
     data: Data = None,
     images: Annotated[int | None, typer.Option(help="Most images of a split; unset: all.")] = None,
     c: Annotated[
@@ -44,7 +48,10 @@ def fit_head(
     entropy: Annotated[
         float | None, typer.Option(help="prototypes: mean entropy of the answers as a share of log(count).")
     ] = None,
-    classes: Annotated[Path | None, typer.Option(help="zero-shot: text file with a class name on each line.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="zero-shot: text file, or its URL, with a class name on each line.", parser=path_or_url),
+    ] = None,
     prompts: Annotated[
         list[str] | None, typer.Option(help="zero-shot: text with {} for the name; may be repeated.")
     ] = None,
@@ -61,7 +68,7 @@ def fit_head(
 
     given = {"c": listed(c, "--c"), "count": count, "seed": seed, "entropy": entropy, "images": images}
     options: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-    options |= {} if classes is None else {"classes": str(classes)}
+    options |= {} if classes is None else {"classes": shown(classes)}
     options |= {"prompts": prompts} if prompts else {}
     if tower is None and not any(part.startswith("teacher.model=") for part in overrides or []) and not config:
         raise usage_error("name the tower with --tower: a timm name, local-dir:FOLDER or hf-hub:ORG/NAME")

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ..options import path_or_url
 from ..terminal import say
 
 
 def gallery(
-    run: Annotated[Path, typer.Argument(help="A run folder or its URL.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or its URL.", parser=path_or_url)],
     to: Annotated[Path | None, typer.Option(help="Folder for the pictures; by default RUN/gallery.")] = None,
 ) -> None:
     """Draw what the augmentor does, and how it changed.

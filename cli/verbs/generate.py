@@ -11,12 +11,14 @@ from rich.markup import escape
 
 from hard_ray.errors import command_line
 
-from ..options import Data, Files, Overrides, Preset, Teacher, as_given, job_folder, load, shown
+from ..options import Data, Files, Overrides, Preset, Teacher, as_given, job_folder, load, path_or_url, shown
 from ..terminal import print_heading, print_lines, say
 
 
 def generate(
-    output: Annotated[Path, typer.Option(help="Folder or URL of the set; an unfinished one is continued.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder or URL of the set; an unfinished one is continued.", parser=path_or_url)
+    ],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,

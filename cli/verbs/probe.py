@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ..options import Data, Files, Overrides, Preset, listed, load
+from ..options import Data, Files, Overrides, Preset, listed, load, path_or_url
 from ..terminal import console, print_lines, say
 
 
@@ -22,7 +22,9 @@ def probe(
     overrides: Overrides = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder or URL of features and results; by default RUN/probe or runs/probe-MODEL."),
+        typer.Option(
+            help="Folder or URL of features and results; by default RUN/probe or runs/probe-MODEL.", parser=path_or_url
+        ),
     ] = None,
     config: Files = None,
     preset: Preset = None,
@@ -41,18 +43,21 @@ def probe(
     own class head is not used, so that students without labels and foundation models can be compared.
     """
     from hard_ray import api
+    from hard_ray.redaction import masked
 
     given = {"k": k, "temperature": temperature, "c": listed(c, "--c"), "images": images}
     options = {name: value for name, value in given.items() if value is not None}
     has_own = bool(config or preset or data is not None)
     loaded = load(config, preset, overrides, teacher=None, data=data, trains=False) if has_own else None
-    console.print(f"[bold]hardray probe[/bold] {escape(model)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]hardray probe[/bold] {escape(masked(model))}", highlight=False, soft_wrap=True)
     result = api.probe(model, output, config=loaded, overrides=overrides or [], options=options, best=best, say=say)
     print_lines(probe_lines(result))
 
 
 def probe_lines(result: dict[str, Any]) -> list[str]:
     """Lines about a probe."""
+    from hard_ray.storage.mirror import shown_path
+
     images, top1 = result["images"], result["top1"]
     lines = [f"[bold]{result['features']:,} features[/bold]  {images['train']:,} training images"]
     for split in top1["knn"]:
@@ -61,5 +66,5 @@ def probe_lines(result: dict[str, Any]) -> list[str]:
             f"({images[split]:,} images; k {result['knn']['k']}, C {result['linear']['c']:g})"
         )
     lines += [f"note     {escape(note)}" for note in result["notes"]]
-    lines.append(f"results  {escape(result['folder'])}")
+    lines.append(f"results  {escape(shown_path(Path(result['folder'])))}")
     return lines

@@ -22,6 +22,7 @@ from ..options import (
     Teacher,
     given_output,
     load,
+    path_or_url,
     refuse_other,
     shown,
 )
@@ -41,10 +42,12 @@ def recommend(
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time for all of it: 90s, 20m or 1.5h.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/recommend-NAME-TIME."),
+        typer.Option(
+            help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/recommend-NAME-TIME.", parser=path_or_url
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Resume the recommendation in this folder or at this URL.")
+        Path | None, typer.Option(help="Resume the recommendation in this folder or at this URL.", parser=path_or_url)
     ] = None,
     teacher: Teacher = None,
     data: Data = None,

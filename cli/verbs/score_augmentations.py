@@ -9,12 +9,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..options import Data, Files, Overrides, Preset, Teacher, job_folder, load, shown
+from ..options import Data, Files, Overrides, Preset, Teacher, job_folder, load, path_or_url, shown
 from ..terminal import console, print_heading, print_lines, say
 
 
 def score_augmentations(
-    output: Annotated[Path, typer.Option(help="Folder or URL of the scores; an unfinished one is continued.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder or URL of the scores; an unfinished one is continued.", parser=path_or_url)
+    ],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,
@@ -33,7 +35,11 @@ def score_augmentations(
         Literal["batch", "image"], typer.Option(help="Draw once per batch, as in the paper, or once per image.")
     ] = "batch",
     losses: Annotated[
-        Path | None, typer.Option(help="JSON file of students' test losses by augmentation, to correlate with.")
+        Path | None,
+        typer.Option(
+            help="JSON file, or its URL, of students' test losses by augmentation, to correlate with.",
+            parser=path_or_url,
+        ),
     ] = None,
 ) -> None:
     """Score augmentations for distillation, before a student is trained.
@@ -61,13 +67,13 @@ def score_table(result: dict[str, Any]) -> Table:
     table.add_column("T. stddev", justify="right")
     table.add_column("above the lowest", justify="right")
     table.add_column("")
-    for place, (name, score) in enumerate(result["scores"].items()):
+    for rank, (name, score) in enumerate(result["scores"].items()):
         value, behind = (
             f"{1000 * score[key]:.3f} ± {1000 * score[error]:.3f}"
             for key, error in (("t_stddev", "standard_error"), ("behind", "behind_error"))
         )
-        verdict = "within noise" if place and score["is_tied"] else ""
-        table.add_row(escape(name), value, behind if place else "", verdict)
+        verdict = "within noise" if rank and score["is_tied"] else ""
+        table.add_row(escape(name), value, behind if rank else "", verdict)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from ..options import Data, Files, Overrides, Preset, job_folder, listed, load, shown
+from ..options import Data, Files, Overrides, Preset, job_folder, listed, load, path_or_url, shown
 from ..terminal import print_heading, print_lines, say
 
 
@@ -18,7 +18,9 @@ def train_autoencoder(
         Literal["kl", "vq", "patch"],
         typer.Option(help="kl: continuous latents; vq: codes of a codebook; patch: components of patches, linear."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder or URL of the autoencoder; an unfinished one is continued.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder or URL of the autoencoder; an unfinished one is continued.", parser=path_or_url)
+    ],
     overrides: Overrides = None,
     config: Files = None,
     preset: Preset = None,

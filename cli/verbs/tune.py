@@ -14,7 +14,7 @@ from hard_ray.errors import command_line
 
 from ..dry_run import tried_lines
 from ..mlflow_line import mlflow_line
-from ..options import Continue, DryRun, Overrides, Teacher, given_output, shorthands, shown
+from ..options import Continue, DryRun, Overrides, Teacher, given_output, path_or_url, shorthands, shown
 from ..tables import print_table
 from ..terminal import console, print_heading, print_lines, print_pairs, say, usage_error
 
@@ -29,16 +29,20 @@ def tune(
         str | None, typer.Option(help="YAML file, its URL, or the name of a shipped space such as digits.yaml.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/tune-SPACE-TIME.")
+        Path | None,
+        typer.Option(
+            help="Folder, or a URL such as s3://BUCKET/NAME; by default runs/tune-SPACE-TIME.", parser=path_or_url
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Resume the search in this folder or at this URL; --space may have more trials than it began with."
+            help="Resume the search in this folder or at this URL; --space may have more trials than it began with.",
+            parser=path_or_url,
         ),
     ] = None,
     teacher: Teacher = None,
-    data: Annotated[Path | None, typer.Option(help="Short for data.path=...")] = None,
+    data: Annotated[Path | None, typer.Option(help="Short for data.path=...", parser=path_or_url)] = None,
     dry_run: DryRun = False,
     continues: Continue = False,
 ) -> None:

@@ -10,13 +10,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..options import shown
+from ..options import path_or_url, shown
 from ..terminal import console
 
 
 def ui(
     runs: Annotated[
-        Path, typer.Option(help="The folder that holds the run folders, or its URL: what this machine recorded of it.")
+        Path,
+        typer.Option(
+            help="The folder that holds the run folders, or its URL: what this machine recorded of it.",
+            parser=path_or_url,
+        ),
     ] = Path("runs"),
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,

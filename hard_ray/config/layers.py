@@ -61,9 +61,9 @@ def _here(path: Path) -> Path:
     """The file on this machine."""
     if not is_url(path):
         return path
-    from hard_ray.storage.fetched import fetch  # imports pyarrow
+    from hard_ray.storage.fetched import fetch_file  # imports NumPy
 
-    return fetch(Remote.parse(path))
+    return fetch_file(Remote.parse(path))
 
 
 def parse_overrides(overrides: Iterable[str]) -> Layer:

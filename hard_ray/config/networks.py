@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
@@ -55,10 +54,10 @@ class TeacherConfig(NetworkConfig):
     """The frozen network that the student learns from."""
 
     model: ModelName = "hardray_cnn"
-    class_map: Path | None = None
-    """Text file with the teacher's class names in the order of its outputs, one per line."""
+    class_map: DataPath | None = None
+    """Text file, or its URL, with the teacher's class names in the order of its outputs, one per line."""
     recipe: TeacherRecipe = TeacherRecipe()
-    """Used if the teacher has neither a checkpoint nor pretrained weights."""
+    """How `distill` trains a teacher without weights, and `train-teacher` any."""
 
     @property
     def has_weights(self) -> bool:

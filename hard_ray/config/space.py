@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -248,7 +249,7 @@ def _read(name: str, *, saved: bool) -> tuple[Layer, str, Path | Remote]:
         remote = Remote.parse(name)
         return read_layer(Path(str(remote)), saved=saved), remote.shown, remote.parent
     path = Path(name).expanduser()
-    for here in (path, path.with_name(f"{path.name}.yaml")):
+    for here in (path, Path(f"{path}.yaml")):
         if here.is_file():
             return read_layer(here, saved=saved), str(here), here.parent
     shipped = name.removesuffix(".yaml")
@@ -294,7 +295,10 @@ def base_file(base: Base, folder: Path | Remote) -> Path:
         return named
     if isinstance(folder, Path):
         return folder / named
-    return named if named.is_absolute() else Path(str(folder / named.as_posix()))
+    if named.is_absolute():
+        return named
+    key = posixpath.normpath(f"{folder.key}/{named.as_posix()}")
+    return Path(str(replace(folder, key=key)))
 
 
 def _base(base: Base, folder: Path | Remote, overrides: Sequence[str], source: str, *, saved: bool) -> RunConfig:

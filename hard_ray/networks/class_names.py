@@ -7,15 +7,20 @@ from pathlib import Path
 
 from hard_ray.errors import ModelError
 from hard_ray.files import read_text
+from hard_ray.storage.address import Remote
+from hard_ray.storage.fetched import local_file
 
 
-def read_names(path: Path, what: str) -> tuple[str, ...]:
+def read_names(path: str | Path | Remote, what: str) -> tuple[str, ...]:
     """Read class names in the order of the outputs, one per line.
 
-    Raises ModelError if the file, which messages call `what`, cannot be read or holds a duplicate.
+    Raises:
+        ModelError: the file, which messages call `what`, cannot be read or holds a duplicate.
+        StorageError: it is at a URL, which has no such file.
     """
+    here = local_file(path)
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(here).splitlines()
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{what} {path}: cannot be read ({getattr(error, 'strerror', None) or error}); want a text file with a "

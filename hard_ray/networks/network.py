@@ -457,7 +457,7 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values) if len(values) > 1 else (float(values[0]),) * channels
 
 
-def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path | None) -> list[int]:
+def _pick_outputs(names: tuple[str, ...], classes: tuple[str, ...], path: Path | Remote | None) -> list[int]:
     wanted = [unicodedata.normalize("NFC", name) for name in classes]
     absent = [name for name in wanted if name not in names]
     if absent:

@@ -25,6 +25,7 @@ from hard_ray.files import read_text
 from hard_ray.maths.noise import normal
 from hard_ray.maths.t_stddev import ITERATIONS, t_stddev
 from hard_ray.networks.precision import Precision, to_pixels
+from hard_ray.storage.fetched import local_file
 
 AHEAD = 8
 """Requests to the teacher that may wait for an answer."""
@@ -193,10 +194,13 @@ def pearson(first: Iterable[float], second: Iterable[float]) -> float:
 def read_losses(path: Path, names: Collection[str]) -> dict[str, float]:
     """Read students' test losses, by the name of their augmentation, from a JSON file: one object of names and numbers.
 
-    Raises ConfigError if it holds something else, or too few losses of the scored augmentations, `names`.
+    Raises:
+        ConfigError: it holds something else, or too few losses of the scored augmentations, `names`.
+        StorageError: it is at a URL, which has no such file.
     """
+    here = local_file(path)
     try:
-        losses = json.loads(read_text(path))
+        losses = json.loads(read_text(here))
     except (OSError, ValueError) as error:
         raise ConfigError([f"cannot be read as JSON: {error}"], str(path)) from None
     if not isinstance(losses, dict) or not all(_is_number(loss) for loss in losses.values()):

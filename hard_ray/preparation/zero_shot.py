@@ -14,6 +14,7 @@ from hard_ray.networks.class_names import read_names
 from hard_ray.networks.towers import Head
 from hard_ray.preparation.clip_towers import Clip, open_clip_model
 from hard_ray.preparation.heads import FittedHead
+from hard_ray.storage.address import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class ZeroShot:
 
 def class_names(head: ZeroShotHead, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The names in the file; raises ModelError if it has fewer than two, or others than `wanted`, the data's."""
-    names = read_names(Path(head.classes).expanduser(), "--classes")
+    names = read_names(head.classes if is_url(head.classes) else Path(head.classes).expanduser(), "--classes")
     if len(names) < 2:
         raise ModelError(f"--classes {head.classes}: names one class; want two or more; add the others, one a line")
     if wanted is None or tuple(wanted) == names:

@@ -150,19 +150,26 @@ def kept_place(output: Path, say: Callable[[str], None]) -> Iterator[Place]:
     mirror = Mirror.of(Remote.parse(output))
     with _held(mirror, say, RUN) as place:
         mirror.pull()
-        try:
-            with in_background(functools.partial(_send_often, mirror), "send"):
-                yield place
-        except BaseException:
-            with contextlib.suppress(StorageError):
-                mirror.finish()
-            raise
-        try:
+        with _sent(mirror):
+            yield place
+
+
+@contextlib.contextmanager
+def _sent(mirror: Mirror) -> Iterator[None]:
+    """Send the working copy while the block runs, and at its end; StorageError: the end could not be sent."""
+    try:
+        with in_background(functools.partial(_send_often, mirror), "send"):
+            yield
+    except BaseException:
+        with contextlib.suppress(StorageError):
             mirror.finish()
-        except StorageError as error:
-            raise StorageError(
-                f"{error}; everything is in {mirror.folder}, and the same command on this machine sends it"
-            ) from None
+        raise
+    try:
+        mirror.finish()
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; everything is in {mirror.folder}, and the same command on this machine sends it"
+        ) from None
 
 
 def _send_often(mirror: Mirror, ended: threading.Event) -> None:
@@ -228,7 +235,10 @@ def config_of(output: Path) -> Path | None:
     if not mirror.exists():
         return None
     mirror.pull(lambda name: name == "config.yaml")
-    return RunFolder(mirror.folder).config
+    config = RunFolder(mirror.folder).config
+    if not config.is_file():
+        raise occupied(mirror.folder, "run")
+    return config
 
 
 @contextlib.contextmanager
@@ -237,7 +247,8 @@ def read_place(path: str | Path, *, writes: bool = False) -> Iterator[str | Path
 
     Args:
         path: a local path, any other name, or a URL.
-        writes: whether the block writes into the run's folder; that is sent to the URL, unless a run is going on there.
+        writes: whether the block writes into the run's folder; that is sent to the URL every `SEND_EVERY_S` and at the
+            end, unless a run is going on there.
 
     Raises:
         StorageError: there is nothing at the URL, or it cannot be read or written.
@@ -249,13 +260,12 @@ def read_place(path: str | Path, *, writes: bool = False) -> Iterator[str | Path
         mirror, inside = Mirror.find(Remote.parse(path))
     except MissingObjectError as error:
         raise RunFolderError(str(error)) from None
-    mirror.pull(is_light)
-    yield mirror.folder / inside
-    if not writes:
-        return
-    lock = UrlLock(mirror.remote)
-    if lock.is_taken():
-        logger.warning("%s is in use by a run: what was written stays in %s", mirror.remote.shown, mirror.folder)
-        return
-    with lock.held():
-        mirror.push()
+    with contextlib.ExitStack() as held:
+        try:
+            if writes:
+                held.enter_context(_held(mirror, logger.warning, RUN))
+                held.enter_context(_sent(mirror))
+        except RunFolderError:
+            logger.warning("%s is in use by a run: what is written stays in %s", mirror.remote.shown, mirror.folder)
+        mirror.pull(is_light)
+        yield mirror.folder / inside

@@ -37,8 +37,14 @@ ALIASES: Mapping[str, str] = {"gcs": "gs", "abfs": "abfss"}
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
-_COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
+_FOREIGN = ("s3a", "s3n", "wasb", "wasbs", "adl", "hdfs", "dbfs", "http", "https", "ftp", "ftps")
+"""Schemes that people write and that cannot be read."""
+
+_COLLAPSED = re.compile(rf"({'|'.join((*SCHEMES, *_FOREIGN))}):/(?!/)", re.IGNORECASE)
 """What pathlib makes of a URL: it joins two slashes to one."""
+
+_COLLAPSED_INSIDE = re.compile(r"(?<=[=&?])(https?):/(?!/)", re.IGNORECASE)
+"""The same of an address in the query."""
 
 _SECRET = re.compile(r"key|secret|token|passw|pwd|sas|sig|cred", re.IGNORECASE)
 
@@ -96,6 +102,8 @@ class Remote:
         place, _, query = rest.partition("?")
         authority, _, key = place.partition("/")
         _refuse_user(scheme, authority, text)
+        if any(part in (".", "..") for part in unquote(key).split("/")):
+            raise StorageError(f"{_bare(text)} leads to a folder above; name that folder itself")
         if not authority and scheme != "file":
             raise StorageError(f"{_bare(text)} names no bucket; want {scheme}://BUCKET/NAME")
         if authority and scheme == "file":
@@ -145,8 +153,11 @@ _PLAIN = "/!$'()*+,;:@=~"
 
 def _restored(text: str) -> str:
     """A URL with the slashes that pathlib took."""
-    found = _COLLAPSED.match(text)
-    return text if found is None else f"{found[1]}://{'/' if found[1] == 'file' else ''}{text[found.end() :]}"
+    place, mark, query = text.partition("?")
+    found = _COLLAPSED.match(place)
+    if found is not None:
+        place = f"{found[1]}://{'/' if found[1].lower() == 'file' else ''}{place[found.end() :]}"
+    return place + _COLLAPSED_INSIDE.sub(r"\1://", mark + query)
 
 
 def _clean(key: str) -> str:
@@ -161,14 +172,21 @@ def _bare(text: str) -> str:
     """A URL as a message may show it: without user, password and query."""
     scheme, found, rest = text.partition("?")[0].partition("://")
     place, slash, key = rest.partition("/")
+    if ":" in place and "@" in key:  # a password with a slash
+        return f"{scheme}{found}{rest.rpartition('@')[2]}"
     return f"{scheme}{found}{place.rpartition('@')[2]}{slash}{key}"
 
 
 def _refuse_user(scheme: str, authority: str, text: str) -> None:
     user, found, _ = authority.rpartition("@")
-    if not found or (ALIASES.get(scheme, scheme) == "abfss" and ":" not in user):
-        return
-    raise StorageError(f"{_bare(text)} was given with a user or password in it{_NO_CREDENTIALS}")
+    is_azure = ALIASES.get(scheme, scheme) == "abfss"
+    if (found or ":" in authority) and not (is_azure and ":" not in user):
+        if found or "@" in text:
+            raise StorageError(f"{_bare(text)} was given with a user or password in it{_NO_CREDENTIALS}")
+        raise StorageError(
+            f"{_bare(text)} has a colon in the bucket's name; the address of a server is the option endpoint_override"
+            f"{_NO_CREDENTIALS}"
+        )
 
 
 def _check_option(scheme: str, name: str, shown: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from hard_ray.errors import MissingObjectError
+from hard_ray.errors import MissingObjectError, StorageError
 from hard_ray.files import cache_folder, replacing_folder
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote, is_url
@@ -31,6 +31,27 @@ def fetch(remote: Remote) -> Path:
     return path
 
 
+def fetch_file(remote: Remote) -> Path:
+    """As `fetch`, for a single file; StorageError: a folder is at the URL, of which nothing is brought."""
+    try:
+        mirror, inside = Mirror.find(remote)
+        is_file = inside in mirror.files()
+    except MissingObjectError:
+        is_file = objects.stat(remote) is not None
+        if not is_file:
+            objects.listing(remote)  # MissingObjectError: nothing is there
+    if not is_file:
+        raise StorageError(f"{remote.shown} is a folder; name a file in it")
+    return fetch(remote)
+
+
+def local_file(path: str | Path | Remote) -> Path:
+    """A file on this machine, brought here if it is at a URL; StorageError: the URL has no such file."""
+    if isinstance(path, Remote) or is_url(path):
+        return fetch_file(path if isinstance(path, Remote) else Remote.parse(path))
+    return Path(path)
+
+
 fetched = functools.lru_cache(maxsize=16)(fetch)
 """As `fetch`, for weights: the URL is looked at once a process."""
 
@@ -51,10 +72,19 @@ def _plain(remote: Remote) -> Path:
     folder = cache_folder() / "fetched" / hashlib.sha256(said.encode()).hexdigest()[:32]
     is_file = [each.key for each in found] == [""]
     if not folder.exists():
-        with replacing_folder(folder) as temporary:
-            for each in found:
-                path = temporary / (remote.name if is_file else each.key)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-                download(remote / each.key if each.key else remote, each.size, path)
+        try:
+            with replacing_folder(folder) as temporary:
+                for each in found:
+                    if ".." in PurePosixPath(each.key).parts:
+                        raise StorageError(f"{remote.shown} has an object outside its folder: {each.key!r}; remove it")
+                    path = temporary / (remote.name if is_file else each.key)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                    download(remote / each.key if each.key else remote, each.size, path)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was faster
+                raise StorageError(
+                    f"{remote.shown} cannot be kept in {folder.parent} ({error.strerror}); make room there, or set "
+                    "HARDRAY_CACHE to another folder"
+                ) from None
     return folder / remote.name if is_file else folder

@@ -60,10 +60,6 @@ class UrlLock:
         if found is not None and found.get("owner") != self.owner:
             raise self._refusal(found)
 
-    def is_taken(self) -> bool:
-        """Whether a process holds the lock, or left it; StorageError: it cannot be read."""
-        return self._read() is not None
-
     def _take(self, say: Callable[[str], None]) -> None:
         found = self._read()
         if found is not None and not _is_dead_here(found):
@@ -120,13 +116,18 @@ def _this_process() -> dict[str, object]:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         boot = ""
-    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid()}
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())  # containers may share the host's name, not these
+    except OSError:
+        processes = ""
+    return {"host": socket.gethostname(), "boot": boot, "processes": processes, "pid": os.getpid()}
 
 
 def _is_dead_here(found: dict[str, object]) -> bool:
     """Whether the owner was a process of this machine that has ended."""
     here, pid = _this_process(), found.get("pid")
-    if (found.get("host"), found.get("boot")) != (here["host"], here["boot"]) or not isinstance(pid, int) or pid <= 1:
+    is_here = all(found.get(name) == here[name] for name in ("host", "boot", "processes"))
+    if not is_here or not isinstance(pid, int) or pid <= 1:
         return False
     try:
         os.kill(pid, 0)

@@ -5,7 +5,8 @@ A changed file gets a new object, so no object that the present manifest names i
 leaves the state before. An object is removed only when neither the present manifest nor the one before names it.
 
 Several nodes may each have a working copy. Every copy remembers the state that it last agreed on with the URL; a push
-sends what changed in the copy since then, and a pull takes what changed at the URL.
+sends what changed in the copy since then, and a pull takes what changed at the URL. The first manifest at a URL draws
+an id that later ones keep: a copy of what was there before the URL was emptied is removed, and nothing of it is sent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import hashlib
 import json
 import logging
 import os
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +39,8 @@ STATE = ".mirror.json"
 """The state of a working copy that was last agreed on with the URL."""
 SMALL = 16 * 2**20
 """A file up to this size, in bytes, is hashed and sent from memory: it may be appended to meanwhile."""
+MLFLOWS = ("mlflow.db", "mlartifacts")
+"""Names of MLflow's database and files, which are beside the working copies."""
 LOOKS = 5
 """How often a folder that changes while it is looked at is looked at again."""
 LEFT_AFTER_S = 3600.0
@@ -62,6 +67,10 @@ def working_copy(remote: Remote) -> Path:
 
     The copies of URLs in the same folder are in one folder, which holds MLflow's database of these runs.
     """
+    if remote.name.startswith(MLFLOWS):
+        raise StorageError(
+            f"{remote.shown}: the name {remote.name} is one of MLflow's files beside runs; choose another"
+        )
     beside = str(remote.parent) if remote.key else f"the whole of {remote}"
     digest = hashlib.sha256(beside.encode()).hexdigest()[:16]
     return cache_folder() / "runs" / digest / remote.name
@@ -103,6 +112,8 @@ class Mirror:
     _problem: str | None = field(init=False, default=None)
     _named: set[str] | None = field(init=False, default=None)
     """Objects that earlier manifests name; None: nothing was pushed yet."""
+    _id: str | None = field(init=False, default=None)
+    """The id of the last manifest that was read or written; None: there was none, or it has none."""
 
     @classmethod
     def of(cls, remote: Remote) -> Mirror:
@@ -117,19 +128,35 @@ class Mirror:
         """The files at the URL, by name, as its manifest has them now; StorageError: it cannot be read."""
         return self._manifest()[0]
 
+    def is_found(self) -> bool:
+        """Whether the manifest at the URL is that of a mirror; a copied folder may have a file of this name."""
+        if not self.exists():
+            return False
+        try:
+            text = json.loads(objects.read(self.remote / MANIFEST))
+        except (MissingObjectError, ValueError):
+            return False
+        return isinstance(text, dict) and "serial" in text
+
     @classmethod
     def find(cls, remote: Remote) -> tuple[Mirror, str]:
         """The mirror that holds an address, and the address's name in it, such as `student`.
 
+        Folders above the address that this identity may not read are passed over.
+
         Raises:
             MissingObjectError: neither the address nor a folder above it was written by a run.
+            StorageError: the address itself cannot be read.
         """
-        place, inside = remote, ""
-        while place.key:
-            mirror = cls.of(place)
-            if mirror.exists():
-                return mirror, inside
-            place, inside = place.parent, f"{place.name}/{inside}".rstrip("/")
+        mirror, inside = cls.of(remote), ""
+        if mirror.is_found():
+            return mirror, inside
+        while mirror.remote.key:
+            inside = f"{mirror.remote.name}/{inside}".rstrip("/")
+            mirror = cls.of(mirror.remote.parent)
+            with contextlib.suppress(StorageError):
+                if mirror.is_found():
+                    return mirror, inside
         raise MissingObjectError(
             f"{remote.shown} holds no run: there is no {MANIFEST}, there or in a folder above; check the URL"
         )
@@ -141,6 +168,7 @@ class Mirror:
             StorageError: something could not be sent; the URL shows the state before, and the next push sends it.
         """
         with self._locked():
+            self._leave_earlier()
             for _ in range(LOOKS):
                 base = self._state()[0]
                 remote, serial = self._manifest()
@@ -169,6 +197,7 @@ class Mirror:
             StorageError: something could not be read or written; each file is as before or as at the URL.
         """
         with self._locked():
+            self._leave_earlier()
             for _ in range(LOOKS):  # a newer push may remove what an older manifest names
                 remote, serial = self._manifest()
                 try:
@@ -195,6 +224,7 @@ class Mirror:
             StorageError: the URL cannot be read or written; nothing was removed there.
         """
         with self._locked():
+            self._leave_earlier()
             base, facts = self._state()
             remote, serial = self._manifest()
             kept = {name: entry for name, entry in remote.items() if not part(name)}
@@ -212,6 +242,7 @@ class Mirror:
             StorageError: the manifest could not be read or written; nothing was added.
         """
         with self._locked():
+            self._leave_earlier()
             base, facts = self._state()
             remote, serial = self._manifest()
             self._write_manifest(remote | files, serial + 1)
@@ -249,13 +280,41 @@ class Mirror:
                     logger.warning("%s; the files stay in %s and are sent with the next ones", error, self.folder)
                 self._problem = str(error)
 
+    def _leave_earlier(self) -> None:
+        """Remove the working copy of what was at the URL before it was emptied, with what was not sent of it."""
+        here = self._id_here()
+        self._manifest()
+        if here is None or self._id is None or here == self._id:
+            return
+        logger.warning(
+            "%s holds another run than the copy in %s, which is removed: the URL was emptied and used again",
+            self.remote.shown,
+            self.folder,
+        )
+        for path in [path for path in self.folder.iterdir() if not path.name.startswith(".")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self._agree({}, {})
+
+    def _id_here(self) -> str | None:
+        """The id of the state that the copy last agreed on; None: none, or that of a version without ids."""
+        try:
+            found = read_json(self.folder / STATE, default={}).get("id")
+        except (ValueError, AttributeError):
+            return None
+        return found if isinstance(found, str) else None
+
     def _manifest(self) -> tuple[Files, int]:
         """The files at the URL, and the serial number of their state; nothing and 0 where there is none."""
         try:
             text = json.loads(objects.read(self.remote / MANIFEST))
             files = {name: Entry(int(one["size"]), str(one["sha256"])) for name, one in text["files"].items()}
             serial = int(text["serial"])
+            self._id = None if text.get("id") is None else str(text["id"])
         except MissingObjectError:
+            self._id = None
             return {}, 0
         except (ValueError, KeyError, TypeError, AttributeError):
             raise StorageError(f"{(self.remote / MANIFEST).shown} is no manifest of hardray; check the URL") from None
@@ -267,7 +326,10 @@ class Mirror:
 
     def _write_manifest(self, files: Files, serial: int) -> None:
         self.check()
-        text = {"format": 1, "serial": serial, "files": {name: asdict(files[name]) for name in sorted(files)}}
+        if self._id is None:
+            self._id = secrets.token_hex(8)
+        listed = {name: asdict(files[name]) for name in sorted(files)}
+        text = {"format": 1, "id": self._id, "serial": serial, "files": listed}
         objects.write(self.remote / MANIFEST, json.dumps(text, indent=1).encode())
 
     def _state(self) -> tuple[Files, dict[str, list[int]]]:
@@ -280,7 +342,8 @@ class Mirror:
             return {}, {}
 
     def _agree(self, files: Files, facts: dict[str, list[int]]) -> None:
-        text: dict[str, Any] = {"url": str(self.remote), "files": {name: asdict(one) for name, one in files.items()}}
+        listed = {name: asdict(one) for name, one in files.items()}
+        text: dict[str, Any] = {"url": str(self.remote), "id": self._id, "files": listed}
         write_json(self.folder / STATE, {**text, "facts": {name: facts[name] for name in files if name in facts}})
 
     def _changes(self, base: Files) -> tuple[Files, set[str], dict[str, list[int]]]:

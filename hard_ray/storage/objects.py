@@ -292,7 +292,7 @@ def _part(stream: NativeFile, start: int, length: int) -> bytes:
 
 def _write(remote: Remote, opened: Callable[[], io.BufferedIOBase], size: int) -> None:
     if remote.scheme == "file":
-        _write_local(Path(f"/{remote.key}"), remote, opened)
+        _write_local(Path(f"/{remote.key}"), remote, opened, size)
         return
 
     def ask(system: FileSystem, path: str) -> None:
@@ -307,14 +307,14 @@ def _write(remote: Remote, opened: Callable[[], io.BufferedIOBase], size: int) -
     _asked(remote, ask)
 
 
-def _write_local(path: Path, remote: Remote, opened: Callable[[], io.BufferedIOBase]) -> None:
+def _write_local(path: Path, remote: Remote, opened: Callable[[], io.BufferedIOBase], size: int) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with opened() as source, temporary.open("wb") as target:
-                while part := source.read(PART):
-                    target.write(part)
+                for start in range(0, size, PART):
+                    target.write(source.read(min(PART, size - start)))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

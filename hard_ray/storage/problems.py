@@ -11,7 +11,7 @@ from hard_ray.storage.address import Remote
 
 _PASSING = re.compile(
     r"SLOW_?DOWN|THROTTL|TOO_?MANY_?REQUESTS|SERVICE_?UNAVAILABLE|INTERNAL_?(?:FAILURE|ERROR|SERVER)|REQUEST_?TIMEOUT"
-    r"|NETWORK_CONNECTION|HTTP status (?:429|5\d\d)|\b(?:429|50[0234])\b(?! bytes)|RESET|TIMED? ?OUT|TRUNCATED"
+    r"|NETWORK_CONNECTION|HTTP status (?:429|5\d\d)|\b(?:429|50[0234])\b(?! bytes)|\bRESET|TIMED? ?OUT|TRUNCATED"
     r"|CONNECTION (?:ABORTED|BROKEN)|INCOMPLETE ?READ|CURLCODE: (?:18|52|55|56|92)\b|UNAVAILABLE",
     re.IGNORECASE,
 )
@@ -71,17 +71,22 @@ _MISSING = re.compile(r"NO_?SUCH_?KEY|RESOURCE_NOT_FOUND|HTTP status 404|EntryNo
 
 def is_passing(error: BaseException) -> bool:
     """Whether an error may be gone at the next try: throttling, a reset, a truncated body."""
-    return not isinstance(error, FileNotFoundError) and _PASSING.search(str(error)) is not None
+    return not isinstance(error, FileNotFoundError) and _PASSING.search(_without_names(str(error))) is not None
 
 
 def is_no_network(error: BaseException) -> bool:
     """Whether the server could not be reached at all."""
-    return _NO_NETWORK.search(str(error)) is not None
+    return _NO_NETWORK.search(_without_names(str(error))) is not None
 
 
 def is_missing(error: BaseException) -> bool:
     """Whether an object was not found."""
-    return isinstance(error, FileNotFoundError) or _MISSING.search(str(error)) is not None
+    return isinstance(error, FileNotFoundError) or _MISSING.search(_without_names(str(error))) is not None
+
+
+def _without_names(text: str) -> str:
+    """An error's text without the quoted names of buckets and keys, which may be words such as `presets`."""
+    return re.sub(r"'[^'\n]*'", "''", text)
 
 
 def problem(remote: Remote, error: BaseException) -> StorageError:
@@ -89,8 +94,9 @@ def problem(remote: Remote, error: BaseException) -> StorageError:
     if isinstance(error, StorageError):
         return error
     text = str(error)
+    told = _without_names(text)
     for pattern, meaning in _MEANINGS:
-        if pattern.search(text):
+        if pattern.search(told):
             return StorageError(meaning.format(what=remote.shown, bucket=remote.authority))
     return _other(remote, error, _reason(text) or type(error).__name__)
 

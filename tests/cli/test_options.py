@@ -41,5 +41,7 @@ def test_a_configuration_may_be_at_a_url(tmp_path: Path):
     found = load([url, tmp_path / "here.yaml"], "digits", None)
     assert (found.optim.lr, found.optim.batch_size) == (0.25, 8)
     assert as_given([url], None, None, teacher=None, data=None) == ["-c", f"file://{tmp_path}/birds.yaml"]
+    with pytest.raises(StorageError, match=f"file://{tmp_path} is a folder; name a file in it"):
+        load([Path(f"file://{tmp_path}")], "digits", None)
     with pytest.raises(StorageError, match="none.yaml"):
         load([Path(f"file://{tmp_path}/none.yaml")], "digits", None)

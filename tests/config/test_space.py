@@ -38,6 +38,12 @@ def parameters(key: str, distribution: str, *more: str) -> str:
 # ------------------------------------------------------------------------ reading
 
 
+@pytest.mark.parametrize("name", [".", "", "/"])
+def test_what_names_no_file_is_no_space(name: str):
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_space(name)
+
+
 def test_a_space_at_a_url_finds_its_base_beside_it(tmp_path: Path):
     text = SPACE.replace("preset: digits", "config: deep/base.yaml")
     (tmp_path / "deep").mkdir()
@@ -53,6 +59,10 @@ def test_a_space_at_a_url_finds_its_base_beside_it(tmp_path: Path):
     (tmp_path / "deep/base.yaml").write_text("optim: {lrr: 1}")
     with pytest.raises(ConfigError, match=rf"in file://{tmp_path}/deep/base.yaml:\n  optim.lrr: unknown key"):
         load_space(url)
+    (tmp_path / "spaces").mkdir()
+    space_file(tmp_path / "spaces", text.replace("deep/base.yaml", "../base.yaml"))
+    (tmp_path / "base.yaml").write_text(dump_yaml(load_config(preset="digits", overrides=["optim.steps=5"])))
+    assert load_space(f"file://{tmp_path}/spaces/mine.yaml").base.optim.steps == 5
     (tmp_path / "deep/base.yaml").unlink()
     with pytest.raises(StorageError, match=f"{url.replace('mine', 'deep/base')}"):
         load_space(url)

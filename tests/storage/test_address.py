@@ -77,6 +77,9 @@ def test_storage_options_join_the_query_which_comes_first():
     [
         ("s3://AKIAPLANTED:planted@bucket/a", {}, "user or password"),
         ("s3://planted@bucket/a", {}, "user or password"),
+        ("s3://AKIAPLANTED:pla/planted@bucket/a", {}, "user or password"),
+        ("s3://AKIA:9000/a", {}, "a colon in the bucket's name"),
+        ("abfss://c@a.dfs.core.windows.net/a?sig=planted", {}, "the credential"),
         ("abfss://container:planted@account.dfs.core.windows.net/a", {}, "user or password"),
         ("s3://bucket/a?access_key=planted", {}, "access_key"),
         ("s3://bucket/a?X-Amz-Signature=planted", {}, "X-Amz-Signature"),
@@ -94,6 +97,22 @@ def test_credentials_are_refused_and_not_repeated(url, options, named):
     assert named in text
     assert "planted" not in text.lower()
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["s3a://b/x", "wasbs://c/x", "https://h/x.yaml", "s3://b/runs/%2E", "s3://b/a/../x", "s3://b/a/.."]
+)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_what_is_no_place_is_refused_and_never_taken_for_a_folder(url: str, kind: type):
+    assert is_url(kind(url))
+    with pytest.raises(StorageError, match="no address that can be read|leads to a folder above"):
+        Remote.parse(kind(url))
+
+
+def test_an_address_in_the_query_survives_pathlib():
+    url = "S3://b/x?endpoint_override=http://minio:9000&scheme=http"
+    assert Remote.parse(Path(url)) == Remote.parse(url)
+    assert Remote.parse(Path(url)).options["endpoint_override"] == "http://minio:9000"
 
 
 def test_a_url_is_refused_where_a_path_is_wanted():

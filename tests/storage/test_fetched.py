@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
 from hard_ray.config.networks import StudentConfig, TeacherConfig
-from hard_ray.errors import MissingObjectError
+from hard_ray.errors import MissingObjectError, StorageError
 from hard_ray.export.timm_folder import EvalView, TrainingFacts, export_network
 from hard_ray.networks.network import ImageSpec, build_student, build_teacher
+from hard_ray.storage import fetched as module
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
-from hard_ray.storage.fetched import fetched
+from hard_ray.storage.fetched import fetch, fetched
 from hard_ray.storage.mirror import Mirror
 
 IMAGES = ImageSpec(32, 3, ("a", "b", "c"))
@@ -52,6 +54,36 @@ def test_a_file(folder: Path, bucket: Remote) -> None:
 def test_a_folder_in_the_layout_of_timm(folder: Path, bucket: Remote) -> None:
     upload(folder / "model", bucket / "teachers/model")
     assert identity(bucket / "teachers/model") == identity(folder / "model")
+
+
+def test_two_processes_that_fetch_at_once_and_a_cache_that_cannot_be_written(
+    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.write(bucket / "w.bin", b"1")
+    real = module.download
+
+    def slower(*given: object) -> str:
+        monkeypatch.setattr(module, "download", real)
+        assert fetch(bucket / "w.bin").read_bytes() == b"1"  # another process is faster
+        return real(*given)
+
+    monkeypatch.setattr(module, "download", slower)
+    assert fetch(bucket / "w.bin").read_bytes() == b"1"
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    objects.write(bucket / "v.bin", b"1")
+    monkeypatch.setattr(module, "download", full)
+    with pytest.raises(StorageError, match=r"v.bin cannot be kept in .*No space left"):
+        fetch(bucket / "v.bin")
+
+
+def test_a_key_that_leads_out_of_its_folder_is_refused(bucket: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = objects.Object("../../escaped.txt", 1, None)
+    monkeypatch.setattr(module.objects, "listing", lambda _: [found])
+    with pytest.raises(StorageError, match="an object outside its folder"):
+        fetch(bucket / "folder")
 
 
 def test_a_part_of_a_run(folder: Path, bucket: Remote, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from hard_ray.errors import MissingObjectError, RunFolderError, StorageError
 from hard_ray.storage import lock as lock_module
 from hard_ray.storage import mirror as module
 from hard_ray.storage import objects
-from hard_ray.storage.lock import UrlLock
-from hard_ray.storage.mirror import Mirror, shown_path, url_of
+from hard_ray.storage.address import Remote
+from hard_ray.storage.lock import LOCK, UrlLock
+from hard_ray.storage.mirror import MANIFEST, Mirror, shown_path, url_of, working_copy
 
 
 @pytest.fixture(autouse=True)
@@ -325,6 +326,64 @@ def test_the_run_of_an_address_is_found(one, bucket, monkeypatch, tmp_path):
         Mirror.find(bucket / "runs/cats")
 
 
+def test_what_was_not_sent_of_an_earlier_run_is_no_part_of_the_next_one(one, two, bucket, caplog):
+    put(one, "config.yaml", "1")
+    one.push()
+    put(one, "checkpoints/step-500/state.json", "unsent")
+    for each in objects.listing(bucket):
+        objects.delete(bucket / each.key)
+    put(two, "config.yaml", "2")
+    two.push()
+    assert one.pull()
+    one.push()
+    assert content(one) == content(two) == {"config.yaml": b"2"}
+    assert set(two.files()) == {"config.yaml"}
+    assert "the URL was emptied and used again" in caplog.text
+    put(one, "more", "1")
+    one.push()
+    two.pull()
+    assert content(two).keys() == {"config.yaml", "more"}
+
+
+def test_a_state_of_a_version_without_ids_goes_on(one, two):
+    put(one, "a", "1")
+    one.push()
+    for path in (one.folder / module.STATE,):
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "id"}))
+    old = json.loads(objects.read(one.remote / MANIFEST))
+    objects.write(one.remote / MANIFEST, json.dumps({key: old[key] for key in ("format", "serial", "files")}).encode())
+    put(one, "b", "unsent")
+    one.push()
+    two.pull()
+    assert content(one) == content(two) == {"a": b"1", "b": b"unsent"}
+
+
+def test_a_manifest_of_something_else_above_an_address_is_passed_over(bucket, one):
+    objects.write(bucket / "runs/manifest.json", b'{"name": "app"}')
+    objects.write(bucket / "manifest.json", b"no json")
+    put(one, "student/model", "1")
+    one.push()
+    found, inside = Mirror.find(one.remote / "student")
+    assert (found.remote, inside) == (one.remote, "student")
+    with pytest.raises(MissingObjectError, match="holds no run"):
+        Mirror.find(bucket / "runs/deep/file")
+
+
+def test_a_whole_bucket_may_hold_a_run(bucket, tmp_path):
+    whole = Mirror(bucket, tmp_path / "whole")
+    put(whole, "student/model", "1")
+    whole.push()
+    found, inside = Mirror.find(bucket / "student")
+    assert (found.remote, inside) == (bucket, "student")
+    assert Mirror.find(bucket)[1] == ""
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow.db-wal", "mlartifacts"])
+def test_a_run_has_no_name_of_mlflows_files(name: str):
+    with pytest.raises(StorageError, match=f"the name {name} is one of MLflow's files"):
+        working_copy(Remote.parse(f"s3://b/runs/{name}"))
+
+
 def test_a_second_process_is_kept_out(bucket):
     first, second = UrlLock(bucket / "run"), UrlLock(bucket / "run")
     with first.held():
@@ -333,7 +392,7 @@ def test_a_second_process_is_kept_out(bucket):
             pass
         with pytest.raises(RunFolderError, match="in use by another"):
             second.check()
-    assert not first.is_taken()
+    assert objects.stat(first.remote / LOCK) is None
     with second.held():
         second.check()
 
@@ -345,7 +404,7 @@ def test_a_lock_of_a_dead_process_is_taken_over(bucket):
     with lock.held(said.append):
         lock.check()
     assert "pod-0" in said[0]
-    assert not lock.is_taken()
+    assert objects.stat(lock.remote / LOCK) is None
 
 
 def test_a_push_fails_once_another_process_owns_the_url(one, bucket):
@@ -358,7 +417,7 @@ def test_a_push_fails_once_another_process_owns_the_url(one, bucket):
         put(one, "a", "2")
         with pytest.raises(RunFolderError, match="pod-1"):
             one.push()
-    assert UrlLock(one.remote).is_taken()  # the other's lock stays
+    assert objects.stat(one.remote / LOCK) is not None  # the other's lock stays
 
 
 def _wait(condition, *, wanted: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from hard_ray.errors import MissingObjectError, StorageError
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
 from hard_ray.storage.objects import RemoteFile
+from hard_ray.storage.problems import is_passing, problem
 
 CONTENT = os.urandom(300_000)
 
@@ -175,3 +177,22 @@ def _is_one_sentence(error: Exception) -> None:
     assert "\n" not in text
     assert "planted" not in text
     assert len(text) < 300
+
+
+def test_names_of_keys_decide_nothing_about_an_error():
+    remote = Remote.parse("s3://b/presets/permission-study/timed out")
+    denied = OSError(
+        f"When reading key '{remote.key}' in bucket 'b': AWS Error ACCESS_DENIED during GetObject operation"
+    )
+    assert not is_passing(denied)
+    assert "access is denied" in str(problem(remote, denied))
+    away = OSError(f"When reading key '{remote.key}' in bucket 'b': AWS Error NETWORK_CONNECTION: curlCode: 7, refused")
+    assert "cannot be reached" in str(problem(remote, away))
+    assert is_passing(OSError("Connection reset by peer"))
+
+
+def test_a_file_that_grows_while_it_is_sent_is_as_long_as_was_said(tmp_path: Path):
+    (tmp_path / "log").write_bytes(b"0123456789")
+    there = Remote.parse(f"file://{tmp_path}/bucket/log")
+    objects.write_file(there, tmp_path / "log", size=4)
+    assert objects.read(there) == b"0123"

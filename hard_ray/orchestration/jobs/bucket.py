@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hard_ray.storage.address import Remote, is_url
+
+SCHEMES = ("s3", "gs", "gcs", "abfss", "abfs", "az", "oss")
+"""Those of buckets that runs can be written to."""
 
 Manifest = dict[str, Any]
 
@@ -22,14 +26,21 @@ def bucket_of(settings: Mapping[str, str]) -> Remote | None:
     return Remote.parse(storage) if is_url(storage) else None
 
 
-def refusal(settings: Mapping[str, str]) -> str | None:
-    """The reason why these settings do not go together with a bucket, or with none; None: they do."""
+_ON_VOLUME = re.compile(r"(?:^|[=:,\[ ])(/runs(?:/[^\s,\]]*)?)$|(?:^|[=:,\[ ])(/runs/[^\s,\]]*)")
+"""A path on the volume, in a word of a command."""
+
+
+def refusal(command: Sequence[str], settings: Mapping[str, str]) -> str | None:
+    """The reason why a command and settings do not go together with a bucket, or with none; None: they do."""
     if bucket_of(settings) is None:
         return (
             None if "service-account" not in settings else "it is for runs in a bucket; give storage=s3://BUCKET/NAME"
         )
     if "storage-class" in settings:
         return "there is no volume with runs in a bucket; leave storage-class out"
+    on_volume = next((found[1] or found[2] for word in command if (found := _ON_VOLUME.search(word))), None)
+    if on_volume is not None:
+        return f"{on_volume} is then on each pod's own disk, and goes with the pod; give a URL"
     return None
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hard_ray.config.base import Config
 from hard_ray.config.layers import dotted_values, layer_of, parse_overrides, read_layer
-from hard_ray.config.loader import absolute, validate
+from hard_ray.config.loader import absolute, fitting_preset, validate
 from hard_ray.config.presets import preset_text
 from hard_ray.config.run import RunConfig
 from hard_ray.config.safe_yaml import parse_yaml
-from hard_ray.config.space import base_file, load_space, space_names
+from hard_ray.config.space import base_file, load_space
 from hard_ray.errors import SubmissionError
 from hard_ray.redaction import secret_in
 from hard_ray.storage.address import Remote, is_url
@@ -72,22 +72,30 @@ def _relative(config: Config) -> Iterator[tuple[str, str]]:
             yield key, str(value)
 
 
-def space_files(name: str, overrides: Sequence[str]) -> list[Path]:
-    """Check a search as `tune` does, and return the files of the working directory that it reads, not those at a URL.
+def space_files(name: str) -> list[Path]:
+    """The files of the working directory that a space consists of: itself and its base, unless they are elsewhere."""
+    path = next((here for here in (Path(name), Path(f"{name}.yaml")) if not is_url(name) and here.is_file()), None)
+    if path is None:
+        return []
+    base = read_layer(path).get("base")
+    config = base.get("config") if isinstance(base, dict) else None
+    files = [path, *([Path(config) if is_url(config) else path.parent / config] if isinstance(config, str) else [])]
+    return [file for file in files if not file.is_absolute() and not is_url(file)]
 
-    Raises ConfigError, which lists every mistake of the space, and SubmissionError as `check_config`.
+
+def check_space(name: str, overrides: Sequence[str]) -> None:
+    """Check a search as `tune` does.
+
+    Raises:
+        ConfigError: every mistake of the space.
+        SubmissionError: as `check_config` does.
+        StorageError: a file at a URL cannot be read.
     """
     search = load_space(name, overrides)
-    remote = Remote.parse(name) if is_url(name) else None
-    path = next((here for here in (Path(name), Path(f"{name}.yaml")) if remote is None and here.is_file()), None)
-    base = search.space.base
+    base, folder = search.space.base, Remote.parse(name).parent if is_url(name) else Path(search.source).parent
+    above = [layer_of(base.overrides, name), parse_overrides(overrides)]
     if base.preset is not None:
-        beneath, files = parse_yaml(preset_text(base.preset), f"preset {base.preset}"), []
+        beneath = fitting_preset(parse_yaml(preset_text(base.preset), f"preset {base.preset}"), above)
     else:
-        files = [base_file(base, (path or Path()).parent if remote is None else remote.parent)]
-        beneath = read_layer(files[0])
-    layers = [beneath, layer_of(base.overrides, name), parse_overrides(overrides)]
-    check_config(validate(layers, source=search.source))
-    if path is None and remote is None and name.removesuffix(".yaml") not in space_names():
-        raise SubmissionError(f"--space {name} is neither a file nor a shipped space")
-    return [file for file in [path, *files] if file is not None and not file.is_absolute() and not is_url(file)]
+        beneath = read_layer(base_file(base, folder))
+    check_config(validate([beneath, *above], source=search.source))

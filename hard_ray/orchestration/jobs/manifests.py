@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from hard_ray.errors import HardrayError, StorageError, suggestion
-from hard_ray.orchestration.jobs.bucket import ACCOUNT, bucket_of, refusal, use_bucket
+from hard_ray.orchestration.jobs.bucket import ACCOUNT, SCHEMES, bucket_of, refusal, use_bucket
 from hard_ray.redaction import masked
 from hard_ray.storage.address import Remote, is_url
 
@@ -101,8 +102,8 @@ def whole(command: Sequence[str], overlay: str, settings: Mapping[str, str]) -> 
     Its folder is named like the job, on the shared volume or in the bucket. In the overlay `gpu`, nodes offer slots.
     """
     name, slots, bucket = settings.get("name", "hardray"), overlay == "gpu", bucket_of(settings)
-    words, first = list(command), next(iter(command[1:2]), "")
-    of_run = command[0] in OF_RUN and (first.startswith("/runs/") or is_url(first))
+    words, model = list(command), _argument(command)
+    of_run = command[0] in OF_RUN and (model.startswith("/runs/") or is_url(model))
     if not of_run and not any(each.split("=")[0] == "--output" for each in command):
         words += ["--output", f"/runs/{name}" if bucket is None else str(bucket / name)]
     if command[0] in GOES_ON and "--continue" not in command:
@@ -110,6 +111,16 @@ def whole(command: Sequence[str], overlay: str, settings: Mapping[str, str]) -> 
     added = {"runtime.nodes_timeout_s": f"{NODES_TIMEOUT_S}", **({"runtime.slots": "true"} if slots else {})}
     given = {each.partition("=")[0] for each in command}
     return words + [f"{key}={value}" for key, value in added.items() if key not in given]
+
+
+def _argument(command: Sequence[str]) -> str:
+    """The first word after a verb that is neither an option nor its value; empty: there is none."""
+    found = (
+        word
+        for before, word in itertools.pairwise(command)
+        if word[:1] != "-" and (before[:2] != "--" or "=" in before)
+    )
+    return next((word for word in found if word), "")
 
 
 def check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> None:
@@ -122,7 +133,7 @@ def check(overlay: str, settings: Mapping[str, str], command: Sequence[str]) -> 
         raise DeploymentError("the overlay cluster runs no command; submit it once the cluster is there")
     if overlay != "cluster" and not command:
         raise DeploymentError("give the command after --, for example: -- tune --space imagenet.yaml")
-    if (problem := refusal(settings)) is not None:
+    if (problem := refusal(command, settings)) is not None:
         key = "storage" if "storage" in settings else "service-account"
         raise DeploymentError(f"--set {key}={settings[key]}: {problem}")
     if command and command[0] not in VERBS:
@@ -176,10 +187,10 @@ def _storage_problem(value: str) -> str | None:
     """The reason why a text is neither a size nor a URL."""
     if is_url(value):
         try:
-            Remote.parse(value)
+            scheme = Remote.parse(value).scheme
         except StorageError as error:
             return str(error)
-        return None
+        return None if scheme in SCHEMES else f"want a bucket, {', '.join(f'{each}://' for each in SCHEMES[:4])}"
     fits = QUANTITY.fullmatch(value) and re.search(r"[1-9]", value)
     return None if fits else "want a number above 0 and one unit of Kubernetes, without a space: 500Gi, 1.5Ti, 500G"
 

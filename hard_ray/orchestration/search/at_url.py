@@ -86,7 +86,7 @@ class Keeper:
         sent = brought = time.monotonic()
         while not ended.wait(LOOK_EVERY_S):
             now = time.monotonic()
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(StorageError, OSError):
                 self._pass_stop(stop)
                 if self._stopping or now - brought > KEEP_EVERY_S:
                     brought = now
@@ -137,5 +137,9 @@ class SearchStop:
 
 def is_quiet(folder: Path) -> bool:
     """Whether nobody has written to a folder's own files for a moment."""
-    newest = max((path.stat().st_mtime for path in folder.glob("*") if path.is_file()), default=0.0)
+    newest = 0.0
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # Tune renames what it writes
+            if path.is_file():
+                newest = max(newest, path.stat().st_mtime)
     return not 0 <= time.time() - newest < QUIET_S

@@ -48,6 +48,26 @@ def test_a_space_and_its_base_are_sent(place: Path):
     assert "  base.yaml\n  space.yaml\n" in done.output
 
 
+def test_a_space_is_sent_even_if_its_base_is_where_only_the_cluster_can_read(place: Path):
+    (place / "space.yaml").write_text(
+        "base: {config: 's3://b/base.yaml?endpoint_override=127.0.0.1:9&scheme=http&region=x'}\n"
+        "parameters: {optim.lr: {uniform: [0.1, 0.2]}}\n"
+    )
+    done = dry("tune", "--space", "space.yaml", "--output", "/shared/x")
+    assert done.exit_code == 0, done.output
+    assert "the configuration is checked only when the job begins" in " ".join(done.output.split())
+    assert "  space.yaml\n" in done.output
+
+
+def test_a_space_that_tune_takes_is_a_job(place: Path):
+    (place / "space.yaml").write_text(
+        "base: {preset: digits, overrides: {objective.kind: embedding}}\n"
+        "parameters: {optim.lr: {uniform: [0.1, 0.2]}}\n"
+    )
+    done = dry("tune", "--space", "space.yaml", "--output", "/shared/x")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -329,7 +329,7 @@ def test_a_bucket_that_this_machine_cannot_read_leaves_the_check_to_the_job(
     def refuse(remote: Remote) -> Path:
         raise StorageError(f"{remote.shown}: access is denied")
 
-    monkeypatch.setattr("hard_ray.storage.fetched.fetch", refuse)
+    monkeypatch.setattr("hard_ray.storage.fetched.fetch_file", refuse)
     command = [word.replace("URL", "s3://b/x.yaml") for word in words]
     done = invoke("--overlay", "cpu", "--set=storage=s3://experiments/runs", "--", *command)
     assert done.exit_code == 0, done.stderr
@@ -355,6 +355,8 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
     assert of("generate", "--preset", "digits")[-3:] == ["--output", "/runs/hardray", waits]
     assert of("evaluate", "/runs/x") == ["hardray", "evaluate", "/runs/x", waits]
     assert of("evaluate", "resnet18", "--data", "/data")[-3:] == ["--output", "/runs/hardray", waits]
+    assert "--output" not in of("evaluate", "--suite", "clean", "/runs/x")
+    assert "--output" not in of("probe", "/runs/x", "--k", "5")
     own = "runtime.nodes_timeout_s=60"
     assert of("evaluate", "/runs/x", own) == ["hardray", "evaluate", "/runs/x", own]
 
@@ -403,6 +405,28 @@ def test_a_given_folder_stays_and_only_commands_that_can_continue_get_the_option
             "write distill --output /runs/x, with the options it began with",
         ),
         (["--", "tune", "--resume=/runs/a b"], "write tune --output '/runs/a b', with the options it began with"),
+        (
+            ["--set=storage=s3://b/runs", "--", "distill", "--output", "/runs/x"],
+            "/runs/x is then on each pod's own disk",
+        ),
+        (
+            ["--set=storage=s3://b/r", "--", "distill", "data.path=/runs/data"],
+            "/runs/data is then on each pod's own disk",
+        ),
+        (
+            ["--set=storage=s3://b/r", "--", "distill", "teacher.model=local-dir:/runs/t"],
+            "/runs/t is then on each pod's",
+        ),
+        (["--set=storage=file:///runs/x", "--", "distill"], "want a bucket, s3://, gs://"),
+        (["--set=storage=hf://datasets/a/b", "--", "distill"], "want a bucket, s3://, gs://"),
+        (["--set=storage=abfss://c@a.x/y?sv=1&sig=hunter22", "--", "distill"], "sig=***"),
+        (["--", "evaluate", "resnet18", "--data", "/runs/d", "--labelled", "images=mine/x"], "mine/x: a relative path"),
+        (["--", "generate", "--preset", "digits", "--autoencoder", "runs/vq"], "runs/vq: a relative path starts at"),
+        (["--", "recommend", "--preset", "digits"], "hardray recommend: give --budget"),
+        (["--", "fit-head", "--kind", "probe", "--output", "/runs/x"], "name the tower with --tower"),
+        (["--", "train-teacher", "--model", "local-dir:tower"], "teacher.model local-dir:tower: data and weights"),
+        (["--", "distill", "--output", "s3:///x/y"], "names no bucket"),
+        (["--", "distill", "--output", "s3://b/x?regio=eu"], "did you mean region?"),
         (["--", "distill", "tracking.uri=http://u:hunter22x@h"], "put it into a Secret, as deploy/README.md says"),
         (["--set", "students=none", "--", "tune"], "want a number of nodes"),
         (["--set", "name=A_b", "--", "tune"], "want small letters"),

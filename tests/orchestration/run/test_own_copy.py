@@ -149,3 +149,23 @@ def test_a_request_to_stop_that_a_driver_left_on_this_node_long_ago_is_forgotten
         os.utime(stop, (time.time() - age, time.time() - age))
         with own_copy(plan_at(url, tmp_path / "driver" / "run", "."), Ranks()):
             assert stop.exists() == stays
+
+
+def test_what_a_reader_writes_is_sent_though_it_fails_and_though_a_dead_run_left_its_lock(
+    server: Server, on, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hard_ray.storage.lock.STALE_S", 0.5)
+    url = server.url("runs", "dogs")
+    on("driver")
+    with new_place(Path(url), print) as place:
+        place.folder.mkdir(parents=True)
+        RunFolder(place.folder).config.write_text("seed: 1\n")
+        place.send()
+    objects.write(Remote.parse(url) / "lock.json", b'{"owner": "gone", "host": "pod-0", "pid": 7, "beat": 3}')
+    on("reader")
+    with pytest.raises(ZeroDivisionError), read_place(url, writes=True) as folder:
+        (Path(folder) / "evaluation").mkdir()
+        (Path(folder) / "evaluation/suite.json").write_text("1")
+        raise ZeroDivisionError
+    assert "evaluation/suite.json" in Mirror.of(Remote.parse(url)).files()
+    assert objects.stat(Remote.parse(url) / "lock.json") is None
