@@ -51,8 +51,8 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("data.augment.splits=3", "data.augment.auto_augment=augmix-m3-w3"),
     ),
     (
-        "A learned augmentor (`affine`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard` or "
-        "`embedding`.",
+        "A learned augmentor (`affine`, `policy`, `mix`, `vae`, or a combination with one) needs `objective.kind=hard` "
+        "or `embedding`.",
         ("augmentor.kind=mix", "objective.kind=kd"),
     ),
     (

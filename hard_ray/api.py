@@ -218,7 +218,7 @@ def train_teacher(config: RunConfig, output: str | Path, *, reporter: Reporter |
     Args:
         config: gives `data`, `teacher`, `validate`, `runtime`, ...; `load_teacher_config` chooses
             a recipe for fine-tuning if the teacher has weights.
-        output: the run's folder, which must be new.
+        output: the run's folder or URL, which must be new.
         reporter: a callback for progress.
     """
     from hard_ray.orchestration.run import driver
@@ -233,7 +233,7 @@ def train_autoencoder(
 
     Args:
         config: gives `data`, `seed` and `runtime`.
-        training: `kind`, "kl" or "vq", and its settings; see `hard_ray.config.autoencoder_training`.
+        training: `kind`, "kl", "vq" or "patch", and its settings; see `hard_ray.config.autoencoder_training`.
         output: the autoencoder's folder or URL.
         say: a callback for lines about progress.
 

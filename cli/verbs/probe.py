@@ -39,8 +39,8 @@ def probe(
 ) -> None:
     """Measure a model's features on labelled images.
 
-    The training split's features answer for the test split's by k nearest neighbours and by a linear probe. The model's
-    own class head is not used, so that students without labels and foundation models can be compared.
+    The training split's features answer for those of the other splits by k nearest neighbours and by a linear probe.
+    The model's own class head is not used, so that students without labels and foundation models can be compared.
     """
     from hard_ray import api
     from hard_ray.redaction import masked

@@ -159,7 +159,7 @@ def test_generate_commands_describe_a_set(command: str, birds: Path, monkeypatch
     monkeypatch.setattr(orchestration_generate, "generate", make)
     done = invoke(*runnable(command, birds))
     assert done.exit_code == 0, done.stderr
-    assert made[0].autoencoder.model == "local-dir:autoencoders/birds"
+    assert made[0].autoencoder.model == "local-dir:autoencoders/birds-vq"
     assert "140 images in 1 shards" in done.stdout
     assert "augmentor.kind=generated augmentor.path=generated/birds" in done.stdout
 

@@ -78,6 +78,11 @@ def generate(
         known = suggestion(generation.split, list(index.splits))
         raise DataError(f"the data has no {generation.split} split; {known}")
     coder = build_autoencoder(generation.autoencoder, config.data.in_chans)
+    if coder.codebook is None:
+        say(
+            f"{generation.autoencoder.model} has no codebook, so that images are reconstructed and not discretised; "
+            "DAD's autoencoder has one (`hardray train-autoencoder --kind vq`)"
+        )
     with folder.locked():
         begun = _read_begun(folder)
         job = None
