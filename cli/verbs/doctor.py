@@ -24,7 +24,7 @@ from rich.table import Table
 from hard_ray.errors import HardrayError
 
 from ..data_account import data_lines
-from ..options import Files, Overrides, Preset, load
+from ..options import Files, Overrides, Preset, load, path_or_url
 from ..terminal import console, print_pairs
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def doctor(
     config: Files = None,
     preset: Preset = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster to check as well.")] = None,
-    output: Annotated[Path | None, typer.Option(help="A folder that every node of the cluster must see.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A folder or a URL that every node of the cluster must reach.", parser=path_or_url),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A folder of data, or a configuration file: only list what it holds and lacks.")
     ] = None,
@@ -206,7 +209,23 @@ def _writable(folder: Path, *, shown: Path | None = None, otherwise: str = "wron
 
 
 def _output(output: Path) -> Iterator[Finding]:
-    """Try the folder of the runs, or the one in which it would be made."""
+    """Try the folder of the runs, or the one in which it would be made, or their URL."""
+    from hard_ray.errors import StorageError
+    from hard_ray.storage import objects
+    from hard_ray.storage.address import Remote, is_url
+
+    if is_url(output):
+        remote = Remote.parse(output)
+        mark = remote / f".hardray-{os.getpid()}"
+        try:
+            objects.write(mark, b"1")
+            objects.read(mark, size=1)
+            objects.delete(mark)
+        except StorageError as error:
+            yield Finding("output here", "wrong", str(error))
+        else:
+            yield Finding("output here", "ok", f"{remote.shown} can be written, read and deleted from")
+        return
     folder = output.expanduser().absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
@@ -235,8 +254,12 @@ def _tracking(config: RunConfig | None, output: Path | None) -> Iterator[Finding
     """Use MLflow's address as a run in this folder would, without making anything there."""
     from hard_ray.config.records import TrackingConfig
     from hard_ray.runs.tracking import TrackingError, UnreachableError, check_address, ignored_variables
+    from hard_ray.storage.address import Remote, is_url
+    from hard_ray.storage.mirror import working_copy
 
     tracking = TrackingConfig() if config is None else config.tracking
+    if output is not None and is_url(output):
+        output = working_copy(Remote.parse(output))
     runs = (Path("runs") if output is None else output.expanduser().absolute().parent).absolute()
     for line in ignored_variables():
         yield Finding("MLflow", "note", line)
@@ -304,14 +327,21 @@ def _imports() -> Finding:
 
 
 def _nodes(output: Path | None) -> Iterator[Finding]:
+    from hard_ray.errors import StorageError, readable
     from hard_ray.orchestration.cluster.nodes import differences, look, versions_here
+    from hard_ray.storage.address import Remote, is_url
 
-    folder = None if output is None else output.expanduser().absolute()
-    folder = next((path for path in (folder, *folder.parents) if path.is_dir()), None) if folder is not None else None
+    folder: Path | Remote | None = None
+    if output is not None and is_url(output):
+        folder = Remote.parse(output)
+    elif output is not None:
+        whole = output.expanduser().absolute()
+        folder = next((path for path in (whole, *whole.parents) if path.is_dir()), None)
+    shown = folder.shown if isinstance(folder, Remote) else folder
     try:
         nodes, silent = look(folder)
-    except OSError as error:
-        yield Finding("output", "wrong", f"nothing can be written to {folder} here ({error.strerror})")
+    except (OSError, StorageError) as error:
+        yield Finding("output", "wrong", f"nothing can be written to {shown} here ({readable(error)})")
         nodes, silent = look(None)
         folder = None
     for name in silent:
@@ -323,5 +353,10 @@ def _nodes(output: Path | None) -> Iterator[Finding]:
         yield Finding("versions", "ok", f"those of this machine on {len(nodes)} nodes")
     if folder is not None:
         blind = [node.name for node in nodes if not node.sees]
-        text = f"{folder} is not seen by {', '.join(blind)}; want storage that every node mounts at the same path"
-        yield Finding("output", "wrong", text) if blind else Finding("output", "ok", f"every node sees {folder}")
+        want = (
+            "allow its identity there to read"
+            if isinstance(folder, Remote)
+            else "want storage that every node mounts at the same path"
+        )
+        text = f"{shown} is not seen by {', '.join(blind)}; {want}"
+        yield Finding("output", "wrong", text) if blind else Finding("output", "ok", f"every node sees {shown}")

@@ -128,7 +128,7 @@ def known_place(output: Path, say: Callable[[str], None], kind: Kind = RUN) -> I
         return
     mirror, inside = Mirror.find(Remote.parse(output))
     if inside:
-        raise RunFolderError(f"{output} is a part of the run {mirror.remote}; name the run")
+        raise RunFolderError(f"{Remote.parse(output)} is a part of the run {mirror.remote}; name the run")
     with _held(mirror, say, kind) as place:
         mirror.pull(is_light)
         yield replace(place, folder=kind.open(place.folder).path)

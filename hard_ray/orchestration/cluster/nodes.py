@@ -11,6 +11,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hard_ray.storage import objects
+from hard_ray.storage.address import Remote
+
 PACKAGES = ("ray", "torch", "timm", "hardray")
 """Packages whose versions must be equal, since results and pickles depend on them."""
 
@@ -25,7 +28,7 @@ class Node:
     versions: dict[str, str | None]
     """The version of Python and of each package; None: it is not installed there."""
     sees: bool
-    """Whether the node sees a file that this machine wrote."""
+    """Whether the node sees a file or an object that this machine wrote."""
 
 
 def versions_here() -> dict[str, str | None]:
@@ -35,24 +38,32 @@ def versions_here() -> dict[str, str | None]:
     return found
 
 
-def look(folder: Path | None) -> tuple[list[Node], list[str]]:
+def look(folder: Path | Remote | None) -> tuple[list[Node], list[str]]:
     """Ask every node that is alive; return the nodes, and the names of those that did not answer.
 
-    A file is written into `folder`, read by every node, and removed (None: nothing is written); raises OSError if
-    nothing can be written there.
+    A file is written into `folder`, or an object below a URL, read by every node, and removed (None: nothing is
+    written).
+
+    Raises:
+        OSError: nothing can be written to the folder.
+        StorageError: nothing can be written to the URL.
     """
     text = secrets.token_hex(16)
     mark = None if folder is None else folder / f".hardray-{text[:8]}"
-    if mark is not None:
+    if isinstance(mark, Remote):
+        objects.write(mark, text.encode())
+    elif mark is not None:
         mark.write_text(text, encoding="utf-8")
     try:
         return _ask(mark, text)
     finally:
-        if mark is not None:
+        if isinstance(mark, Remote):
+            objects.delete(mark)
+        elif mark is not None:
             mark.unlink(missing_ok=True)
 
 
-def _ask(mark: Path | None, text: str) -> tuple[list[Node], list[str]]:
+def _ask(mark: Path | Remote | None, text: str) -> tuple[list[Node], list[str]]:
     _, asks = _sent_as_code()
     probe: Any = ray.remote(asks)
     asked: dict[Any, str] = {}
@@ -93,8 +104,14 @@ def _sent_as_code() -> tuple[Any, Any]:
         import pathlib
 
         try:
-            sees = pathlib.Path(mark).read_text(encoding="utf-8") == text
-        except OSError:
+            if "://" in mark:
+                from hard_ray.storage import objects
+                from hard_ray.storage.address import Remote
+
+                sees = objects.read(Remote.parse(mark)).decode() == text
+            else:
+                sees = pathlib.Path(mark).read_text(encoding="utf-8") == text
+        except Exception:  # also of a node that lacks hardray, or rights
             sees = False
         return versions(packages), sees
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from hard_ray_cli.verbs.doctor import _byte_code, _nodes, _room
+from hard_ray_cli.verbs.doctor import _byte_code, _nodes, _output, _room
 
 from hard_ray.config.loader import load_config
 from hard_ray.errors import ClusterError
@@ -30,6 +30,15 @@ def test_the_doctor_says_versions_and_shared_storage(cluster: None, tmp_path: Pa
     found = list(_nodes(tmp_path / "runs" / "x"))
     assert [(item.what, item.state) for item in found] == [("versions", "ok"), ("output", "ok")]
     assert str(tmp_path) in found[1].text
+    (tmp_path / "bucket").mkdir()
+    found = list(_nodes(Path(f"file://{tmp_path}/bucket/runs")))
+    assert [(item.what, item.state) for item in found] == [("versions", "ok"), ("output", "ok")]
+    assert f"every node sees file://{tmp_path}/bucket/runs" in found[1].text
+    (here,) = _output(Path(f"file://{tmp_path}/bucket/runs"))
+    assert here.state == "ok"
+    assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
+    (here,) = _output(Path("file:///proc/none"))
+    assert here.state == "wrong"
     there = Node("n1", versions_here() | {"timm": "0.9.0"}, sees=False)
     monkeypatch.setattr("hard_ray.orchestration.cluster.nodes.look", lambda folder: ([there], ["n2"]))
     found = list(_nodes(tmp_path))
