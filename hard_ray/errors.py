@@ -52,6 +52,10 @@ class MissingObjectError(StorageError):
     """There is no object of this name."""
 
 
+class DeniedError(StorageError):
+    """The identity has no right to what it asked for; S3 says so of missing objects, too, where it may not list."""
+
+
 class ModelError(HardrayError):
     """A network, checkpoint or class order that cannot be used."""
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from hard_ray.errors import MissingObjectError, StorageError
+from hard_ray.errors import DeniedError, MissingObjectError, StorageError
 from hard_ray.files import cache_folder, replacing_folder
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote, is_url
@@ -22,7 +22,7 @@ def fetch(remote: Remote) -> Path:
     """
     try:
         mirror, inside = Mirror.find(remote)
-    except MissingObjectError:
+    except (MissingObjectError, DeniedError):  # a right to the object alone shows no manifest
         return _plain(remote)
     mirror.pull(lambda name: not inside or name == inside or name.startswith(f"{inside}/"))
     path = mirror.folder / inside
@@ -36,7 +36,7 @@ def fetch_file(remote: Remote) -> Path:
     try:
         mirror, inside = Mirror.find(remote)
         is_file = inside in mirror.files()
-    except MissingObjectError:
+    except (MissingObjectError, DeniedError):
         is_file = objects.stat(remote) is not None
         if not is_file:
             objects.listing(remote)  # MissingObjectError: nothing is there
@@ -67,7 +67,13 @@ def local_model(name: str) -> str:
 
 def _plain(remote: Remote) -> Path:
     """Objects that no run wrote, in a folder of the cache that is named by what the listing says of them."""
-    found = objects.listing(remote)
+    try:
+        found = objects.listing(remote)
+    except DeniedError:
+        one = objects.stat(remote)
+        if one is None:
+            raise
+        found = [one]
     said = "\n".join([str(remote), *(f"{each.key} {each.version}" for each in found)])
     folder = cache_folder() / "fetched" / hashlib.sha256(said.encode()).hexdigest()[:32]
     is_file = [each.key for each in found] == [""]

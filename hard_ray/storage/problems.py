@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from hard_ray.errors import MissingObjectError, StorageError
+from hard_ray.errors import DeniedError, MissingObjectError, StorageError
 from hard_ray.redaction import masked
 from hard_ray.storage.address import Remote
 
@@ -22,6 +22,10 @@ _NO_NETWORK = re.compile(
 )
 
 _CREDENTIALS = "; renew what the environment holds, or the role of the node or service account"
+
+_DENIED = re.compile(
+    r"ACCESS_?DENIED|HTTP status 40[13]\b|\b40[13] (?:Client|Forbidden|Unauth)|PERMISSION|GatedRepo", re.IGNORECASE
+)
 
 _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -50,9 +54,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
         "say ?anonymous=true for a public bucket",
     ),
     (
-        re.compile(
-            r"ACCESS_?DENIED|HTTP status 40[13]\b|\b40[13] (?:Client|Forbidden|Unauth)|PERMISSION|GatedRepo", re.I
-        ),
+        _DENIED,
         "{what}: access is denied; allow this identity to list, read and, for runs, write there (the environment's "
         "credentials, or the role of the node or service account)",
     ),
@@ -97,7 +99,8 @@ def problem(remote: Remote, error: BaseException) -> StorageError:
     told = _without_names(text)
     for pattern, meaning in _MEANINGS:
         if pattern.search(told):
-            return StorageError(meaning.format(what=remote.shown, bucket=remote.authority))
+            kind = DeniedError if pattern is _DENIED else StorageError
+            return kind(meaning.format(what=remote.shown, bucket=remote.authority))
     return _other(remote, error, _reason(text) or type(error).__name__)
 
 

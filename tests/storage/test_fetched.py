@@ -15,8 +15,9 @@ from hard_ray.networks.network import ImageSpec, build_student, build_teacher
 from hard_ray.storage import fetched as module
 from hard_ray.storage import objects
 from hard_ray.storage.address import Remote
-from hard_ray.storage.fetched import fetch, fetched
+from hard_ray.storage.fetched import fetch, fetch_file, fetched
 from hard_ray.storage.mirror import Mirror
+from tests.support.buckets import Faults
 
 IMAGES = ImageSpec(32, 3, ("a", "b", "c"))
 
@@ -84,6 +85,16 @@ def test_a_key_that_leads_out_of_its_folder_is_refused(bucket: Remote, monkeypat
     monkeypatch.setattr(module.objects, "listing", lambda _: [found])
     with pytest.raises(StorageError, match="an object outside its folder"):
         fetch(bucket / "folder")
+
+
+def test_a_right_to_the_object_alone_is_enough(faulty: tuple[Remote, Faults], bucket: Remote) -> None:
+    front, faults = faulty
+    objects.write(bucket / "deep/w.bin", b"1")
+    faults.add(r"manifest\.json|list-type", "denied")
+    assert fetch(front / "deep/w.bin").read_bytes() == b"1"
+    assert fetch_file(front / "deep/w.bin").read_bytes() == b"1"
+    with pytest.raises(StorageError, match="access is denied"):
+        fetch(front / "deep")
 
 
 def test_a_part_of_a_run(folder: Path, bucket: Remote, tmp_path: Path) -> None:
