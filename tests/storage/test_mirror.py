@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -405,6 +406,17 @@ def test_a_lock_of_a_dead_process_is_taken_over(bucket):
         lock.check()
     assert "pod-0" in said[0]
     assert objects.stat(lock.remote / LOCK) is None
+
+
+@pytest.mark.parametrize(("processes", "waits"), [({}, False), ({"processes": "pid:[1]"}, True)])
+def test_a_process_of_another_container_with_this_name_counts_as_alive(bucket, processes: dict, waits: bool):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = {"owner": "gone", **lock_module._this_process(), "pid": ended.pid, "beat": 3, **processes}
+    objects.write(bucket / "run/lock.json", json.dumps(left).encode())
+    said: list[str] = []
+    with UrlLock(bucket / "run").held(said.append):
+        assert bool(said) == waits
 
 
 def test_a_push_fails_once_another_process_owns_the_url(one, bucket):
