@@ -41,14 +41,20 @@ _said: set[str] = set()
 class ObjectCache:
     """A cache of objects in a folder; it may be pickled, and used by many processes and threads at once."""
 
-    folder: Path
+    given: Path | None
+    """The folder; None: that of the user on the node that uses it, which may be another than where it was made."""
     limit: int
     """Most bytes in the folder; 0: nothing is cached."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this node."""
+        return (self.given or cache_folder() / "objects").expanduser()
 
     @classmethod
     def of_settings(cls, cache_dir: Path | None, cache_gb: float) -> ObjectCache:
         """The cache that `runtime.cache_dir` and `runtime.cache_gb` describe."""
-        return cls((cache_dir or cache_folder() / "objects").expanduser(), int(cache_gb * 1e9))
+        return cls(cache_dir, int(cache_gb * 1e9))
 
     def local_copy(self, remote: Remote, size: int, version: str) -> Path | None:
         """The object as a local file, fetched if it is not there yet; None: the disk has no room for it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,12 @@ def test_a_fetch_survives_faults(bucket, faulty, cache, monkeypatch):
     for fault in ("slow", "reset", "truncated"):
         faults.add(r"GET /bucket-\d+/x", fault, 2)
     assert cache.local_copy(front / "x", len(CONTENT), "1").read_bytes() == CONTENT
+
+
+def test_a_cache_that_travels_is_that_of_the_node_where_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / "driver"))
+    sent = pickle.dumps(ObjectCache.of_settings(None, 1.0))
+    given = pickle.dumps(ObjectCache.of_settings(tmp_path / "local", 1.0))
+    monkeypatch.setenv("HARDRAY_CACHE", str(tmp_path / "worker"))
+    assert pickle.loads(sent).folder == tmp_path / "worker/objects"
+    assert pickle.loads(given).folder == tmp_path / "local"

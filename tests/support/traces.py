@@ -23,7 +23,21 @@ STRACE = (
 
 CALL = re.compile(r"^(\w+)\((.*)\)\s+= \d+(?:<(.*)>)?")
 PATH = re.compile(r'(?:AT_FDCWD|\d+)<([^>]*)>, "((?:[^"\\]|\\.)*)"|"((?:[^"\\]|\\.)*)"')
-LOOKS = ("access", "faccessat", "getcwd", "newfstatat", "readlink", "stat", "lstat", "statfs", "statx")
+LOOKS = (
+    "access",
+    "faccessat",
+    "getcwd",
+    "getxattr",
+    "lgetxattr",
+    "listxattr",
+    "llistxattr",
+    "lstat",
+    "newfstatat",
+    "readlink",
+    "stat",
+    "statfs",
+    "statx",
+)
 """Calls that tell of a file's existence, size or place, and not what it holds."""
 OPENS = ("open", "openat", "openat2", "creat")
 WRITING = re.compile(r"O_(?:WRONLY|RDWR|CREAT|TRUNC)")
