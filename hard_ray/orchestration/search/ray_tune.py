@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher, SearchGenerator
@@ -94,6 +95,7 @@ def run_trials(
     trial that runs to its end.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in TUNE_SETTINGS.items()})
+    keep_keys_here()
     single = space.metrics[0] if len(space.metrics) == 1 else None
     tune.run(
         tune.with_resources(tune.with_parameters(TrialActor, order=order, index=index), {"CPU": TRIAL_CPUS}),
@@ -113,6 +115,15 @@ def run_trials(
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folders have them
     )
+
+
+def keep_keys_here() -> None:
+    """Keep Tune from sending the driver's keys with each trial: Ray writes what it sends to its logs.
+
+    Every node has its own credentials.
+    """
+    sent: set[str] = class_cache.ENV_VARS_TO_PROPAGATE
+    sent.difference_update([name for name in sent if name.startswith("AWS_")])
 
 
 def forget_stopper(path: Path) -> bool:

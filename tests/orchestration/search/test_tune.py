@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
@@ -28,7 +29,7 @@ from hard_ray.orchestration.search import ray_tune
 from hard_ray.orchestration.search.driver import SearchDriver, resume, tune_space
 from hard_ray.orchestration.search.left_groups import LeftGroups
 from hard_ray.orchestration.search.listener import TrialListener
-from hard_ray.orchestration.search.ray_tune import Ends, domain, forget_stopper, scheduler, searcher
+from hard_ray.orchestration.search.ray_tune import Ends, domain, forget_stopper, keep_keys_here, scheduler, searcher
 from hard_ray.orchestration.search.trial import (
     Runner,
     TrialFailedError,
@@ -376,3 +377,9 @@ def test_a_saved_stopper_gives_way_to_that_of_the_resumed_search(tmp_path: Path)
         write_json(tmp_path / f"experiment_state-2026-01-0{day}.json", {"runner_data": {"_stopper": "old", "a": day}})
     assert forget_stopper(tmp_path)
     assert read_json(tmp_path / "experiment_state-2026-01-02.json") == {"runner_data": {"a": 2}}
+
+
+def test_no_key_of_the_driver_is_sent_with_a_trial():
+    keep_keys_here()
+    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if "KEY" in name or "TOKEN" in name]
+    assert class_cache.ENV_VARS_TO_PROPAGATE  # what Ray Train needs still travels
