@@ -35,12 +35,10 @@ def fetch_file(remote: Remote) -> Path:
     """As `fetch`, for a single file; StorageError: a folder is at the URL, of which nothing is brought."""
     try:
         mirror, inside = Mirror.find(remote)
-        is_file = inside in mirror.files()
+        is_folder = not inside or any(name.startswith(f"{inside}/") for name in mirror.files())
     except (MissingObjectError, DeniedError):
-        is_file = objects.stat(remote) is not None
-        if not is_file:
-            objects.listing(remote)  # MissingObjectError: nothing is there
-    if not is_file:
+        is_folder = objects.stat(remote) is None and bool(objects.listing(remote))
+    if is_folder:
         raise StorageError(f"{remote.shown} is a folder; name a file in it")
     return fetch(remote)
 

@@ -104,6 +104,12 @@ def test_a_part_of_a_run(folder: Path, bucket: Remote, tmp_path: Path) -> None:
     (own / "config.yaml").write_text("x")
     Mirror(bucket / "runs/birds", own).push()
     assert identity(bucket / "runs/birds/student") == identity(own / "student")
+    assert fetch_file(bucket / "runs/birds/config.yaml").read_text() == "x"
+    for folder_of_it in ("runs/birds", "runs/birds/student"):
+        with pytest.raises(StorageError, match="is a folder; name a file in it"):
+            fetch_file(bucket / folder_of_it)
+    with pytest.raises(MissingObjectError, match="is no part of the run"):
+        fetch_file(bucket / "runs/birds/confg.yaml")
 
 
 def test_changed_weights_are_fetched_anew(folder: Path, bucket: Remote) -> None:
