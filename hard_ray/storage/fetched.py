@@ -20,27 +20,39 @@ def fetch(remote: Remote) -> Path:
     Raises:
         StorageError: it cannot be read; MissingObjectError: there is nothing of this name.
     """
+    return _brought(remote, _mirror_of(remote))
+
+
+def fetch_file(remote: Remote) -> Path:
+    """As `fetch`, for a single file; StorageError: a folder is at the URL, of which nothing is brought."""
+    found = _mirror_of(remote)
+    if found is None:
+        is_folder = objects.stat(remote) is None and bool(objects.listing(remote))
+    else:
+        mirror, inside = found
+        is_folder = not inside or any(name.startswith(f"{inside}/") for name in mirror.files())
+    if is_folder:
+        raise StorageError(f"{remote.shown} is a folder; name a file in it")
+    return _brought(remote, found)
+
+
+def _mirror_of(remote: Remote) -> tuple[Mirror, str] | None:
+    """The mirror that holds an address, with its name in it; None: no run wrote it, or none that may be seen."""
     try:
-        mirror, inside = Mirror.find(remote)
+        return Mirror.find(remote)
     except (MissingObjectError, DeniedError):  # a right to the object alone shows no manifest
+        return None
+
+
+def _brought(remote: Remote, found: tuple[Mirror, str] | None) -> Path:
+    if found is None:
         return _plain(remote)
+    mirror, inside = found
     mirror.pull(lambda name: not inside or name == inside or name.startswith(f"{inside}/"))
     path = mirror.folder / inside
     if not path.exists():
         raise MissingObjectError(f"{remote.shown} is no part of the run {mirror.remote.shown}; check the name")
     return path
-
-
-def fetch_file(remote: Remote) -> Path:
-    """As `fetch`, for a single file; StorageError: a folder is at the URL, of which nothing is brought."""
-    try:
-        mirror, inside = Mirror.find(remote)
-        is_folder = not inside or any(name.startswith(f"{inside}/") for name in mirror.files())
-    except (MissingObjectError, DeniedError):
-        is_folder = objects.stat(remote) is None and bool(objects.listing(remote))
-    if is_folder:
-        raise StorageError(f"{remote.shown} is a folder; name a file in it")
-    return fetch(remote)
 
 
 def local_file(path: str | Path | Remote) -> Path:

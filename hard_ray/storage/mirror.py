@@ -168,10 +168,10 @@ class Mirror:
             StorageError: something could not be sent; the URL shows the state before, and the next push sends it.
         """
         with self._locked():
-            self._leave_earlier()
             for _ in range(LOOKS):
-                base = self._state()[0]
                 remote, serial = self._manifest()
+                self._leave_earlier()
+                base = self._state()[0]
                 changed, removed, facts = self._changes(base)
                 self._send(changed)
                 if self._is_still_so(changed, facts):
@@ -197,9 +197,9 @@ class Mirror:
             StorageError: something could not be read or written; each file is as before or as at the URL.
         """
         with self._locked():
-            self._leave_earlier()
             for _ in range(LOOKS):  # a newer push may remove what an older manifest names
                 remote, serial = self._manifest()
+                self._leave_earlier()
                 try:
                     self._bring({name: entry for name, entry in remote.items() if wanted(name)}, remote)
                 except MissingObjectError:
@@ -224,9 +224,9 @@ class Mirror:
             StorageError: the URL cannot be read or written; nothing was removed there.
         """
         with self._locked():
+            remote, serial = self._manifest()
             self._leave_earlier()
             base, facts = self._state()
-            remote, serial = self._manifest()
             kept = {name: entry for name, entry in remote.items() if not part(name)}
             if kept != remote:
                 self._write_manifest(kept, serial + 1)
@@ -242,9 +242,9 @@ class Mirror:
             StorageError: the manifest could not be read or written; nothing was added.
         """
         with self._locked():
+            remote, serial = self._manifest()
             self._leave_earlier()
             base, facts = self._state()
-            remote, serial = self._manifest()
             self._write_manifest(remote | files, serial + 1)
             self._agree(base | files, facts)
 
@@ -281,9 +281,11 @@ class Mirror:
                 self._problem = str(error)
 
     def _leave_earlier(self) -> None:
-        """Remove the working copy of what was at the URL before it was emptied, with what was not sent of it."""
+        """Remove the working copy of what was at the URL before it was emptied, with what was not sent of it.
+
+        The manifest was just read.
+        """
         here = self._id_here()
-        self._manifest()
         if here is None or self._id is None or here == self._id:
             return
         logger.warning(
