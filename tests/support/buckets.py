@@ -31,6 +31,17 @@ KEYS = {
 """What a client of these servers has in its environment; tests search for the first two."""
 
 
+ONE_TRIAL = """
+base: {config: mine.yaml}
+parameters:
+  optim.lr: {loguniform: [0.01, 0.1]}
+search: random
+scheduler: none
+trials: 1
+"""
+"""A space of one trial, with its base beside it."""
+
+
 @dataclass
 class Server:
     """A server of buckets on a port of loopback."""

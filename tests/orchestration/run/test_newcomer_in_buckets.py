@@ -17,19 +17,11 @@ from hard_ray.storage.folders import files_at
 from hard_ray.storage.mirror import Mirror
 from tests.networks.saved import save
 from tests.orchestration.commands import succeed
-from tests.support.buckets import Server, holds_no_key, holds_no_key_remotely, server_with
+from tests.support.buckets import ONE_TRIAL, Server, holds_no_key, holds_no_key_remotely, server_with
 from tests.support.helpers import TINY, assert_equal_bits, student_weights
 from tests.support.saved_students import number_config, number_folder
 
 PATIENCE_S = 400
-SPACE = """
-base: {config: mine.yaml}
-parameters:
-  optim.lr: {loguniform: [0.01, 0.1]}
-search: random
-scheduler: none
-trials: 1
-"""
 
 
 @dataclass
@@ -67,7 +59,7 @@ class Walk:
             "tracking.gallery_images=3",
         )
         (self.place / "mine.yaml").write_text(dump_yaml(made))
-        (self.place / "space.yaml").write_text(SPACE)
+        (self.place / "space.yaml").write_text(ONE_TRIAL)
         mine, data = ("-c", "mine.yaml"), ("--data", self.data)
         learned = f"teacher.checkpoint={self.at('teacher/student')}"
         said = {"index": self.do("index", *mine, *data)}

@@ -25,7 +25,7 @@ from hard_ray.storage.address import Remote
 from hard_ray.storage.mirror import Mirror
 from tests.networks.saved import save
 from tests.orchestration.commands import HARDRAY
-from tests.support.buckets import Server, holds_no_key, holds_no_key_remotely, server_with
+from tests.support.buckets import ONE_TRIAL, Server, holds_no_key, holds_no_key_remotely, server_with
 from tests.support.helpers import TINY
 from tests.support.processes import await_answer, end, free_ports
 from tests.support.saved_students import number_config, number_folder
@@ -42,14 +42,6 @@ PROGRAM = tuple(
 """hardray and its packages."""
 SHARED_BY_A_MACHINE = ("/dev", "/proc", "/sys/fs/cgroup")
 """Where processes write that keep nothing: devices, shared memory, the kernel's tables."""
-SPACE = """
-base: {config: mine.yaml}
-parameters:
-  optim.lr: {loguniform: [0.01, 0.1]}
-search: random
-scheduler: none
-trials: 1
-"""
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,7 @@ def test_machines_touch_their_own_folders_and_the_bucket_alone(root: Path, serve
     for machine in machines:
         machine.prepare()
     (head.work / "mine.yaml").write_text(dump_yaml(_config(server)))
-    (head.work / "space.yaml").write_text(SPACE)
+    (head.work / "space.yaml").write_text(ONE_TRIAL)
     logs = {machine: [root / f"trace-{machine.folder.name}"] for machine in machines}
     logs[head] += [root / f"trace-{command}" for command in ("distill", "generate", "tune")]
 
